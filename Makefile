@@ -1,0 +1,45 @@
+# medmtl. Needs Python 3.11 or newer, pip and make; `make help` lists what it does.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.PHONY: help install develop demo test lint format clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(BIN)/medmtl: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) install --quiet --constraint constraints.txt --editable .
+	touch $@
+
+$(VENV)/.develop: $(BIN)/medmtl
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+install: $(BIN)/medmtl ## install medmtl into .venv
+
+develop: $(VENV)/.develop ## install medmtl with what tests and linters need
+
+demo: install ## train one model on five phantom tasks, test it, and say where the report is
+	$(BIN)/medmtl fit --config multitask.yaml
+	$(BIN)/medmtl test --config multitask.yaml
+
+test: develop ## run the tests (real data too, where MEDMTL_DATA names it)
+	$(BIN)/python -m pytest
+
+lint: develop ## check style, types and the direction of imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: develop ## format the code
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean: ## remove the environment and everything that tools left
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""Callbacks: thin links between the training loop and the plain rooms."""

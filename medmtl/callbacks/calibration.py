@@ -1,0 +1,97 @@
+"""CalibrationCallback: streams calibration bins of every volume, and logs and draws what they say."""
+
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+from pytorch_lightning.loggers import WandbLogger
+
+from medmtl.calibration.bins import BinTable, bin_volume
+from medmtl.calibration.metrics import summarise
+from medmtl.calibration.regions import band
+from medmtl.files import written_whole
+from medmtl.report.figures import reliability_diagram
+
+REGIONS = ("whole", "band")
+
+
+class CalibrationCallback(pl.Callback):
+    """Calibration of the foreground probability on the images' own grid, per task.
+
+    Logs `<stage>/<task>/<metric>_<region>` for ece, ace, mce, brier and nll, pooled over the cases, and the same with
+    `_per_case` for the mean over cases. The regions are the whole volume and the band of ground truth dilated by
+    `band_mm`, which no prediction can change.
+
+    Args:
+        bins: equal bins of probability.
+        band_mm: how far around the organ the band reaches, mm.
+    """
+
+    def __init__(self, bins: int = 15, band_mm: float = 5.0) -> None:
+        self.bins = bins
+        self.band_mm = band_mm
+        self._tables: dict[str, dict[str, list[BinTable]]] = defaultdict(lambda: defaultdict(list))
+
+    def on_validation_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, *_: Any
+    ) -> None:
+        """Bin a validation volume."""
+        self._add(outputs, batch)
+
+    def on_test_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, *_: Any
+    ) -> None:
+        """Bin a test volume, and leave its tables in `outputs["calibration"]`."""
+        self._add(outputs, batch)
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Log the figures and draw the reliability diagrams."""
+        self._log("val", trainer, pl_module)
+
+    def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Log the figures; the report draws the diagrams."""
+        self._log("test", trainer, pl_module)
+
+    def _add(self, outputs: dict[str, Any], scan: Mapping[str, Any]) -> None:
+        if outputs["probability"] is None:
+            return
+        label = scan["label"][0].as_tensor().bool()
+        regions = {"whole": None, "band": band(label, scan["label"].pixdim.tolist(), self.band_mm)}
+        outputs["calibration"] = {
+            name: bin_volume(outputs["probability"], label, region, self.bins) for name, region in regions.items()
+        }
+        for name, table in outputs["calibration"].items():
+            self._tables[name][scan["source"]].append(table)
+
+    def _log(self, stage: str, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        for region, tasks in self._tables.items():
+            figures = {task: _figures(tables, region) for task, tables in tasks.items()}
+            for task, values in figures.items():
+                pl_module.log_dict({f"{stage}/{task}/{key}": value for key, value in values.items()})
+            for key in next(iter(figures.values())):
+                pl_module.log(f"{stage}/mean/{key}", float(np.nanmean([values[key] for values in figures.values()])))
+            if stage == "val" and trainer.is_global_zero:
+                pooled = {task: sum(tables[1:], tables[0]) for task, tables in tasks.items()}
+                self._draw(trainer, pooled, region)
+        self._tables.clear()
+
+    def _draw(self, trainer: pl.Trainer, pooled: Mapping[str, BinTable], region: str) -> None:
+        path = Path(trainer.default_root_dir) / "figures" / f"val_reliability_{region}.png"
+        with written_whole(path) as beside:
+            reliability_diagram(pooled, region).savefig(beside, dpi=110)
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbLogger):
+                logger.log_image(f"val/reliability_{region}", [str(path)])
+
+
+def _figures(tables: list[BinTable], region: str) -> dict[str, float]:
+    pooled = summarise(sum(tables[1:], tables[0]))
+    cases = [summarise(table) for table in tables]
+    result = {f"{metric}_{region}": value for metric, value in pooled.items()}
+    for metric in pooled:
+        values = [case[metric] for case in cases]
+        result[f"{metric}_{region}_per_case"] = float("nan") if np.isnan(values).all() else float(np.nanmean(values))
+    return result

@@ -1,0 +1,68 @@
+"""RunRecord: what a run was: its resolved configuration, its split, its versions, device and durations."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import yaml
+from pytorch_lightning.cli import SaveConfigCallback
+
+from medmtl.callbacks.checkpoints import MONITOR
+from medmtl.data.splits import write_splits
+from medmtl.files import write_text
+from medmtl.run import RunFolder, environment
+
+# What a checkpoint must know to be tested without a configuration.
+CHECKPOINT_SECTIONS = ("seed_everything", "data", "model", "calibration", "spectral")
+CHECKPOINT_KEY = "config"
+
+
+class RunRecord(SaveConfigCallback):
+    """Writes `config.yaml` (fit) or `config.test.yaml` (test), `splits.json` and `run.json` into the run folder.
+
+    Checkpoints get the part of the configuration that testing them needs, as YAML text.
+    """
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Start the clock and write what is known before the first batch."""
+        self._started = time.monotonic()
+        if not trainer.is_global_zero:
+            return
+        run = self._run(trainer)
+        text = self.parser.dump(self.config, skip_none=False)
+        write_text(run.config if stage == "fit" else run.config.with_suffix(f".{stage}.yaml"), text)
+        device = str(trainer.strategy.root_device)
+        run.update_manifest(**{str(stage): {**environment(), "device": device, "seed": self.config.seed_everything}})
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write the split."""
+        if trainer.is_global_zero:
+            write_splits(self._run(trainer).splits, trainer.datamodule.splits)  # type: ignore[attr-defined]
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Put the configuration into the checkpoint."""
+        config = yaml.safe_load(self.parser.dump(self.config, skip_none=False))
+        kept = {section: config[section] for section in CHECKPOINT_SECTIONS}
+        checkpoint[CHECKPOINT_KEY] = yaml.safe_dump(kept, sort_keys=False)
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Write how long it took and how it ended."""
+        if not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        run = self._run(trainer)
+        facts = {
+            "seconds": round(time.monotonic() - self._started, 1),
+            "status": str(trainer.state.status.value),
+            "steps": trainer.global_step,
+        }
+        if MONITOR in trainer.callback_metrics:
+            facts[MONITOR] = float(trainer.callback_metrics[MONITOR])
+        known = run.read_manifest().get(str(stage), {})
+        run.update_manifest(**{str(stage): known | facts})
+
+    @staticmethod
+    def _run(trainer: pl.Trainer) -> RunFolder:
+        return RunFolder(Path(trainer.default_root_dir))

@@ -1,0 +1,86 @@
+"""The command `medmtl`: a fast front door that imports what a command needs when it is called."""
+
+import argparse
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from medmtl import __version__
+from medmtl.errors import ConfigError, MedMTLError
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Run a command.
+
+    Args:
+        args: what follows `medmtl` on the command line; taken from there if None.
+
+    Raises:
+        SystemExit: 1 after an error, 2 after wrong usage; each is one line on standard error.
+    """
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    logging.getLogger("medmtl").setLevel(logging.INFO)
+    argv = list(sys.argv[1:] if args is None else args)
+    if not argv or argv[0] in ("-h", "--help"):
+        sys.stdout.write(_help())
+        return
+    if argv[0] == "--version":
+        sys.stdout.write(f"medmtl {__version__}\n")
+        return
+    try:
+        if argv[0] not in COMMANDS:
+            raise ConfigError(f"there is no command {argv[0]!r}", fix=f"use one of: {', '.join(COMMANDS)}")
+        COMMANDS[argv[0]][0](argv)
+    except MedMTLError as error:
+        sys.stderr.write(f"medmtl: error: {error}\n")
+        raise SystemExit(2 if isinstance(error, ConfigError) else 1) from None
+
+
+def _train_or_test(argv: list[str]) -> None:
+    from medmtl.training import run_command
+
+    run_command(argv)
+
+
+def _data(argv: list[str]) -> None:
+    parser = argparse.ArgumentParser(prog="medmtl data", description="Data to start with.")
+    kinds = parser.add_subparsers(dest="kind", required=True)
+    phantom = kinds.add_parser(
+        "phantom",
+        help="write the digital phantoms",
+        description="Write the digital phantoms: five tasks and a set of other images, as Medical Segmentation "
+        "Decathlon folders.",
+    )
+    phantom.add_argument("out", type=Path, metavar="OUT", help="folder to write them into")
+    phantom.add_argument("--seed", type=int, default=0, help="another seed gives other phantoms (default: 0)")
+    phantom.add_argument("--cases", type=int, default=20, help="labelled cases a task (default: 20)")
+    options = parser.parse_args(argv[1:])
+
+    from medmtl.data.phantom import write_phantoms
+
+    write_phantoms(options.out, seed=options.seed, cases=options.cases)
+    sys.stdout.write(f"digital phantoms: {options.out}\n")
+
+
+COMMANDS: dict[str, tuple[Callable[[list[str]], None], str]] = {
+    "fit": (_train_or_test, "train one model on several tasks: medmtl fit --config multitask.yaml"),
+    "test": (_train_or_test, "accuracy, calibration and out-of-distribution report of a run"),
+    "data": (_data, "data to start with: medmtl data phantom OUT"),
+}
+
+
+def _help() -> str:
+    lines = [f"  {name:<6} {summary}" for name, (_, summary) in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: medmtl COMMAND [options]",
+            "",
+            "One segmentation network for several medical datasets, which says where it can be trusted.",
+            "",
+            *lines,
+            "",
+            "medmtl COMMAND --help lists the options of a command; medmtl --version prints the version.",
+            "",
+        ]
+    )

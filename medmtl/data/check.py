@@ -1,0 +1,108 @@
+"""The checks before training: every file is there, readable, finite, and label and image share one grid."""
+
+import logging
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+import nibabel
+import numpy as np
+from nibabel.spatialimages import SpatialImage
+
+from medmtl.data.task import Case
+from medmtl.errors import DataError
+
+logger = logging.getLogger(__name__)
+
+# Headers store affines in float32; a thousandth of a millimetre is beyond any scanner.
+AFFINE_TOLERANCE_MM = 1e-3
+
+
+def check_task(name: str, cases: Sequence[Case], organ: Collection[int], declared: Collection[int]) -> None:
+    """Read all cases of a task and stop at the first that cannot be used.
+
+    Args:
+        name: the task.
+        cases: its labelled cases.
+        organ: label values of the organ of interest.
+        declared: all label values that may occur.
+
+    Raises:
+        DataError: names the task, the case and the file, and says what to do. A single case without foreground is
+            legitimate and only warned of; a task without any is not.
+    """
+    empty = [case.name for case in cases if not _check_case(name, case, organ, declared)]
+    if len(empty) == len(cases):
+        raise DataError(
+            f"task {name}: no case has foreground (label values {sorted(organ)})",
+            fix="correct `organ` or the labels",
+        )
+    for case in empty:
+        logger.warning("task %s, case %s: no foreground; its Dice is NaN and counted as undefined", name, case)
+
+
+def read_volume(owner: str, case: Case, path: Path) -> tuple[SpatialImage, np.ndarray]:
+    """Read a NIfTI file.
+
+    Args:
+        owner: the task or folder, for messages.
+        case: the case that the file belongs to.
+        path: the file.
+
+    Returns:
+        The nibabel image and its voxels, `(H, W, D)` or `(H, W, D, C)`.
+
+    Raises:
+        DataError: the file is missing or unreadable.
+    """
+    where = f"{owner}, case {case.name}: {path}"
+    try:
+        image = nibabel.load(path)
+        return image, np.asanyarray(image.dataobj)
+    except FileNotFoundError:
+        raise DataError(f"{where} is missing", fix="restore the file or take the case out of dataset.json") from None
+    except Exception as error:  # nibabel raises a dozen kinds for a broken file
+        raise DataError(f"{where} cannot be read ({error})", fix="replace the file") from error
+
+
+def check_image(owner: str, case: Case) -> SpatialImage:
+    """Read an image and check that it is a finite volume that has the wanted channel.
+
+    Raises:
+        DataError: it is missing, unreadable, not three-dimensional, not finite, or lacks the channel.
+    """
+    image, voxels = read_volume(owner, case, case.image)
+    where = f"{owner}, case {case.name}: {case.image}"
+    channels = voxels.shape[3] if voxels.ndim == 4 else 1
+    if voxels.ndim not in (3, 4) or min(voxels.shape) < 1:
+        raise DataError(f"{where} has shape {voxels.shape}", fix="use volumes of three dimensions")
+    if case.channel >= channels:
+        raise DataError(f"{where} has {channels} channels, channel {case.channel} is asked for", fix="set `channel`")
+    if not np.isfinite(voxels).all():
+        raise DataError(f"{where} holds values that are not finite", fix="repair or remove the case")
+    if not np.isfinite(image.affine).all() or abs(np.linalg.det(image.affine[:3, :3])) < 1e-9:
+        raise DataError(f"{where} has an affine that cannot be inverted", fix="repair its header")
+    return image
+
+
+def _check_case(task: str, case: Case, organ: Collection[int], declared: Collection[int]) -> bool:
+    """Check one case; whether it has foreground."""
+    owner = f"task {task}"
+    image = check_image(owner, case)
+    if case.label is None:
+        raise DataError(f"{owner}, case {case.name} has no label", fix="take the case out of dataset.json")
+    label, voxels = read_volume(owner, case, case.label)
+    where = f"{owner}, case {case.name}: label {case.label}"
+    if voxels.shape != image.shape[:3]:
+        raise DataError(
+            f"{where} has shape {voxels.shape}, its image {image.shape[:3]}", fix="resample one to the other's grid"
+        )
+    if not np.allclose(label.affine, image.affine, atol=AFFINE_TOLERANCE_MM):
+        raise DataError(f"{where} has another affine than its image", fix="correct the header of one of them")
+    values = np.unique(voxels)
+    unknown = [value.item() for value in values if value not in declared]
+    if unknown:
+        raise DataError(
+            f"{where} holds the values {unknown[:5]}, which dataset.json does not declare (it has {sorted(declared)})",
+            fix="declare or correct them",
+        )
+    return bool(np.isin(values, list(organ)).any())

@@ -1,0 +1,257 @@
+"""MultiTaskData: the union of several tasks for training, their volumes and foreign ones for scoring."""
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from monai.data import CacheDataset
+from torch.utils.data import ConcatDataset, DataLoader, Dataset
+
+from medmtl.data.check import check_image, check_task
+from medmtl.data.layouts import msd
+from medmtl.data.sampling import BalancedSampler, Draw
+from medmtl.data.splits import PARTS, split_patients
+from medmtl.data.task import Case, ForeignImages, Recipe, Task
+from medmtl.data.transforms import LoadPair, LoadScan, random_patch, seeded_patch
+from medmtl.errors import ConfigError, DataError
+
+logger = logging.getLogger(__name__)
+
+Splits = dict[str, dict[str, list[str]]]
+
+
+class Union(Dataset[dict[str, torch.Tensor]]):
+    """The cached cases of all tasks, from which augmented patches are drawn.
+
+    Args:
+        caches: task -> its cached cases (`LoadPair`).
+        patch_size: voxels a side.
+        foreground: probability of a patch centred in the organ.
+    """
+
+    def __init__(self, caches: Mapping[str, CacheDataset], patch_size: Sequence[int], foreground: float) -> None:
+        self.caches = caches
+        self.draw_patch = random_patch(patch_size, foreground)
+
+    def __getitem__(self, draw: Draw) -> dict[str, torch.Tensor]:
+        """Return `{"image": (1, H, W, D) float32, "label": (1, H, W, D) uint8}`."""
+        patch = seeded_patch(self.draw_patch, self.caches[draw.task][draw.case], draw.seed)
+        return {key: patch[key] for key in ("image", "label")}
+
+
+class Scans(Dataset[dict[str, Any]]):
+    """Whole volumes of one task or folder, each with where it comes from.
+
+    Args:
+        source: the task or folder.
+        volumes: what `LoadScan` returns, by index.
+        own: the recipe of the task; None where the images have no task.
+    """
+
+    def __init__(self, source: str, volumes: Dataset[dict[str, Any]], own: Recipe | None) -> None:
+        self.source = source
+        self.volumes = volumes
+        self.own = own
+
+    def __len__(self) -> int:
+        """Number of volumes."""
+        return len(self.volumes)  # type: ignore[arg-type]
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """Return what `LoadScan` returns, with `source` and `own`."""
+        return {**self.volumes[index], "source": self.source, "own": self.own}
+
+
+class MultiTaskData(pl.LightningDataModule):
+    """Several segmentation tasks as one data set.
+
+    Args:
+        tasks: name -> task. Names appear in metrics and reports.
+        patch_size: training patch and sliding window, voxels a side in the working space.
+        foreign: name -> unlabelled images for the out-of-distribution part of the test.
+        held_out: tasks of `tasks` to leave out of the training; their test cases are out-of-distribution input.
+        batch_size: patches in a batch.
+        batches: training batches in an epoch (after which the validation cases are scored).
+        balance: exponent a of P(task) proportional to n_task^a; 0 = equal tasks, 1 = equal cases.
+        foreground: probability that a patch is centred in the organ.
+        val: share of patients for validation.
+        test: share of patients for the test.
+        split_seed: another seed gives another split.
+        workers: processes that draw patches; 0 = the training process itself.
+        seed: seed of the patches (the command line links it to `seed_everything`).
+    """
+
+    def __init__(
+        self,
+        tasks: dict[str, Task],
+        patch_size: tuple[int, int, int],
+        foreign: dict[str, ForeignImages] | None = None,
+        held_out: list[str] | None = None,
+        batch_size: int = 4,
+        batches: int = 250,
+        balance: float = 0.5,
+        foreground: float = 0.7,
+        val: float = 0.2,
+        test: float = 0.2,
+        split_seed: int = 0,
+        workers: int = 0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.tasks = tasks
+        self.patch_size = patch_size
+        self.foreign = foreign or {}
+        self.held_out = held_out or []
+        self.batch_size = batch_size
+        self.batches = batches
+        self.balance = balance
+        self.foreground = foreground
+        self.fractions = {"val": val, "test": test}
+        self.split_seed = split_seed
+        self.workers = workers
+        self.seed = seed
+        self.splits: Splits = {}
+        self._cases: dict[str, list[Case]] = {}
+        self._caches: dict[tuple[str, str], CacheDataset] = {}
+        unknown = sorted(set(self.held_out) - set(tasks))
+        if unknown:
+            raise ConfigError(f"data.held_out names {unknown[0]}", fix=f"use names of data.tasks: {', '.join(tasks)}")
+        if not self.trained:
+            raise ConfigError("data.tasks leaves no task to train", fix="add one, or take one out of data.held_out")
+
+    @property
+    def trained(self) -> dict[str, Task]:
+        """The tasks that the network is trained on."""
+        return {name: task for name, task in self.tasks.items() if name not in self.held_out}
+
+    @property
+    def recipes(self) -> list[Recipe]:
+        """The distinct recipes of the trained tasks: what an image without a task is run through."""
+        return list(dict.fromkeys(task.recipe for task in self.trained.values()))
+
+    def setup(self, stage: str) -> None:
+        """List the cases, split them by patient, and check every file before anything is computed.
+
+        Raises:
+            DataError: a case cannot be used; names task, case and file.
+        """
+        if self._cases:
+            return
+        cases = {name: msd.labelled_cases(name, task) for name, task in self.tasks.items()}
+        cases |= {name: msd.foreign_cases(name, folder) for name, folder in self.foreign.items()}
+        if stage == "fit":
+            for name, task in self.tasks.items():
+                check_task(name, cases[name], task.organ, msd.declared_labels(name, task))
+        for name in self.foreign:
+            for case in cases[name]:
+                check_image(name, case)
+        patients = {name: [case.patient for case in cases[name]] for name in self.tasks}
+        part_of = split_patients(patients, seed=self.split_seed, **self.fractions)
+        self.splits = {
+            name: {part: [case.name for case in cases[name] if part_of[case.patient] == part] for part in PARTS}
+            for name in self.tasks
+        }
+        self._cases = cases
+        for name, parts in self.splits.items():
+            counts = ", ".join(f"{len(parts[part])} {part}" for part in PARTS)
+            logger.info("task %s: %s%s", name, counts, " (held out)" if name in self.held_out else "")
+
+    def state_dict(self) -> dict[str, Any]:
+        """The ids of the split, kept in every checkpoint."""
+        return {"splits": self.splits}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Use the split that the checkpoint was trained with, whatever the configuration says now."""
+        for name, parts in state_dict["splits"].items():
+            known = {case.name for case in self._cases.get(name, [])}
+            gone = [case for case in parts["test"] if name in self.tasks and case not in known]
+            if gone:
+                raise DataError(
+                    f"task {name}, case {gone[0]}: a test case of the checkpoint is not in {self.tasks[name].root}",
+                    fix="point `root` to the data that the checkpoint was trained on",
+                )
+        self.splits = {**self.splits, **state_dict["splits"]}
+
+    def cases(self, name: str, part: str) -> list[Case]:
+        """The cases of a task in one part of the split."""
+        chosen = set(self.splits[name][part])
+        return [case for case in self._cases[name] if case.name in chosen]
+
+    def training_cache(self, name: str) -> CacheDataset:
+        """The training cases of a task in the working space, not augmented."""
+        task = self.tasks[name]
+        return self._cache(name, "train", LoadPair(task.recipe, task.organ))
+
+    def train_dataloader(self) -> DataLoader[dict[str, torch.Tensor]]:
+        """Batches `{"image": (B, 1, H, W, D), "label": (B, 1, H, W, D)}` drawn from the union."""
+        caches = {name: self.training_cache(name) for name in self.trained}
+        sampler = BalancedSampler(
+            {name: len(cache) for name, cache in caches.items()},
+            self.balance,
+            draws=self.batches * self.batch_size,
+            seed=self.seed,
+        )
+        union = Union(caches, self.patch_size, self.foreground)
+        return DataLoader(union, self.batch_size, sampler=sampler, num_workers=self.workers)
+
+    def val_dataloader(self) -> DataLoader[dict[str, Any]]:
+        """Validation volumes of all trained tasks, one at a time, each under its own recipe."""
+        parts: list[Dataset[dict[str, Any]]] = []
+        for name, task in self.trained.items():
+            cache = self._cache(name, "val", LoadScan([task.recipe], task.organ))
+            parts.append(Scans(name, cache, task.recipe))
+        return _one_at_a_time(parts)
+
+    def calibration_dataloader(self) -> DataLoader[dict[str, Any]]:
+        """Validation volumes of all trained tasks under every recipe: what sets the threshold of the verdict."""
+        return _one_at_a_time([self._every_recipe(name, "val") for name in self.trained])
+
+    def test_dataloader(self) -> DataLoader[dict[str, Any]]:
+        """Test volumes of all tasks and all foreign images, one at a time, under every recipe."""
+        parts = [self._every_recipe(name, "test") for name in self.tasks]
+        for name in self.foreign:
+            volumes = _Loaded(self._cases[name], LoadScan(self.recipes, organ=None))
+            parts.append(Scans(name, volumes, own=None))
+        return _one_at_a_time(parts)
+
+    def _every_recipe(self, name: str, part: str) -> Scans:
+        task, known = self.tasks[name], name not in self.held_out
+        load = LoadScan(self.recipes, task.organ if known else None)
+        return Scans(name, _Loaded(self.cases(name, part), load), task.recipe if known else None)
+
+    def _cache(self, name: str, part: str, load: LoadPair | LoadScan) -> CacheDataset:
+        if (name, part) not in self._caches:
+            cache = CacheDataset(self.cases(name, part), load, num_workers=None, copy_cache=False)
+            size = sum(_bytes(cache[index]) for index in range(len(cache)))
+            logger.info("cache of %s, %s: %d cases, %.0f MB", name, part, len(cache), size / 1e6)
+            self._caches[name, part] = cache
+        return self._caches[name, part]
+
+
+class _Loaded(Dataset[dict[str, Any]]):
+    def __init__(self, cases: Sequence[Case], load: LoadScan) -> None:
+        self.cases = cases
+        self.load = load
+
+    def __len__(self) -> int:
+        return len(self.cases)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return self.load(self.cases[index])
+
+
+def _one_at_a_time(parts: Iterable[Dataset[dict[str, Any]]]) -> DataLoader[dict[str, Any]]:
+    return DataLoader(ConcatDataset(parts), batch_size=None, shuffle=False, collate_fn=_as_it_is)  # type: ignore[arg-type]
+
+
+def _as_it_is(item: dict[str, Any]) -> dict[str, Any]:
+    return item
+
+
+def _bytes(item: Mapping[str, Any]) -> int:
+    tensors = [value for value in item.values() if isinstance(value, torch.Tensor)]
+    tensors += [image for image in item.get("images", {}).values()]
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)

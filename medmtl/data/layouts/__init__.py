@@ -1,0 +1,1 @@
+"""Layouts: how a folder on disk becomes cases, one module a layout."""

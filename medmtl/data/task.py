@@ -1,0 +1,157 @@
+"""Task (one organ in one modality), the folder of foreign images, the case, and the recipe that prepares an image."""
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from string import Template
+from typing import NamedTuple
+
+from medmtl.errors import ConfigError, DataError
+
+MODALITIES = ("CT", "MR", "PET", "other")
+SOFT_TISSUE_WINDOW = (-160.0, 240.0)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One image, with its label if it has one.
+
+    Attributes:
+        name: unique within its task or folder, for example `hippocampus_001`.
+        patient: whose image it is; cases of one patient are never split apart.
+        image: the image file.
+        label: the label file, or None.
+        channel: the channel to use where the image has several.
+    """
+
+    name: str
+    patient: str
+    image: Path
+    label: Path | None
+    channel: int = 0
+
+
+class Recipe(NamedTuple):
+    """How an image is prepared: working spacing and intensity.
+
+    Tasks with the same recipe prepare an image in the same way, so that the recipe alone cannot tell the network
+    the task.
+
+    Attributes:
+        spacing: voxel size in mm, right-left, anterior-posterior, superior-inferior.
+        window: lower and upper Hounsfield unit of CT; None = percentiles of the image and z-score.
+    """
+
+    spacing: tuple[float, float, float]
+    window: tuple[float, float] | None
+
+    def __str__(self) -> str:
+        """For reports: `1 x 1 x 1 mm, z-score`."""
+        intensity = "z-score" if self.window is None else f"{self.window[0]:g} to {self.window[1]:g} HU"
+        return f"{' x '.join(f'{size:g}' for size in self.spacing)} mm, {intensity}"
+
+
+@dataclass
+class Task:
+    """One organ of interest in one modality.
+
+    Args:
+        root: data folder; `${NAME}` is taken from the environment, `phantom:NAME` is a digital phantom.
+        modality: CT, MR, PET or other. It decides the intensity recipe.
+        organ: label values that together are the organ of interest.
+        spacing: working voxel size in mm (right-left, anterior-posterior, superior-inferior).
+        channel: channel to use where the images have several.
+        patient: regular expression for the patient within a case name (default: the whole name).
+        window: Hounsfield units that a CT is clipped to (default: soft tissue).
+    """
+
+    root: str
+    modality: str
+    organ: list[int]
+    spacing: tuple[float, float, float]
+    channel: int = 0
+    patient: str | None = None
+    window: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        """Check the domains of the values.
+
+        Raises:
+            ConfigError: a value is outside its domain.
+        """
+        if self.modality not in MODALITIES:
+            raise ConfigError(f"modality {self.modality!r} (root {self.root})", fix=f"use one of {MODALITIES}")
+        if not self.organ or min(self.organ) < 1:
+            raise ConfigError(f"organ {self.organ} (root {self.root})", fix="list the label values, all above 0")
+        if min(self.spacing) <= 0:
+            raise ConfigError(f"spacing {self.spacing} (root {self.root})", fix="give three sizes in mm above 0")
+        if self.window is not None and (self.modality != "CT" or self.window[0] >= self.window[1]):
+            raise ConfigError(f"window {self.window} (root {self.root})", fix="a window is [low, high], for CT only")
+        self.organ, self.spacing = list(self.organ), (self.spacing[0], self.spacing[1], self.spacing[2])
+
+    @property
+    def recipe(self) -> Recipe:
+        """How images of this task are prepared."""
+        window = (self.window or SOFT_TISSUE_WINDOW) if self.modality == "CT" else None
+        return Recipe(spacing=self.spacing, window=window)
+
+
+@dataclass
+class ForeignImages:
+    """Unlabelled images that no task knows: the out-of-distribution input of the test.
+
+    Args:
+        root: a data folder with a `dataset.json`, or any folder of NIfTI files; see `Task.root`.
+        channel: channel to use where the images have several.
+    """
+
+    root: str
+    channel: int = 0
+
+
+def resolve_root(name: str, root: str) -> Path:
+    """The folder that a `root` of the configuration means.
+
+    Args:
+        name: the task or folder, for the message.
+        root: a path, with `${NAME}` for environment variables, or `phantom:NAME`.
+
+    Returns:
+        An existing folder; phantoms are generated into the cache folder on first use.
+
+    Raises:
+        DataError: an environment variable is not set, or the folder does not exist.
+    """
+    if root.startswith("phantom:"):
+        from medmtl.data.phantom import phantom_root
+
+        return phantom_root(root.removeprefix("phantom:"))
+    try:
+        path = Path(Template(root).substitute(os.environ)).expanduser()
+    except KeyError as missing:
+        variable = missing.args[0]
+        raise DataError(
+            f"{name}: the data root {root} needs the environment variable {variable}, which is not set",
+            fix=f"set {variable} to the folder that holds the corpora",
+        ) from None
+    if not path.is_dir():
+        raise DataError(f"{name}: the data root {path} is not a folder", fix="correct `root` in the configuration")
+    return path
+
+
+def patient_of(task: str, case: str, pattern: str | None) -> str:
+    """The patient within a case name.
+
+    Raises:
+        ConfigError: the pattern is not a regular expression, or is not found in the name.
+    """
+    if pattern is None:
+        return case
+    try:
+        found = re.search(pattern, case)
+    except re.error as error:
+        raise ConfigError(f"task {task}: patient {pattern!r} is not a regular expression ({error})") from None
+    if not found:
+        raise ConfigError(f"task {task}, case {case}: patient {pattern!r} is not found in the name", fix="correct it")
+    return found.group(1) if found.groups() else found.group()

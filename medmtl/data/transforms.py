@@ -1,0 +1,161 @@
+"""Deterministic transforms (what the cache holds) and the random ones (drawn anew for every patch)."""
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from monai.data import MetaTensor
+from monai.transforms import (
+    ClipIntensityPercentiles,
+    Compose,
+    LoadImage,
+    Orientation,
+    RandAffined,
+    RandCropByPosNegLabeld,
+    RandGaussianNoised,
+    RandScaleIntensityd,
+    RandShiftIntensityd,
+    ScaleIntensityRange,
+    Spacing,
+    SpatialPadd,
+    SpatialResample,
+    ToTensord,
+    Transform,
+)
+
+from medmtl.data.task import Case, Recipe
+
+PERCENTILES = (0.5, 99.5)
+# Patches and sliding windows that reach beyond the image are filled with the centre of the intensity range.
+PADDING = 0.0
+
+
+def load_image(case: Case) -> MetaTensor:
+    """Load the wanted channel of an image on its own grid, float32, `(1, H, W, D)`."""
+    image = LoadImage(reader="NibabelReader", ensure_channel_first=True, image_only=True)(case.image)
+    return image[case.channel : case.channel + 1]
+
+
+def load_organ(case: Case, organ: Collection[int]) -> MetaTensor:
+    """Load a label on its own grid as the organ of interest against everything else, uint8, `(1, H, W, D)`."""
+    label = LoadImage(reader="NibabelReader", ensure_channel_first=True, image_only=True, dtype=np.int64)(case.label)
+    values = torch.as_tensor(sorted(organ))
+    return MetaTensor(torch.isin(label.as_tensor(), values).to(torch.uint8), affine=label.affine)
+
+
+def prepare(image: MetaTensor, recipe: Recipe) -> MetaTensor:
+    """Bring an image into a recipe's working space.
+
+    Args:
+        image: `(1, H, W, D)` on its own grid.
+        recipe: spacing and intensity.
+
+    Returns:
+        `(1, h, w, d)` float32, right-anterior-superior, at the recipe's spacing. CT is clipped to the window and
+        scaled to [-1, 1]; everything else is clipped to percentiles 0.5 and 99.5 and z-scored (a constant image
+        becomes 0).
+    """
+    image = Spacing(recipe.spacing, mode="bilinear", padding_mode="border")(Orientation("RAS", labels=None)(image))
+    if recipe.window is not None:
+        return ScaleIntensityRange(*recipe.window, b_min=-1.0, b_max=1.0, clip=True)(image)
+    image = ClipIntensityPercentiles(*PERCENTILES)(image)
+    return (image - image.mean()) / image.std().clamp_min(torch.finfo(torch.float32).tiny)
+
+
+def to_native(probability: MetaTensor, like: MetaTensor) -> torch.Tensor:
+    """Bring a probability map back onto an image's own grid.
+
+    Args:
+        probability: `(1, h, w, d)` in a recipe's working space.
+        like: a volume `(1, H, W, D)` on the grid to return to.
+
+    Returns:
+        `(H, W, D)` float32 in [0, 1], linearly interpolated.
+    """
+    resample = SpatialResample(mode="bilinear", padding_mode="border")
+    native = resample(probability, dst_affine=like.affine, spatial_size=like.shape[1:])
+    return native[0].as_tensor().clamp(0, 1)
+
+
+class LoadPair(Transform):
+    """Case -> its image and organ in the working space; what the cache of a training task holds.
+
+    Args:
+        recipe: spacing and intensity.
+        organ: label values of the organ of interest.
+    """
+
+    def __init__(self, recipe: Recipe, organ: Collection[int]) -> None:
+        self.recipe = recipe
+        self.organ = organ
+
+    def __call__(self, case: Case) -> dict[str, Any]:
+        """Return `{"image": (1, h, w, d) float32, "label": (1, h, w, d) uint8, "case": name}`."""
+        label = Spacing(self.recipe.spacing, mode="nearest", padding_mode="border")(
+            Orientation("RAS", labels=None)(load_organ(case, self.organ))
+        )
+        image = prepare(load_image(case), self.recipe)
+        return {"image": image.as_tensor(), "label": label.to(torch.uint8).as_tensor(), "case": case.name}
+
+
+class LoadScan(Transform):
+    """Case -> its image under some recipes and its organ on the image's own grid; what is scored.
+
+    Args:
+        recipes: recipes to prepare the image with.
+        organ: label values of the organ of interest; None where there is no label.
+    """
+
+    def __init__(self, recipes: Sequence[Recipe], organ: Collection[int] | None) -> None:
+        self.recipes = recipes
+        self.organ = organ
+
+    def __call__(self, case: Case) -> dict[str, Any]:
+        """Return `{"images": {recipe: (1, h, w, d)}, "native": (1, H, W, D), "label": (1, H, W, D) or None, ...}`."""
+        native = load_image(case)
+        return {
+            "images": {recipe: prepare(native, recipe) for recipe in self.recipes},
+            "native": native,
+            "label": None if self.organ is None else load_organ(case, self.organ),
+            "case": case.name,
+            "patient": case.patient,
+        }
+
+
+def random_patch(patch_size: Sequence[int], foreground: float) -> Compose:
+    """Draw one augmented patch from what `LoadPair` returns.
+
+    Args:
+        patch_size: voxels a side in the working space.
+        foreground: probability that the patch's centre lies in the organ, in [0, 1].
+    """
+    keys = ("image", "label")
+    return Compose(
+        [
+            SpatialPadd(keys, spatial_size=patch_size, mode="constant", value=PADDING),
+            RandCropByPosNegLabeld(keys, "label", spatial_size=patch_size, pos=foreground, neg=1 - foreground),
+            RandAffined(
+                keys,
+                prob=0.5,
+                rotate_range=(np.pi / 12,) * 3,
+                scale_range=(0.15,) * 3,
+                mode=("bilinear", "nearest"),
+                padding_mode=("zeros", "zeros"),
+            ),
+            RandScaleIntensityd("image", factors=0.2, prob=0.5),
+            RandShiftIntensityd("image", offsets=0.2, prob=0.5),
+            RandGaussianNoised("image", prob=0.2, std=0.1),
+            ToTensord(keys, track_meta=False),
+        ]
+    )
+
+
+def seeded_patch(draw: Compose, item: Mapping[str, Any], seed: int) -> dict[str, Any]:
+    """Apply a random transform with a state of its own, so that a patch depends on its seed alone.
+
+    Neither the number of workers nor where a run was interrupted then changes the training data.
+    """
+    draw.set_random_state(seed=seed)
+    (patch,) = draw(item)
+    return patch

@@ -1,0 +1,1 @@
+"""Inference: whole volumes through sliding windows."""

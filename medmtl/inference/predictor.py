@@ -1,0 +1,84 @@
+"""Whole volumes through a network in sliding windows, with feature statistics collected on the way."""
+
+from collections.abc import Sequence
+
+import torch
+from monai.data import MetaTensor
+from monai.data.utils import dense_patch_slices
+from monai.inferers import sliding_window_inference
+from torch import nn
+
+from medmtl.data.transforms import PADDING
+from medmtl.ood.features import FeatureTap
+
+
+class VolumePredictor:
+    """Foreground probability of whole volumes.
+
+    Args:
+        network: maps `(B, 1, H, W, D)` to one logit, `(B, 1, H, W, D)`.
+        patch_size: window size, voxels a side.
+        overlap: share of a window that the next one covers again, in [0, 1).
+        window_batch: windows computed together.
+    """
+
+    def __init__(self, network: nn.Module, patch_size: Sequence[int], overlap: float, window_batch: int) -> None:
+        self.network = network
+        self.patch_size = tuple(patch_size)
+        self.overlap = overlap
+        self.window_batch = window_batch
+
+    def __call__(self, image: MetaTensor, tap: FeatureTap | None = None) -> MetaTensor:
+        """Predict one volume.
+
+        Args:
+            image: `(1, h, w, d)` in a working space.
+            tap: collects statistics of its layers, every voxel of the image counted once: where windows overlap each
+                gets an equal share, and padding none.
+
+        Returns:
+            Foreground probability, `(1, h, w, d)` float32 in [0, 1], with the image's affine.
+        """
+        shares = self._shares(image.shape[1:])
+
+        def logits(windows: torch.Tensor, places: list[list[slice]]) -> torch.Tensor:
+            if tap is None:
+                return self.network(windows)
+            weights = [torch.einsum("h,w,d->hwd", *_cut(shares, place[2:])) for place in places]
+            with tap.weighing(torch.stack(weights)[:, None]):
+                return self.network(windows)
+
+        blended = sliding_window_inference(
+            image.as_tensor()[None],
+            self.patch_size,
+            self.window_batch,
+            logits,
+            overlap=self.overlap,
+            mode="gaussian",
+            cval=PADDING,
+            with_coord=True,
+        )
+        return MetaTensor(torch.sigmoid(blended[0].float()), affine=image.affine)
+
+    def _shares(self, shape: Sequence[int]) -> list[torch.Tensor]:
+        """Along each axis of the padded volume, 1 / number of windows over a voxel, and 0 in the padding.
+
+        Windows lie on a grid, so the share of a voxel is the product over the axes.
+        """
+        shares = []
+        for size, window in zip(shape, self.patch_size, strict=True):
+            padded = max(size, window)
+            # The step of sliding_window_inference: a whole window where it is as long as the volume.
+            step = window if window == padded else max(int(window * (1 - self.overlap)), 1)
+            windows = torch.zeros(padded)
+            for (place,) in dense_patch_slices((padded,), (window,), (step,)):
+                windows[place] += 1
+            inside = torch.zeros(padded)
+            before = (padded - size) // 2
+            inside[before : before + size] = 1
+            shares.append(inside / windows)
+        return shares
+
+
+def _cut(shares: Sequence[torch.Tensor], place: Sequence[slice]) -> list[torch.Tensor]:
+    return [share[part] for share, part in zip(shares, place, strict=True)]

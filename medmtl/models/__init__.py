@@ -1,0 +1,1 @@
+"""Models: the segmenter that trains and applies one network for all tasks."""

@@ -1,0 +1,115 @@
+"""The spectral signature of an image, the bank of signatures of the training images, and the distance OODM.
+
+Karimi & Gholipour, arXiv 2004.06569. How the method is described elsewhere, and what of it is our protocol, is said
+with each function.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from medmtl.errors import DataError
+
+Signature = dict[str, torch.Tensor]
+
+# Singular values below this share of the largest are rounding noise or dead channels, whose logarithm would otherwise
+# decide the distance. (The public implementation adds 1e-10 instead, in units of the feature scale.)
+RELATIVE_FLOOR = 1e-6
+
+
+def log_singular_values(gram: torch.Tensor) -> torch.Tensor:
+    """Logarithms of the singular values of a feature map F, from its Gram matrix.
+
+    Args:
+        gram: F^T F, `(C, C)` float64.
+
+    Returns:
+        log max(sigma_k, floor * sigma_1), `(C,)` float64, falling; sigma_k is the square root of the k-th eigenvalue.
+    """
+    sigma = torch.linalg.eigvalsh(gram).clamp_min(0).sqrt().flip(0)
+    return torch.log(torch.maximum(sigma, RELATIVE_FLOOR * sigma[0]).clamp_min(torch.finfo(sigma.dtype).tiny))
+
+
+def signature(grams: Mapping[str, torch.Tensor]) -> Signature:
+    """The spectral signature: the log singular values of each layer's feature map, L2-normalised.
+
+    Args:
+        grams: layer -> Gram matrix `(C, C)` float64, as `FeatureTap` keeps it.
+
+    Returns:
+        Layer -> unit vector `(C,)` float64. Permuting voxels or rotating channels does not change it; scaling the
+        features or counting more voxels does (both add a constant to the logarithms).
+    """
+    result = {}
+    for layer, gram in grams.items():
+        logs = log_singular_values(gram)
+        result[layer] = logs / logs.norm().clamp_min(torch.finfo(logs.dtype).tiny)
+    return result
+
+
+@dataclass(frozen=True)
+class Nearest:
+    """How far an image is from the training images.
+
+    Attributes:
+        oodm: mean over the layers of the distance to the nearest signature; 0 to 2, higher = more foreign.
+        task: the task of the training image that is nearest over all layers.
+        case: that training image.
+    """
+
+    oodm: float
+    task: str
+    case: str
+
+
+class SignatureBank:
+    """The signatures of the training images.
+
+    OODM(x) = min over training images j of ||s(x) - s(x_j)||_2 in each layer, averaged over the layers (one layer is
+    the paper's score; several are averaged by Lambert et al., arXiv 2307.15647). The nearest image also names the
+    nearest task.
+
+    Args:
+        tasks: task of each image.
+        cases: name of each image.
+        signatures: layer -> `(images, C)` float64.
+    """
+
+    def __init__(self, tasks: Sequence[str], cases: Sequence[str], signatures: Mapping[str, torch.Tensor]) -> None:
+        self.tasks = list(tasks)
+        self.cases = list(cases)
+        self.signatures = dict(signatures)
+
+    @classmethod
+    def fit(cls, images: Sequence[tuple[str, str, Signature]]) -> "SignatureBank":
+        """Collect `(task, case, signature)` of the training images.
+
+        Raises:
+            DataError: there are none.
+        """
+        if not images:
+            raise DataError("no training image to take a signature of", fix="add cases")
+        layers = images[0][2]
+        stacked = {layer: torch.stack([found[layer] for _, _, found in images]) for layer in layers}
+        return cls([task for task, _, _ in images], [case for _, case, _ in images], stacked)
+
+    def nearest(self, image: Signature) -> Nearest:
+        """Compare one image with the bank.
+
+        Args:
+            image: layer -> `(C,)`, of the same layers and network.
+        """
+        distances = torch.stack([(bank - image[layer]).norm(dim=1) for layer, bank in self.signatures.items()])
+        index = int(distances.mean(0).argmin())
+        return Nearest(oodm=float(distances.min(1).values.mean()), task=self.tasks[index], case=self.cases[index])
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors and strings, for a checkpoint that loads with `weights_only=True`."""
+        return {"tasks": self.tasks, "cases": self.cases, "signatures": self.signatures}
+
+    @classmethod
+    def from_state_dict(cls, state: Mapping[str, Any]) -> "SignatureBank":
+        """The bank that `state_dict` described."""
+        return cls(state["tasks"], state["cases"], state["signatures"])

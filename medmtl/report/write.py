@@ -1,0 +1,87 @@
+"""The report of a test as files: `report.json`, `cases.csv`, `figures/*.png` and `report.html`."""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from medmtl.files import write_text, written_whole
+from medmtl.report import figures
+from medmtl.report.html import number, render_report
+from medmtl.report.results import CaseResult, best_and_worst, build_report, pooled_bins, tasks_of, write_cases
+from medmtl.report.slices import CaseSlices, case_slices
+from medmtl.report.theme import to_png
+
+
+def write_report(
+    folder: Path,
+    run: str,
+    results: Sequence[CaseResult],
+    alpha: float,
+    signatures: Mapping[str, Mapping[str, NDArray[np.float64]]],
+    slices: Mapping[tuple[str, str], CaseSlices],
+    facts: Mapping[str, str],
+    threshold: float | None,
+) -> Path:
+    """Write the whole report; what an earlier test left in its place is replaced.
+
+    Args:
+        folder: where it goes, `report` in the run folder.
+        run: name of the run.
+        results: all cases, tasks in the order of the configuration.
+        alpha: the false alarm rate that the verdicts were set to allow.
+        signatures: layer -> source -> spectral signatures `(cases, K)`; empty without a signature bank.
+        slices: (source, case) -> planes, for those cases that have them; the best and the worst of each task are shown.
+        facts: what to say of the run, see `render_report`.
+        threshold: of the spectral score; None without a signature bank.
+
+    Returns:
+        The path of `report.html`.
+    """
+    report = build_report(run, results, alpha)
+    note = facts.get("data_note", "")
+    pictures = {name: to_png(figure, note) for name, figure in _draw(results, signatures, slices, threshold).items()}
+    for old in (folder / "figures").glob("*.png"):
+        old.unlink()
+    for name, png in pictures.items():
+        with written_whole(folder / "figures" / f"{re.sub(r'[^A-Za-z0-9_.-]+', '_', name)}.png") as beside:
+            beside.write_bytes(png)
+    write_cases(folder / "cases.csv", results)
+    write_text(folder / "report.json", json.dumps(report, indent=1, allow_nan=False) + "\n")
+    page = folder / "report.html"
+    render_report(report, results, pictures, facts, page)
+    return page
+
+
+def _draw(
+    results: Sequence[CaseResult],
+    signatures: Mapping[str, Mapping[str, NDArray[np.float64]]],
+    slices: Mapping[tuple[str, str], CaseSlices],
+    threshold: float | None,
+) -> dict[str, Figure]:
+    tasks = tasks_of(results)
+    cases = {task: [result for result in results if result.source == task] for task in tasks}
+    drawn = {"dice": figures.dice_by_task(results)} if tasks else {}
+    for region in dict.fromkeys(region for result in results for region in result.calibration):
+        tables = {task: pooled_bins(cases[task], region) for task in tasks}
+        known = {task: table for task, table in tables.items() if table is not None}
+        if known:
+            drawn[f"reliability-{region}"] = figures.reliability_diagram(known, region)
+    for layer, by_source in signatures.items():
+        drawn[f"spectra-{layer}"] = figures.spectra(by_source, layer, tasks)
+    for score in dict.fromkeys(score for result in results for score in result.scores):
+        line = threshold if score == "spectral" else None
+        drawn[f"score-{score}"] = figures.score_distributions(results, score, line)
+    if len({result.expected for result in results}) == 2:
+        drawn["roc"] = figures.roc(results)
+    for task in tasks:
+        for rank, result in best_and_worst(cases[task]).items():
+            planes = slices.get((task, result.case))
+            if planes is not None:
+                title = f"{task}, {rank} case: {result.case}, Dice {number(result.dice, 2)}"
+                drawn[f"slices-{task}-{rank}"] = case_slices(planes, title)
+    return drawn

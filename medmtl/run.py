@@ -1,0 +1,159 @@
+"""RunFolder: everything that one run writes, in one place, found by name."""
+
+import json
+import platform
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from medmtl.errors import RunError
+from medmtl.files import write_text
+
+RUNS = Path("runs")
+PACKAGES = (
+    "medmtl",
+    "torch",
+    "monai",
+    "pytorch-lightning",
+    "torchmetrics",
+    "jsonargparse",
+    "numpy",
+    "nibabel",
+    "wandb",
+)
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The paths of one run.
+
+    Attributes:
+        path: the folder, for example `runs/multitask`.
+    """
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        """The resolved configuration, written by `fit` alone."""
+        return self.path / "config.yaml"
+
+    @property
+    def splits(self) -> Path:
+        """Case ids of every task's training, validation and test part."""
+        return self.path / "splits.json"
+
+    @property
+    def manifest(self) -> Path:
+        """Versions, command, seed, device and durations."""
+        return self.path / "run.json"
+
+    @property
+    def metrics(self) -> Path:
+        """Every logged figure, by step."""
+        return self.path / "metrics.csv"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of `best.ckpt` and `last.ckpt`."""
+        return self.path / "checkpoints"
+
+    @property
+    def best(self) -> Path:
+        """Checkpoint of the highest validation Dice, with signature bank and threshold once training has ended."""
+        return self.checkpoints / "best.ckpt"
+
+    @property
+    def last(self) -> Path:
+        """Checkpoint to resume from."""
+        return self.checkpoints / "last.ckpt"
+
+    @property
+    def report(self) -> Path:
+        """Folder of what the test wrote."""
+        return self.path / "report"
+
+    @property
+    def exists(self) -> bool:
+        """Whether the folder holds a run."""
+        return self.config.is_file() or self.checkpoints.is_dir()
+
+    def checkpoint(self) -> Path:
+        """The checkpoint to test: the best, or the last where training was cut short before a validation.
+
+        Raises:
+            RunError: there is neither.
+        """
+        for path in (self.best, self.last):
+            if path.is_file():
+                return path
+        raise RunError(f"{self.path} holds no checkpoint", fix="train with `medmtl fit`, or name another run")
+
+    @classmethod
+    def next_free(cls, name: str) -> "RunFolder":
+        """`runs/name`, or the first of `runs/name-2`, `runs/name-3`, ... that does not exist."""
+        taken = [number for number, _ in _numbered(name)]
+        return cls(RUNS / (name if not taken else f"{name}-{max(taken) + 1}"))
+
+    @classmethod
+    def newest(cls, name: str) -> "RunFolder":
+        """The run of that name with the highest number that holds a checkpoint.
+
+        Raises:
+            RunError: there is none.
+        """
+        for _, folder in sorted(_numbered(name), reverse=True):
+            run = cls(folder)
+            if run.best.is_file() or run.last.is_file():
+                return run
+        raise RunError(
+            f"there is no run {RUNS / name} with a checkpoint", fix="train with `medmtl fit`, or name one with --run"
+        )
+
+    def read_manifest(self) -> dict[str, Any]:
+        """The facts in `run.json`; none if it does not exist."""
+        facts: dict[str, Any] = json.loads(self.manifest.read_text()) if self.manifest.is_file() else {}
+        return facts
+
+    def update_manifest(self, **facts: Any) -> None:
+        """Add facts to `run.json`."""
+        write_text(self.manifest, json.dumps(self.read_manifest() | facts, indent=1) + "\n")
+
+
+def environment() -> dict[str, Any]:
+    """Versions, command and machine, for the manifest."""
+    return {
+        "command": " ".join(sys.argv),
+        "versions": {name: found for name in PACKAGES if (found := _version(name))},
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "git": _git_commit(),
+    }
+
+
+def _numbered(name: str) -> list[tuple[int, Path]]:
+    pattern = re.compile(re.escape(name) + r"(?:-(\d+))?")
+    found = [(pattern.fullmatch(path.name), path) for path in RUNS.glob(f"{name}*") if path.is_dir()]
+    return [(int(match.group(1) or 1), path) for match, path in found if match]
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _git_commit() -> str | None:
+    try:
+        command = ["git", "describe", "--always", "--dirty"]
+        done = subprocess.run(
+            command, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

@@ -1,0 +1,167 @@
+import base64
+import json
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from medmtl.report.html import headline, number
+from medmtl.report.results import build_report
+from medmtl.report.slices import CaseSlices
+from medmtl.report.write import write_report
+
+NOTE = "Digital phantoms, not patients"
+
+
+class Page(HTMLParser):
+    def __init__(self, text):
+        super().__init__()
+        self.text, self.tags, self.words, self.open = text, [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in ("meta", "img"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+
+def write(folder, results, facts=None, **given):
+    values = {"alpha": 0.05, "signatures": {}, "slices": {}, "threshold": 0.05} | given
+    return write_report(folder, "a run", results, facts=facts or {}, **values)
+
+
+@pytest.fixture(scope="module")
+def inputs():
+    generator = np.random.default_rng(0)
+    signatures = {"model.2": {source: generator.uniform(size=(3, 5)) for source in ("Liver", "Heart", "Other")}}
+    image = generator.normal(size=(10, 11, 12))
+    planes = CaseSlices.cut(image, image > 1, np.clip(image, 0, 1), (1, 1, 2))
+    slices = {(task, f"{task}_{index}"): planes for task in ("Liver", "Heart") for index in range(4)}
+    return {"signatures": signatures, "slices": slices}
+
+
+FACTS = {"checkpoint": "best.ckpt", "data_note": NOTE}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, results, inputs):
+    folder = tmp_path_factory.mktemp("report")
+    assert write(folder, results, FACTS, **inputs) == folder / "report.html"
+    return folder
+
+
+def test_a_report_is_a_page_a_table_a_json_file_and_figures(folder, results):
+    report = json.loads((folder / "report.json").read_text())
+    assert report == build_report("a run", results, 0.05)
+    assert len((folder / "cases.csv").read_text().splitlines()) == 1 + len(results)
+    drawn = {path.stem for path in (folder / "figures").iterdir()}
+    slices = {f"slices-{task}-{rank}" for task in ("Liver", "Heart") for rank in ("best", "worst")}
+    scores = {"score-spectral", "score-entropy", "score-max_softmax"}
+    assert drawn == {"dice", "reliability-whole", "reliability-band", "spectra-model.2", "roc"} | scores | slices
+
+    html = Page((folder / "report.html").read_text())
+    assert html.open == []
+    images = [attributes for tag, attributes in html.tags if tag == "img"]
+    embedded = {base64.b64decode(image["src"].removeprefix("data:image/png;base64,")) for image in images}
+    assert embedded == {path.read_bytes() for path in (folder / "figures").iterdir()}
+    assert all(image["alt"] for image in images)
+    words = " ".join(" ".join(html.words).split())
+    assert headline(report) in words
+    assert words.count(NOTE) >= 1 + len(drawn - slices)
+    assert "best.ckpt" in words
+    assert f"{report['tasks']['Heart']['calibration']['band']['ace']:.4f}" in words
+
+
+def test_the_page_needs_nothing_but_itself(folder):
+    html = Page((folder / "report.html").read_text())
+    assert not {"script", "link", "iframe", "object"} & {tag for tag, _ in html.tags}
+    sources = [value for _, attributes in html.tags for key, value in attributes.items() if key in ("src", "href")]
+    assert sources
+    assert all(source.startswith("data:image/png;base64,") for source in sources)
+    assert not re.search(r"url\(|@import|https?://", html.text)
+
+
+def test_names_from_the_data_are_escaped_and_harmless_as_file_names(tmp_path, make_case):
+    results = [
+        make_case("<b>bold</b>", "a/../<i>&\"'$", nearest_task="<script>", recipe="{{ 1 + 1 }}"),
+        make_case("x", "<u>", "out", rejected=True),
+    ]
+    planes = CaseSlices.cut(np.zeros((4, 4, 4)), np.ones((4, 4, 4), bool), np.zeros((4, 4, 4)), (1, 1, 1))
+    slices = {(results[0].source, results[0].case): planes}
+    html = Page(write(tmp_path, results, {"<em>": "</dd>"}, slices=slices).read_text())
+    assert not {"i", "u", "em", "script"} & {tag for tag, _ in html.tags}
+    assert "<b>bold" not in html.text
+    assert "<b>bold</b>" in html.words
+    assert "{{ 1 + 1 }}" in html.words
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cases.csv", "figures", "report.html", "report.json"]
+
+
+def test_a_second_report_replaces_the_figures_of_the_first(tmp_path, make_case):
+    bare = {"calibration": {}, "p_value": None, "rejected": None}
+    write(tmp_path, [make_case(scores={"entropy": 0.1}, **bare)])
+    assert (tmp_path / "figures" / "score-entropy.png").exists()
+    write(tmp_path, [make_case(scores={}, **bare)])
+    assert [path.name for path in (tmp_path / "figures").iterdir()] == ["dice.png"]
+    assert not list(tmp_path.rglob(".*"))
+
+
+def test_the_same_results_give_the_same_files(tmp_path, make_case):
+    results = [make_case(scores={"spectral": 0.1}), make_case("b", "Other", "out", scores={"spectral": 0.2})]
+    for name in ("first", "second"):
+        write(tmp_path / name, results)
+    files = sorted(path.relative_to(tmp_path / "first") for path in (tmp_path / "first").rglob("*.*"))
+    assert len(files) == 8
+    assert all((tmp_path / "first" / file).read_bytes() == (tmp_path / "second" / file).read_bytes() for file in files)
+
+
+@pytest.mark.parametrize("odd", ["no foreign cases", "no bank", "one case", "only foreign cases", "nothing"])
+def test_odd_runs_give_a_page_too(tmp_path, results, make_case, odd):
+    bare = {"scores": {"entropy": 0.2}, "p_value": None, "rejected": None, "nearest_task": None}
+    given = {
+        "no foreign cases": [result for result in results if result.expected == "in"],
+        "no bank": [make_case("a", **bare), make_case("b", "Other", "out", **bare)],
+        "one case": [make_case(dice=float("nan"))],
+        "only foreign cases": [result for result in results if result.expected == "out"],
+        "nothing": [],
+    }[odd]
+    html = Page(write(tmp_path, given, threshold=None).read_text())
+    words = " ".join(html.words)
+    assert "nan" not in words.lower().split()
+    assert "None" not in words
+    if odd == "no bank":
+        assert "holds no signature bank" in words
+
+
+def test_the_headline_says_in_words_what_was_found(make_case):
+    inside = [make_case(str(i), f"Task{i % 2}", dice=0.8, rejected=i == 0) for i in range(4)]
+    outside = [make_case(str(i), "Other", "out", rejected=i < 2) for i in range(3)]
+
+    def of(results):
+        return headline(build_report("run", results, 0.05))
+
+    alpha = "\N{GREEK SMALL LETTER ALPHA}"
+    assert of(inside + outside) == (
+        f"Mean Dice 0.80 over two tasks. At {alpha} = 0.05 it flagged 2 of 3 foreign volumes and raised a false alarm "
+        "on 1 of 4 familiar ones."
+    )
+    assert of(inside[1:2] + outside[:1]) == (
+        f"Mean Dice 0.80 on Task1. At {alpha} = 0.05 it flagged 1 of 1 foreign volume and raised a false alarm on 0 of "
+        "1 familiar ones."
+    )
+    assert of(inside[1:2]) == (
+        f"Mean Dice 0.80 on Task1. At {alpha} = 0.05 it raised a false alarm on 0 of 1 familiar volumes. "
+        "No out-of-distribution cases were tested."
+    )
+    assert of([make_case(dice=float("nan"), rejected=None), outside[0]]).startswith("No test case had a Dice")
+
+
+def test_numbers_that_do_not_exist_are_dashes():
+    assert number(0.12345) == "0.123"
+    assert number(None) == number(float("nan")) == "\N{EN DASH}"

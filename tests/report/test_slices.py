@@ -1,0 +1,76 @@
+import numpy as np
+import pytest
+
+from medmtl.report.slices import CaseSlices, case_slices
+from medmtl.report.theme import to_png
+
+SPACING = (1.0, 2.0, 4.0)
+
+
+@pytest.fixture
+def volume():
+    image = np.random.default_rng(0).normal(size=(20, 16, 12)).astype(np.float32)
+    label = np.zeros(image.shape, dtype=bool)
+    label[4:9, 6:9, 3:8] = True
+    return image, label, np.where(label, 0.8, 0.1).astype(np.float32)
+
+
+def test_the_planes_pass_through_the_centre_of_the_organ(volume):
+    image, label, probability = volume
+    planes = CaseSlices.cut(image, label, probability, SPACING).planes
+    np.testing.assert_array_equal(planes["axial"].image, image[:, :, 5])
+    np.testing.assert_array_equal(planes["coronal"].label, label[:, 7, :])
+    np.testing.assert_array_equal(planes["sagittal"].probability, probability[6])
+    assert [plane.spacing for plane in planes.values()] == [(1.0, 2.0), (1.0, 4.0), (2.0, 4.0)]
+
+
+def test_without_a_label_the_predicted_organ_is_shown_and_without_both_the_middle(volume):
+    image, label, probability = volume
+    nothing = np.zeros_like(label)
+    predicted = CaseSlices.cut(image, nothing, probability, SPACING)
+    np.testing.assert_array_equal(predicted.planes["sagittal"].image, image[6])
+    middle = CaseSlices.cut(image, nothing, np.zeros_like(probability), SPACING)
+    np.testing.assert_array_equal(middle.planes["axial"].image, image[:, :, 6])
+
+
+def test_padding_is_left_out_and_the_organ_never_is(volume):
+    image, label, probability = volume
+    image[:, :, 6:] = image.min()
+    planes = CaseSlices.cut(image, label, probability, SPACING).planes
+    assert planes["sagittal"].image.shape == (16, 8)
+    assert planes["sagittal"].label.sum() == label[6].sum()
+
+
+def test_greys_are_set_by_the_surroundings_of_the_organ(volume):
+    image, label, probability = volume
+    image[18:, 14:, :] = 1e4
+    black, white = CaseSlices.cut(image, label, probability, (3.0, 3.0, 3.0)).grey
+    assert -4 < black < white < 4
+
+
+def test_slices_keep_no_hold_of_the_volume(volume):
+    image, label, probability = volume
+    slices = CaseSlices.cut(image, label, probability, SPACING)
+    for plane in slices.planes.values():
+        assert not any(np.shares_memory(kept, whole) for kept in plane[:3] for whole in volume)
+
+
+def test_all_planes_are_drawn_to_one_scale(volume):
+    figure = case_slices(CaseSlices.cut(*volume, SPACING), "case")
+    figure.draw_without_rendering()
+    sizes = {"axial": (20, 32), "coronal": (20, 48), "sagittal": (32, 48)}
+    scales = []
+    for axes in figure.axes:
+        box = axes.get_window_extent()
+        width, height = sizes[axes.get_xlabel()]
+        scales += [box.width / width, box.height / height]
+    assert max(scales) == pytest.approx(min(scales), rel=1e-6)
+    legend = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert legend == ["truth", "prediction", "10 mm"]
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (40, 3, 2), (2, 2, 200)])
+def test_volumes_of_any_shape_are_drawn(shape):
+    image, label = np.zeros(shape, dtype=np.float32), np.ones(shape, dtype=bool)
+    figure = case_slices(CaseSlices.cut(image, label, image, SPACING), "a title longer than the figure is wide " * 4)
+    assert to_png(figure)[1:4] == b"PNG"
