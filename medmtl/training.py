@@ -190,7 +190,8 @@ def _request(argv: list[str]) -> Request:
         run, checkpoint, base = _to_test(options, name)
     given = [f"--config={config}" for config in (*base, *configs)]
     resumed = [f"--ckpt_path={checkpoint}", "--weights_only=true"] if checkpoint else []
-    return Request(argv[0], run, checkpoint, [argv[0], *given, *flags, f"--run={run.path}", *resumed])
+    quiet = ["--verbose=false"] if argv[0] == "test" else []
+    return Request(argv[0], run, checkpoint, [argv[0], *given, *quiet, *flags, f"--run={run.path}", *resumed])
 
 
 def _to_fit(

@@ -7,15 +7,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torchmetrics import Metric
 
 from medmtl.errors import ConfigError, DataError
 
-# Voxels binned at a time. Temporaries of this size stay in the processor's cache, and torch runs its operations on one
-# thread, so that sums do not depend on the number of threads.
-PIECE = 2**15
+# Voxels binned at a time. Temporaries of this size stay in the processor's cache; and below 32,768 elements torch keeps
+# to one thread, so that sums do not depend on the number of threads and nothing waits for a busy core.
+PIECE = 32_000
 
 # Neighbouring voxels are counted in separate copies of the table: most fall into the same bin, and each addition would
 # otherwise wait for the one before.
@@ -135,9 +136,9 @@ def bin_volume(probability: Tensor, label: Tensor, region: Tensor | None = None,
         counts += torch.bincount(slot, minlength=len(counts))
         sums += torch.bincount(slot, weights=p, minlength=len(sums))
         likelihood = torch.where(foreground, p, 1 - p)
-        error = 1 - likelihood
-        squared_error += torch.dot(error, error).item()
-        negative_log_likelihood -= likelihood.clamp_(min=NLL_FLOOR).log_().sum().item()
+        squared_error += (1 - likelihood).square_().sum().item()
+        # NumPy's logarithm, because torch's gives even a piece to all threads.
+        negative_log_likelihood -= float(np.log(likelihood.clamp_(min=NLL_FLOOR).numpy()).sum())
     by_label = counts.view(LANES, 2, bins).sum(0)
     return BinTable(
         count=by_label.sum(0),
@@ -193,27 +194,44 @@ class CalibrationBins(Metric):
 
     def _wrap_compute(self, compute: Callable[[], BinTable]) -> Callable[[], BinTable]:
         # torchmetrics takes a result apart to squeeze its tensors, which a frozen table refuses: hide it in a function.
-        wrapped = super()._wrap_compute(lambda: lambda table=compute(): table)
+        def hidden() -> Callable[[], BinTable]:
+            table = compute()
+            return lambda: table
+
+        wrapped = super()._wrap_compute(hidden)
         return lambda: wrapped()()
 
 
 def _pieces(probability: Tensor, label: Tensor, region: Tensor | None) -> Iterator[tuple[Tensor, Tensor]]:
-    """Probability (float64) and label (bool) of the voxels in the region: 1-D, on the CPU, never more than `PIECE`."""
+    """Probability (float64) and label (bool) of the voxels in the region, 1-D and on the CPU, up to `PIECE` a time."""
     volumes = [probability, label] if region is None else [probability, label, region]
     if any(volume.shape != probability.shape for volume in volumes):
-        shapes = " and ".join(str(tuple(volume.shape)) for volume in volumes)
-        raise DataError(f"probability, label and region differ in shape: {shapes}", fix="bring them to the same grid")
+        shapes = ", ".join(str(tuple(volume.shape)) for volume in volumes)
+        raise DataError(f"probability, label and region differ in shape: {shapes}", fix="bring them to one grid")
     # A subclass (MONAI's MetaTensor) would drag its metadata through every operation.
-    for piece in _split([volume.as_subclass(Tensor) for volume in volumes]):
-        p, y = piece[0].to("cpu", torch.float64), piece[1].cpu()
-        if region is not None:
-            inside = piece[2].cpu()
-            p, y = p[inside], y[inside]
-        if not len(p):
-            continue
-        if not bool(((p >= 0) & (p <= 1)).all()):
-            ...
-        yield p, y.bool()
+    for p, y, *inside in _split([volume.as_subclass(Tensor) for volume in volumes]):
+        p, y = p.to("cpu", torch.float64), y.cpu()
+        if inside:
+            chosen = inside[0].cpu()
+            p, y = p[chosen], y[chosen]
+        if len(p):
+            yield _probability(p), _foreground(y)
+
+
+def _probability(p: Tensor) -> Tensor:
+    low, high = torch.aminmax(p)
+    if not (low >= 0 and high <= 1):  # a NaN makes both NaN
+        wrong = p[~((p >= 0) & (p <= 1))][0].item()
+        raise DataError(f"probability {wrong} is not in [0, 1]", fix="bin softmax or sigmoid outputs, not logits")
+    return p
+
+
+def _foreground(y: Tensor) -> Tensor:
+    foreground = y.bool()
+    if y.dtype != torch.bool and not torch.equal(foreground.to(y.dtype), y):
+        wrong = y[foreground.to(y.dtype) != y][0].item()
+        raise DataError(f"label value {wrong} is neither 0 nor 1", fix="pass label == value for the organ's value")
+    return foreground
 
 
 def _split(volumes: list[Tensor]) -> Iterator[list[Tensor]]:

@@ -14,8 +14,7 @@ from medmtl.calibration.metrics import summarise
 from medmtl.calibration.regions import band
 from medmtl.files import written_whole
 from medmtl.report.figures import reliability_diagram
-
-REGIONS = ("whole", "band")
+from medmtl.report.theme import to_png
 
 
 class CalibrationCallback(pl.Callback):
@@ -23,16 +22,14 @@ class CalibrationCallback(pl.Callback):
 
     Logs `<stage>/<task>/<metric>_<region>` for ece, ace, mce, brier and nll, pooled over the cases, and the same with
     `_per_case` for the mean over cases. The regions are the whole volume and the band of ground truth dilated by
-    `band_mm`, which no prediction can change.
+    5 mm, which no prediction can change.
 
     Args:
         bins: equal bins of probability.
-        band_mm: how far around the organ the band reaches, mm.
     """
 
-    def __init__(self, bins: int = 15, band_mm: float = 5.0) -> None:
+    def __init__(self, bins: int = 15) -> None:
         self.bins = bins
-        self.band_mm = band_mm
         self._tables: dict[str, dict[str, list[BinTable]]] = defaultdict(lambda: defaultdict(list))
 
     def on_validation_batch_end(
@@ -59,7 +56,7 @@ class CalibrationCallback(pl.Callback):
         if outputs["probability"] is None:
             return
         label = scan["label"][0].as_tensor().bool()
-        regions = {"whole": None, "band": band(label, scan["label"].pixdim.tolist(), self.band_mm)}
+        regions = {"whole": None, "band": band(label, scan["label"].pixdim.tolist())}
         outputs["calibration"] = {
             name: bin_volume(outputs["probability"], label, region, self.bins) for name, region in regions.items()
         }
@@ -81,7 +78,7 @@ class CalibrationCallback(pl.Callback):
     def _draw(self, trainer: pl.Trainer, pooled: Mapping[str, BinTable], region: str) -> None:
         path = Path(trainer.default_root_dir) / "figures" / f"val_reliability_{region}.png"
         with written_whole(path) as beside:
-            reliability_diagram(pooled, region).savefig(beside, dpi=110)
+            beside.write_bytes(to_png(reliability_diagram(pooled, region), note=trainer.datamodule.note))  # type: ignore[attr-defined]
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 logger.log_image(f"val/reliability_{region}", [str(path)])

@@ -29,11 +29,11 @@ class RunRecord(SaveConfigCallback):
         self._started = time.monotonic()
         if not trainer.is_global_zero:
             return
-        run = self._run(trainer)
+        run, name = self._run(trainer), _name(stage)
         text = self.parser.dump(self.config, skip_none=False)
-        write_text(run.config if stage == "fit" else run.config.with_suffix(f".{stage}.yaml"), text)
+        write_text(run.config if name == "fit" else run.config.with_suffix(f".{name}.yaml"), text)
         device = str(trainer.strategy.root_device)
-        run.update_manifest(**{str(stage): {**environment(), "device": device, "seed": self.config.seed_everything}})
+        run.update_manifest(**{name: {**environment(), "device": device, "seed": self.config.seed_everything}})
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the split."""
@@ -60,9 +60,13 @@ class RunRecord(SaveConfigCallback):
         }
         if MONITOR in trainer.callback_metrics:
             facts[MONITOR] = float(trainer.callback_metrics[MONITOR])
-        known = run.read_manifest().get(str(stage), {})
-        run.update_manifest(**{str(stage): known | facts})
+        run.update_manifest(**{_name(stage): run.read_manifest()[_name(stage)] | facts})
 
     @staticmethod
     def _run(trainer: pl.Trainer) -> RunFolder:
         return RunFolder(Path(trainer.default_root_dir))
+
+
+def _name(stage: str) -> str:
+    """`fit` or `test`; Lightning passes an enumeration whose text is another."""
+    return str(getattr(stage, "value", stage))

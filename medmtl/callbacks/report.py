@@ -19,8 +19,6 @@ from medmtl.report.slices import CaseSlices
 from medmtl.report.write import write_report
 from medmtl.run import RunFolder
 
-PHANTOM_NOTE = "Digital phantoms, not patients"
-
 
 class ReportCallback(pl.Callback):
     """Writes `report/` into the run folder at the end of a test.
@@ -106,9 +104,7 @@ class ReportCallback(pl.Callback):
             "held-out tasks": ", ".join(data.held_out),
             "signature layers": ", ".join(self.spectral.layers) if self._verdicts else "",
         }
-        roots = [task.root for task in data.tasks.values()]
-        if any(root.startswith("phantom:") for root in roots):
-            facts["data_note"] = PHANTOM_NOTE
+        facts["data_note"] = data.note
         return {key: value for key, value in facts.items() if value}
 
 

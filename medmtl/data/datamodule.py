@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
@@ -126,6 +125,12 @@ class MultiTaskData(pl.LightningDataModule):
     def trained(self) -> dict[str, Task]:
         """The tasks that the network is trained on."""
         return {name: task for name, task in self.tasks.items() if name not in self.held_out}
+
+    @property
+    def note(self) -> str:
+        """What every figure of these data must say; nothing for patients."""
+        phantoms = any(task.root.startswith("phantom:") for task in self.tasks.values())
+        return "Digital phantoms, not patients" if phantoms else ""
 
     @property
     def recipes(self) -> list[Recipe]:

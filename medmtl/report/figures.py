@@ -40,8 +40,8 @@ def reliability_diagram(tables: Mapping[str, BinTable], region: str) -> Figure:
     colours = task_colours(list(tables))
     with style():
         columns, groups = _columns(len(tables), at_most=5)
-        panel = min(2.2, (WIDTH_INCHES - 0.5) / columns)
-        size = (max(0.5 + panel * columns, 3.6), (1.45 * panel + 0.55) * groups + 0.3)
+        panel = min(2.2 if columns > 1 else 3.1, (WIDTH_INCHES - 0.5) / columns)
+        size = (0.5 + panel * columns, (1.45 * panel + 0.55) * groups + 0.3)
         figure = Figure(figsize=size, layout="constrained")
         figure.suptitle(f"Reliability over the {REGIONS.get(region, region)}", fontsize=10)
         grid = figure.add_gridspec(2 * groups, columns, height_ratios=[2.6, 1] * groups)
@@ -77,8 +77,8 @@ def spectra(signatures: Mapping[str, NDArray[np.float64]], layer: str, tasks: Se
     centre = np.mean(known, axis=0) if known else np.zeros(1)
     with style():
         columns, groups = _columns(len(signatures), at_most=6)
-        size = (max(0.8 + min(2.2, (WIDTH_INCHES - 0.8) / columns) * columns, 3.6), 3.3 * groups + 0.5)
-        figure = Figure(figsize=size, layout="constrained")
+        width = 0.8 + columns * min(2.2 if columns > 1 else 3.1, (WIDTH_INCHES - 0.8) / columns)
+        figure = Figure(figsize=(width, 3.3 * groups + 0.5), layout="constrained")
         figure.suptitle(f"Spectral signatures of layer {literal(layer)}", fontsize=10)
         figure.supxlabel("rank of the singular value", fontsize=8.5)
         grid = figure.add_gridspec(2 * groups, columns)

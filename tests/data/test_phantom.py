@@ -8,7 +8,6 @@ from typing import Any, get_args
 import nibabel as nib
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from medmtl.data.phantom import OTHER_PHANTOM, PHANTOM_TASKS, SIGNAL, Contrast, phantom_root, scan, write_phantoms
 from medmtl.data.phantom_anatomy import FOREARM, HAND, HEAD, LEGS, TORSO, Part, draw
@@ -174,7 +173,7 @@ def test_an_unknown_name_is_answered_with_the_known_ones(tmp_path: Path, monkeyp
 @pytest.mark.parametrize(
     ("body", "organs"),
     [
-        (TORSO, ["liver", "right kidney", "left kidney", "heart", "bladder", "spleen", "lesion"]),
+        (TORSO, ["liver", "right kidney", "left kidney", "heart", "bladder", "spleen"]),
         (HEAD, ["ventricles", "cerebellum", "brainstem", "right putamen"]),
     ],
 )
@@ -193,16 +192,20 @@ def test_tissues_and_air_fill_each_voxel_exactly(body: tuple[Part, ...]) -> None
     assert {part.tissue for part in body} <= set(SIGNAL)
 
 
-@pytest.mark.parametrize("turn", [(0, 0, 0), (30, 0, 0), (0, 45, 20)])
-def test_an_ellipsoid_has_the_volume_of_an_ellipsoid(turn: tuple[float, float, float]) -> None:
+def test_an_ellipsoid_has_the_volume_of_an_ellipsoid() -> None:
     radii = (20.0, 12.0, 30.0)
-    part = Part("ball", "water", (0, 0, 0), radii, turn=turn)
-    volumes = [
-        draw((part,), SHAPE, SPACING, np.random.default_rng(seed)).organs["ball"].sum() * np.prod(SPACING)
-        for seed in range(8)
-    ]
-    # Size and shape vary from person to person; the median stays near the sphere formula's.
-    assert np.median(volumes) == pytest.approx(4 / 3 * np.pi * np.prod(radii), rel=0.2)
+    body = (Part("ball", "water", (0, 0, 0), radii, turn=(30, 0, 20)),)
+    shares = [draw(body, (28, 28, 28), SPACING, np.random.default_rng(seed)).organs["ball"] for seed in range(40)]
+    # Size and shape vary from person to person, by some 20 %; their mean does not.
+    volume = np.mean([share.sum() for share in shares]) * np.prod(SPACING)
+    assert volume == pytest.approx(4 / 3 * np.pi * np.prod(radii), rel=0.12)
+
+
+def test_parts_later_in_a_body_lie_over_earlier_ones() -> None:
+    body = (Part("outer", "fat", (0, 0, 0), (30, 30, 30)), Part("inner", "bone", (0, 0, 0), (12, 12, 12)))
+    for parts, seen in ((body, True), (body[::-1], False)):
+        anatomy = draw(parts, (28, 28, 28), SPACING, np.random.default_rng(0))
+        assert (anatomy.organs["inner"].sum() > 100) == seen
 
 
 def test_ct_is_in_hounsfield_units() -> None:

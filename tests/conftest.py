@@ -1,0 +1,113 @@
+"""What all tests share: phantoms made once, small folders of given arrays, and the real corpora where they exist."""
+
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from monai.networks.nets import UNet
+from numpy.typing import ArrayLike, NDArray
+
+from medmtl.data.phantom import write_phantoms
+
+torch.set_num_threads(1)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if not Path(os.environ.get("MEDMTL_DATA") or "-").is_dir():
+        skip = pytest.mark.skip(reason="MEDMTL_DATA is not set: real corpora are not tested")
+        for item in items:
+            if item.get_closest_marker("real_data"):
+                item.add_marker(skip)
+
+
+@pytest.fixture(scope="session")
+def phantom_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache folder as `$MEDMTL_CACHE` names it, that holds three labelled cases of every phantom task."""
+    cache = tmp_path_factory.mktemp("cache")
+    write_phantoms(cache / "phantoms-v1", cases=3)
+    return cache
+
+
+@pytest.fixture
+def phantoms(phantom_store: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Folder of the phantom data sets; roots such as `phantom:LiverCT` mean the folders within it."""
+    monkeypatch.setenv("MEDMTL_CACHE", str(phantom_store))
+    return phantom_store / "phantoms-v1"
+
+
+@pytest.fixture
+def real_data() -> Path:
+    """Folder of the real corpora; for tests marked `real_data`."""
+    return Path(os.environ["MEDMTL_DATA"])
+
+
+def save_nifti(path: Path, voxels: ArrayLike, affine: ArrayLike) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image(np.asarray(voxels), np.asarray(affine, dtype=float)), path)
+    return path
+
+
+@pytest.fixture
+def save_volume(tmp_path: Path) -> Callable[..., Path]:
+    """Write voxels as a NIfTI file of the test's folder: `save_volume(name, voxels, affine)`."""
+
+    def save(name: str, voxels: ArrayLike, affine: ArrayLike = np.eye(4)) -> Path:  # noqa: B008
+        return save_nifti(tmp_path / name, voxels, affine)
+
+    return save
+
+
+@pytest.fixture
+def write_task(tmp_path: Path) -> Callable[..., Path]:
+    """Write arrays as a Medical Segmentation Decathlon folder.
+
+    `write_task({case: (image, label or None)}, name=, affine=, labels=)`; images without a label are test images.
+    """
+
+    def write(
+        volumes: Mapping[str, tuple[NDArray, NDArray | None]],
+        name: str = "Task",
+        affine: ArrayLike = np.eye(4),  # noqa: B008
+        labels: Sequence[str] = ("background", "organ"),
+    ) -> Path:
+        root = tmp_path / name
+        save = partial(save_nifti, affine=affine)
+        training, test = [], []
+        for case, (image, label) in volumes.items():
+            if label is None:
+                save(root / f"imagesTs/{case}.nii.gz", image)
+                test.append(f"./imagesTs/{case}.nii.gz")
+                continue
+            save(root / f"imagesTr/{case}.nii.gz", image)
+            save(root / f"labelsTr/{case}.nii.gz", label)
+            training.append({"image": f"./imagesTr/{case}.nii.gz", "label": f"./labelsTr/{case}.nii.gz"})
+        described = {
+            "name": name,
+            "labels": {str(value): organ for value, organ in enumerate(labels)},
+            "training": training,
+            "test": test,
+        }
+        root.mkdir(exist_ok=True)
+        (root / "dataset.json").write_text(json.dumps(described))
+        return root
+
+    return write
+
+
+@pytest.fixture
+def small_unet() -> Callable[[], UNet]:
+    """A small MONAI UNet with fixed random weights, in evaluation mode."""
+
+    def make() -> UNet:
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            network = UNet(3, 1, 1, channels=(8, 12, 16), strides=(2, 2), num_res_units=1, norm="instance")
+        return network.eval()
+
+    return make

@@ -1,0 +1,100 @@
+"""Splits: each patient on one side in all tasks, the fractions asked for, the same for the same seed."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from medmtl.data.splits import PARTS, read_splits, split_patients, write_splits
+from medmtl.errors import DataError
+
+
+def people(prefix: str, count: int) -> list[str]:
+    return [f"{prefix}{number:03d}" for number in range(count)]
+
+
+def random_tasks(rng: np.random.Generator) -> dict[str, list[str]]:
+    """Up to five tasks whose patients overlap at random, some with several cases of a patient."""
+    pool = np.array(people("p", int(rng.integers(12, 120))))
+    tasks = {}
+    for number in range(rng.integers(1, 6)):
+        chosen = rng.choice(pool, int(rng.integers(10, len(pool) + 1)), replace=False)
+        tasks[f"task{number}"] = [str(name) for name in rng.permutation(np.r_[chosen, chosen[:3]])]
+    return tasks
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_every_patient_gets_one_part_whatever_the_order_of_tasks_and_cases(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    tasks = random_tasks(rng)
+    parts = split_patients(tasks, val=0.2, test=0.2, seed=seed)
+    assert set(parts) == {patient for names in tasks.values() for patient in names}
+    assert set(parts.values()) == set(PARTS)
+    shuffled = {name: list(rng.permutation(tasks[name])) for name in rng.permutation(list(tasks))}
+    assert split_patients(shuffled, val=0.2, test=0.2, seed=seed) == parts
+
+
+@pytest.mark.parametrize("count", [5, 10, 23, 90, 101])
+@pytest.mark.parametrize(("val", "test"), [(0.2, 0.2), (0.1, 0.3), (0.0, 0.25), (0.25, 0.0)])
+def test_a_task_gets_the_fractions_that_are_asked_for(count: int, val: float, test: float) -> None:
+    parts = list(split_patients({"A": people("a", count)}, val=val, test=test).values())
+    for part, share in (("val", val), ("test", test)):
+        assert abs(parts.count(part) - share * count) <= 0.5
+        assert bool(parts.count(part)) == bool(share)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_tasks_that_share_some_patients_each_get_the_fractions(seed: int) -> None:
+    tasks = {"A": people("p", 60), "B": people("p", 90)[40:], "Apart": people("q", 30)}
+    parts = split_patients(tasks, val=0.2, test=0.2, seed=seed)
+    for names in tasks.values():
+        for part in ("val", "test"):
+            assert abs(sum(parts[name] == part for name in names) - 0.2 * len(names)) <= 2
+
+
+def test_the_smallest_task_has_a_patient_in_each_part() -> None:
+    assert sorted(split_patients({"A": people("a", 3)}, val=0.2, test=0.2).values()) == sorted(PARTS)
+
+
+def test_a_split_is_the_same_on_every_machine() -> None:
+    assert split_patients({"A": people("a", 10)}, val=0.2, test=0.2, seed=0) == GOLDEN
+
+
+def test_an_unrelated_task_moves_nobody() -> None:
+    tasks = {"A": people("p", 40), "B": people("p", 50)[20:]}
+    alone = split_patients(tasks, seed=3)
+    for first in (True, False):
+        other = {"Other": people("q", 33)}
+        together = split_patients({**other, **tasks} if first else {**tasks, **other}, seed=3)
+        assert {patient: together[patient] for patient in alone} == alone
+
+
+def test_tasks_that_share_patients_through_a_third_are_split_as_one() -> None:
+    chain = {"A": ["x", "a1"], "C": ["y", "c1"], "B": ["x", "y", "b1"]}
+    assert sorted(split_patients(chain, val=0.2, test=0.2).values()).count("train") == 3
+
+
+def test_another_seed_gives_another_split() -> None:
+    tasks = {"A": people("a", 40)}
+    splits = [split_patients(tasks, seed=seed) for seed in range(5)]
+    assert all(one != other for number, one in enumerate(splits) for other in splits[:number])
+
+
+@pytest.mark.parametrize(("val", "test"), [(0.5, 0.5), (1.0, 0.0), (-0.1, 0.2), (0.2, -0.1), (float("nan"), 0.2)])
+def test_fractions_that_leave_nothing_to_train_on_are_refused(val: float, test: float) -> None:
+    with pytest.raises(DataError, match="val"):
+        split_patients({"A": people("a", 10)}, val=val, test=test)
+
+
+def test_a_task_of_two_patients_is_refused_by_name() -> None:
+    with pytest.raises(DataError, match="task Tiny: 2 patients"):
+        split_patients({"A": people("a", 10), "Tiny": ["x", "y", "y", "y"]})
+
+
+def test_a_split_is_read_back_as_it_was_written(tmp_path: Path) -> None:
+    splits = {"A": {"train": ["a", "b"], "val": ["é"], "test": []}, "B": {part: [part] for part in PARTS}}
+    path = tmp_path / "run" / "splits.json"
+    write_splits(path, splits)
+    assert read_splits(path) == splits == json.loads(path.read_text())
+    assert [found.name for found in path.parent.iterdir()] == ["splits.json"]

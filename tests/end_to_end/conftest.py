@@ -1,0 +1,69 @@
+from pathlib import Path
+
+import pytest
+import yaml
+
+from medmtl.cli import main
+
+LAYERS = ["model.0", "model.1.submodule"]
+
+
+@pytest.fixture(scope="session")
+def tiny(phantoms: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A configuration of two phantom tasks and a network that trains in a second."""
+    config = {
+        "data": {
+            "tasks": {
+                "LiverCT": {"root": str(phantoms / "LiverCT"), "modality": "CT", "organ": [1], "spacing": [8, 8, 8]},
+                "KidneyT2": {
+                    "root": str(phantoms / "KidneyT2"),
+                    "modality": "MR",
+                    "organ": [1, 2],
+                    "spacing": [8, 8, 8],
+                },
+            },
+            "foreign": {"OtherPhantom": {"root": str(phantoms / "OtherPhantom")}},
+            "patch_size": [16, 16, 16],
+            "batch_size": 2,
+            "batches": 3,
+        },
+        "model": {
+            "network": {
+                "class_path": "monai.networks.nets.UNet",
+                "init_args": {
+                    "spatial_dims": 3,
+                    "in_channels": 1,
+                    "out_channels": 1,
+                    "channels": [4, 8],
+                    "strides": [2],
+                    "norm": "instance",
+                    "dropout": 0.05,
+                },
+            },
+            "loss": {"class_path": "monai.losses.DiceCELoss", "init_args": {"sigmoid": True}},
+            "optimizer": {"class_path": "torch.optim.AdamW", "init_args": {"lr": 0.01}},
+            "scheduler": {"class_path": "torch.optim.lr_scheduler.OneCycleLR", "init_args": {"max_lr": 0.01}},
+        },
+        "spectral": {"layers": LAYERS, "alpha": 0.5},
+        "trainer": {"accelerator": "cpu", "max_steps": 6, "enable_progress_bar": False},
+        "wandb": {"mode": "disabled"},
+    }
+    path = tmp_path_factory.mktemp("tiny") / "tiny.yaml"
+    path.write_text(yaml.safe_dump(config, sort_keys=False))
+    return path
+
+
+@pytest.fixture(scope="session")
+def trained(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder in which `fit` and `test` ran to the end; tests copy what they change."""
+    run = tmp_path_factory.mktemp("trained") / "runs" / "tiny"
+    main(["fit", "--config", str(tiny), "--run", str(run)])
+    main(["test", "--run", str(run)])
+    return run
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty current folder."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
