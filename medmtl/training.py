@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import wandb
 import yaml
 from jsonargparse import ArgumentError
 from pytorch_lightning import Callback, Trainer
@@ -93,7 +94,7 @@ class MedCLI(LightningCLI):
             Segmenter,
             MultiTaskData,
             save_config_callback=RunRecord,
-            trainer_defaults={"num_sanity_val_steps": 0, "logger": False, "log_every_n_steps": 25},
+            trainer_defaults={"num_sanity_val_steps": 0, "log_every_n_steps": 25, "enable_model_summary": False},
             seed_everything_default=0,
             parser_kwargs={**parser, **{name: {**parser, "description": text} for name, text in DESCRIPTIONS.items()}},
             args=request.argv,
@@ -135,15 +136,15 @@ class MedCLI(LightningCLI):
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Experiment logs directory")
             local.experiment.metrics = earlier
-        wandb: Wandb = self._get(self.config_init, "wandb")
-        if wandb.mode == "disabled":
+        options: Wandb = self._get(self.config_init, "wandb")
+        if options.mode == "disabled":
             return [local]
         os.environ.setdefault("WANDB_SILENT", "true")
         mirror = WandbLogger(
             name=run.path.name,
             save_dir=run.path,
-            project=wandb.project,
-            offline=wandb.mode == "offline",
+            project=options.project,
+            offline=options.mode == "offline",
             job_type=self.subcommand,
             config={"run": str(run.path), "resumed_from": str(self.request.checkpoint or "")},
         )
@@ -165,6 +166,9 @@ def run_command(argv: Sequence[str]) -> None:
         cli = MedCLI(request)
     except ArgumentError as error:
         raise ConfigError(" ".join(str(error).split())) from None
+    finally:
+        if wandb.run is not None:
+            wandb.finish()
     if request.command == "fit":
         _say_trained(cli)
     else:
@@ -306,6 +310,8 @@ def _quiet() -> None:
         ".*smaller than the logging interval.*",
         ".*LightningCLI's args parameter.*",
         ".*Trying to infer the `batch_size`.*",
+        ".*callbacks used to create the checkpoint need to be provided.*",
+        ".*LeafSpec.*",
     ):
         warnings.filterwarnings("ignore", message=message)
 

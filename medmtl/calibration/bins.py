@@ -135,7 +135,7 @@ def bin_volume(probability: Tensor, label: Tensor, region: Tensor | None = None,
         slot = index.add_(foreground, alpha=bins).add_(lane[: len(p)])
         counts += torch.bincount(slot, minlength=len(counts))
         sums += torch.bincount(slot, weights=p, minlength=len(sums))
-        likelihood = torch.where(foreground, p, 1 - p)
+        likelihood = (p - (~foreground).view(torch.uint8)).abs_()  # p or 1 - p
         squared_error += (1 - likelihood).square_().sum().item()
         # NumPy's logarithm, because torch's gives even a piece to all threads.
         negative_log_likelihood -= float(np.log(likelihood.clamp_(min=NLL_FLOOR).numpy()).sum())
@@ -212,8 +212,8 @@ def _pieces(probability: Tensor, label: Tensor, region: Tensor | None) -> Iterat
     for p, y, *inside in _split([volume.as_subclass(Tensor) for volume in volumes]):
         p, y = p.to("cpu", torch.float64), y.cpu()
         if inside:
-            chosen = inside[0].cpu()
-            p, y = p[chosen], y[chosen]
+            chosen = inside[0].cpu().bool()
+            p, y = p.masked_select(chosen), y.masked_select(chosen)
         if len(p):
             yield _probability(p), _foreground(y)
 

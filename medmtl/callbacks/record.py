@@ -14,7 +14,7 @@ from medmtl.files import write_text
 from medmtl.run import RunFolder, environment
 
 # What a checkpoint must know to be tested without a configuration.
-CHECKPOINT_SECTIONS = ("seed_everything", "data", "model", "calibration", "spectral")
+CHECKPOINT_SECTIONS = ("seed_everything", "data", "model", "calibration", "spectral", "wandb")
 CHECKPOINT_KEY = "config"
 
 
@@ -55,7 +55,7 @@ class RunRecord(SaveConfigCallback):
         run = self._run(trainer)
         facts = {
             "seconds": round(time.monotonic() - self._started, 1),
-            "status": str(trainer.state.status.value),
+            "status": "interrupted" if trainer.interrupted else "finished",
             "steps": trainer.global_step,
         }
         if MONITOR in trainer.callback_metrics:

@@ -214,9 +214,9 @@ def _body_coordinates(shape: Sequence[int], spacing: Triple, rng: np.random.Gene
 
 def _near(part: Part, points: Volume, margin: float, among: NDArray[np.bool_]) -> NDArray[np.intp]:
     """Indices of the points that the part can touch: most parts are small, and the distance is dear."""
-    reach = max(part.radii) + part.ring + margin
-    for axis in range(3):
-        among = among & (np.abs(points[axis] - np.float32(part.centre[axis])) < reach)
+    reach = [max(part.radii)] * 3 if any(part.turn) else part.radii
+    for along, centre, radius in zip(points, part.centre, reach, strict=True):
+        among = among & (np.abs(along - np.float32(centre)) < radius + part.ring + margin)
     return np.flatnonzero(among)
 
 

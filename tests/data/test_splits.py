@@ -9,6 +9,12 @@ import pytest
 from medmtl.data.splits import PARTS, read_splits, split_patients, write_splits
 from medmtl.errors import DataError
 
+GOLDEN = {
+    **dict.fromkeys(["a000", "a005", "a006", "a007", "a008", "a009"], "train"),
+    **dict.fromkeys(["a002", "a003"], "val"),
+    **dict.fromkeys(["a001", "a004"], "test"),
+}
+
 
 def people(prefix: str, count: int) -> list[str]:
     return [f"{prefix}{number:03d}" for number in range(count)]

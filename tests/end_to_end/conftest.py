@@ -9,8 +9,9 @@ LAYERS = ["model.0", "model.1.submodule"]
 
 
 @pytest.fixture(scope="session")
-def tiny(phantoms: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny(phantom_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A configuration of two phantom tasks and a network that trains in a second."""
+    phantoms = phantom_store / "phantoms-v1"
     config = {
         "data": {
             "tasks": {

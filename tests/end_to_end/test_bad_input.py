@@ -131,7 +131,7 @@ def test_an_unknown_key(config: Path, capsys: pytest.CaptureFixture[str]) -> Non
 
 
 def test_an_unknown_section(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    set_in(config, "modle", value={})
+    set_in(config, "modle", value={"loss": 1})
     assert "modle" in fails(config, capsys)
 
 

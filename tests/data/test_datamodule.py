@@ -1,0 +1,287 @@
+"""MultiTaskData: the union that patches are drawn from, the volumes that are scored, and no leak between parts."""
+
+import copy
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from medmtl.data.datamodule import MultiTaskData, Union
+from medmtl.data.sampling import BalancedSampler, Draw
+from medmtl.data.splits import PARTS
+from medmtl.data.task import ForeignImages, Recipe, Task
+from medmtl.errors import ConfigError, DataError
+
+WriteTask = Callable[..., Path]
+CT, T2, PET = Recipe((8, 8, 8), (-160, 240)), Recipe((8, 8, 8), None), Recipe((9, 9, 9), None)
+
+
+def phantom_tasks() -> dict[str, Task]:
+    return {
+        "Liver": Task("phantom:LiverCT", "CT", [1], (8, 8, 8)),
+        "Kidney": Task("phantom:KidneyT2", "MR", [1, 2], (8, 8, 8)),
+        "Heart": Task("phantom:HeartPET", "PET", [1], (9, 9, 9)),
+    }
+
+
+def phantom_data(**options: Any) -> MultiTaskData:
+    options = {"patch_size": (16, 16, 16), "batch_size": 3, "batches": 4, **options}
+    return MultiTaskData(phantom_tasks(), **options)
+
+
+@pytest.fixture
+def data(phantoms: Path) -> MultiTaskData:
+    found = phantom_data(
+        held_out=["Heart"], foreign={"Other": ForeignImages("phantom:OtherPhantom")}, val=0.3, test=0.3
+    )
+    found.setup("fit")
+    return found
+
+
+def batches(data: MultiTaskData, epoch: int) -> list[dict[str, torch.Tensor]]:
+    loader = data.train_dataloader()
+    assert isinstance(loader.sampler, BalancedSampler)
+    loader.sampler.set_epoch(epoch)
+    return list(loader)
+
+
+def same(one: list[Mapping[str, torch.Tensor]], other: list[Mapping[str, torch.Tensor]]) -> bool:
+    return len(one) == len(other) and all(
+        torch.equal(a[key], b[key]) for a, b in zip(one, other, strict=True) for key in ("image", "label")
+    )
+
+
+def tiny_task(write_task: WriteTask, name: str, cases: list[str], **options: Any) -> Task:
+    rng = np.random.default_rng(0)
+    label = np.zeros((6, 6, 6), np.uint8)
+    label[2:4, 2:4, 2:4] = 1
+    root = write_task({case: (rng.normal(size=label.shape).astype(np.float32), label) for case in cases}, name=name)
+    return Task(str(root), "MR", [1], (1, 1, 1), **options)
+
+
+def test_batches_are_patches_of_the_trained_tasks(data: MultiTaskData) -> None:
+    found = batches(data, 0)
+    assert len(found) == 4
+    for batch in found:
+        assert batch["image"].shape == batch["label"].shape == (3, 1, 16, 16, 16)
+        assert batch["image"].dtype == torch.float32
+        assert torch.isfinite(batch["image"]).all()
+        assert set(batch["label"].unique().tolist()) <= {0, 1}
+    assert any(batch["label"].any() for batch in found)
+
+
+def test_an_epoch_is_the_same_in_a_new_process_and_another_epoch_is_not(data: MultiTaskData, phantoms: Path) -> None:
+    first = batches(data, 1)
+    resumed = phantom_data(held_out=["Heart"], val=0.3, test=0.3)
+    resumed.setup("fit")
+    assert same(batches(resumed, 1), first)
+    assert not same(batches(resumed, 2), first)
+
+
+def test_the_number_of_workers_does_not_change_the_patches(data: MultiTaskData) -> None:
+    alone = batches(data, 0)
+    data.workers = 2
+    assert same(batches(data, 0), alone)
+
+
+def test_the_seed_of_the_run_decides_the_patches(data: MultiTaskData) -> None:
+    first = batches(data, 0)
+    data.seed = 1
+    assert not same(batches(data, 0), first)
+
+
+def test_a_patch_does_not_depend_on_what_was_drawn_before(data: MultiTaskData) -> None:
+    caches = {name: data.training_cache(name) for name in data.trained}
+    busy, fresh = (Union(caches, (16, 16, 16), foreground=0.7) for _ in range(2))
+    for seed in range(5):
+        busy[Draw("Kidney", 0, seed)]
+    np.random.seed(3)  # noqa: NPY002
+    torch.manual_seed(3)
+    assert same([busy[Draw("Liver", 0, 11)]], [fresh[Draw("Liver", 0, 11)]])
+    assert not same([busy[Draw("Liver", 0, 11)]], [fresh[Draw("Liver", 0, 12)]])
+
+
+def test_drawing_patches_leaves_the_cache_as_it_was(data: MultiTaskData) -> None:
+    cache = data.training_cache("Liver")
+    before = copy.deepcopy(cache[0])
+    union = Union({"Liver": cache}, (16, 16, 16), foreground=0.7)
+    for seed in range(50):
+        patch = union[Draw("Liver", 0, seed)]
+        patch["image"] += 1
+        patch["label"] += 1
+    after = cache[0]
+    assert list(after) == list(before)
+    for key in ("image", "label"):
+        assert after[key].dtype == before[key].dtype
+        assert after[key].numpy().tobytes() == before[key].numpy().tobytes()
+
+
+def test_the_cache_of_a_task_is_built_once_and_holds_its_training_cases(data: MultiTaskData) -> None:
+    assert data.training_cache("Liver") is data.training_cache("Liver")
+    assert [item["case"] for item in data.training_cache("Liver")] == data.splits["Liver"]["train"]
+
+
+def test_parts_are_disjoint_and_complete(data: MultiTaskData) -> None:
+    for name in data.tasks:
+        parts = [data.splits[name][part] for part in PARTS]
+        assert sorted(case for part in parts for case in part) == [
+            f"phantom_{data.tasks[name].root.removeprefix('phantom:')}_{number:03d}" for number in (1, 2, 3)
+        ]
+        assert [len(part) for part in parts] == [1, 1, 1]
+        for part in PARTS:
+            assert [case.name for case in data.cases(name, part)] == data.splits[name][part]
+
+
+def test_a_patient_is_on_one_side_in_all_tasks_that_share_them(write_task: WriteTask) -> None:
+    patients = [f"STS_{number:03d}" for number in range(12)]
+    tasks = {
+        name: tiny_task(write_task, name, [f"{patient}_{name}_{scan}" for patient in people for scan in scans],
+                        patient=r"STS_\d+")
+        for name, people, scans in (("CT", patients[:9], "a"), ("MR", patients[3:], "ab"), ("PET", patients, "a"))
+    }  # fmt: skip
+    sides = []
+    for seed in range(5):
+        data = MultiTaskData(tasks, patch_size=(4, 4, 4), split_seed=seed)
+        data.setup("test")
+        sides.append({})
+        for parts in data.splits.values():
+            for part, cases in parts.items():
+                for case in cases:
+                    assert sides[-1].setdefault(case[:7], part) == part
+        assert sorted(sides[-1]) == patients
+    assert any(side != sides[0] for side in sides)
+
+
+def test_a_held_out_task_is_not_trained_on(data: MultiTaskData) -> None:
+    assert list(data.trained) == ["Liver", "Kidney"]
+    assert data.recipes == [CT, T2]
+    assert {scan["source"] for scan in data.val_dataloader()} == {"Liver", "Kidney"}
+    assert {scan["source"] for scan in data.calibration_dataloader()} == {"Liver", "Kidney"}
+
+
+def test_tasks_with_one_recipe_share_it(phantoms: Path) -> None:
+    tasks = {**phantom_tasks(), "Ventricle": Task("phantom:VentricleT1", "MR", [1], (8.0, 8.0, 8.0))}
+    assert MultiTaskData(tasks, (16, 16, 16)).recipes == [CT, T2, PET]
+
+
+def test_validation_scans_are_prepared_as_their_task_says(data: MultiTaskData) -> None:
+    scans = list(data.val_dataloader())
+    assert [(scan["source"], scan["case"]) for scan in scans] == [
+        (name, case) for name in ("Liver", "Kidney") for case in data.splits[name]["val"]
+    ]
+    for scan, recipe in zip(scans, (CT, T2), strict=True):
+        assert scan["own"] == recipe
+        assert list(scan["images"]) == [recipe]
+        assert scan["label"].shape == scan["native"].shape
+        assert scan["label"].any()
+
+
+def test_scans_that_set_the_threshold_and_scans_of_the_test_are_prepared_alike(data: MultiTaskData) -> None:
+    calibration, test = list(data.calibration_dataloader()), list(data.test_dataloader())
+    assert [scan["case"] for scan in calibration] == [
+        case for name in ("Liver", "Kidney") for case in data.splits[name]["val"]
+    ]
+    assert all(list(scan["images"]) == [CT, T2] for scan in (*calibration, *test))
+
+
+def test_the_test_scans_are_those_of_all_tasks_and_the_foreign_ones(data: MultiTaskData) -> None:
+    scans = list(data.test_dataloader())
+    counts = {source: sum(scan["source"] == source for scan in scans) for source in (*data.tasks, *data.foreign)}
+    assert counts == {"Liver": 1, "Kidney": 1, "Heart": 1, "Other": len(scans) - 3}
+    assert counts["Other"] >= 10
+    for scan in scans:
+        known = scan["source"] in data.trained
+        assert scan["own"] == (data.tasks[scan["source"]].recipe if known else None)
+        assert (scan["label"] is not None) == known
+    tested = {scan["case"] for scan in scans}
+    seen = {case for name in data.tasks for part in ("train", "val") for case in data.splits[name][part]}
+    assert not tested & seen
+
+
+def test_the_split_of_a_checkpoint_is_used_whatever_the_configuration_says(phantoms: Path) -> None:
+    trained, later = phantom_data(split_seed=0), phantom_data(split_seed=7)
+    for data in (trained, later):
+        data.setup("fit")
+    assert trained.splits != later.splits
+    state = json.loads(json.dumps(trained.state_dict()))
+    later.load_state_dict(state)
+    assert later.splits == trained.splits
+    assert [scan["case"] for scan in later.test_dataloader()] == [
+        case for name in later.tasks for case in trained.splits[name]["test"]
+    ]
+
+
+def test_a_test_case_of_the_checkpoint_that_is_gone_is_named(write_task: WriteTask) -> None:
+    names = [f"case_{number}" for number in range(6)]
+    trained = MultiTaskData({"Liver": tiny_task(write_task, "Liver", names)}, (4, 4, 4))
+    trained.setup("fit")
+    (gone, *_) = trained.splits["Liver"]["test"]
+    moved = tiny_task(write_task, "Moved", [name for name in names if name != gone])
+    later = MultiTaskData({"Liver": moved}, (4, 4, 4))
+    later.setup("test")
+    with pytest.raises(DataError) as error:
+        later.load_state_dict(trained.state_dict())
+    assert all(word in str(error.value) for word in ("task Liver", f"case {gone}", str(moved.root)))
+
+
+def test_a_broken_case_is_named_before_anything_is_computed(write_task: WriteTask) -> None:
+    task = tiny_task(write_task, "Liver", ["a", "b", "c", "d"])
+    (Path(task.root) / "labelsTr" / "c.nii.gz").unlink()
+    with pytest.raises(DataError, match=r"task Liver, case c: .*c\.nii\.gz is missing"):
+        MultiTaskData({"Liver": task}, (4, 4, 4)).setup("fit")
+
+
+def test_a_broken_foreign_image_is_named_before_the_test(write_task: WriteTask) -> None:
+    task = tiny_task(write_task, "Liver", ["a", "b", "c"])
+    root = write_task({"x": (np.full((3, 3, 3), np.nan, np.float32), None)}, name="Other")
+    data = MultiTaskData({"Liver": task}, (4, 4, 4), foreign={"Other": ForeignImages(str(root))})
+    with pytest.raises(DataError, match="Other, case x: .*not finite"):
+        data.setup("test")
+
+
+def test_a_held_out_name_that_is_no_task_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"data\.held_out names Lung.*Liver, Kidney, Heart"):
+        phantom_data(held_out=["Heart", "Lung"])
+
+
+def test_holding_out_every_task_is_refused() -> None:
+    with pytest.raises(ConfigError, match="no task to train"):
+        phantom_data(held_out=list(phantom_tasks()))
+
+
+def test_a_balance_outside_its_domain_is_refused_by_its_key(data: MultiTaskData) -> None:
+    data.balance = 2
+    with pytest.raises(ConfigError, match=r"data\.balance"):
+        data.train_dataloader()
+
+
+@pytest.fixture
+def open_tasks(real_data: Path) -> dict[str, Task]:
+    """The tasks of the shipped configuration for the real corpora."""
+    config = yaml.safe_load((Path(__file__).parents[2] / "configs" / "multitask-open.yaml").read_text())
+    return {name: Task(**block) for name, block in config["data"]["tasks"].items()}
+
+
+@pytest.mark.real_data
+def test_the_real_sarcoma_tasks_share_their_patients_and_their_split(open_tasks: dict[str, Task]) -> None:
+    data = MultiTaskData(open_tasks, patch_size=(48, 48, 48))
+    data.setup("test")
+    side: dict[str, str] = {}
+    tasks_of: dict[str, set[str]] = {}
+    for name in ("SarcomaMR", "SarcomaCT", "SarcomaPET"):
+        for part in PARTS:
+            for case in data.cases(name, part):
+                assert case.patient.startswith("STS_")
+                assert side.setdefault(case.patient, part) == part
+                tasks_of.setdefault(case.patient, set()).add(name)
+    assert sum(len(tasks) == 3 for tasks in tasks_of.values()) > 10
+    for name, parts in data.splits.items():
+        cases = sum(map(len, parts.values()))
+        for part in ("val", "test"):
+            assert abs(len(parts[part]) - 0.2 * cases) <= 2, name
+    assert sum(len(cases) for parts in data.splits.values() for cases in parts.values()) == 165

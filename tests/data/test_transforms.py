@@ -1,0 +1,299 @@
+"""Transforms: one working space whatever the storage, the way back, intensity recipes, and seeded patches."""
+
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from monai.data import MetaTensor
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
+from scipy.spatial.transform import Rotation
+
+from medmtl.data.layouts.msd import foreign_cases, labelled_cases
+from medmtl.data.task import Case, ForeignImages, Recipe, Task
+from medmtl.data.transforms import (
+    LoadPair,
+    LoadScan,
+    load_image,
+    load_organ,
+    prepare,
+    random_patch,
+    seeded_patch,
+    to_native,
+)
+
+Save = Callable[..., Path]
+MR = Recipe((1.0, 1.25, 2.0), None)
+SPACING = (1.5, 2.0, 2.5)
+STORED_AS = [
+    np.array(list(zip(axes, flips, strict=True)))
+    for axes in itertools.permutations(range(3))
+    for flips in itertools.product([1, -1], repeat=3)
+]
+
+
+def smooth_volume(shape: tuple[int, ...] = (18, 14, 11), seed: int = 0) -> NDArray[np.float32]:
+    """A smooth asymmetric volume with a standard deviation of 1."""
+    noise = gaussian_filter(np.random.default_rng(seed).normal(size=shape), 1.5)
+    return (noise / noise.std()).astype(np.float32)
+
+
+def blob(shape: tuple[int, ...] = (18, 14, 11)) -> NDArray[np.uint8]:
+    """A compact organ away from the middle."""
+    x, y, z = np.indices(shape)
+    return ((((x - 7) / 5) ** 2 + ((y - 6) / 4) ** 2 + ((z - 6) / 3) ** 2) < 1).astype(np.uint8)
+
+
+def meta(voxels: Any, spacing: tuple[float, float, float] = (1.0, 1.0, 1.0)) -> MetaTensor:
+    affine = torch.diag(torch.tensor([*spacing, 1.0], dtype=torch.float64))
+    return MetaTensor(torch.as_tensor(voxels, dtype=torch.float32)[None], affine=affine)
+
+
+def dice(one: NDArray[Any], other: NDArray[Any]) -> float:
+    return float(2 * (one & other).sum() / (one.sum() + other.sum()))
+
+
+def stored(tmp_path: Path, orientation: NDArray[Any]) -> tuple[Case, NDArray[Any]]:
+    """A volume and its organ in a certain order and direction of the axes, at the same place in the world."""
+    affine = np.diag([*SPACING, 1.0])
+    affine[:3, 3] = [-10, 20, 5]
+    paths = []
+    for name, voxels in (("image", smooth_volume()), ("label", blob())):
+        image = nib.Nifti1Image(voxels, affine).as_reoriented(orientation)
+        paths.append(tmp_path / f"{name}.nii")
+        nib.save(image, paths[-1])
+    return Case("x", "x", *paths), np.asarray(image.dataobj)
+
+
+def test_the_working_space_is_the_same_for_all_48_ways_to_store_the_axes(tmp_path: Path) -> None:
+    pairs, affines = [], []
+    for orientation in STORED_AS:
+        case, label = stored(tmp_path, orientation)
+        pairs.append(LoadPair(MR, [1])(case))
+        scan = LoadScan([MR], [1])(case)
+        affines.append(scan["images"][MR].affine)
+        torch.testing.assert_close(scan["images"][MR].as_tensor(), pairs[-1]["image"], rtol=0, atol=0)
+        # The way back: the organ in the working space, on the grid of the file.
+        back = to_native(MetaTensor(pairs[-1]["label"].float(), affine=affines[-1]), scan["native"])
+        assert back.shape == label.shape == scan["label"].shape[1:]
+        assert dice(back.numpy() >= 0.5, label == 1) > 0.97
+    assert len(pairs) == 48
+    for pair, affine in zip(pairs, affines, strict=True):
+        torch.testing.assert_close(pair["image"], pairs[0]["image"], rtol=0, atol=1e-5)
+        assert torch.equal(pair["label"], pairs[0]["label"])
+        torch.testing.assert_close(affine, affines[0], rtol=0, atol=1e-5)
+
+
+def test_the_working_space_has_the_recipe_s_spacing_and_runs_right_anterior_superior(tmp_path: Path) -> None:
+    case, _ = stored(tmp_path, np.array([[2, -1], [0, 1], [1, -1]]))
+    image = prepare(load_image(case), MR)
+    np.testing.assert_allclose(image.affine[:3, :3], np.diag(MR.spacing), atol=1e-6)
+    np.testing.assert_allclose(image.affine[:3, 3], [-10, 20, 5], atol=1e-5)
+    extent = [(size - 1) * step for size, step in zip((18, 14, 11), SPACING, strict=True)]
+    for size, step, length in zip(image.shape[1:], MR.spacing, extent, strict=True):
+        assert abs((size - 1) * step - length) <= step
+    assert image.dtype == torch.float32
+
+
+def test_values_of_the_working_space_lie_where_they_lay_in_the_world() -> None:
+    coordinates = np.stack(np.meshgrid(*(np.arange(12.0),) * 3, indexing="ij"))
+    affine = torch.diag(torch.tensor([-1.0, 1.0, -2.0, 1.0], dtype=torch.float64))
+    affine[:3, 3] = torch.tensor([3.0, -4.0, 5.0])
+    world = nib.affines.apply_affine(affine.numpy(), coordinates.reshape(3, -1).T).T.reshape(coordinates.shape)
+    recipe = Recipe((0.75, 1.5, 1.0), (-100.0, 100.0))
+    for axis in range(3):
+        image = prepare(MetaTensor(torch.as_tensor(world[axis : axis + 1], dtype=torch.float32), affine=affine), recipe)
+        places = nib.affines.apply_affine(image.affine.numpy(), np.indices(image.shape[1:]).reshape(3, -1).T)
+        inside = (places >= world.min((1, 2, 3))).all(1) & (places <= world.max((1, 2, 3))).all(1)
+        found = image.numpy().reshape(-1)[inside] * 100
+        assert inside.mean() > 0.8
+        np.testing.assert_allclose(found, places[inside, axis], atol=1e-3)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_an_oblique_anisotropic_scan_comes_back_to_its_own_grid(seed: int, tmp_path: Path, save_volume: Save) -> None:
+    affine = np.eye(4)
+    affine[:3, :3] = Rotation.random(random_state=seed).as_matrix() @ np.diag([0.7, 1.3, 3.0])
+    affine[:3, 3] = [50, -80, 13]
+    volume, organ = smooth_volume(), blob()
+    case = Case("x", "x", save_volume("i.nii.gz", volume, affine), save_volume("l.nii.gz", organ, affine))
+    recipe = Recipe((0.7, 0.8, 0.9), (-10.0, 10.0))
+    scan, pair = LoadScan([recipe], [1])(case), LoadPair(recipe, [1])(case)
+    working = scan["images"][recipe]
+    np.testing.assert_allclose(np.linalg.norm(working.affine[:3, :3], axis=0), recipe.spacing, atol=1e-5)
+    assert nib.aff2axcodes(working.affine.numpy()) == ("R", "A", "S")
+    label = to_native(MetaTensor(pair["label"].float(), affine=working.affine), scan["native"])
+    assert dice(label.numpy() >= 0.5, organ == 1) > 0.97
+    values = to_native(MetaTensor(working.as_tensor() / 2 + 0.5, affine=working.affine), scan["native"])
+    assert np.abs((values.numpy() - 0.5) * 20 - volume).mean() < 0.1
+
+
+def test_probabilities_stay_within_0_and_1_on_the_way_back() -> None:
+    probability = meta((np.indices((9, 9, 9)).sum(0) % 2).astype(float), (2.0, 2.0, 2.0))
+    native = to_native(probability, meta(np.zeros((31, 30, 29)), (0.6, 0.6, 0.6)))
+    assert native.shape == (31, 30, 29)
+    assert native.dtype == torch.float32
+    assert 0 <= float(native.min()) < 0.01
+    assert 0.99 < float(native.max()) <= 1
+
+
+def test_a_volume_already_in_the_working_space_is_not_resampled() -> None:
+    volume = smooth_volume() * 50
+    recipe = Recipe((1.0, 1.0, 1.0), (-1000.0, 1000.0))
+    np.testing.assert_allclose(prepare(meta(volume), recipe)[0].numpy() * 1000, volume, atol=1e-3)
+    probability = meta(blob() * 0.75)
+    torch.testing.assert_close(to_native(probability, meta(volume)), probability[0].as_tensor())
+
+
+def test_ct_is_clipped_to_its_window_and_scaled_to_minus_1_to_1() -> None:
+    volume = np.linspace(-1024, 3000, 6 * 7 * 8).reshape(6, 7, 8)
+    image = prepare(meta(volume), Recipe((1.0, 1.0, 1.0), (-160.0, 240.0)))[0].numpy()
+    np.testing.assert_allclose(image, (np.clip(volume, -160, 240) - 40) / 200, atol=1e-5)
+    assert (image.min(), image.max()) == (-1, 1)
+
+
+def test_a_ct_task_without_a_window_uses_soft_tissue() -> None:
+    assert Task("x", "CT", [1], (1, 1, 1)).recipe.window == (-160, 240)
+    assert Task("x", "CT", [1], (1, 1, 1), window=(-1000, 400)).recipe.window == (-1000, 400)
+    assert Task("x", "PET", [1], (1, 1, 1)).recipe.window is None
+
+
+def test_other_modalities_are_clipped_at_percentiles_and_have_mean_0_and_standard_deviation_1() -> None:
+    volume = smooth_volume((30, 30, 30)) * 300 + 1000
+    volume[3, 4, 5], volume[5, 4, 3] = 1e5, -1e5
+    image = prepare(meta(volume), Recipe((1.0, 1.0, 1.0), None))[0].numpy().astype(np.float64)
+    clipped = np.clip(volume.astype(np.float64), *np.percentile(volume, [0.5, 99.5]))
+    np.testing.assert_allclose(image, (clipped - clipped.mean()) / clipped.std(), atol=1e-3)
+    assert abs(image.mean()) < 1e-4
+    assert abs(image.std() - 1) < 1e-4
+
+
+def test_the_scanner_s_scale_and_offset_do_not_matter_where_there_is_no_window() -> None:
+    recipe = Recipe((0.9, 1.1, 1.3), None)
+    one, other = (prepare(meta(smooth_volume() * scale + offset), recipe) for scale, offset in ((1, 0), (250, 700)))
+    torch.testing.assert_close(one.as_tensor(), other.as_tensor(), rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("value", [0, 300, -1024])
+def test_a_constant_image_becomes_0(value: float) -> None:
+    assert not prepare(meta(np.full((8, 9, 10), value)), Recipe((0.7, 1.3, 1.0), None)).any()
+
+
+@pytest.mark.parametrize("organ", [[1], [2], [1, 5], [5, 2, 1]])
+def test_the_organ_is_the_union_of_its_label_values(organ: list[int], save_volume: Save) -> None:
+    voxels = np.random.default_rng(0).choice(np.array([0, 1, 2, 5], np.uint8), (5, 6, 7))
+    for dtype in (np.uint8, np.int16, np.float32):
+        case = Case("x", "x", save_volume("i.nii.gz", voxels), save_volume("l.nii.gz", voxels.astype(dtype)))
+        found = load_organ(case, organ)
+        assert found.dtype == torch.uint8
+        np.testing.assert_array_equal(found[0].numpy(), np.isin(voxels, organ))
+        pair = LoadPair(Recipe((1.0, 1.0, 1.0), None), organ)(case)
+        np.testing.assert_array_equal(pair["label"][0].numpy(), np.isin(voxels, organ))
+
+
+@pytest.mark.parametrize("shape", [(6, 7, 8, 3), (6, 7, 8, 1), (3, 3, 3, 3), (6, 7, 8), (6, 7, 1), (1, 7, 8)])
+def test_the_wanted_channel_is_loaded(shape: tuple[int, ...], save_volume: Save) -> None:
+    voxels = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    path = save_volume("i.nii.gz", voxels)
+    for channel in range(shape[3] if len(shape) == 4 else 1):
+        image = load_image(Case("x", "x", path, None, channel))
+        assert image.dtype == torch.float32
+        np.testing.assert_array_equal(image[0].numpy(), voxels[..., channel] if len(shape) == 4 else voxels)
+
+
+def test_a_scan_is_prepared_under_every_recipe_and_names_its_case(save_volume: Save) -> None:
+    volume, affine = smooth_volume() * 100, np.diag([*SPACING, 1])
+    case = Case("case", "patient", save_volume("i.nii.gz", volume, affine), None)
+    recipes = [MR, Recipe((2.0, 2.0, 2.0), (-160.0, 240.0))]
+    scan = LoadScan(recipes, organ=None)(case)
+    assert (scan["case"], scan["patient"], scan["label"]) == ("case", "patient", None)
+    assert list(scan["images"]) == recipes
+    np.testing.assert_array_equal(scan["native"][0].numpy(), volume)
+    for recipe in recipes:
+        torch.testing.assert_close(scan["images"][recipe], prepare(load_image(case), recipe))
+
+
+def item(shape: tuple[int, int, int] = (20, 18, 16)) -> dict[str, Any]:
+    return {"image": torch.from_numpy(smooth_volume(shape))[None], "label": torch.from_numpy(blob(shape))[None]}
+
+
+def test_a_patch_depends_on_its_seed_alone() -> None:
+    draw, other = (random_patch((8, 8, 8), 0.7) for _ in range(2))
+    first = [seeded_patch(draw, item(), seed) for seed in range(10)]
+    for seed in (7, 3, 0):
+        seeded_patch(other, item((30, 9, 12)), seed + 100)
+        again = seeded_patch(other, item(), seed)
+        assert all(torch.equal(again[key], first[seed][key]) for key in ("image", "label"))
+    assert len({patch["image"].numpy().tobytes() for patch in first}) == 10
+
+
+@pytest.mark.parametrize("shape", [(20, 18, 16), (5, 18, 7), (8, 8, 8)])
+def test_patches_have_the_size_asked_for_even_where_the_image_is_smaller(shape: tuple[int, int, int]) -> None:
+    draw = random_patch((8, 12, 10), 0.7)
+    for seed in range(20):
+        patch = seeded_patch(draw, item(shape), seed)
+        assert patch["image"].shape == patch["label"].shape == (1, 8, 12, 10)
+        assert patch["image"].dtype == torch.float32
+        assert set(patch["label"].unique().tolist()) <= {0, 1}
+
+
+@pytest.mark.parametrize("foreground", [0.3, 1.0])
+def test_patches_are_centred_in_the_organ_as_often_as_asked(foreground: float) -> None:
+    label = torch.zeros(1, 20, 20, 20, dtype=torch.uint8)
+    label[0, 8:12, 8:12, 8:12] = 1
+    marked = {"image": label.float(), "label": label}
+    draw, trials = random_patch((1, 1, 1), foreground), 200
+    found = sum(int(seeded_patch(draw, marked, seed)["label"]) for seed in range(trials))
+    assert abs(found - trials * foreground) <= 4 * np.sqrt(trials * foreground * (1 - foreground))
+
+
+def test_image_and_label_of_a_patch_stay_together() -> None:
+    organ = item()["label"]
+    draw = random_patch((10, 10, 10), 1.0)
+    for seed in range(20):
+        patch = seeded_patch(draw, {"image": organ.float() * 10, "label": organ}, seed)
+        inside = patch["image"][patch["label"] > 0].mean()
+        assert inside > patch["image"][patch["label"] == 0].mean() + 5
+
+
+def test_an_image_without_any_organ_still_gives_patches() -> None:
+    empty = {**item(), "label": torch.zeros(1, 20, 18, 16, dtype=torch.uint8)}
+    patch = seeded_patch(random_patch((8, 8, 8), 0.7), empty, 0)
+    assert not patch["label"].any()
+    assert torch.isfinite(patch["image"]).all()
+
+
+def test_all_phantom_images_are_finite_under_every_recipe(phantoms: Path) -> None:
+    cases = foreign_cases("Other", ForeignImages("phantom:OtherPhantom"))
+    recipes = [Recipe((4.0, 4.0, 4.0), (-160.0, 240.0)), Recipe((4.0, 4.0, 4.0), None)]
+    for case in cases:
+        for image in LoadScan(recipes, None)(case)["images"].values():
+            assert torch.isfinite(image).all()
+            assert float(image.abs().max()) < 30
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize(
+    ("name", "modality", "organ", "spacing"),
+    [
+        ("HippocampusMR", "MR", [1, 2], (1, 1, 1)),
+        ("FetalBrainMR", "MR", [1, 5, 6], (1.6, 1.6, 1.6)),
+        ("SarcomaCT", "CT", [1], (4, 4, 4)),
+        ("SarcomaPET", "PET", [1], (4, 4, 4)),
+    ],
+)
+def test_real_labels_survive_the_working_space(
+    real_data: Path, name: str, modality: str, organ: list[int], spacing: tuple[float, float, float]
+) -> None:
+    task = Task(str(real_data / name), modality, organ, spacing)
+    for case in labelled_cases(name, task)[:2]:
+        pair, scan = LoadPair(task.recipe, organ)(case), LoadScan([task.recipe], organ)(case)
+        assert pair["image"].shape == pair["label"].shape
+        probability = MetaTensor(pair["label"].float(), affine=scan["images"][task.recipe].affine)
+        back = to_native(probability, scan["native"]).numpy() >= 0.5
+        assert dice(back, scan["label"][0].numpy() == 1) > 0.9

@@ -1,0 +1,69 @@
+"""The front door: fast, helpful, and one line where something is wrong."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from medmtl import __version__
+from medmtl.cli import COMMANDS, main
+
+HEAVY = ("torch", "monai", "pytorch_lightning", "matplotlib", "sklearn", "wandb")
+
+
+def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["--help"])
+    printed = capsys.readouterr().out
+    assert all(f"  {name} " in printed for name in COMMANDS)
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["--version"])
+    assert capsys.readouterr().out == f"medmtl {__version__}\n"
+
+
+def test_the_front_door_imports_nothing_heavy() -> None:
+    code = f"import sys, medmtl.cli; medmtl.cli.main(['--help']); print([m for m in {HEAVY} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize("argv", [["fot"], ["fit"], ["test"], ["fit", "--run", "x", "--resume", "--overwrite"]])
+def test_wrong_usage_is_one_line_and_exit_code_2(
+    argv: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as exit_:
+        main(argv)
+    assert exit_.value.code == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("medmtl: error: ")
+
+
+def test_a_run_that_does_not_exist(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as exit_:
+        main(["test", "--run", "runs/none"])
+    assert exit_.value.code == 1
+    assert "runs/none holds no checkpoint" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["fit", "test"])
+def test_help_of_a_command_explains_its_options(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        main([command, "--help"])
+    assert exit_.value.code == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    for text in ("--run", "--data.balance", "exponent a", "--spectral.alpha", "--calibration.bins", "--wandb.mode"):
+        assert text in printed
+    assert ("--resume" in printed) == (command == "fit")
+
+
+def test_phantoms_are_written_anywhere(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["data", "phantom", str(tmp_path / "out"), "--cases", "1", "--seed", "3"])
+    assert str(tmp_path / "out") in capsys.readouterr().out
+    assert len(list((tmp_path / "out").glob("*/dataset.json"))) == 6

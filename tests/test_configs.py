@@ -1,0 +1,59 @@
+"""Every shipped configuration is found by its bare name, parses, and trains and tests briefly."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from medmtl.cli import main
+from medmtl.training import find_config
+
+CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))
+
+# Two steps on small patches: that every value is accepted and every room works with every other.
+BRIEFLY = [
+    "--trainer.max_epochs=1",
+    "--trainer.enable_progress_bar=false",
+    "--data.batches=2",
+    "--data.batch_size=1",
+    "--data.patch_size=[16,16,16]",
+    "--wandb.mode=disabled",
+]
+
+
+def coarse(config: Path, folder: Path) -> Path:
+    """The configuration at three times its working spacing, which makes whole volumes quick."""
+    content = yaml.safe_load(config.read_text())
+    for task in content["data"]["tasks"].values():
+        task["spacing"] = [3 * size for size in task["spacing"]]
+    path = folder / config.name
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    return path
+
+
+@pytest.mark.parametrize("name", [config.name for config in CONFIGS])
+def test_a_bare_name_is_found(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert find_config(name).read_text() == (CONFIGS[0].parent / name).read_text()
+    Path(name).write_text("{}")
+    assert find_config(name) == Path(name)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        pytest.param(config, id=config.stem, marks=[pytest.mark.real_data] if config.stem.endswith("-open") else [])
+        for config in CONFIGS
+    ],
+)
+def test_it_trains_and_tests_briefly(
+    config: Path, phantoms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = coarse(config, tmp_path)
+    main(["fit", "--config", str(path), *BRIEFLY])
+    main(["test", "--config", str(path), "--wandb.mode=disabled", "--trainer.enable_progress_bar=false"])
+    report = json.loads(Path("runs", config.stem, "report", "report.json").read_text())
+    assert list(report["tasks"]) == list(yaml.safe_load(config.read_text())["data"]["tasks"])
+    assert 0 <= report["ood"]["scores"]["spectral"]["auroc"] <= 1
