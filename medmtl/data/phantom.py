@@ -197,8 +197,8 @@ def _write_task(folder: Path, seed: int, cases: int) -> None:
         _save(folder / "imagesTr" / case, image, plan)
         _save(folder / "labelsTr" / case, label, plan)
         training.append({"image": f"./imagesTr/{case}", "label": f"./labelsTr/{case}"})
-    whole = "torso" if plan.body is TORSO else "head"
-    what = f"{' and '.join(organs)} in a {whole}, {plan.contrast} contrast"
+    region = "torso" if plan.body is TORSO else "head"
+    what = f"{' and '.join(organs)} in a {region}, {plan.contrast} contrast"
     _describe(folder, what, plan.contrast, organs, training, test)
 
 

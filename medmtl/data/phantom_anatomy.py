@@ -101,7 +101,7 @@ HEAD = (
     Part("head", "cerebrospinal fluid", (0, 0, 4), (54, 68, 58)),
     Part("head", "grey matter", (0, 0, 4), (51, 65, 55), rough=4),
     Part("head", "white matter", (0, 0, 4), (43, 57, 47), rough=9),
-    Part("head", "cerebrospinal fluid", (0, 4, 32), (1.5, 62, 30)),
+    Part("head", "cerebrospinal fluid", (0, 4, 30), (1.5, 56, 26)),
     Part("head", "white matter", (0, 0, 8), (32, 44, 24)),
     *_pair(Part("putamen", "grey matter", (27, 8, 4), (6, 18, 10), turn=(0, 0, -10))),
     *_pair(Part("thalamus", "grey matter", (10, -8, 0), (9, 13, 8))),
