@@ -1,11 +1,8 @@
 """`medmtl fit` and `medmtl test`: LightningCLI with one run folder and flags that win over everything."""
 
-import argparse
 import csv
-import inspect
 import logging
 import os
-import shutil
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +10,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import wandb
-import yaml
 from jsonargparse import ArgumentError
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
@@ -21,25 +17,18 @@ from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
 from rich.console import Console
 from rich.table import Table
 
-import medmtl
 from medmtl.callbacks.calibration import CalibrationCallback
-from medmtl.callbacks.checkpoints import RunCheckpoint, read_checkpoint
-from medmtl.callbacks.record import CHECKPOINT_KEY, RunRecord
+from medmtl.callbacks.checkpoints import RunCheckpoint
+from medmtl.callbacks.record import RunRecord
 from medmtl.callbacks.report import ReportCallback
 from medmtl.callbacks.spectral import SpectralCallback
 from medmtl.data.datamodule import MultiTaskData
-from medmtl.errors import ConfigError, RunError
+from medmtl.errors import ConfigError
 from medmtl.models.segmenter import Segmenter
-from medmtl.run import RUNS, RunFolder
+from medmtl.request import Request, parse_request
 
 logger = logging.getLogger(__name__)
 
-SECTIONS: dict[str, type] = {
-    "data": MultiTaskData,
-    "model": Segmenter,
-    "calibration": CalibrationCallback,
-    "spectral": SpectralCallback,
-}
 DESCRIPTIONS = {
     "fit": "Train one model on several tasks. Without --run the next free folder is started (runs/NAME, runs/NAME-2, "
     "...; NAME is `run` of the configuration, or the name of its file). --run FOLDER trains into that folder, which "
@@ -61,23 +50,6 @@ class Wandb:
 
     mode: Literal["offline", "online", "disabled"] = "offline"
     project: str = "medmtl"
-
-
-@dataclass(frozen=True)
-class Request:
-    """What the command line asks for, before Lightning sees it.
-
-    Attributes:
-        command: `fit` or `test`.
-        run: the run folder.
-        checkpoint: what to test, or to resume from.
-        argv: the command line that LightningCLI gets.
-    """
-
-    command: str
-    run: RunFolder
-    checkpoint: Path | None
-    argv: list[str]
 
 
 class MedCLI(LightningCLI):
@@ -161,11 +133,15 @@ def run_command(argv: Sequence[str]) -> None:
         MedMTLError: for everything that the user can mend.
     """
     _quiet()
-    request = _request(list(argv))
+    request = parse_request(list(argv))
     try:
         cli = MedCLI(request)
     except ArgumentError as error:
         raise ConfigError(" ".join(str(error).split())) from None
+    except SystemExit:
+        if request.command == "fit" and request.run.last.is_file():
+            logger.warning("interrupted; go on with: medmtl fit --run %s --resume", request.run.path)
+        raise
     finally:
         if wandb.run is not None:
             wandb.finish()
@@ -173,118 +149,6 @@ def run_command(argv: Sequence[str]) -> None:
         _say_trained(cli)
     else:
         _say_tested(cli)
-
-
-def _request(argv: list[str]) -> Request:
-    """Find configuration, run folder and checkpoint, and put them in the order of precedence."""
-    own = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    own.add_argument("-c", "--config", action="append", default=[])
-    own.add_argument("--run")
-    own.add_argument("--ckpt_path")
-    own.add_argument("--resume", action="store_true")
-    own.add_argument("--overwrite", action="store_true")
-    options, flags = own.parse_known_args(argv[1:])
-    configs = [find_config(name) for name in options.config]
-    if {"-h", "--help"} & set(flags) or any(flag.startswith("--help") for flag in flags):
-        return Request(argv[0], RunFolder(RUNS), None, [argv[0], *flags])
-    name = _name(configs)
-    if argv[0] == "fit":
-        run, checkpoint, base = _to_fit(options, configs, name)
-    else:
-        run, checkpoint, base = _to_test(options, name)
-    given = [f"--config={config}" for config in (*base, *configs)]
-    resumed = [f"--ckpt_path={checkpoint}", "--weights_only=true"] if checkpoint else []
-    quiet = ["--verbose=false"] if argv[0] == "test" else []
-    return Request(argv[0], run, checkpoint, [argv[0], *given, *quiet, *flags, f"--run={run.path}", *resumed])
-
-
-def _to_fit(
-    options: argparse.Namespace, configs: list[Path], name: str | None
-) -> tuple[RunFolder, Path | None, list[str | Path]]:
-    if options.resume and options.overwrite:
-        raise ConfigError("--resume and --overwrite exclude each other", fix="give one of them")
-    if options.run is None and (options.resume or options.overwrite):
-        raise ConfigError("--resume and --overwrite need the folder", fix="add --run FOLDER")
-    run = RunFolder(Path(options.run)) if options.run else RunFolder.next_free(name) if name else None
-    if run is None:
-        raise ConfigError("nothing to train", fix="add --config, for example --config multitask.yaml")
-    if options.resume:
-        if not run.last.is_file():
-            raise RunError(f"{run.path} holds no checkpoint to resume from", fix="leave out --resume")
-        return run, run.last, [] if configs else [run.config]
-    if not configs:
-        raise ConfigError("nothing to train", fix="add --config, for example --config multitask.yaml")
-    if run.exists and not options.overwrite:
-        raise RunError(f"{run.path} already holds a run", fix="add --resume or --overwrite, or name another folder")
-    if run.exists:
-        for path in (run.checkpoints, run.report, run.path / "figures", run.path / "wandb"):
-            shutil.rmtree(path, ignore_errors=True)
-        for path in (run.config, run.splits, run.manifest, run.metrics):
-            path.unlink(missing_ok=True)
-    return run, Path(options.ckpt_path) if options.ckpt_path else None, []
-
-
-def _to_test(options: argparse.Namespace, name: str | None) -> tuple[RunFolder, Path, list[str | Path]]:
-    if options.resume or options.overwrite:
-        raise ConfigError("--resume and --overwrite belong to `medmtl fit`", fix="leave them out")
-    if options.ckpt_path:
-        checkpoint = Path(options.ckpt_path)
-        folder = checkpoint.resolve().parent
-        home = folder.parent if folder.name == "checkpoints" else folder / checkpoint.stem
-        run = RunFolder(Path(options.run) if options.run else _relative(home))
-    elif options.run or name:
-        run = RunFolder(Path(options.run)) if options.run else RunFolder.newest(str(name))
-        checkpoint = run.checkpoint()
-    else:
-        raise ConfigError("nothing to test", fix="add --run FOLDER, --ckpt_path FILE or --config FILE")
-    return run, checkpoint, [_config_within(checkpoint)]
-
-
-def find_config(name: str) -> Path:
-    """A configuration by path, or by bare name in the current folder, `configs/`, or the installed package.
-
-    Raises:
-        ConfigError: it is nowhere; lists where it was looked for.
-    """
-    package = Path(medmtl.__file__).parent
-    places = [Path(), Path("configs"), package / "configs", package.parent / "configs"]
-    for place in places if Path(name).name == name else places[:1]:
-        if (place / name).is_file():
-            return place / name
-    shipped = sorted(path.name for place in places[1:] for path in place.glob("*.yaml"))
-    raise ConfigError(f"there is no configuration {name}", fix=f"give a file, or one of: {', '.join(shipped)}")
-
-
-def _name(configs: Sequence[Path]) -> str | None:
-    """What the run is called: `run` of the configuration, or the name of its file."""
-    name = None
-    for config in configs:
-        try:
-            content = yaml.safe_load(config.read_text())
-        except yaml.YAMLError as error:
-            raise ConfigError(f"{config} is not YAML ({' '.join(str(error).split())})", fix="correct it") from None
-        if not isinstance(content, dict):
-            raise ConfigError(f"{config} is not a YAML mapping", fix="correct it")
-        name = Path(content.get("run") or name or config.stem).name
-    return name
-
-
-def _config_within(checkpoint: Path) -> str:
-    """The configuration kept in a checkpoint, as YAML text, less the options that no longer exist."""
-    text = read_checkpoint(checkpoint).get(CHECKPOINT_KEY)
-    if not isinstance(text, str):
-        raise RunError(f"{checkpoint} holds no configuration", fix="test a checkpoint that `medmtl fit` wrote")
-    config = yaml.safe_load(text)
-    for section, owner in SECTIONS.items():
-        known = inspect.signature(owner).parameters
-        for key in sorted(set(config.get(section, {})) - set(known)):
-            logger.warning("the checkpoint sets %s.%s, which no longer exists: left out", section, key)
-            del config[section][key]
-    return yaml.safe_dump(config, sort_keys=False)
-
-
-def _relative(path: Path) -> Path:
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def _listed(value: Any) -> list[Any]:

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from medmtl.cli import main
-from medmtl.training import find_config
+from medmtl.request import find_config
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))
 

@@ -176,11 +176,12 @@ class CalibrationBins(Metric):
     def update(self, probability: Tensor, label: Tensor, region: Tensor | None = None) -> None:
         """Add the voxels of a volume; arguments as for `bin_volume`."""
         table = bin_volume(probability, label, region, self.bins)
-        self.count += table.count.to(self.count.device)
-        self.positives += table.positives.to(self.positives.device)
-        self.probability += table.probability.to(self.probability.device)
-        self.squared_error += table.squared_error
-        self.negative_log_likelihood += table.negative_log_likelihood
+        # Not in place: tables that `compute` gave share these tensors.
+        self.count = self.count + table.count.to(self.count.device)
+        self.positives = self.positives + table.positives.to(self.positives.device)
+        self.probability = self.probability + table.probability.to(self.probability.device)
+        self.squared_error = self.squared_error + table.squared_error
+        self.negative_log_likelihood = self.negative_log_likelihood + table.negative_log_likelihood
 
     def compute(self) -> BinTable:
         """The table of all voxels seen so far, on the CPU."""

@@ -41,7 +41,7 @@ def band(label: Tensor, spacing_mm: Sequence[float], margin_mm: float = 5.0) -> 
     Returns:
         The region, bool `(H, W, D)`, on the label's device; without an organ it is empty.
     """
-    organ = label.cpu().numpy()
+    organ = label.cpu().bool().numpy()
     region = np.zeros_like(organ)
     if organ.any():
         box = _bounding_box(organ, [math.ceil(margin_mm / step) for step in spacing_mm])

@@ -13,6 +13,7 @@ from monai.transforms import (
     Orientation,
     RandAffined,
     RandCropByPosNegLabeld,
+    RandFlipd,
     RandGaussianNoised,
     RandScaleIntensityd,
     RandShiftIntensityd,
@@ -135,6 +136,7 @@ def random_patch(patch_size: Sequence[int], foreground: float) -> Compose:
         [
             SpatialPadd(keys, spatial_size=patch_size, mode="constant", value=PADDING),
             RandCropByPosNegLabeld(keys, "label", spatial_size=patch_size, pos=foreground, neg=1 - foreground),
+            RandFlipd(keys, prob=0.5, spatial_axis=0),
             RandAffined(
                 keys,
                 prob=0.5,

@@ -1,0 +1,221 @@
+"""Segmenter: it learns, its schedule has the length of the training, and its Dice is that of the image's own grid."""
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+from monai.data import MetaTensor
+from monai.losses import DiceCELoss
+from monai.networks.nets import UNet
+from torch import nn
+from torch.optim.lr_scheduler import OneCycleLR, StepLR
+from torch.utils.data import DataLoader
+
+from medmtl.data.task import Recipe
+from medmtl.data.transforms import to_native
+from medmtl.inference.predictor import VolumePredictor
+from medmtl.models.segmenter import Segmenter
+from medmtl.ood.features import FeatureTap
+
+FINE, COARSE = Recipe((1.0, 1.0, 1.0), None), Recipe((2.0, 2.0, 2.0), None)
+LEARNING_RATE = 1e-2
+
+
+class Threshold(nn.Module):
+    """Foreground where the image is above 0; has a parameter, so that it can be trained."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sharpness = nn.Parameter(torch.tensor(20.0))
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return image * self.sharpness
+
+
+def segmenter(network: nn.Module, **options: Any) -> Segmenter:
+    optimizer = partial(torch.optim.AdamW, lr=LEARNING_RATE)
+    return Segmenter(network, DiceCELoss(sigmoid=True), optimizer, patch_size=(8, 8, 8), **options)
+
+
+def batch() -> dict[str, torch.Tensor]:
+    image = torch.randn(2, 1, 8, 8, 8, generator=torch.Generator().manual_seed(0))
+    return {"image": image, "label": (image > 0.5).to(torch.uint8)}
+
+
+def trainer(**options: Any) -> pl.Trainer:
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    return pl.Trainer(accelerator="cpu", enable_model_summary=False, **quiet, **options)
+
+
+def loader(items: list[dict[str, Any]]) -> DataLoader[dict[str, Any]]:
+    return DataLoader(items, batch_size=None, collate_fn=lambda item: item)  # type: ignore[arg-type]
+
+
+def volume(seed: int, shape: tuple[int, int, int] = (10, 9, 8)) -> MetaTensor:
+    values = torch.randn(1, *shape, generator=torch.Generator().manual_seed(seed))
+    return MetaTensor(values, affine=torch.eye(4, dtype=torch.float64))
+
+
+def scan(seed: int, source: str, label: torch.Tensor | None, own: Recipe | None = FINE) -> dict[str, Any]:
+    """A volume that is already in the working space of `FINE`."""
+    native = volume(seed)
+    return {
+        "images": {FINE: native},
+        "native": native,
+        "label": None if label is None else MetaTensor(label.to(torch.uint8), affine=native.affine),
+        "case": f"case{seed}",
+        "patient": f"case{seed}",
+        "source": source,
+        "own": own,
+    }
+
+
+def brute_dice(predicted: Any, label: Any) -> float:
+    predicted, label = np.asarray(predicted, dtype=bool), np.asarray(label, dtype=bool)
+    return 2 * (predicted & label).sum() / (predicted.sum() + label.sum())
+
+
+def test_training_steps_lower_the_loss_of_a_fixed_batch(small_unet: Callable[[], UNet]) -> None:
+    model = segmenter(small_unet())
+    losses: list[float] = []
+
+    class Keep(pl.Callback):
+        def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, *_: Any) -> None:
+            losses.append(float(outputs["loss"]))
+
+    trainer(max_steps=12, callbacks=[Keep()]).fit(model, loader([batch()] * 12))
+    assert len(losses) == 12
+    assert losses[1] < losses[0]
+    assert losses[-1] < 0.8 * losses[0]
+    assert "train/loss" in model.trainer.callback_metrics
+
+
+def test_the_loss_is_that_of_logits_and_label(small_unet: Callable[[], UNet]) -> None:
+    network, sample = small_unet(), batch()
+    expected = DiceCELoss(sigmoid=True)(network(sample["image"]), sample["label"].float())
+    torch.testing.assert_close(segmenter(network).training_step(sample, 0), expected)
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "total"),
+    [
+        (partial(OneCycleLR, max_lr=LEARNING_RATE), 6),
+        (partial(OneCycleLR, max_lr=LEARNING_RATE, total_steps=None), 6),
+        (partial(OneCycleLR, max_lr=LEARNING_RATE, total_steps=40), 40),
+    ],
+)
+def test_the_length_of_the_schedule_is_filled_in_only_where_it_is_open(scheduler: Any, total: int) -> None:
+    model = segmenter(Threshold(), scheduler=scheduler)
+    fitted = trainer(max_steps=6)
+    fitted.fit(model, loader([batch()] * 3))
+    (config,) = fitted.lr_scheduler_configs
+    assert config.scheduler.total_steps == total
+    # Stepped every batch.
+    assert config.scheduler.last_epoch == 6
+
+
+def test_a_schedule_without_a_length_is_left_alone() -> None:
+    model = segmenter(Threshold(), scheduler=partial(StepLR, step_size=2, gamma=0.5))
+    trainer(max_steps=5).fit(model, loader([batch()] * 5))
+    assert model.optimizers().param_groups[0]["lr"] == pytest.approx(LEARNING_RATE / 4)
+
+
+def test_without_a_schedule_the_learning_rate_stays() -> None:
+    model = segmenter(Threshold())
+    fitted = trainer(max_steps=2)
+    fitted.fit(model, loader([batch()] * 2))
+    assert fitted.lr_scheduler_configs == []
+    assert fitted.optimizers[0].param_groups[0]["lr"] == LEARNING_RATE
+
+
+@pytest.mark.parametrize("stage", ["val", "test"])
+def test_dice_is_averaged_by_task_over_the_cases_that_have_foreground(stage: str) -> None:
+    labels = [torch.rand(1, 10, 9, 8, generator=torch.Generator().manual_seed(seed)) > 0.6 for seed in range(5)]
+    labels[1] = torch.zeros_like(labels[1])
+    scans = [scan(seed, "Liver" if seed < 3 else "Kidney", label) for seed, label in enumerate(labels)]
+    scans += [scan(5, "Empty", torch.zeros(1, 10, 9, 8)), scan(6, "Foreign", None, own=None)]
+    model = segmenter(Threshold())
+    run = trainer()
+    outputs: list[dict[str, Any]] = []
+
+    class Keep(pl.Callback):
+        def on_validation_batch_end(self, trainer: Any, module: Any, output: Any, *_: Any) -> None:
+            outputs.append(output)
+
+        on_test_batch_end = on_validation_batch_end
+
+    run.callbacks.append(Keep())
+    for _ in range(2):
+        # A second pass does not remember the first.
+        outputs.clear()
+        (run.validate if stage == "val" else run.test)(model, loader(scans), verbose=False)
+        brute = [brute_dice(item["native"] > 0, label) for item, label in zip(scans, labels, strict=False)]
+        metrics = {key: float(value) for key, value in run.callback_metrics.items()}
+        assert set(metrics) == {f"{stage}/{name}/dice" for name in ("Liver", "Kidney", "Empty", "mean")}
+        assert metrics[f"{stage}/Liver/dice"] == pytest.approx((brute[0] + brute[2]) / 2)
+        assert metrics[f"{stage}/Kidney/dice"] == pytest.approx((brute[3] + brute[4]) / 2)
+        assert math.isnan(metrics[f"{stage}/Empty/dice"])
+        liver, kidney = metrics[f"{stage}/Liver/dice"], metrics[f"{stage}/Kidney/dice"]
+        assert metrics[f"{stage}/mean/dice"] == pytest.approx((liver + kidney) / 2)
+        assert [output["dice"] for output in outputs[:5]] == pytest.approx([brute[0], math.nan, *brute[2:]], nan_ok=True)
+        assert outputs[6]["dice"] is outputs[6]["probability"] is None
+        assert list(outputs[6]["probabilities"]) == [FINE]
+
+
+def test_dice_is_measured_on_the_image_s_own_grid_under_its_own_recipe() -> None:
+    model = segmenter(Threshold())
+    native, label = volume(0, (12, 12, 12)), torch.zeros(1, 12, 12, 12)
+    label[:, 2:9, 3:10, 4:11] = 1
+    shift = torch.eye(4, dtype=torch.float64) * 2
+    shift[3, 3] = 1
+    working = MetaTensor(label[:, ::2, ::2, ::2] * 2 - 1, affine=shift)
+    item = scan(0, "Liver", None, own=COARSE) | {
+        "native": native,
+        "label": MetaTensor(label.to(torch.uint8), affine=native.affine),
+        "images": {FINE: volume(1), COARSE: working},
+    }
+    with torch.no_grad():
+        output = model.validation_step(item, 0)
+    expected = to_native(VolumePredictor(Threshold(), (8, 8, 8), 0.25, 4)(working), native)
+    torch.testing.assert_close(output["probability"], expected)
+    assert output["probability"].shape == (12, 12, 12)
+    assert output["dice"] == pytest.approx(brute_dice(expected >= 0.5, label[0]))
+    assert 0.7 < output["dice"] < 1
+
+
+def test_features_are_collected_for_each_recipe_by_itself(small_unet: Callable[[], UNet]) -> None:
+    model = segmenter(small_unet()).eval()
+    images = {FINE: volume(0), COARSE: volume(1, (6, 5, 9))}
+    tap = FeatureTap(model.network, ["model.0"])
+    with torch.no_grad():
+        probabilities, grams = model.predict_recipes(images, tap)
+        assert list(probabilities) == list(grams) == [FINE, COARSE]
+        for recipe, image in images.items():
+            assert probabilities[recipe].shape == image.shape
+            tap.reset()
+            torch.testing.assert_close(probabilities[recipe], model.predictor(image, tap))
+            torch.testing.assert_close(grams[recipe]["model.0"], tap.grams["model.0"])
+        assert model.predict_recipes(images, None)[1] == {FINE: {}, COARSE: {}}
+
+
+def test_the_test_collects_features_only_where_a_tap_is_set(small_unet: Callable[[], UNet]) -> None:
+    model = segmenter(small_unet()).eval()
+    item = scan(0, "Liver", torch.ones(1, 10, 9, 8))
+    with torch.no_grad():
+        assert model.test_step(item, 0)["grams"] == {FINE: {}}
+        model.tap = FeatureTap(model.network, ["model.0"])
+        assert set(model.test_step(item, 0)["grams"][FINE]) == {"model.0"}
+        assert model.validation_step(item, 0)["grams"] == {FINE: {}}
+
+
+def test_weights_are_those_of_the_network_and_nothing_else(small_unet: Callable[[], UNet]) -> None:
+    network = small_unet()
+    expected = {f"network.{name}": value.clone() for name, value in network.state_dict().items()}
+    state = segmenter(network).state_dict()
+    assert state.keys() == expected.keys()
+    assert all(torch.equal(state[name], value) for name, value in expected.items())

@@ -1,0 +1,122 @@
+"""Conformal decisions against their definition, and the promise they are made for: few false alarms."""
+
+import math
+
+import numpy as np
+import pytest
+
+from medmtl.ood.conformal import ConformalRule, cases_needed, p_value
+
+ALPHAS = [0.01, 0.05, 0.1, 0.15, 0.2, 1 / 3, 0.5]
+
+
+def brute_p(score: float, calibration: list[float]) -> tuple[int, int]:
+    """Numerator and denominator of the p-value, by its definition."""
+    return 1 + sum(1 for other in calibration if other >= score), len(calibration) + 1
+
+
+def test_p_values_are_those_of_the_definition() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        calibration = rng.integers(0, 10, rng.integers(0, 30)).tolist()
+        score = float(rng.integers(-1, 11))
+        numerator, denominator = brute_p(score, calibration)
+        assert p_value(score, calibration) == pytest.approx(numerator / denominator)
+
+
+def test_a_p_value_by_hand() -> None:
+    calibration = [0.1, 0.2, 0.3, 0.4]
+    assert [p_value(score, calibration) for score in (0.5, 0.4, 0.25, 0.0)] == pytest.approx([0.2, 0.4, 0.6, 1.0])
+    assert p_value(3.0, []) == 1
+
+
+@pytest.mark.parametrize(
+    ("alpha", "needed"), [(0.05, 19), (0.1, 9), (0.01, 99), (0.2, 4), (0.5, 1), (0.3, 3), (1 / 3, 2), (0.001, 999)]
+)
+def test_a_rule_decides_only_with_enough_cases(alpha: float, needed: int) -> None:
+    assert cases_needed(alpha) == needed
+    enough = ConformalRule({"A": list(range(needed))}, alpha)
+    assert enough.decides
+    assert enough.rejects(needed + 1.0) is True
+    assert enough.rejects(-1.0) is False
+    assert math.isfinite(enough.threshold)
+    few = ConformalRule({"A": list(range(needed - 1))}, alpha)
+    assert not few.decides
+    assert few.rejects(1e9) is None
+    assert few.threshold == math.inf
+    assert few.p_value(1e9) > alpha
+
+
+def test_a_rule_without_any_case_does_not_decide() -> None:
+    for scores in ({}, {"A": []}, {"A": [], "B": []}):
+        rule = ConformalRule(scores, 0.05)
+        assert not rule.decides
+        assert rule.rejects(1.0) is None
+        assert rule.p_value(1.0) == 1
+
+
+@pytest.mark.parametrize("alpha", ALPHAS)
+def test_an_image_is_rejected_just_where_its_score_is_above_the_threshold(alpha: float) -> None:
+    rng = np.random.default_rng(1)
+    needed, decided = cases_needed(alpha), 0
+    for number in range(40):
+        sizes = rng.integers(max(needed - 2, 1), 3 * needed + 3, rng.integers(1, 5))
+        # Every other time with ties.
+        draw = (lambda size: rng.integers(0, 15, size)) if number % 2 else (lambda size: rng.normal(size=size))
+        rule = ConformalRule({f"T{task}": draw(size).tolist() for task, size in enumerate(sizes)}, alpha)
+        highest = np.sort([score for group in rule.groups.values() for score in group])[-3 * max(sizes) :]
+        chosen = np.r_[rng.choice(highest, 6), rule.threshold if rule.decides else 0]
+        for score in (*chosen, *(chosen + 1e-6), *(chosen - 1e-6)):
+            if rule.decides:
+                decided += 1
+                fractions = [brute_p(score, group) for group in rule.groups.values()]
+                expected = all(numerator <= alpha * denominator + 1e-9 for numerator, denominator in fractions)
+                assert rule.rejects(float(score)) == (score > rule.threshold) == expected
+                assert rule.p_value(score) == pytest.approx(max(n / d for n, d in fractions))
+            else:
+                assert rule.rejects(float(score)) is None
+    assert decided > 100
+
+
+def test_each_task_judges_with_its_own_cases_where_all_have_enough() -> None:
+    near, far = list(np.linspace(0, 1, 19)), list(np.linspace(10, 20, 40))
+    rule = ConformalRule({"Near": near, "Far": far}, 0.05)
+    assert rule.groups == {"Near": near, "Far": far}
+    # Accepted as soon as one task accepts it.
+    assert rule.rejects(5.0) is False
+    assert rule.p_value(5.0) == p_value(5.0, far) == 1
+    assert rule.rejects(25.0) is True
+
+
+def test_the_cases_of_all_tasks_are_pooled_where_one_has_too_few() -> None:
+    near, far = list(np.linspace(0, 1, 18)), list(np.linspace(10, 20, 40))
+    rule = ConformalRule({"Near": near, "Far": far}, 0.05)
+    (pooled,) = rule.groups.values()
+    assert sorted(pooled) == sorted(near + far)
+    assert rule.p_value(5.0) == p_value(5.0, near + far) == 41 / 59
+    assert rule.decides
+    pair = ConformalRule({"A": [0.0] * 10, "B": [1.0] * 9}, 0.05)
+    assert pair.decides
+    assert pair.rejects(2.0) is True
+
+
+@pytest.mark.parametrize(("alpha", "cases"), [(0.05, 19), (0.1, 25), (0.2, 50)])
+def test_familiar_images_are_rejected_no_more_often_than_alpha(alpha: float, cases: int) -> None:
+    rng, draws = np.random.default_rng(2), 2000
+    scores = rng.gamma(2.0, size=(draws, cases + 1))
+    alarms = sum(ConformalRule({"A": row[:-1].tolist()}, alpha).rejects(row[-1]) for row in scores)
+    expected = math.floor(alpha * (cases + 1) + 1e-9) / (cases + 1)
+    sigma = math.sqrt(expected * (1 - expected) / draws)
+    assert alarms / draws <= alpha + 4 * sigma
+    # For scores without ties the share is known, so that a rule that never rejects is found out.
+    assert abs(alarms / draws - expected) <= 4 * sigma
+
+
+def test_images_of_several_tasks_are_rejected_no_more_often_than_alpha() -> None:
+    rng, draws, alpha, alarms = np.random.default_rng(3), 2000, 0.1, 0
+    for number in range(draws):
+        scores = {f"T{task}": rng.normal(task, 1 + task, size=12).tolist() for task in range(3)}
+        task = number % 3
+        alarms += bool(ConformalRule(scores, alpha).rejects(rng.normal(task, 1 + task)))
+    assert alarms / draws <= alpha + 4 * math.sqrt(alpha * (1 - alpha) / draws)
+    assert alarms > 0

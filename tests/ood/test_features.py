@@ -1,0 +1,158 @@
+"""FeatureTap: the Gram matrix of a feature map, streamed over windows, is that of the stacked windows."""
+
+from collections.abc import Callable
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from monai.networks.nets import UNet
+from torch import nn
+from torch.nn import functional
+
+from medmtl.errors import ConfigError
+from medmtl.ood.features import FeatureTap
+
+
+def network() -> nn.Sequential:
+    """A fine layer `0` and layers `2` and `3` of half and of twice the size, with fixed random weights."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return nn.Sequential(
+            nn.Conv3d(1, 6, 3, padding=1),
+            nn.ReLU(inplace=True),
+            nn.Conv3d(6, 5, 2, stride=2),
+            nn.ConvTranspose3d(5, 3, 4, stride=4),
+        ).eval()
+
+
+def windows(count: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    """Random windows and weights from 0 to 1, some of them 0."""
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.randn(count, 1, 8, 6, 4, generator=generator)
+    return images, (torch.rand(count, 1, 8, 6, 4, generator=generator) * 1.5 - 0.5).clamp(0, 1)
+
+
+def feature_maps(net: nn.Sequential, images: torch.Tensor, layer: int) -> torch.Tensor:
+    return net[: layer + 1](images).detach()
+
+
+def test_the_gram_matrix_streamed_over_windows_is_that_of_all_windows_stacked() -> None:
+    net = network().double()
+    images, weights = (tensor.double() for tensor in windows(7))
+    tap = FeatureTap(net, ["0", "2", "3"])
+    for start, end in pairwise((0, 3, 4, 7)):
+        with torch.no_grad(), tap.weighing(weights[start:end]):
+            net(images[start:end])
+    scaled = {
+        "0": weights.numpy(),
+        "2": functional.avg_pool3d(weights, 2).numpy(),
+        "3": weights.repeat_interleave(2, 2).repeat_interleave(2, 3).repeat_interleave(2, 4).numpy(),
+    }
+    for layer, weight in scaled.items():
+        # Layer 0 is followed by an in-place ReLU: what counts is the map as the layer returned it.
+        maps = feature_maps(net, images, int(layer)).numpy()
+        stacked = np.moveaxis(maps, 1, -1).reshape(-1, maps.shape[1])
+        expected = stacked.T @ (stacked * weight.reshape(-1, 1))
+        np.testing.assert_allclose(tap.grams[layer].numpy(), expected, rtol=1e-10, atol=1e-10)
+        assert tap.grams[layer].dtype == torch.float64
+        assert tap.voxels[layer] == pytest.approx(weight.sum(), rel=1e-12)
+
+
+def test_unit_weights_give_the_plain_gram_matrix_whose_roots_are_the_singular_values() -> None:
+    net, (images, _) = network(), windows(3)
+    tap = FeatureTap(net, ["2"])
+    with torch.no_grad(), tap.weighing(torch.ones_like(images)):
+        net(images)
+    stacked = feature_maps(net, images, 2).movedim(1, -1).reshape(-1, 5).double()
+    roots = torch.linalg.eigvalsh(tap.grams["2"]).flip(0).sqrt()
+    torch.testing.assert_close(roots, torch.linalg.svdvals(stacked), rtol=1e-9, atol=0)
+    assert tap.voxels["2"] == len(stacked)
+
+
+def test_reset_forgets_the_volume() -> None:
+    net, (images, weights) = network(), windows(4)
+    tap, fresh = FeatureTap(net, ["0"]), FeatureTap(net, ["0"])
+    with torch.no_grad():
+        with tap.weighing(weights[:3]):
+            net(images[:3])
+        kept = tap.grams["0"]
+        before = kept.clone()
+        tap.reset()
+        assert tap.grams == tap.voxels == {}
+        for one in (tap, fresh):
+            with one.weighing(weights[3:]):
+                net(images[3:])
+    assert torch.equal(tap.grams["0"], fresh.grams["0"])
+    assert tap.voxels == fresh.voxels
+    # Whoever keeps a volume's Gram matrix keeps it unchanged.
+    assert torch.equal(kept, before)
+
+
+def test_passes_outside_the_block_are_not_counted_and_the_hooks_are_gone() -> None:
+    net, (images, weights) = network(), windows(2)
+    tap = FeatureTap(net, ["0", "2"])
+    net(images)
+    with tap.weighing(weights):
+        net(images)
+    counted = {layer: gram.clone() for layer, gram in tap.grams.items()}
+    with pytest.raises(RuntimeError), tap.weighing(weights):
+        net(images[:, :, :1])
+    assert not any(module._forward_hooks for module in net.modules())
+    tap.grams = dict(counted)
+    net(images)
+    assert all(torch.equal(tap.grams[layer], counted[layer]) for layer in counted)
+
+
+def test_tapping_changes_neither_the_output_nor_the_gradients() -> None:
+    net, (images, weights) = network(), windows(2)
+    plain = net(images)
+    tap = FeatureTap(net, ["0", "2"])
+    with tap.weighing(weights):
+        tapped = net(images)
+    assert torch.equal(tapped, plain)
+    tapped.sum().backward()
+    assert not any(gram.requires_grad for gram in tap.grams.values())
+
+
+def test_bfloat16_features_are_summed_in_float64() -> None:
+    net, (images, _) = network().to(torch.bfloat16), windows(3)
+    tap = FeatureTap(net, ["0"])
+    with torch.no_grad(), tap.weighing(torch.ones_like(images)):
+        net(images.to(torch.bfloat16))
+    stacked = feature_maps(net, images.to(torch.bfloat16), 0).movedim(1, -1).reshape(-1, 6).double()
+    torch.testing.assert_close(tap.grams["0"], stacked.T @ stacked, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("layer", ["model.7", "", "Model.0"])
+def test_a_layer_that_does_not_exist_is_answered_with_those_that_do(
+    small_unet: Callable[[], UNet], layer: str
+) -> None:
+    net = small_unet()
+    with pytest.raises(ConfigError) as error:
+        FeatureTap(net, ["model.0", layer])
+    message = str(error.value)
+    assert repr(layer) in message
+    for name, _ in net.named_modules():
+        assert name in message
+
+
+def test_naming_no_layer_is_refused() -> None:
+    with pytest.raises(ConfigError, match="no layer"):
+        FeatureTap(network(), [])
+
+
+def test_a_layer_that_does_not_return_one_feature_map_is_named() -> None:
+    class Pair(nn.Module):
+        def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            return image, image
+
+    class Flat(nn.Module):
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            return image.flatten(1)
+
+    for module in (Pair(), Flat()):
+        net = nn.Sequential(module)
+        images, weights = windows(1)
+        with pytest.raises(ConfigError, match="'0'"), FeatureTap(net, ["0"]).weighing(weights):
+            net(images)
