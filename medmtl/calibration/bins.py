@@ -166,10 +166,11 @@ class CalibrationBins(Metric):
 
     def __init__(self, bins: int = 15) -> None:
         super().__init__()
-        self.bins = len(edges(bins)) - 1
-        self.add_state("count", torch.zeros(bins, dtype=torch.int64), dist_reduce_fx="sum")
-        self.add_state("positives", torch.zeros(bins, dtype=torch.int64), dist_reduce_fx="sum")
-        self.add_state("probability", torch.zeros(bins, dtype=torch.float64), dist_reduce_fx="sum")
+        sums = torch.zeros_like(edges(bins)[:-1])
+        self.bins = bins
+        self.add_state("count", sums.long(), dist_reduce_fx="sum")
+        self.add_state("positives", sums.long(), dist_reduce_fx="sum")
+        self.add_state("probability", sums, dist_reduce_fx="sum")
         self.add_state("squared_error", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("negative_log_likelihood", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
 

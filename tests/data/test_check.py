@@ -125,9 +125,7 @@ def test_an_affine_that_cannot_be_inverted_is_named(cases: list[Case], save_volu
 
 
 @pytest.mark.parametrize("voxels", [LABEL * 3, LABEL * 0.5, LABEL - 1.0, np.where(LABEL, np.nan, 0.0)])
-def test_a_label_value_that_is_not_declared_is_named(
-    cases: list[Case], save_volume: Save, voxels: np.ndarray
-) -> None:
+def test_a_label_value_that_is_not_declared_is_named(cases: list[Case], save_volume: Save, voxels: np.ndarray) -> None:
     path = save_volume("labels/two.nii.gz", voxels.astype(np.float32))
     message = complaint(cases)
     assert f"case two: label {path}" in message

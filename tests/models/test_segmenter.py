@@ -25,6 +25,11 @@ from medmtl.ood.features import FeatureTap
 FINE, COARSE = Recipe((1.0, 1.0, 1.0), None), Recipe((2.0, 2.0, 2.0), None)
 LEARNING_RATE = 1e-2
 
+pytestmark = [
+    pytest.mark.filterwarnings(f"ignore:.*{message}")
+    for message in ("have no `val_dataloader`", "treespec, LeafSpec", "trying to `self.log", "many workers")
+]
+
 
 class Threshold(nn.Module):
     """Foreground where the image is above 0; has a parameter, so that it can be trained."""
@@ -81,7 +86,7 @@ def brute_dice(predicted: Any, label: Any) -> float:
 
 
 def test_training_steps_lower_the_loss_of_a_fixed_batch(small_unet: Callable[[], UNet]) -> None:
-    model = segmenter(small_unet())
+    model = segmenter(small_unet().train())
     losses: list[float] = []
 
     class Keep(pl.Callback):
@@ -162,7 +167,9 @@ def test_dice_is_averaged_by_task_over_the_cases_that_have_foreground(stage: str
         assert math.isnan(metrics[f"{stage}/Empty/dice"])
         liver, kidney = metrics[f"{stage}/Liver/dice"], metrics[f"{stage}/Kidney/dice"]
         assert metrics[f"{stage}/mean/dice"] == pytest.approx((liver + kidney) / 2)
-        assert [output["dice"] for output in outputs[:5]] == pytest.approx([brute[0], math.nan, *brute[2:]], nan_ok=True)
+        assert [output["dice"] for output in outputs[:5]] == pytest.approx(
+            [brute[0], math.nan, *brute[2:]], nan_ok=True
+        )
         assert outputs[6]["dice"] is outputs[6]["probability"] is None
         assert list(outputs[6]["probabilities"]) == [FINE]
 

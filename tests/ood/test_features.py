@@ -125,9 +125,7 @@ def test_bfloat16_features_are_summed_in_float64() -> None:
 
 
 @pytest.mark.parametrize("layer", ["model.7", "", "Model.0"])
-def test_a_layer_that_does_not_exist_is_answered_with_those_that_do(
-    small_unet: Callable[[], UNet], layer: str
-) -> None:
+def test_a_layer_that_does_not_exist_is_answered_with_those_that_do(small_unet: Callable[[], UNet], layer: str) -> None:
     net = small_unet()
     with pytest.raises(ConfigError) as error:
         FeatureTap(net, ["model.0", layer])
