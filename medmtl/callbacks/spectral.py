@@ -85,7 +85,7 @@ class SpectralCallback(pl.Callback):
         for task, item in track(images, "Signatures of the training images"):
             tap.reset()
             segmenter.predictor(MetaTensor(item["image"].to(segmenter.device)), tap)
-            found.append((task, item["case"], signature(tap.grams)))
+            found.append((task, item["case"], signature(tap.per_voxel())))
         self.bank = SignatureBank.fit(found)
         self.calibration = {task: [] for task in data.trained}
         scans = data.calibration_dataloader()

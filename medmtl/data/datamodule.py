@@ -92,7 +92,7 @@ class MultiTaskData(pl.LightningDataModule):
         batch_size: int = 4,
         batches: int = 250,
         balance: float = 0.5,
-        foreground: float = 0.7,
+        foreground: float = 0.5,
         val: float = 0.2,
         test: float = 0.2,
         split_seed: int = 0,

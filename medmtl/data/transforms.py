@@ -19,7 +19,7 @@ from monai.transforms import (
     RandShiftIntensityd,
     ScaleIntensityRange,
     Spacing,
-    SpatialPadd,
+    SpatialPad,
     SpatialResample,
     ToTensord,
     Transform,
@@ -28,8 +28,6 @@ from monai.transforms import (
 from medmtl.data.task import Case, Recipe
 
 PERCENTILES = (0.5, 99.5)
-# Patches and sliding windows that reach beyond the image are filled with the centre of the intensity range.
-PADDING = 0.0
 
 
 def load_image(case: Case) -> MetaTensor:
@@ -100,6 +98,23 @@ class LoadPair(Transform):
         return {"image": image.as_tensor(), "label": label.to(torch.uint8).as_tensor(), "case": case.name}
 
 
+class PadToPatch(Transform):
+    """Pad a volume that is smaller than a patch: the image with its minimum, as sliding windows do, the label with 0.
+
+    Args:
+        patch_size: voxels a side.
+    """
+
+    def __init__(self, patch_size: Sequence[int]) -> None:
+        self.patch_size = patch_size
+
+    def __call__(self, item: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the item with `image` and `label` at least as large as a patch."""
+        fill = {"image": float(item["image"].min()), "label": 0.0}
+        padded = {key: SpatialPad(self.patch_size, value=value)(item[key]) for key, value in fill.items()}
+        return {**item, **padded}
+
+
 class LoadScan(Transform):
     """Case -> its image under some recipes and its organ on the image's own grid; what is scored.
 
@@ -134,20 +149,20 @@ def random_patch(patch_size: Sequence[int], foreground: float) -> Compose:
     keys = ("image", "label")
     return Compose(
         [
-            SpatialPadd(keys, spatial_size=patch_size, mode="constant", value=PADDING),
+            PadToPatch(patch_size),
             RandCropByPosNegLabeld(keys, "label", spatial_size=patch_size, pos=foreground, neg=1 - foreground),
             RandFlipd(keys, prob=0.5, spatial_axis=0),
             RandAffined(
                 keys,
-                prob=0.5,
+                prob=0.3,
                 rotate_range=(np.pi / 12,) * 3,
                 scale_range=(0.15,) * 3,
                 mode=("bilinear", "nearest"),
-                padding_mode=("zeros", "zeros"),
+                padding_mode="border",
             ),
-            RandScaleIntensityd("image", factors=0.2, prob=0.5),
-            RandShiftIntensityd("image", offsets=0.2, prob=0.5),
-            RandGaussianNoised("image", prob=0.2, std=0.1),
+            RandScaleIntensityd("image", factors=0.1, prob=0.3),
+            RandShiftIntensityd("image", offsets=0.1, prob=0.3),
+            RandGaussianNoised("image", prob=0.15, std=0.1),
             ToTensord(keys, track_meta=False),
         ]
     )

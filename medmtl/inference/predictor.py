@@ -8,7 +8,6 @@ from monai.data.utils import dense_patch_slices
 from monai.inferers import sliding_window_inference
 from torch import nn
 
-from medmtl.data.transforms import PADDING
 from medmtl.ood.features import FeatureTap
 
 
@@ -55,7 +54,7 @@ class VolumePredictor:
             logits,
             overlap=self.overlap,
             mode="gaussian",
-            cval=PADDING,
+            cval=float(image.min()),
             with_coord=True,
         )
         return MetaTensor(torch.sigmoid(blended[0].float()), affine=image.affine)

@@ -45,7 +45,7 @@ def judge(
 
     Args:
         probabilities: recipe -> foreground probability in its working space.
-        grams: recipe -> layer -> Gram matrix.
+        grams: recipe -> layer -> F^T F / n.
         bank: signatures of the training images.
         rule: how scores become decisions.
     """

@@ -88,14 +88,14 @@ class Segmenter(pl.LightningModule):
             tap: collects feature statistics.
 
         Returns:
-            Recipe -> foreground probability `(1, h, w, d)`, and recipe -> layer -> Gram matrix (empty without a tap).
+            Recipe -> foreground probability `(1, h, w, d)`, and recipe -> layer -> F^T F / n (empty without a tap).
         """
         probabilities, grams = {}, {}
         for recipe, image in images.items():
             if tap is not None:
                 tap.reset()
             probabilities[recipe] = self.predictor(image, tap)
-            grams[recipe] = {} if tap is None else tap.grams
+            grams[recipe] = {} if tap is None else tap.per_voxel()
         return probabilities, grams
 
     def _score(self, scan: dict[str, Any], tap: FeatureTap | None) -> dict[str, Any]:

@@ -238,7 +238,7 @@ def test_a_broken_foreign_image_is_named_before_the_test(write_task: WriteTask) 
     task = tiny_task(write_task, "Liver", ["a", "b", "c"])
     root = write_task({"x": (np.full((3, 3, 3), np.nan, np.float32), None)}, name="Other")
     data = MultiTaskData({"Liver": task}, (4, 4, 4), foreign={"Other": ForeignImages(str(root))})
-    with pytest.raises(DataError, match="Other, case x: .*not finite"):
+    with pytest.raises(DataError, match=r"Other, case x: .*not finite"):
         data.setup("test")
 
 
