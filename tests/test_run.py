@@ -46,10 +46,11 @@ def test_runs_of_other_names_do_not_count() -> None:
 
 
 def test_a_name_is_taken_literally() -> None:
-    make("a.b", "best")
-    make("axb-7", "best")
-    assert RunFolder.next_free("a.b").path == Path("runs/a.b-2")
-    assert RunFolder.newest("a.b").path == Path("runs/a.b")
+    for name in ("a.b", "a+b"):
+        make(name, "best")
+        make("axb-7" if name == "a.b" else "aab-7", "best")
+        assert RunFolder.next_free(name).path == Path(f"runs/{name}-2")
+        assert RunFolder.newest(name).path == Path(f"runs/{name}")
 
 
 def test_the_newest_run_is_the_last_that_holds_a_checkpoint() -> None:

@@ -59,8 +59,9 @@ def test_tasks_that_share_some_patients_each_get_the_fractions(seed: int) -> Non
             assert abs(sum(parts[name] == part for name in names) - 0.2 * len(names)) <= 2
 
 
-def test_the_smallest_task_has_a_patient_in_each_part() -> None:
-    assert sorted(split_patients({"A": people("a", 3)}, val=0.2, test=0.2).values()) == sorted(PARTS)
+@pytest.mark.parametrize("share", [0.05, 0.2, 0.33])
+def test_the_smallest_task_has_a_patient_in_each_part(share: float) -> None:
+    assert sorted(split_patients({"A": people("a", 3)}, val=share, test=share).values()) == sorted(PARTS)
 
 
 def test_a_split_is_the_same_on_every_machine() -> None:

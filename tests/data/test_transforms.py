@@ -19,6 +19,7 @@ from medmtl.data.task import Case, ForeignImages, Recipe, Task
 from medmtl.data.transforms import (
     LoadPair,
     LoadScan,
+    PadToPatch,
     load_image,
     load_organ,
     prepare,
@@ -240,6 +241,16 @@ def test_patches_have_the_size_asked_for_even_where_the_image_is_smaller(shape: 
         assert patch["image"].shape == patch["label"].shape == (1, 8, 12, 10)
         assert patch["image"].dtype == torch.float32
         assert set(patch["label"].unique().tolist()) <= {0, 1}
+
+
+def test_a_small_volume_is_padded_with_its_minimum_and_its_label_with_background() -> None:
+    small = {**item((5, 18, 7)), "case": "x"}
+    padded = PadToPatch((8, 12, 10))(small)
+    assert padded["image"].shape == padded["label"].shape == (1, 8, 18, 10)
+    assert padded["case"] == "x"
+    for key, fill in (("image", small["image"].min()), ("label", 0)):
+        expected = np.pad(small[key][0].numpy(), ((1, 2), (0, 0), (1, 2)), constant_values=float(fill))
+        np.testing.assert_array_equal(np.asarray(padded[key])[0], expected)
 
 
 @pytest.mark.parametrize("foreground", [0.3, 1.0])

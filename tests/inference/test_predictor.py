@@ -54,7 +54,11 @@ def test_many_windows_are_blended_as_monai_does(
     network, image, window = small_unet(), image_of(shape), (12, 8, 8)
     with torch.no_grad():
         found = VolumePredictor(network, window, overlap, window_batch=3)(image)
-        logits = sliding_window_inference(image.as_tensor()[None], window, 1, network, overlap=overlap, mode="gaussian")
+        # What lies beyond the image is filled with its minimum.
+        fill = float(image.min())
+        logits = sliding_window_inference(
+            image.as_tensor()[None], window, 1, network, overlap=overlap, mode="gaussian", cval=fill
+        )
     assert found.shape == image.shape
     torch.testing.assert_close(found.as_tensor(), torch.sigmoid(logits)[0], rtol=0, atol=1e-5)
 

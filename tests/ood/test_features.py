@@ -70,6 +70,17 @@ def test_unit_weights_give_the_plain_gram_matrix_whose_roots_are_the_singular_va
     assert tap.voxels["2"] == len(stacked)
 
 
+def test_per_voxel_divides_by_the_weights_of_each_layer() -> None:
+    net, (images, weights) = network(), windows(3)
+    tap = FeatureTap(net, ["0", "2"])
+    with torch.no_grad(), tap.weighing(weights):
+        net(images)
+    found = tap.per_voxel()
+    assert tap.voxels["0"] == pytest.approx(8 * tap.voxels["2"])
+    for layer in ("0", "2"):
+        torch.testing.assert_close(found[layer] * tap.voxels[layer], tap.grams[layer])
+
+
 def test_reset_forgets_the_volume() -> None:
     net, (images, weights) = network(), windows(4)
     tap, fresh = FeatureTap(net, ["0"]), FeatureTap(net, ["0"])
