@@ -1,5 +1,6 @@
 """RunFolder: everything that one run writes, in one place, found by name."""
 
+import itertools
 import json
 import platform
 import re
@@ -96,8 +97,8 @@ class RunFolder:
     @classmethod
     def next_free(cls, name: str) -> "RunFolder":
         """`runs/name`, or the first of `runs/name-2`, `runs/name-3`, ... that does not exist."""
-        taken = [number for number, _ in _numbered(name)]
-        return cls(RUNS / (name if not taken else f"{name}-{max(taken) + 1}"))
+        names = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
+        return cls(next(path for path in map(RUNS.joinpath, names) if not path.exists()))
 
     @classmethod
     def newest(cls, name: str) -> "RunFolder":
@@ -137,7 +138,8 @@ def environment() -> dict[str, Any]:
 
 def _numbered(name: str) -> list[tuple[int, Path]]:
     pattern = re.compile(re.escape(name) + r"(?:-(\d+))?")
-    found = [(pattern.fullmatch(path.name), path) for path in RUNS.glob(f"{name}*") if path.is_dir()]
+    folders = [path for path in RUNS.iterdir() if path.is_dir()] if RUNS.is_dir() else []
+    found = [(pattern.fullmatch(path.name), path) for path in folders]
     return [(int(match.group(1) or 1), path) for match, path in found if match]
 
 

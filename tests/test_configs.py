@@ -17,7 +17,7 @@ BRIEFLY = [
     "--trainer.enable_progress_bar=false",
     "--data.batches=2",
     "--data.batch_size=1",
-    "--data.patch_size=[16,16,16]",
+    "--data.patch_size=[32,32,32]",
     "--wandb.mode=disabled",
 ]
 

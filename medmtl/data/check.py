@@ -30,14 +30,26 @@ def check_task(name: str, cases: Sequence[Case], organ: Collection[int], declare
         DataError: names the task, the case and the file, and says what to do. A single case without foreground is
             legitimate and only warned of; a task without any is not.
     """
-    empty = [case.name for case in cases if not _check_case(name, case, organ, declared)]
-    if len(empty) == len(cases):
+    if len(check_cases(name, cases, organ, declared)) == len(cases):
         raise DataError(
             f"task {name}: no case has foreground (label values {sorted(organ)})",
             fix="correct `organ` or the labels",
         )
+
+
+def check_cases(name: str, cases: Sequence[Case], organ: Collection[int], declared: Collection[int]) -> list[str]:
+    """Read some cases of a task, as `check_task` does with all.
+
+    Returns:
+        The cases without foreground, which are warned of.
+
+    Raises:
+        DataError: a case cannot be used.
+    """
+    empty = [case.name for case in cases if not _check_case(name, case, organ, declared)]
     for case in empty:
         logger.warning("task %s, case %s: no foreground; its Dice is NaN and counted as undefined", name, case)
+    return empty
 
 
 def read_volume(owner: str, case: Case, path: Path) -> tuple[SpatialImage, np.ndarray]:
@@ -61,7 +73,8 @@ def read_volume(owner: str, case: Case, path: Path) -> tuple[SpatialImage, np.nd
     except FileNotFoundError:
         raise DataError(f"{where} is missing", fix="restore the file or take the case out of dataset.json") from None
     except Exception as error:  # nibabel raises a dozen kinds for a broken file
-        raise DataError(f"{where} cannot be read ({error})", fix="replace the file") from error
+        reason = " ".join(str(error).split())
+        raise DataError(f"{where} cannot be read ({reason})", fix="replace the file") from error
 
 
 def check_image(owner: str, case: Case) -> SpatialImage:
@@ -75,6 +88,8 @@ def check_image(owner: str, case: Case) -> SpatialImage:
     channels = voxels.shape[3] if voxels.ndim == 4 else 1
     if voxels.ndim not in (3, 4) or min(voxels.shape) < 1:
         raise DataError(f"{where} has shape {voxels.shape}", fix="use volumes of three dimensions")
+    if voxels.dtype.kind not in "biuf":
+        raise DataError(f"{where} holds {voxels.dtype} and not numbers", fix="save one number a voxel")
     if case.channel >= channels:
         raise DataError(f"{where} has {channels} channels, channel {case.channel} is asked for", fix="set `channel`")
     if not np.isfinite(voxels).all():

@@ -9,7 +9,7 @@ import torch
 from monai.data import CacheDataset
 from torch.utils.data import ConcatDataset, DataLoader, Dataset
 
-from medmtl.data.check import check_image, check_task
+from medmtl.data.check import check_cases, check_image, check_task
 from medmtl.data.layouts import msd
 from medmtl.data.sampling import BalancedSampler, Draw
 from medmtl.data.splits import PARTS, split_patients
@@ -114,10 +114,19 @@ class MultiTaskData(pl.LightningDataModule):
         self.seed = seed
         self.splits: Splits = {}
         self._cases: dict[str, list[Case]] = {}
+        self._part_of: dict[str, str] = {}
+        self._stage = ""
         self._caches: dict[tuple[str, str], CacheDataset] = {}
         unknown = sorted(set(self.held_out) - set(tasks))
         if unknown:
             raise ConfigError(f"data.held_out names {unknown[0]}", fix=f"use names of data.tasks: {', '.join(tasks)}")
+        both = sorted(set(self.foreign) & set(tasks))
+        if both:
+            raise ConfigError(f"data.foreign and data.tasks both name {both[0]}", fix="rename one")
+        if not 0 <= foreground <= 1:
+            raise ConfigError(f"data.foreground={foreground}", fix="use a probability from 0 to 1")
+        if min(batch_size, batches, *patch_size) < 1:
+            raise ConfigError("data.batch_size, data.batches or data.patch_size is below 1", fix="use 1 or more")
         if not self.trained:
             raise ConfigError("data.tasks leaves no task to train", fix="add one, or take one out of data.held_out")
 
@@ -154,31 +163,40 @@ class MultiTaskData(pl.LightningDataModule):
             for case in cases[name]:
                 check_image(name, case)
         patients = {name: [case.patient for case in cases[name]] for name in self.tasks}
-        part_of = split_patients(patients, seed=self.split_seed, **self.fractions)
-        self.splits = {
-            name: {part: [case.name for case in cases[name] if part_of[case.patient] == part] for part in PARTS}
-            for name in self.tasks
-        }
-        self._cases = cases
+        self._part_of = split_patients(patients, seed=self.split_seed, **self.fractions)
+        self._cases, self._stage = cases, stage
+        self.splits = {name: self._split(name) for name in self.tasks}
         for name, parts in self.splits.items():
             counts = ", ".join(f"{len(parts[part])} {part}" for part in PARTS)
             logger.info("task %s: %s%s", name, counts, " (held out)" if name in self.held_out else "")
 
     def state_dict(self) -> dict[str, Any]:
-        """The ids of the split, kept in every checkpoint."""
-        return {"splits": self.splits}
+        """The split by case and by patient, kept in every checkpoint."""
+        return {"splits": self.splits, "patients": self._part_of}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Use the split that the checkpoint was trained with, whatever the configuration says now."""
-        for name, parts in state_dict["splits"].items():
-            known = {case.name for case in self._cases.get(name, [])}
-            gone = [case for case in parts["test"] if name in self.tasks and case not in known]
+        """Use the split that the checkpoint was trained with, whatever the configuration says now.
+
+        Tasks that the checkpoint does not know are split anew, but patients whom it knows stay on their side.
+
+        Raises:
+            DataError: a case that is needed is gone.
+        """
+        needed = PARTS if self._stage == "fit" else ("test",)
+        for name in [name for name in state_dict["splits"] if name in self.tasks]:
+            known = {case.name for case in self._cases[name]}
+            gone = [case for part in needed for case in state_dict["splits"][name][part] if case not in known]
             if gone:
                 raise DataError(
-                    f"task {name}, case {gone[0]}: a test case of the checkpoint is not in {self.tasks[name].root}",
+                    f"task {name}, case {gone[0]}: a case of the checkpoint is not in {self.tasks[name].root}",
                     fix="point `root` to the data that the checkpoint was trained on",
                 )
-        self.splits = {**self.splits, **state_dict["splits"]}
+        self._part_of = {**self._part_of, **state_dict["patients"]}
+        self.splits = {name: state_dict["splits"].get(name) or self._split(name) for name in self.tasks}
+
+    def _split(self, name: str) -> dict[str, list[str]]:
+        cases = self._cases[name]
+        return {part: [case.name for case in cases if self._part_of[case.patient] == part] for part in PARTS}
 
     def cases(self, name: str, part: str) -> list[Case]:
         """The cases of a task in one part of the split."""
@@ -215,7 +233,13 @@ class MultiTaskData(pl.LightningDataModule):
         return _one_at_a_time([self._every_recipe(name, "val") for name in self.trained])
 
     def test_dataloader(self) -> DataLoader[dict[str, Any]]:
-        """Test volumes of all tasks and all foreign images, one at a time, under every recipe."""
+        """Test volumes of all tasks and all foreign images, one at a time, under every recipe.
+
+        Raises:
+            DataError: a case cannot be used; names task, case and file.
+        """
+        for name, task in self.tasks.items():
+            check_cases(name, self.cases(name, "test"), task.organ, msd.declared_labels(name, task))
         parts = [self._every_recipe(name, "test") for name in self.tasks]
         for name in self.foreign:
             volumes = _Loaded(self._cases[name], LoadScan(self.recipes, organ=None))

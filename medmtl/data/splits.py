@@ -22,7 +22,8 @@ def split_patients(
 
     Tasks that share patients, directly or through a third task, form a group that is split as one; within it,
     patients are taken in the order of (tasks they appear in, hash of seed and name), and every `1/fraction`-th goes
-    to validation or test. So each task gets its fraction, and adding an unrelated task moves nobody.
+    to validation or test. So each task gets its fraction, and adding an unrelated task moves nobody. A small task that
+    gets nobody in a part is given one of its patients who can be spared.
 
     Args:
         patients: task name -> patient of each of its cases (repeats allowed).
@@ -34,7 +35,7 @@ def split_patients(
         Patient -> part, one of `PARTS`.
 
     Raises:
-        DataError: the fractions leave nothing to train on, or a task has fewer than three patients.
+        DataError: the fractions leave nothing to train on, or a task gets no patient for a part that was asked for.
     """
     if not (0 <= val < 1 and 0 <= test < 1 and val + test < 1):
         raise DataError(f"data.val={val} and data.test={test} leave no training cases", fix="use fractions below 1")
@@ -47,12 +48,11 @@ def split_patients(
                 hashlib.sha256(f"{seed}:{patient}".encode()).hexdigest(),
             ),
         )
-        if len(ordered) < 3:
-            raise DataError(
-                f"task {group[0]}: {len(ordered)} patients cannot be split into training, validation and test",
-                fix="add labelled cases",
-            )
         parts |= dict(zip(ordered, _spread(len(ordered), val, test), strict=True))
+    wanted = ["train", *(part for part, share in (("val", val), ("test", test)) if share)]
+    for task in sorted(patients, key=lambda task: len(set(patients[task]))):
+        for part in wanted:
+            _give(task, part, parts, patients)
     return parts
 
 
@@ -86,12 +86,30 @@ def _groups_sharing_patients(patients: Mapping[str, Sequence[str]]) -> list[list
     return [sorted(tasks) for tasks, _ in groups]
 
 
+def _give(task: str, part: str, parts: dict[str, str], patients: Mapping[str, Sequence[str]]) -> None:
+    """Move one patient of a task, of the training part if possible, to a part that it has none in."""
+    present = [parts[patient] for patient in patients[task]]
+    if part in present:
+        return
+    for patient in sorted(patients[task], key=lambda patient: (parts[patient] != "train", patient)):
+        owners = [set(names) for names in patients.values() if patient in names]
+        rest = [[parts[other] for other in names if other != patient] for names in owners]
+        if all(parts[patient] in kept for kept in rest):
+            parts[patient] = part
+            return
+    raise DataError(
+        f"task {task}: its {len(set(patients[task]))} patients leave none for {part}",
+        fix="add labelled cases, or change data.val, data.test or data.split_seed",
+    )
+
+
 def _spread(count: int, val: float, test: float) -> list[str]:
     """Parts of `count` patients in order: each held-out part rounded, never empty if asked for, evenly spaced."""
     wanted = {"test": max(round(count * test), test > 0), "val": max(round(count * val), val > 0)}
     parts = ["train"] * count
     for part, number in wanted.items():
         free = [index for index, name in enumerate(parts) if name == "train"]
+        number = min(number, len(free))
         for step in range(number):
             parts[free[(2 * step + 1) * len(free) // (2 * number)]] = part
     return parts

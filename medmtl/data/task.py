@@ -84,10 +84,14 @@ class Task:
             raise ConfigError(f"modality {self.modality!r} (root {self.root})", fix=f"use one of {MODALITIES}")
         if not self.organ or min(self.organ) < 1:
             raise ConfigError(f"organ {self.organ} (root {self.root})", fix="list the label values, all above 0")
+        if self.channel < 0:
+            raise ConfigError(f"channel {self.channel} (root {self.root})", fix="count channels from 0")
         if min(self.spacing) <= 0:
             raise ConfigError(f"spacing {self.spacing} (root {self.root})", fix="give three sizes in mm above 0")
         if self.window is not None and (self.modality != "CT" or self.window[0] >= self.window[1]):
             raise ConfigError(f"window {self.window} (root {self.root})", fix="a window is [low, high], for CT only")
+        if self.window is not None:
+            self.window = (self.window[0], self.window[1])
         self.organ, self.spacing = list(self.organ), (self.spacing[0], self.spacing[1], self.spacing[2])
 
     @property
@@ -135,6 +139,8 @@ def resolve_root(name: str, root: str) -> Path:
             f"{name}: the data root {root} needs the environment variable {variable}, which is not set",
             fix=f"set {variable} to the folder that holds the corpora",
         ) from None
+    except ValueError:
+        raise DataError(f"{name}: the data root {root} holds a lone $", fix="write $$ for a dollar sign") from None
     if not path.is_dir():
         raise DataError(f"{name}: the data root {path} is not a folder", fix="correct `root` in the configuration")
     return path
@@ -152,6 +158,7 @@ def patient_of(task: str, case: str, pattern: str | None) -> str:
         found = re.search(pattern, case)
     except re.error as error:
         raise ConfigError(f"task {task}: patient {pattern!r} is not a regular expression ({error})") from None
-    if not found:
+    patient = found.group(1 if found.groups() else 0) if found else None
+    if patient is None:
         raise ConfigError(f"task {task}, case {case}: patient {pattern!r} is not found in the name", fix="correct it")
-    return found.group(1) if found.groups() else found.group()
+    return patient

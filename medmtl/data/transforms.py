@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from monai.data import MetaTensor
 from monai.transforms import (
+    CastToTyped,
     ClipIntensityPercentiles,
     Compose,
     LoadImage,
@@ -36,11 +37,21 @@ def load_image(case: Case) -> MetaTensor:
     return image[case.channel : case.channel + 1]
 
 
-def load_organ(case: Case, organ: Collection[int]) -> MetaTensor:
-    """Load a label on its own grid as the organ of interest against everything else, uint8, `(1, H, W, D)`."""
+def load_organ(case: Case, organ: Collection[int], image: MetaTensor) -> MetaTensor:
+    """Load a label as the organ of interest against everything else.
+
+    Args:
+        case: the case.
+        organ: label values of the organ of interest.
+        image: the case's image on its own grid; the label takes over its affine, so that rounding in their headers,
+            which the checks before training allow, cannot tell them apart.
+
+    Returns:
+        `(1, H, W, D)` uint8.
+    """
     label = LoadImage(reader="NibabelReader", ensure_channel_first=True, image_only=True, dtype=np.int64)(case.label)
     values = torch.as_tensor(sorted(organ))
-    return MetaTensor(torch.isin(label.as_tensor(), values).to(torch.uint8), affine=label.affine)
+    return MetaTensor(torch.isin(label.as_tensor(), values).to(torch.uint8), affine=image.affine)
 
 
 def prepare(image: MetaTensor, recipe: Recipe) -> MetaTensor:
@@ -59,7 +70,9 @@ def prepare(image: MetaTensor, recipe: Recipe) -> MetaTensor:
     if recipe.window is not None:
         return ScaleIntensityRange(*recipe.window, b_min=-1.0, b_max=1.0, clip=True)(image)
     image = ClipIntensityPercentiles(*PERCENTILES)(image)
-    return (image - image.mean()) / image.std().clamp_min(torch.finfo(torch.float32).tiny)
+    if image.max() == image.min():
+        return torch.zeros_like(image)
+    return (image - image.mean()) / image.std()
 
 
 def to_native(probability: MetaTensor, like: MetaTensor) -> torch.Tensor:
@@ -91,11 +104,12 @@ class LoadPair(Transform):
 
     def __call__(self, case: Case) -> dict[str, Any]:
         """Return `{"image": (1, h, w, d) float32, "label": (1, h, w, d) uint8, "case": name}`."""
+        image = load_image(case)
         label = Spacing(self.recipe.spacing, mode="nearest", padding_mode="border")(
-            Orientation("RAS", labels=None)(load_organ(case, self.organ))
+            Orientation("RAS", labels=None)(load_organ(case, self.organ, image))
         )
-        image = prepare(load_image(case), self.recipe)
-        return {"image": image.as_tensor(), "label": label.to(torch.uint8).as_tensor(), "case": case.name}
+        prepared = prepare(image, self.recipe)
+        return {"image": prepared.as_tensor(), "label": label.as_tensor().to(torch.uint8), "case": case.name}
 
 
 class PadToPatch(Transform):
@@ -133,7 +147,7 @@ class LoadScan(Transform):
         return {
             "images": {recipe: prepare(native, recipe) for recipe in self.recipes},
             "native": native,
-            "label": None if self.organ is None else load_organ(case, self.organ),
+            "label": None if self.organ is None else load_organ(case, self.organ, native),
             "case": case.name,
             "patient": case.patient,
         }
@@ -150,6 +164,7 @@ def random_patch(patch_size: Sequence[int], foreground: float) -> Compose:
     return Compose(
         [
             PadToPatch(patch_size),
+            CastToTyped("label", dtype=torch.bool),  # MONAI finds the background of another type everywhere
             RandCropByPosNegLabeld(keys, "label", spatial_size=patch_size, pos=foreground, neg=1 - foreground),
             RandFlipd(keys, prob=0.5, spatial_axis=0),
             RandAffined(
@@ -163,6 +178,7 @@ def random_patch(patch_size: Sequence[int], foreground: float) -> Compose:
             RandScaleIntensityd("image", factors=0.1, prob=0.3),
             RandShiftIntensityd("image", offsets=0.1, prob=0.3),
             RandGaussianNoised("image", prob=0.15, std=0.1),
+            CastToTyped("label", dtype=torch.uint8),
             ToTensord(keys, track_meta=False),
         ]
     )

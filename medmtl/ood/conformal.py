@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+# 1 - 0.9 is not 0.1: what differs by less is the same level.
+ROUNDING = 1e-9
+
 
 def p_value(score: float, calibration: Sequence[float]) -> float:
     """Conformal p-value, (1 + number of calibration scores >= score) / (n + 1), in (0, 1].
@@ -21,7 +24,7 @@ def p_value(score: float, calibration: Sequence[float]) -> float:
 
 def cases_needed(alpha: float) -> int:
     """The fewest calibration images with which a p-value can reach alpha: ceil(1 / alpha) - 1 (19 for 5 %)."""
-    return math.ceil(1 / alpha - 1e-9) - 1
+    return math.ceil(1 / alpha - ROUNDING) - 1
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,7 @@ class ConformalRule:
         """Scores above it are rejected: the ceil((n + 1)(1 - alpha))-th smallest; infinite if it cannot decide."""
         if not self.decides:
             return math.inf
-        ranks = {name: math.ceil((len(group) + 1) * (1 - self.alpha) - 1e-9) for name, group in self.groups.items()}
+        ranks = {name: math.ceil((len(group) + 1) * (1 - self.alpha) - ROUNDING) for name, group in self.groups.items()}
         return max(sorted(group)[ranks[name] - 1] for name, group in self.groups.items())
 
     def p_value(self, score: float) -> float:
@@ -65,4 +68,4 @@ class ConformalRule:
 
     def rejects(self, score: float) -> bool | None:
         """Whether the image is rejected; None if there are too few calibration images to say."""
-        return self.p_value(score) <= self.alpha if self.decides else None
+        return self.p_value(score) <= self.alpha + ROUNDING if self.decides else None

@@ -27,7 +27,7 @@ def detection_metrics(inside: ArrayLike, outside: ArrayLike) -> dict[str, float]
     foreign = np.r_[np.zeros(inside.size), np.ones(outside.size)]
     scores = np.r_[inside, outside]
     kept_up_to = np.quantile(inside, 0.95, method="inverted_cdf")
-    found_from = np.quantile(outside, 0.05, method="lower")
+    found_from = -np.quantile(-outside, 0.95, method="inverted_cdf")
     return {
         "auroc": float(roc_auc_score(foreign, scores)),
         "aupr_out": float(average_precision_score(foreign, scores)),

@@ -190,7 +190,7 @@ def test_the_organ_is_the_union_of_its_label_values(organ: list[int], save_volum
     voxels = np.random.default_rng(0).choice(np.array([0, 1, 2, 5], np.uint8), (5, 6, 7))
     for dtype in (np.uint8, np.int16, np.float32):
         case = Case("x", "x", save_volume("i.nii.gz", voxels), save_volume("l.nii.gz", voxels.astype(dtype)))
-        found = load_organ(case, organ)
+        found = load_organ(case, organ, load_image(case))
         assert found.dtype == torch.uint8
         np.testing.assert_array_equal(found[0].numpy(), np.isin(voxels, organ))
         pair = LoadPair(Recipe((1.0, 1.0, 1.0), None), organ)(case)

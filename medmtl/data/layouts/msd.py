@@ -1,6 +1,7 @@
 """The layout of the Medical Segmentation Decathlon: `dataset.json`, `imagesTr`, `labelsTr`, `imagesTs`."""
 
 import json
+import os
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ def labelled_cases(name: str, task: Task) -> list[Case]:
     """
     root = resolve_root(name, task.root)
     dataset = _read_dataset(name, root)
-    declared = {int(value) for value in dataset.get("labels", {})}
+    declared = _declared(name, root, dataset)
     unknown = sorted(set(task.organ) - declared)
     if unknown:
         raise DataError(
@@ -31,8 +32,8 @@ def labelled_cases(name: str, task: Task) -> list[Case]:
             fix="correct `organ`",
         )
     cases = []
-    for pair in dataset.get("training", []):
-        image, label = _inside(name, root, pair["image"]), _inside(name, root, pair["label"])
+    for pair in _entries(name, root, dataset, "training"):
+        image, label = (_inside(name, root, pair, key) for key in ("image", "label"))
         case = _stem(image)
         cases.append(Case(case, patient_of(name, case, task.patient), image, label, task.channel))
     return _sorted_unique(name, cases, root)
@@ -40,8 +41,8 @@ def labelled_cases(name: str, task: Task) -> list[Case]:
 
 def declared_labels(name: str, task: Task) -> set[int]:
     """The label values that the task's `dataset.json` declares, 0 (background) included."""
-    labels = _read_dataset(name, resolve_root(name, task.root)).get("labels", {})
-    return {0} | {int(value) for value in labels}
+    root = resolve_root(name, task.root)
+    return {0} | _declared(name, root, _read_dataset(name, root))
 
 
 def foreign_cases(name: str, folder: ForeignImages) -> list[Case]:
@@ -55,8 +56,8 @@ def foreign_cases(name: str, folder: ForeignImages) -> list[Case]:
     root = resolve_root(name, folder.root)
     if (root / "dataset.json").is_file():
         dataset = _read_dataset(name, root)
-        entries = [pair["image"] for pair in dataset.get("training", [])] + dataset.get("test", [])
-        images = [_inside(name, root, entry) for entry in entries]
+        entries = [entry for key in ("training", "test") for entry in _entries(name, root, dataset, key)]
+        images = [_inside(name, root, entry, "image") for entry in entries]
     else:
         images = [path for path in root.rglob("*") if path.name.endswith(SUFFIXES)]
     return _sorted_unique(name, [Case(_stem(p), _stem(p), p, None, folder.channel) for p in images], root)
@@ -77,10 +78,32 @@ def _read_dataset(name: str, root: Path) -> dict[str, Any]:
     return dataset
 
 
-def _inside(name: str, root: Path, entry: str) -> Path:
-    path = root / entry
-    if not path.resolve().is_relative_to(root.resolve()):
-        raise DataError(f"{name}: {entry} in {root / 'dataset.json'} leaves the folder", fix="keep files inside it")
+def _declared(name: str, root: Path, dataset: dict[str, Any]) -> set[int]:
+    try:
+        return {int(value) for value in dataset["labels"]}
+    except (KeyError, TypeError, ValueError):
+        raise DataError(
+            f"{name}: `labels` of {root / 'dataset.json'} does not name label values",
+            fix='write {"0": "background", "1": "organ"}',
+        ) from None
+
+
+def _entries(name: str, root: Path, dataset: dict[str, Any], key: str) -> list[Any]:
+    entries = dataset.get(key, [])
+    if not isinstance(entries, list):
+        raise DataError(f"{name}: `{key}` of {root / 'dataset.json'} is not a list", fix="correct the file")
+    return entries
+
+
+def _inside(name: str, root: Path, entry: Any, key: str) -> Path:
+    """The file that an entry (`{"image": ..., "label": ...}`, or the path of an image) means, within the root."""
+    text = entry.get(key) if isinstance(entry, dict) else entry if key == "image" else None
+    if not isinstance(text, str):
+        raise DataError(f"{name}: {entry!r} in {root / 'dataset.json'} has no `{key}`", fix="correct the file")
+    # Links are not followed: data managers keep the files elsewhere and link to them.
+    path = Path(os.path.normpath(root / text))
+    if not path.is_relative_to(os.path.normpath(root)):
+        raise DataError(f"{name}: {text} in {root / 'dataset.json'} leaves the folder", fix="keep files inside it")
     return path
 
 
