@@ -1,6 +1,7 @@
 """`medmtl fit` and `medmtl test`: LightningCLI with one run folder and flags that win over everything."""
 
 import csv
+import json
 import logging
 import os
 import warnings
@@ -14,17 +15,19 @@ from jsonargparse import ArgumentError
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
+from pytorch_lightning.utilities.exceptions import MisconfigurationException  # type: ignore[attr-defined]
 from rich.console import Console
 from rich.table import Table
 
 from medmtl.callbacks.calibration import CalibrationCallback
-from medmtl.callbacks.checkpoints import RunCheckpoint
+from medmtl.callbacks.checkpoints import MONITOR, RunCheckpoint
 from medmtl.callbacks.record import RunRecord
 from medmtl.callbacks.report import ReportCallback
 from medmtl.callbacks.spectral import SpectralCallback
 from medmtl.data.datamodule import MultiTaskData
 from medmtl.errors import ConfigError
 from medmtl.models.segmenter import Segmenter
+from medmtl.report.html import headline
 from medmtl.request import Request, parse_request
 
 logger = logging.getLogger(__name__)
@@ -138,6 +141,8 @@ def run_command(argv: Sequence[str]) -> None:
         cli = MedCLI(request)
     except ArgumentError as error:
         raise ConfigError(" ".join(str(error).split())) from None
+    except MisconfigurationException as error:
+        raise ConfigError(" ".join(str(error).split())) from None
     except SystemExit:
         if request.command == "fit" and request.run.last.is_file():
             logger.warning("interrupted; go on with: medmtl fit --run %s --resume", request.run.path)
@@ -181,13 +186,15 @@ def _quiet() -> None:
 
 
 def _say_trained(cli: MedCLI) -> None:
-    run, metrics = cli.request.run, cli.trainer.callback_metrics
-    table = Table("task", "validation Dice")
-    for name in [*cli.datamodule.trained, "mean"]:
-        if (key := f"val/{name}/dice") in metrics:
-            table.add_row(name, f"{float(metrics[key]):.3f}")
+    run = cli.request.run
     console = Console()
-    console.print(table)
+    validated = [row for row in _read_metrics(run.metrics) if MONITOR in row]
+    if validated:
+        best = max(validated, key=lambda row: float(row[MONITOR]))
+        table = Table("task", f"validation Dice, step {best['step']}")
+        for name in [*cli.datamodule.trained, "mean"]:
+            table.add_row(name, f"{float(best[f'val/{name}/dice']):.3f}")
+        console.print(table)
     console.print(f"trained: {run.best if run.best.is_file() else run.path}", soft_wrap=True)
 
 
@@ -199,4 +206,5 @@ def _say_tested(cli: MedCLI) -> None:
         table.add_row(name, *("-" if value is None else f"{float(value):.3f}" for value in row))
     console = Console()
     console.print(table)
+    console.print(headline(json.loads((cli.request.run.report / "report.json").read_text())), soft_wrap=True)
     console.print(f"report: {cli.report.page}", soft_wrap=True)

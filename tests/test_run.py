@@ -45,10 +45,16 @@ def test_runs_of_other_names_do_not_count() -> None:
         RunFolder.newest("multitask")
 
 
+def test_a_new_run_gets_the_first_number_that_is_free() -> None:
+    for name in ("multitask", "multitask-5"):
+        make(name)
+    assert RunFolder.next_free("multitask").path == Path("runs/multitask-2")
+
+
 def test_a_name_is_taken_literally() -> None:
-    for name in ("a.b", "a+b"):
+    for name, other in (("a.b", "axb-7"), ("a+b", "aab-7"), ("a[b]", "ab-7")):
         make(name, "best")
-        make("axb-7" if name == "a.b" else "aab-7", "best")
+        make(other, "best")
         assert RunFolder.next_free(name).path == Path(f"runs/{name}-2")
         assert RunFolder.newest(name).path == Path(f"runs/{name}")
 

@@ -166,14 +166,15 @@ def draw(body: Sequence[Part], shape: Sequence[int], spacing: Triple, rng: np.ra
     """
     points = _body_coordinates(shape, spacing, rng)
     folds = np.tanh(smooth_noise(shape, spacing, 12, rng)).ravel()
-    edge = np.float32(np.mean(spacing))
+    edge = sum(spacing) / 3
     variation = {part.organ: (rng.uniform(-part.wander, part.wander, 3), rng.uniform(0.92, 1.08, 3)) for part in body}
     left = np.ones(points.shape[1], np.float32)
     organs = {part.organ: np.zeros(left.size, np.float32) for part in body}
     tissues = {part.tissue: np.zeros(left.size, np.float32) for part in body}
     for part in reversed(body):
         shift, growth = variation[part.organ]
-        placed = replace(part, centre=tuple(part.centre + shift), radii=tuple(part.radii * growth))
+        (x, y, z), (a, b, c) = part.centre + shift, part.radii * growth
+        placed = replace(part, centre=(x, y, z), radii=(a, b, c))
         near = _near(placed, points, margin=2 * edge + part.rough, among=left > 0)
         inside = part.rough * folds[near] - _signed_distance(placed, points[:, near])
         share = left[near] * np.clip(0.5 + inside / edge, 0, 1)

@@ -84,8 +84,7 @@ class Task:
             raise ConfigError(f"modality {self.modality!r} (root {self.root})", fix=f"use one of {MODALITIES}")
         if not self.organ or min(self.organ) < 1:
             raise ConfigError(f"organ {self.organ} (root {self.root})", fix="list the label values, all above 0")
-        if self.channel < 0:
-            raise ConfigError(f"channel {self.channel} (root {self.root})", fix="count channels from 0")
+        _check_channel(self.channel, self.root)
         if min(self.spacing) <= 0:
             raise ConfigError(f"spacing {self.spacing} (root {self.root})", fix="give three sizes in mm above 0")
         if self.window is not None and (self.modality != "CT" or self.window[0] >= self.window[1]):
@@ -112,6 +111,14 @@ class ForeignImages:
 
     root: str
     channel: int = 0
+
+    def __post_init__(self) -> None:
+        """Check the channel.
+
+        Raises:
+            ConfigError: it is below 0.
+        """
+        _check_channel(self.channel, self.root)
 
 
 def resolve_root(name: str, root: str) -> Path:
@@ -162,3 +169,8 @@ def patient_of(task: str, case: str, pattern: str | None) -> str:
     if patient is None:
         raise ConfigError(f"task {task}, case {case}: patient {pattern!r} is not found in the name", fix="correct it")
     return patient
+
+
+def _check_channel(channel: int, root: str) -> None:
+    if channel < 0:
+        raise ConfigError(f"channel {channel} (root {root})", fix="count channels from 0")

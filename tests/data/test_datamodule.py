@@ -214,6 +214,25 @@ def test_the_split_of_a_checkpoint_is_used_whatever_the_configuration_says(phant
     ]
 
 
+def test_a_task_added_after_training_keeps_the_patients_of_the_checkpoint_on_their_side(write_task: WriteTask) -> None:
+    patients = [f"P{number:02d}" for number in range(20)]
+    tasks = {
+        "CT": tiny_task(write_task, "CT", patients),
+        "MR": tiny_task(write_task, "MR", [*patients[5:], "Q1", "Q2"]),
+    }
+    trained = MultiTaskData({"CT": tasks["CT"]}, (4, 4, 4))
+    trained.setup("fit")
+    later = MultiTaskData(tasks, (4, 4, 4), held_out=["MR"])
+    later.setup("test")
+    assert later.splits["CT"] != trained.splits["CT"]
+    later.load_state_dict(trained.state_dict())
+    assert later.splits["CT"] == trained.splits["CT"]
+    assert sorted(case for cases in later.splits["MR"].values() for case in cases) == [*patients[5:], "Q1", "Q2"]
+    for part in PARTS:
+        known = set(later.splits["MR"][part]) & set(patients)
+        assert known == set(trained.splits["CT"][part]) & set(patients[5:])
+
+
 def test_a_test_case_of_the_checkpoint_that_is_gone_is_named(write_task: WriteTask) -> None:
     names = [f"case_{number}" for number in range(6)]
     trained = MultiTaskData({"Liver": tiny_task(write_task, "Liver", names)}, (4, 4, 4))
@@ -234,6 +253,16 @@ def test_a_broken_case_is_named_before_anything_is_computed(write_task: WriteTas
         MultiTaskData({"Liver": task}, (4, 4, 4)).setup("fit")
 
 
+def test_a_broken_test_case_is_named_before_the_test(write_task: WriteTask) -> None:
+    task = tiny_task(write_task, "Liver", ["a", "b", "c", "d"])
+    data = MultiTaskData({"Liver": task}, (4, 4, 4))
+    data.setup("test")
+    (broken, *_) = data.splits["Liver"]["test"]
+    (Path(task.root) / "labelsTr" / f"{broken}.nii.gz").unlink()
+    with pytest.raises(DataError, match=rf"task Liver, case {broken}: .*{broken}\.nii\.gz is missing"):
+        data.test_dataloader()
+
+
 def test_a_broken_foreign_image_is_named_before_the_test(write_task: WriteTask) -> None:
     task = tiny_task(write_task, "Liver", ["a", "b", "c"])
     root = write_task({"x": (np.full((3, 3, 3), np.nan, np.float32), None)}, name="Other")
@@ -245,6 +274,17 @@ def test_a_broken_foreign_image_is_named_before_the_test(write_task: WriteTask) 
 def test_a_held_out_name_that_is_no_task_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"data\.held_out names Lung.*Liver, Kidney, Heart"):
         phantom_data(held_out=["Heart", "Lung"])
+
+
+def test_a_name_of_both_a_task_and_a_foreign_folder_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"data\.foreign and data\.tasks both name Liver"):
+        phantom_data(foreign={"Liver": ForeignImages("phantom:OtherPhantom")})
+
+
+@pytest.mark.parametrize("foreground", [1.5, -0.1, float("nan")])
+def test_a_foreground_share_outside_its_domain_is_refused_by_its_key(foreground: float) -> None:
+    with pytest.raises(ConfigError, match=rf"data\.foreground={foreground}"):
+        phantom_data(foreground=foreground)
 
 
 def test_holding_out_every_task_is_refused() -> None:

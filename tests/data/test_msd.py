@@ -70,6 +70,32 @@ def test_a_dataset_json_that_cannot_be_used_is_named(tmp_path: Path, content: st
         assert named_in(error, "Liver", path, complaint)
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"labels": {"background": 0, "organ": 1}},
+        {"labels": None},
+        {"training": None},
+        {"training": ["imagesTr/a.nii.gz"]},
+        {"training": [{"image": "imagesTr/a.nii.gz"}]},
+    ],
+)
+def test_a_dataset_json_of_another_structure_is_named(write_task: WriteTask, changes: dict[str, Any]) -> None:
+    root = rewritten(write_task({"a": (CUBE, CUBE)}), **changes)
+    with pytest.raises(DataError) as error:
+        labelled_cases("Liver", task_at(root))
+    assert named_in(error, "Liver", root / "dataset.json")
+
+
+def test_an_image_that_links_to_a_store_elsewhere_lies_within_the_root(write_task: WriteTask, tmp_path: Path) -> None:
+    root = write_task({"a": (CUBE, CUBE)})
+    image = root / "imagesTr/a.nii.gz"
+    image.rename(tmp_path / "stored.nii.gz")
+    image.symlink_to(tmp_path / "stored.nii.gz")
+    (case,) = labelled_cases("T", task_at(root))
+    assert (case.name, case.image) == ("a", image)
+
+
 @pytest.mark.parametrize("place", ["../Other/imagesTr/a.nii.gz", "/etc/a.nii.gz", "imagesTr/../../a.nii.gz"])
 def test_a_path_that_leaves_the_root_is_refused(write_task: WriteTask, place: str) -> None:
     root = write_task({"a": (CUBE, CUBE)})
@@ -115,7 +141,15 @@ def test_the_patient_is_found_within_the_case_name(
     assert [case.patient for case in labelled_cases("T", task_at(root, patient=pattern))] == patients
 
 
-@pytest.mark.parametrize(("pattern", "words"), [(r"P\d+", ("case STS_001", r"P\\d+")), (r"(STS", ("(STS",))])
+@pytest.mark.parametrize(
+    ("pattern", "words"),
+    [
+        (r"P\d+", ("case STS_001", r"P\\d+")),
+        (r"(STS", ("(STS",)),
+        # Found, but the group takes no part in it.
+        (r"(CT)?STS", ("case STS_001", "(CT)?STS")),
+    ],
+)
 def test_a_pattern_that_does_not_fit_is_named(write_task: WriteTask, pattern: str, words: tuple[str, ...]) -> None:
     root = write_task({"STS_001": (CUBE, CUBE)})
     with pytest.raises(ConfigError) as error:
@@ -130,6 +164,13 @@ def test_foreign_images_of_a_described_folder_are_those_of_training_and_test(wri
         Case("b", "b", root / "imagesTr/b.nii.gz", None, 1),
         Case("c", "c", root / "imagesTs/c.nii.gz", None, 1),
     ]
+
+
+def test_foreign_test_images_may_be_listed_as_objects(write_task: WriteTask) -> None:
+    root = write_task({"b": (CUBE, CUBE), "a": (CUBE, None)})
+    listed = foreign_cases("Other", ForeignImages(str(root)))
+    rewritten(root, test=[{"image": "./imagesTs/a.nii.gz"}])
+    assert foreign_cases("Other", ForeignImages(str(root))) == listed
 
 
 def test_foreign_images_of_a_plain_folder_are_all_its_nifti_files(save_volume: Callable[..., Path]) -> None:
@@ -167,6 +208,12 @@ def test_an_environment_variable_that_is_not_set_is_named(monkeypatch: pytest.Mo
         assert named_in(error, "Liver", "environment variable MY_CORPORA", "not set")
 
 
+def test_a_lone_dollar_in_a_root_is_named() -> None:
+    with pytest.raises(DataError) as error:
+        resolve_root("Liver", "/data/$5")
+    assert named_in(error, "Liver", "/data/$5", "lone $")
+
+
 def test_a_root_that_is_no_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for root in (tmp_path / "absent", tmp_path / "file"):
@@ -189,6 +236,7 @@ def test_a_phantom_root_is_the_folder_of_that_phantom(phantoms: Path) -> None:
         ({"modality": "Xray"}, "Xray"),
         ({"organ": []}, "organ"),
         ({"organ": [0, 1]}, "organ"),
+        ({"channel": -1}, "channel"),
         ({"spacing": (1.0, 0.0, 1.0)}, "spacing"),
         ({"window": (0.0, 10.0)}, "window"),
         ({"modality": "CT", "window": (10.0, 10.0)}, "window"),
@@ -204,6 +252,9 @@ def test_tasks_with_the_same_spacing_and_intensity_share_a_recipe() -> None:
     assert task_at("a", modality="CT").recipe != task_at("a").recipe
     assert task_at("a", modality="CT").recipe != task_at("a", modality="CT", window=(-1000.0, 400.0)).recipe
     assert len({task_at("a").recipe, task_at("b").recipe, task_at("c", spacing=(1.0, 1.0, 2.0)).recipe}) == 2
+    # Configurations give lists.
+    windows: list[Any] = [[-1000, 400], (-1000.0, 400.0)]
+    assert len({task_at("a", modality="CT", window=window).recipe for window in windows}) == 1
 
 
 @pytest.mark.real_data

@@ -59,9 +59,26 @@ def test_tasks_that_share_some_patients_each_get_the_fractions(seed: int) -> Non
             assert abs(sum(parts[name] == part for name in names) - 0.2 * len(names)) <= 2
 
 
-@pytest.mark.parametrize("share", [0.05, 0.2, 0.33])
-def test_the_smallest_task_has_a_patient_in_each_part(share: float) -> None:
-    assert sorted(split_patients({"A": people("a", 3)}, val=share, test=share).values()) == sorted(PARTS)
+@pytest.mark.parametrize(
+    ("count", "val", "test"),
+    [(3, 0.05, 0.05), (3, 0.2, 0.2), (3, 0.33, 0.33), (4, 0.4, 0.4), (3, 0.45, 0.5), (3, 0.05, 0.9)],
+)
+def test_a_small_task_has_a_patient_in_each_part_whatever_the_fractions(count: int, val: float, test: float) -> None:
+    parts = split_patients({"A": people("a", count)}, val=val, test=test)
+    assert len(parts) == count
+    assert set(parts.values()) == set(PARTS)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_small_task_that_shares_patients_with_larger_ones_has_a_patient_in_each_part(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    tasks = {name: people(name, int(rng.integers(20, 60))) for name in ("A", "B", "Z")}
+    # In the order of the split, the patients of Z come after those of the small task: it lies amid them and not last.
+    tasks["Z"] += tasks["B"][:3]
+    tasks["Small"] = [*people("s", 3), *(str(rng.choice(tasks[name])) for name in ("A", "B"))]
+    parts = split_patients(tasks, seed=seed)
+    for names in tasks.values():
+        assert {parts[name] for name in names} == set(PARTS)
 
 
 def test_a_split_is_the_same_on_every_machine() -> None:
@@ -98,9 +115,12 @@ def test_fractions_that_leave_nothing_to_train_on_are_refused(val: float, test: 
         split_patients({"A": people("a", 10)}, val=val, test=test)
 
 
-def test_a_task_of_two_patients_is_refused_by_name() -> None:
-    with pytest.raises(DataError, match="task Tiny: its 2 patients"):
-        split_patients({"A": people("a", 10), "Tiny": ["x", "y", "y", "y"]})
+@pytest.mark.parametrize("tiny", [["x"], ["x", "y", "y", "y"], ["a000"], ["a000", "a001"], ["a000", "x"]])
+def test_a_task_of_one_or_two_patients_is_refused_by_name_even_if_others_share_them(tiny: list[str]) -> None:
+    complaint = f"task Tiny: its {len(set(tiny))} patients leave none for (train|val|test)"
+    for seed in range(5):
+        with pytest.raises(DataError, match=complaint):
+            split_patients({"A": people("a", 20), "Tiny": tiny}, seed=seed)
 
 
 def test_a_split_is_read_back_as_it_was_written(tmp_path: Path) -> None:

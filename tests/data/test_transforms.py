@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 from scipy.spatial.transform import Rotation
 
+from medmtl.data.check import check_task
 from medmtl.data.layouts.msd import foreign_cases, labelled_cases
 from medmtl.data.task import Case, ForeignImages, Recipe, Task
 from medmtl.data.transforms import (
@@ -134,6 +135,37 @@ def test_an_oblique_anisotropic_scan_comes_back_to_its_own_grid(seed: int, tmp_p
     assert np.abs((values.numpy() - 0.5) * 20 - volume).mean() < 0.1
 
 
+def assert_one_working_grid(case: Case) -> None:
+    """For a pair that the checks let through and whose image is the organ itself."""
+    check_task("T", [case], [1], {0, 1})
+    pair = LoadPair(Recipe((1.0, 1.0, 1.0), (0.0, 1.0)), [1])(case)
+    assert pair["image"].shape == pair["label"].shape
+    assert dice(pair["image"].numpy() > 0, pair["label"].numpy() == 1) > 0.9
+
+
+@pytest.mark.parametrize("spacing", [1.49999, 1.50001])
+def test_image_and_label_whose_affines_agree_to_rounding_share_one_working_grid(
+    spacing: float, save_volume: Save
+) -> None:
+    # At 1.5 mm, 18 voxels lie on the edge between 26 and 27 working voxels, and 16 on that between 23 and 24.
+    organ = blob((18, 16, 11))
+    image = save_volume("i.nii.gz", organ.astype(np.float32), np.diag([1.5, 1.5, 1.5, 1]))
+    label = save_volume("l.nii.gz", organ, np.diag([spacing, spacing, spacing, 1]))
+    assert_one_working_grid(Case("x", "x", image, label))
+
+
+def test_an_image_whose_qform_and_sform_disagree_shares_one_working_grid_with_its_label(
+    tmp_path: Path, save_volume: Save
+) -> None:
+    affine = np.diag([2.0, 2.0, 2.0, 1.0])
+    image = nib.Nifti1Image(blob().astype(np.float32), affine)
+    image.set_qform(np.eye(4), code=1)
+    image.set_sform(affine, code=2)
+    image.header.set_zooms((1, 1, 1))
+    nib.save(image, tmp_path / "i.nii")
+    assert_one_working_grid(Case("x", "x", tmp_path / "i.nii", save_volume("l.nii", blob(), affine)))
+
+
 def test_probabilities_stay_within_0_and_1_on_the_way_back() -> None:
     probability = meta((np.indices((9, 9, 9)).sum(0) % 2).astype(float), (2.0, 2.0, 2.0))
     native = to_native(probability, meta(np.zeros((31, 30, 29)), (0.6, 0.6, 0.6)))
@@ -180,9 +212,11 @@ def test_the_scanner_s_scale_and_offset_do_not_matter_where_there_is_no_window()
     torch.testing.assert_close(one.as_tensor(), other.as_tensor(), rtol=0, atol=1e-3)
 
 
-@pytest.mark.parametrize("value", [0, 300, -1024])
-def test_a_constant_image_becomes_0(value: float) -> None:
-    assert not prepare(meta(np.full((8, 9, 10), value)), Recipe((0.7, 1.3, 1.0), None)).any()
+@pytest.mark.parametrize("value", [0, 300, -1024, 0.1, 1000.7, 1 / 3])
+@pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (0.7, 1.3, 1.0)])
+def test_a_constant_image_becomes_0(value: float, spacing: tuple[float, float, float]) -> None:
+    # Large enough that the mean of its voxels is rounded.
+    assert not prepare(meta(np.full((40, 41, 39), value)), Recipe(spacing, None)).any()
 
 
 @pytest.mark.parametrize("organ", [[1], [2], [1, 5], [5, 2, 1]])
@@ -239,7 +273,7 @@ def test_patches_have_the_size_asked_for_even_where_the_image_is_smaller(shape: 
     for seed in range(20):
         patch = seeded_patch(draw, item(shape), seed)
         assert patch["image"].shape == patch["label"].shape == (1, 8, 12, 10)
-        assert patch["image"].dtype == torch.float32
+        assert (patch["image"].dtype, patch["label"].dtype) == (torch.float32, torch.uint8)
         assert set(patch["label"].unique().tolist()) <= {0, 1}
 
 
@@ -253,10 +287,10 @@ def test_a_small_volume_is_padded_with_its_minimum_and_its_label_with_background
         np.testing.assert_array_equal(np.asarray(padded[key])[0], expected)
 
 
-@pytest.mark.parametrize("foreground", [0.3, 1.0])
-def test_patches_are_centred_in_the_organ_as_often_as_asked(foreground: float) -> None:
+@pytest.mark.parametrize("foreground", [0.0, 0.3, 1.0])
+def test_patches_are_centred_in_the_organ_as_often_as_asked_and_else_outside_it(foreground: float) -> None:
     label = torch.zeros(1, 20, 20, 20, dtype=torch.uint8)
-    label[0, 8:12, 8:12, 8:12] = 1
+    label[0, 5:15, 5:15, 5:15] = 1
     marked = {"image": label.float(), "label": label}
     draw, trials = random_patch((1, 1, 1), foreground), 100
     found = sum(int(seeded_patch(draw, marked, seed)["label"]) for seed in range(trials))

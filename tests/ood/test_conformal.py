@@ -7,7 +7,8 @@ import pytest
 
 from medmtl.ood.conformal import ConformalRule, cases_needed, p_value
 
-ALPHAS = [0.01, 0.05, 0.1, 0.15, 0.2, 1 / 3, 0.5]
+# 1 - 0.9 lies a little below 0.1 and must decide as 0.1 does.
+ALPHAS = [0.01, 0.05, 0.1, 1 - 0.9, 0.15, 0.2, 1 / 3, 0.5]
 
 
 def brute_p(score: float, calibration: list[float]) -> tuple[int, int]:
@@ -31,7 +32,8 @@ def test_a_p_value_by_hand() -> None:
 
 
 @pytest.mark.parametrize(
-    ("alpha", "needed"), [(0.05, 19), (0.1, 9), (0.01, 99), (0.2, 4), (0.5, 1), (0.3, 3), (1 / 3, 2), (0.001, 999)]
+    ("alpha", "needed"),
+    [(0.05, 19), (0.1, 9), (1 - 0.9, 9), (0.01, 99), (0.2, 4), (0.5, 1), (0.3, 3), (1 / 3, 2), (0.001, 999)],
 )
 def test_a_rule_decides_only_with_enough_cases(alpha: float, needed: int) -> None:
     assert cases_needed(alpha) == needed

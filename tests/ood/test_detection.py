@@ -10,9 +10,10 @@ KEYS = {"auroc", "aupr_out", "fpr_at_95_in_kept", "fpr_at_95_out_found"}
 
 
 def random_scores(seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Sets of 1 to 130 scores; for odd seeds with many ties."""
+    """Sets of 1 to 130 scores; for odd seeds with many ties, for every third seed with 95 % a whole number."""
     rng = np.random.default_rng(seed)
-    inside, outside = rng.normal(0, 1, rng.integers(1, 131)), rng.normal(1.5, 1, rng.integers(1, 131))
+    sizes = rng.integers(1, 131, 2) if seed % 3 else 20 * rng.integers(1, 7, 2)
+    inside, outside = rng.normal(0, 1, sizes[0]), rng.normal(1.5, 1, sizes[1])
     return (np.round(inside * 2), np.round(outside * 2)) if seed % 2 else (inside, outside)
 
 
@@ -44,8 +45,13 @@ def test_both_kinds_of_fpr95_are_those_of_a_search_over_all_thresholds(seed: int
     inside, outside = random_scores(seed)
     found = detection_metrics(inside, outside)
     assert found["fpr_at_95_in_kept"] == pytest.approx(share_of_outside_accepted(inside, outside))
-    if len(outside) % 20:
-        assert found["fpr_at_95_out_found"] == pytest.approx(share_of_inside_rejected(inside, outside))
+    assert found["fpr_at_95_out_found"] == pytest.approx(share_of_inside_rejected(inside, outside))
+
+
+@pytest.mark.parametrize("count", [20, 40, 60, 100])
+def test_a_threshold_that_finds_exactly_95_percent_of_the_outside_cases_is_enough(count: int) -> None:
+    outside = np.repeat([0.0, 5.0], [count // 20, count - count // 20])
+    assert detection_metrics(np.linspace(1, 2, 10), outside)["fpr_at_95_out_found"] == 0
 
 
 def test_the_two_kinds_of_fpr95_by_hand() -> None:
