@@ -75,7 +75,9 @@ class Segmenter(pl.LightningModule):
         return self._score(scan, tap=None)
 
     def test_step(self, scan: dict[str, Any], index: int) -> dict[str, Any]:
-        """Segment a volume under every recipe, with feature statistics if a callback set `tap`; see `_score`."""
+        """Segment a volume under every recipe, with feature statistics; under its own alone without a `tap`."""
+        if self.tap is None:
+            scan = {**scan, "images": {own: scan["images"][own] for own in [scan["own"]] if own is not None}}
         return self._score(scan, tap=self.tap)
 
     def predict_recipes(
