@@ -118,7 +118,7 @@ def score_distributions(results: Sequence[CaseResult], name: str, threshold: flo
         axes.set_xlabel(f"{SCORE_AXES.get(name, name)}   (higher = more foreign)")
         if threshold is not None and math.isfinite(threshold):
             axes.axvline(threshold, color=INK, linewidth=1, linestyle=(0, (4, 2)), zorder=1)
-            axes.text(threshold, 1.01, "flagged above", transform=axes.get_xaxis_transform(), ha="center", va="bottom")
+            axes.set_title("flagged right of the dashed line", loc="right", fontsize="small", fontweight="normal")
     return figure
 
 
