@@ -93,6 +93,7 @@ class MedCLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The trainer, with loggers, checkpoints and report of the run folder."""
+        self.datamodule.setup(self.subcommand)  # bad input ends here, before anything is written
         run, given = self.request.run, self._get(self.config_init, "trainer")
         kwargs = {**kwargs, "default_root_dir": str(run.path), "logger": [*self._loggers(), *_listed(given.logger)]}
         if self.subcommand == "fit":
