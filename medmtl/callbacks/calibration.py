@@ -11,7 +11,7 @@ from pytorch_lightning.loggers import WandbLogger
 
 from medmtl.calibration.bins import BinTable, bin_volume
 from medmtl.calibration.metrics import summarise
-from medmtl.calibration.regions import band
+from medmtl.calibration.regions import REGIONS
 from medmtl.files import written_whole
 from medmtl.report.figures import reliability_diagram
 from medmtl.report.theme import to_png
@@ -56,9 +56,10 @@ class CalibrationCallback(pl.Callback):
         if outputs["probability"] is None:
             return
         label = scan["label"][0].as_tensor().bool()
-        regions = {"whole": None, "band": band(label, scan["label"].pixdim.tolist())}
+        spacing = scan["label"].pixdim.tolist()
         outputs["calibration"] = {
-            name: bin_volume(outputs["probability"], label, region, self.bins) for name, region in regions.items()
+            name: bin_volume(outputs["probability"], label, region(label, spacing), self.bins)
+            for name, region in REGIONS.items()
         }
         for name, table in outputs["calibration"].items():
             self._tables[name][scan["source"]].append(table)
