@@ -40,20 +40,88 @@ def split_patients(
     if not (0 <= val < 1 and 0 <= test < 1 and val + test < 1):
         raise DataError(f"data.val={val} and data.test={test} leave no training cases", fix="use fractions below 1")
     parts: dict[str, str] = {}
-    for group in _groups_sharing_patients(patients):
-        ordered = sorted(
-            {patient for task in group for patient in patients[task]},
-            key=lambda patient: (
-                [task for task in group if patient in patients[task]],
-                hashlib.sha256(f"{seed}:{patient}".encode()).hexdigest(),
-            ),
-        )
+    for ordered in _ordered_groups(patients, seed):
         parts |= dict(zip(ordered, _spread(len(ordered), val, test), strict=True))
     wanted = ["train", *(part for part, share in (("val", val), ("test", test)) if share)]
     for task in sorted(patients, key=lambda task: len(set(patients[task]))):
         for part in wanted:
             _give(task, part, parts, patients)
     return parts
+
+
+def fold_patients(
+    patients: Mapping[str, Sequence[str]], folds: int, val: float = 0.2, seed: int = 0
+) -> list[dict[str, str]]:
+    """Deal the patients to the folds of a cross-validation: each is a test patient in exactly one of them.
+
+    Groups of tasks that share patients are dealt as one, in the order of `split_patients`.
+
+    Args:
+        patients: task name -> patient of each of its cases (repeats allowed).
+        folds: how many, 2 or more.
+        val: share of all patients that each fold validates on, taken from those it does not test.
+        seed: another seed gives other folds.
+
+    Returns:
+        For each fold: patient -> part, one of `PARTS`.
+
+    Raises:
+        DataError: a task has too few patients to train, validate and test in every fold.
+    """
+    if folds < 2 or not 0 < val < 1 - 1 / folds:
+        raise DataError(
+            f"{folds} folds and a validation share of {val} leave no training cases",
+            fix="use 2 folds or more, and a share above 0 that leaves some patients",
+        )
+    groups = _ordered_groups(patients, seed)
+    result = []
+    for fold in range(folds):
+        parts: dict[str, str] = {}
+        for ordered in groups:
+            rest = [patient for number, patient in enumerate(ordered) if number % folds != fold]
+            parts |= dict.fromkeys(ordered, "test")
+            parts |= dict(zip(rest, _spread(len(rest), val * len(ordered) / max(len(rest), 1), 0), strict=True))
+        for task in sorted(patients, key=lambda task: len(set(patients[task]))):
+            if not {parts[patient] for patient in patients[task]} >= {"train", "test"}:
+                raise DataError(
+                    f"task {task}: {len(set(patients[task]))} patients are too few for {folds} folds", fix="use fewer"
+                )
+            _give(task, "val", parts, patients, donors=("train",))
+        result.append(parts)
+    return result
+
+
+def cases_by_part(patient_of: Mapping[str, str], part_of: Mapping[str, str]) -> dict[str, list[str]]:
+    """The cases of a task in each part.
+
+    Args:
+        patient_of: case id -> patient.
+        part_of: patient -> part.
+
+    Returns:
+        Part -> case ids, in the order given.
+    """
+    return {part: [case for case, patient in patient_of.items() if part_of[patient] == part] for part in PARTS}
+
+
+def fewer_training_cases(
+    split: Mapping[str, Sequence[str]], patient_of: Mapping[str, str], cases: int, seed: int = 0
+) -> dict[str, list[str]]:
+    """Keep some of a task's training cases; smaller sets are contained in larger ones.
+
+    The order is by a hash of the patient, so that tasks which share patients keep the same ones.
+
+    Args:
+        split: part -> case ids of one task.
+        patient_of: case id -> patient.
+        cases: training cases to keep, at most.
+        seed: another seed keeps others.
+
+    Returns:
+        Part -> case ids, validation and test as they were.
+    """
+    chosen = set(sorted(split["train"], key=lambda case: (_hash(seed, patient_of[case]), case))[:cases])
+    return {part: [case for case in names if part != "train" or case in chosen] for part, names in split.items()}
 
 
 def write_splits(path: Path, splits: Mapping[str, Mapping[str, Sequence[str]]]) -> None:
@@ -67,9 +135,70 @@ def write_splits(path: Path, splits: Mapping[str, Mapping[str, Sequence[str]]]) 
 
 
 def read_splits(path: Path) -> dict[str, dict[str, list[str]]]:
-    """Read what `write_splits` wrote."""
-    splits: dict[str, dict[str, list[str]]] = json.loads(path.read_text())
-    return splits
+    """Read what `write_splits` wrote.
+
+    Raises:
+        DataError: the file does not exist, or holds something else.
+    """
+    try:
+        splits = json.loads(path.read_text())
+        return {task: {part: [str(case) for case in parts[part]] for part in PARTS} for task, parts in splits.items()}
+    except FileNotFoundError:
+        raise DataError(f"there is no split file {path}", fix="correct data.splits") from None
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise DataError(
+            f"{path} is not a split file", fix='write {"task": {"train": [case, ...], "val": [...], "test": [...]}}'
+        ) from None
+
+
+def apply_splits(
+    path: Path, patients: Mapping[str, Mapping[str, str]]
+) -> tuple[dict[str, dict[str, list[str]]], dict[str, str]]:
+    """Read a split file and check it against the cases that there are.
+
+    Args:
+        path: the split file; it may list more tasks.
+        patients: task name -> case id -> patient.
+
+    Returns:
+        Task -> part -> case ids, and patient -> part of all patients that the file uses.
+
+    Raises:
+        DataError: a task is not in the file, a case does not exist, a patient is in two parts, or there is nothing to
+            train or validate on.
+    """
+    listed = read_splits(path)
+    part_of: dict[str, str] = {}
+    for task, known in patients.items():
+        if task not in listed:
+            raise DataError(f"task {task} is not in the split file {path}", fix="add it, or leave out data.splits")
+        for part, case in [(name, case) for name in PARTS for case in listed[task][name]]:
+            if case not in known:
+                raise DataError(f"task {task}, case {case}: listed in {path} but not in the data", fix="correct either")
+            if part_of.setdefault(known[case], part) != part:
+                raise DataError(
+                    f"task {task}, case {case}: {path} has patient {known[case]} in {part_of[known[case]]} and {part}",
+                    fix="put all cases of a patient into one part",
+                )
+        empty = [part for part in ("train", "val") if not listed[task][part]]
+        if empty:
+            raise DataError(f"task {task}: {path} lists no case for {empty[0]}", fix="add one")
+    return {task: listed[task] for task in patients}, part_of
+
+
+def _ordered_groups(patients: Mapping[str, Sequence[str]], seed: int) -> list[list[str]]:
+    """The patients of each group of tasks that share some, by the tasks they appear in and then by chance."""
+    return [
+        sorted(
+            {patient for task in group for patient in patients[task]},
+            key=lambda patient: ([task for task in group if patient in patients[task]], _hash(seed, patient)),
+        )
+        for group in _groups_sharing_patients(patients)
+    ]
+
+
+def _hash(seed: int, patient: str) -> str:
+    return hashlib.sha256(f"{seed}:{patient}".encode()).hexdigest()
 
 
 def _groups_sharing_patients(patients: Mapping[str, Sequence[str]]) -> list[list[str]]:
@@ -86,7 +215,13 @@ def _groups_sharing_patients(patients: Mapping[str, Sequence[str]]) -> list[list
     return [sorted(tasks) for tasks, _ in groups]
 
 
-def _give(task: str, part: str, parts: dict[str, str], patients: Mapping[str, Sequence[str]]) -> None:
+def _give(
+    task: str,
+    part: str,
+    parts: dict[str, str],
+    patients: Mapping[str, Sequence[str]],
+    donors: Sequence[str] = PARTS,
+) -> None:
     """Move one patient of a task, of the training part if possible, to a part that it has none in."""
     present = [parts[patient] for patient in patients[task]]
     if part in present:
@@ -94,7 +229,7 @@ def _give(task: str, part: str, parts: dict[str, str], patients: Mapping[str, Se
     for patient in sorted(patients[task], key=lambda patient: (parts[patient] != "train", patient)):
         owners = [set(names) for names in patients.values() if patient in names]
         rest = [[parts[other] for other in names if other != patient] for names in owners]
-        if all(parts[patient] in kept for kept in rest):
+        if parts[patient] in donors and all(parts[patient] in kept for kept in rest):
             parts[patient] = part
             return
     raise DataError(

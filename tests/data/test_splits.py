@@ -1,12 +1,22 @@
 """Splits: each patient on one side in all tasks, the fractions asked for, the same for the same seed."""
 
+import itertools
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from medmtl.data.splits import PARTS, read_splits, split_patients, write_splits
+from medmtl.data.splits import (
+    PARTS,
+    apply_splits,
+    cases_by_part,
+    fewer_training_cases,
+    fold_patients,
+    read_splits,
+    split_patients,
+    write_splits,
+)
 from medmtl.errors import DataError
 
 GOLDEN = {
@@ -129,3 +139,106 @@ def test_a_split_is_read_back_as_it_was_written(tmp_path: Path) -> None:
     write_splits(path, splits)
     assert read_splits(path) == splits == json.loads(path.read_text())
     assert [found.name for found in path.parent.iterdir()] == ["splits.json"]
+
+
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("folds", [2, 3, 5])
+def test_every_patient_is_tested_in_exactly_one_fold(folds: int, seed: int) -> None:
+    tasks = random_tasks(np.random.default_rng(seed))
+    found = fold_patients(tasks, folds, val=0.2, seed=seed)
+    everybody = {patient for patients in tasks.values() for patient in patients}
+    tested = [patient for parts in found for patient, part in parts.items() if part == "test"]
+    assert sorted(tested) == sorted(everybody)
+    assert all(set(parts) == everybody and set(parts.values()) == set(PARTS) for parts in found)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_each_fold_has_patients_of_each_task_in_each_part_and_its_share_of_the_test(seed: int) -> None:
+    tasks = random_tasks(np.random.default_rng(seed))
+    for parts in fold_patients(tasks, 4, val=0.2, seed=seed):
+        for patients in map(set, tasks.values()):
+            assert {parts[patient] for patient in patients} == set(PARTS)
+    lone = {"a": people("a", 40), "b": people("b", 23)}
+    for parts in fold_patients(lone, 4, val=0.2, seed=seed):
+        shares = {task: [sum(parts[p] == part for p in names) for part in PARTS] for task, names in lone.items()}
+        assert shares["a"] == [22, 8, 10]
+        assert shares["b"][2] in (5, 6)
+        assert shares["b"][1] in (4, 5)
+
+
+def test_folds_are_the_same_whatever_the_order_of_the_patients_and_differ_by_seed() -> None:
+    names = people("a", 30)
+    forward = fold_patients({"a": names}, 5)
+    assert forward == fold_patients({"a": names[::-1]}, 5)
+    assert forward != fold_patients({"a": names}, 5, seed=1)
+
+
+@pytest.mark.parametrize(("count", "folds", "val"), [(4, 5, 0.2), (2, 2, 0.2), (20, 1, 0.2), (20, 2, 0.6)])
+def test_folds_that_leave_nothing_to_train_or_test_on_are_refused(count: int, folds: int, val: float) -> None:
+    with pytest.raises(DataError, match="fold"):
+        fold_patients({"a": people("a", count)}, folds, val)
+
+
+def test_smaller_training_sets_are_contained_in_larger_ones_and_change_no_other_part() -> None:
+    patient_of = {f"{patient}-{scan}": patient for patient in people("a", 12) for scan in range(2)}
+    split = cases_by_part(patient_of, split_patients({"a": list(patient_of.values())}))
+    sizes = [fewer_training_cases(split, patient_of, cases) for cases in range(len(split["train"]) + 2)]
+    for number, (smaller, larger) in enumerate(itertools.pairwise(sizes)):
+        assert len(smaller["train"]) == min(number, len(split["train"]))
+        assert set(smaller["train"]) <= set(larger["train"])
+        assert (smaller["val"], smaller["test"]) == (split["val"], split["test"])
+    assert sizes[-1] == split
+
+
+def test_tasks_that_share_patients_keep_the_same_ones_in_a_smaller_training_set() -> None:
+    tasks = {name: {f"{name}-{patient}": patient for patient in people("a", 20)} for name in ("one", "two")}
+    part_of = split_patients({name: list(found.values()) for name, found in tasks.items()})
+    kept = [fewer_training_cases(cases_by_part(found, part_of), found, 4)["train"] for found in tasks.values()]
+    assert [case.removeprefix("one-") for case in kept[0]] == [case.removeprefix("two-") for case in kept[1]]
+
+
+def split_file(folder: Path, **parts: list[str]) -> Path:
+    path = folder / "split.json"
+    path.write_text(json.dumps({"liver": {"train": [], "val": [], "test": [], **parts}}))
+    return path
+
+
+def test_a_split_file_is_used_as_it_is_and_what_it_does_not_list_is_not_used(tmp_path: Path) -> None:
+    path = split_file(tmp_path, train=["a"], val=["c"], test=["b"])
+    cases = {"liver": {"a": "A", "b": "B", "c": "C", "d": "D"}}
+    assert apply_splits(path, cases) == (
+        {"liver": {"train": ["a"], "val": ["c"], "test": ["b"]}},
+        {"A": "train", "B": "test", "C": "val"},
+    )
+
+
+@pytest.mark.parametrize(
+    ("parts", "says"),
+    [
+        ({"train": ["a"], "val": ["x"]}, "task liver, case x: listed in"),
+        ({"train": ["a"], "val": ["b"], "test": ["a2"]}, "task liver, case a2: .* patient A in train and test"),
+        ({"train": ["a"], "test": ["b"]}, "task liver: .* no case for val"),
+    ],
+)
+def test_a_split_file_that_cannot_be_used_is_refused_by_name(
+    tmp_path: Path, parts: dict[str, list[str]], says: str
+) -> None:
+    with pytest.raises(DataError, match=says):
+        apply_splits(split_file(tmp_path, **parts), {"liver": {"a": "A", "a2": "A", "b": "B"}})
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [("[]", "is not a split file"), ('{"liver": {"train": []}}', "is not a split file"), (None, "there is no split")],
+)
+def test_something_else_than_a_split_file_is_refused(tmp_path: Path, text: str | None, says: str) -> None:
+    path = tmp_path / "split.json"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(DataError, match=says):
+        read_splits(path)
+
+
+def test_a_task_that_the_split_file_lacks_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="task kidney is not in the split file"):
+        apply_splits(split_file(tmp_path, train=["a"], val=["b"]), {"kidney": {}})
