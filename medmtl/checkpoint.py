@@ -1,0 +1,29 @@
+"""Reading a checkpoint as data: without running code from it, and with one line for a file that is none."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from medmtl.errors import RunError
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint without running code from it.
+
+    Args:
+        path: a file that `medmtl fit` wrote.
+
+    Raises:
+        RunError: it is missing, or not a checkpoint.
+    """
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise RunError(f"the checkpoint {path} does not exist", fix="correct the path") from None
+    except Exception as error:  # torch raises many kinds for a file that is none
+        reason = str(error).partition("\n")[0]
+        raise RunError(f"{path} is not a checkpoint that loads safely ({reason})", fix="name another") from error
+    if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
+        raise RunError(f"{path} is not a checkpoint of medmtl", fix="name another")
+    return checkpoint

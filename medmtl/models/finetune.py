@@ -1,0 +1,174 @@
+"""Fine-tuning: a network starts from the weights of a checkpoint, and only some of its layers go on learning.
+
+Encoder, decoder and head are found by watching one forward pass, so that this works for any encoder-decoder network
+whose layers return feature maps, whatever its layers are called.
+"""
+
+import logging
+import math
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from itertools import takewhile
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import nn
+
+from medmtl.checkpoint import read_checkpoint
+from medmtl.errors import ConfigError, RunError
+
+logger = logging.getLogger(__name__)
+
+# The network's place in the state of a `Segmenter`.
+PREFIX = "network."
+
+Layers = Literal["all", "decoder", "head"]
+
+
+@dataclass(frozen=True)
+class FineTune:
+    """Start from the weights of an earlier training, and train only some layers.
+
+    Args:
+        checkpoint: checkpoint of the same network, for example runs/multitask/checkpoints/best.ckpt.
+        layers: what is trained: all layers, the decoder (every layer after the coarsest feature map), or the head (the
+            last layers, those that return as many channels as the network).
+    """
+
+    checkpoint: Path | str
+    layers: Layers = "all"
+
+
+def load_weights(network: nn.Module, checkpoint: Path) -> None:
+    """Give a network the weights of a checkpoint.
+
+    Args:
+        network: of the same layers and shapes as the one in the checkpoint.
+        checkpoint: a file that `medmtl fit` wrote.
+
+    Raises:
+        RunError: the file is no checkpoint, or that of another network; names the first weight that differs.
+    """
+    kept = read_checkpoint(checkpoint)["state_dict"]
+    source = {name.removeprefix(PREFIX): value for name, value in kept.items() if name.startswith(PREFIX)}
+    own = network.state_dict()
+    for name in (*own, *source):
+        there, here = (tuple(state[name].shape) if name in state else "absent" for state in (source, own))
+        if there != here:
+            raise RunError(
+                f"{checkpoint} holds another network: {name} is {there} there and {here} here",
+                fix="make model.network the one that was trained, or name another checkpoint",
+            )
+    network.load_state_dict(source)
+
+
+def decoder_and_head(network: nn.Module, patch_size: Sequence[int]) -> tuple[list[str], list[str]]:
+    """Find a network's decoder and head by passing one patch of zeros through it.
+
+    Of the modules that own parameters or buffers, in the order in which they run, the decoder is those after the last
+    one whose feature map has the fewest voxels, less any that run before as well. The head is the end of the decoder:
+    those last modules whose feature maps have as many channels as the network's output.
+
+    Args:
+        network: maps `(B, 1, H, W, D)` to `(B, C, H, W, D)`; neither its state nor its modes are changed.
+        patch_size: H, W, D of the patch.
+
+    Returns:
+        Names of the modules of decoder and head, as in `network.named_modules()`, in the order in which they run; both
+        empty for a network that has no decoder.
+    """
+    steps, channels = _watch(network, patch_size)
+    fewest = min((step.voxels for step in steps), default=0)
+    coarsest = max((index for index, step in enumerate(steps) if step.voxels == fewest), default=0)
+    before = {step.layer for step in steps[: coarsest + 1]}
+    after = [step for step in steps[coarsest + 1 :] if step.layer not in before]
+    last = list(takewhile(lambda step: step.channels == channels, reversed(after)))
+    decoder, head = (list(dict.fromkeys(step.layer for step in part)) for part in (after, reversed(last)))
+    return decoder, head
+
+
+def freeze_all_but(network: nn.Module, layers: Collection[str]) -> None:
+    """Let only some layers learn.
+
+    The others get no gradients, and are set to evaluation mode, so that normalisation neither uses nor gathers the
+    statistics of the new data. Lightning keeps the modes that a network has when a training starts.
+
+    Args:
+        network: any module.
+        layers: names of modules that go on learning, as in `network.named_modules()`.
+    """
+    modules = dict(network.named_modules())
+    network.requires_grad_(False)
+    for name, module in modules.items():
+        if name in layers:
+            for parameter in module.parameters(recurse=False):
+                parameter.requires_grad_(True)
+        elif _has_state(module):
+            module.training = False  # not eval(), which would reach the modules within it
+
+
+def freeze(network: nn.Module, layers: Layers, patch_size: Sequence[int]) -> None:
+    """Let only the named part of a network learn, and say how much that is.
+
+    Args:
+        network: maps `(B, 1, H, W, D)` to `(B, C, H, W, D)`.
+        layers: the part.
+        patch_size: H, W, D of a patch that the network takes.
+
+    Raises:
+        ConfigError: the network has no such part.
+    """
+    if layers != "all":
+        decoder, head = decoder_and_head(network, patch_size)
+        chosen = decoder if layers == "decoder" else head
+        if not chosen:
+            raise ConfigError(
+                f"model.finetune.layers={layers}: {type(network).__name__} has no {layers} that can be told apart",
+                fix="use all, or a network whose feature maps become coarser and then finer again",
+            )
+        freeze_all_but(network, chosen)
+    sizes = [(parameter.numel(), parameter.requires_grad) for parameter in network.parameters()]
+    trained, total = sum(size for size, trains in sizes if trains), sum(size for size, _ in sizes)
+    logger.info("fine-tuning %s: %s of %s parameters train", layers, f"{trained:,}", f"{total:,}")
+
+
+class _Step(NamedTuple):
+    """A module that ran, and the feature map that it returned; without one, as in a gate, there are no channels."""
+
+    layer: str
+    channels: int
+    voxels: float
+
+
+def _watch(network: nn.Module, patch_size: Sequence[int]) -> tuple[list[_Step], int]:
+    """Pass zeros through a network: which modules with a state ran, in order, and how many channels came out."""
+    steps: list[_Step] = []
+
+    def keep(layer: str) -> Any:
+        def add(module: nn.Module, inputs: Any, output: Any) -> None:
+            is_map = isinstance(output, torch.Tensor) and output.ndim == 2 + len(patch_size)
+            shape = (output.shape[1], math.prod(output.shape[2:])) if is_map else (0, math.inf)
+            steps.append(_Step(layer, *shape))
+
+        return add
+
+    parts = dict(network.named_modules())
+    modes = {name: module.training for name, module in parts.items()}
+    handles = [part.register_forward_hook(keep(name)) for name, part in parts.items() if _has_state(part)]
+    like = next(network.parameters())
+    network.eval()
+    try:
+        with torch.no_grad():
+            output = network(torch.zeros(1, 1, *patch_size, dtype=like.dtype, device=like.device))
+    finally:
+        for handle in handles:
+            handle.remove()
+        for name, part in parts.items():
+            part.training = modes[name]
+    return steps, output.shape[1]
+
+
+def _has_state(module: nn.Module) -> bool:
+    """Whether a module owns parameters or buffers itself; normalisation without weights may have buffers alone."""
+    return any(True for own in (module.parameters, module.buffers) for _ in own(recurse=False))
