@@ -7,6 +7,7 @@ first `--config`, and later values win.
 import argparse
 import inspect
 import logging
+import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,16 +17,19 @@ import yaml
 
 import medmtl
 from medmtl.callbacks.calibration import CalibrationCallback
-from medmtl.callbacks.checkpoints import read_checkpoint
 from medmtl.callbacks.record import CHECKPOINT_KEY
 from medmtl.callbacks.spectral import SpectralCallback
+from medmtl.checkpoint import read_checkpoint
 from medmtl.data.datamodule import MultiTaskData
+from medmtl.distributed import is_first, launched_from_outside
 from medmtl.errors import ConfigError, RunError
 from medmtl.models.segmenter import Segmenter
 from medmtl.run import RUNS, RunFolder
 
 logger = logging.getLogger(__name__)
 
+# How the first process tells its run folder to those that Lightning starts with the same command line.
+RUN_VARIABLE = "MEDMTL_RUN"
 SECTIONS: dict[str, type] = {
     "data": MultiTaskData,
     "model": Segmenter,
@@ -69,7 +73,7 @@ def parse_request(argv: list[str]) -> Request:
     own.add_argument("--overwrite", action="store_true")
     options, flags = own.parse_known_args(argv[1:])
     configs = [find_config(name) for name in options.config]
-    if {"-h", "--help"} & set(flags) or any(flag.startswith("--help") for flag in flags):
+    if {"-h", "--help"} & set(flags) or any(flag.startswith("--help") or flag.endswith(".help") for flag in flags):
         return Request(argv[0], RunFolder(RUNS), None, [argv[0], *flags])
     name = _name(configs)
     if argv[0] == "fit":
@@ -89,23 +93,33 @@ def _to_fit(
         raise ConfigError("--resume and --overwrite exclude each other", fix="give one of them")
     if options.run is None and (options.resume or options.overwrite):
         raise ConfigError("--resume and --overwrite need the folder", fix="add --run FOLDER")
-    run = RunFolder(Path(options.run)) if options.run else RunFolder.next_free(name) if name else None
-    if run is None:
+    if not options.run and not name:
         raise ConfigError("nothing to train", fix="add --config, for example --config multitask.yaml")
+    run = RunFolder(Path(options.run)) if options.run else _new_run(str(name))
     if options.resume:
         if not run.last.is_file():
             raise RunError(f"{run.path} holds no checkpoint to resume from", fix="leave out --resume")
         return run, run.last, [] if configs else [run.config]
     if not configs:
         raise ConfigError("nothing to train", fix="add --config, for example --config multitask.yaml")
-    if run.exists and not options.overwrite:
+    taken = run.exists and is_first()  # the others find what the first has written meanwhile
+    if taken and not options.overwrite:
         raise RunError(f"{run.path} already holds a run", fix="add --resume or --overwrite, or name another folder")
-    if run.exists:
+    if taken:
         for path in (run.checkpoints, run.report, run.path / "figures", run.path / "wandb"):
             shutil.rmtree(path, ignore_errors=True)
         for path in (run.config, run.splits, run.manifest, run.metrics):
             path.unlink(missing_ok=True)
     return run, Path(options.ckpt_path) if options.ckpt_path else None, []
+
+
+def _new_run(name: str) -> RunFolder:
+    """The next free folder, which the first process chooses and the others are told."""
+    if RUN_VARIABLE in os.environ and not is_first():
+        return RunFolder(Path(os.environ[RUN_VARIABLE]))
+    if launched_from_outside():
+        raise ConfigError("several processes were started, which must train into one folder", fix="add --run FOLDER")
+    return RunFolder.next_free(name)
 
 
 def _to_test(options: argparse.Namespace, name: str | None) -> tuple[RunFolder, Path, list[str | Path]]:

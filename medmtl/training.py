@@ -6,15 +6,16 @@ import logging
 import os
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import wandb
+import yaml
 from jsonargparse import ArgumentError
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
-from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
+from pytorch_lightning.loggers import CSVLogger, Logger
+from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities.exceptions import MisconfigurationException  # type: ignore[attr-defined]
 from rich.console import Console
 from rich.table import Table
@@ -25,10 +26,12 @@ from medmtl.callbacks.record import RunRecord
 from medmtl.callbacks.report import ReportCallback
 from medmtl.callbacks.spectral import SpectralCallback
 from medmtl.data.datamodule import MultiTaskData
+from medmtl.distributed import is_first, part
 from medmtl.errors import ConfigError
+from medmtl.mirror import Mirror, Wandb
 from medmtl.models.segmenter import Segmenter
 from medmtl.report.html import headline
-from medmtl.request import Request, parse_request
+from medmtl.request import RUN_VARIABLE, Request, parse_request
 
 logger = logging.getLogger(__name__)
 
@@ -40,19 +43,6 @@ DESCRIPTIONS = {
     "--run FOLDER or --ckpt_path FILE, or the newest of the configuration's name. Values come from the checkpoint, "
     "over them --config, over that flags.",
 }
-
-
-@dataclass
-class Wandb:
-    """Weights & Biases mirrors the local files.
-
-    Args:
-        mode: offline (files in the run folder, no account needed), online, or disabled.
-        project: name of the project there.
-    """
-
-    mode: Literal["offline", "online", "disabled"] = "offline"
-    project: str = "medmtl"
 
 
 class MedCLI(LightningCLI):
@@ -69,7 +59,12 @@ class MedCLI(LightningCLI):
             Segmenter,
             MultiTaskData,
             save_config_callback=RunRecord,
-            trainer_defaults={"num_sanity_val_steps": 0, "log_every_n_steps": 25, "enable_model_summary": False},
+            trainer_defaults={
+                "num_sanity_val_steps": 0,
+                "log_every_n_steps": 25,
+                "enable_model_summary": False,
+                "use_distributed_sampler": False,
+            },
             seed_everything_default=0,
             parser_kwargs={**parser, **{name: {**parser, "description": text} for name, text in DESCRIPTIONS.items()}},
             args=request.argv,
@@ -94,8 +89,15 @@ class MedCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The trainer, with loggers, checkpoints and report of the run folder."""
         self.datamodule.setup(self.subcommand)  # bad input ends here, before anything is written
+        if self.subcommand == "fit" and self.request.checkpoint is None:
+            self.model.load_source()  # and so does a wrong checkpoint to fine-tune
         run, given = self.request.run, self._get(self.config_init, "trainer")
-        kwargs = {**kwargs, "default_root_dir": str(run.path), "logger": [*self._loggers(), *_listed(given.logger)]}
+        kwargs = {
+            **kwargs,
+            "default_root_dir": str(run.path),
+            "logger": [*self._loggers(), *_listed(given.logger)],
+            "use_distributed_sampler": False,  # Lightning's would repeat cases; `MultiTaskData` shares them out
+        }
         if self.subcommand == "fit":
             extra: list[Callback] = [RunCheckpoint(run.checkpoints)]
         else:
@@ -103,28 +105,30 @@ class MedCLI(LightningCLI):
             self.report = ReportCallback(run, self.request.checkpoint, self._get(self.config_init, "spectral"))
             extra = [self.report]
         self.trainer_defaults = {**self.trainer_defaults, "callbacks": extra}
-        return super().instantiate_trainer(**kwargs)
+        try:
+            trainer = super().instantiate_trainer(**kwargs)
+        except ValueError as error:  # a strategy that does not exist, or not on this machine
+            raise ConfigError(" ".join(str(error).split())) from None
+        if trainer.world_size > 1 and not isinstance(trainer.strategy, DDPStrategy):
+            # The others split the network, so that each window needs all processes; volumes differ in their windows.
+            kind = type(trainer.strategy).__name__
+            raise ConfigError(f"trainer.strategy: {kind} splits the network between devices", fix="use ddp")
+        return trainer
 
     def _loggers(self) -> list[Logger]:
         run = self.request.run
-        earlier = _read_metrics(run.metrics)
         local = CSVLogger(save_dir=run.path.parent, name=run.path.name, version="")
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Experiment logs directory")
-            local.experiment.metrics = earlier
+            if is_first():
+                earlier = _read_metrics(run.metrics)  # before the logger's `experiment`, which deletes them
+                local.experiment.metrics = earlier
         options: Wandb = self._get(self.config_init, "wandb")
         if options.mode == "disabled":
             return [local]
-        os.environ.setdefault("WANDB_SILENT", "true")
-        mirror = WandbLogger(
-            name=run.path.name,
-            save_dir=run.path,
-            project=options.project,
-            offline=options.mode == "offline",
-            job_type=self.subcommand,
-            config={"run": str(run.path), "resumed_from": str(self.request.checkpoint or "")},
-        )
-        return [local, mirror]
+        command = str(self.subcommand)
+        config = yaml.safe_load(self._parser(command).dump(self.config[command], skip_none=False))
+        return [local, Mirror(options, run, command, self.request.checkpoint, config)]
 
 
 def run_command(argv: Sequence[str]) -> None:
@@ -138,6 +142,7 @@ def run_command(argv: Sequence[str]) -> None:
     """
     _quiet()
     request = parse_request(list(argv))
+    os.environ[RUN_VARIABLE] = str(request.run.path)
     try:
         cli = MedCLI(request)
     except ArgumentError as error:
@@ -149,8 +154,12 @@ def run_command(argv: Sequence[str]) -> None:
             logger.warning("interrupted; go on with: medmtl fit --run %s --resume", request.run.path)
         raise
     finally:
+        os.environ.pop(RUN_VARIABLE, None)
         if wandb.run is not None:
             wandb.finish()
+    part()
+    if not is_first():
+        return
     if request.command == "fit":
         _say_trained(cli)
     else:
@@ -170,7 +179,7 @@ def _read_metrics(path: Path) -> list[dict[str, Any]]:
 
 
 def _quiet() -> None:
-    """Keep the libraries' advice to developers from the user's terminal."""
+    """Keep the libraries' advice to developers from the user's terminal, and all but the first process quiet."""
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
     for message in (
@@ -182,8 +191,16 @@ def _quiet() -> None:
         ".*Trying to infer the `batch_size`.*",
         ".*callbacks used to create the checkpoint need to be provided.*",
         ".*LeafSpec.*",
+        ".*in eval mode at the start of training.*",  # frozen layers are
+        r".*recommended to use `self\.log\(.*sync_dist.*",  # our figures are the same in all processes
+        "Grad strides do not match bucket view strides",  # of a network with one input channel: they are the same
     ):
         warnings.filterwarnings("ignore", message=message)
+    logging.getLogger("lightning_fabric.utilities.distributed").setLevel(logging.WARNING)
+    if not is_first():
+        for name in ("medmtl", "lightning_fabric"):
+            logging.getLogger(name).setLevel(logging.ERROR)
+        warnings.simplefilter("ignore")
 
 
 def _say_trained(cli: MedCLI) -> None:
@@ -201,10 +218,12 @@ def _say_trained(cli: MedCLI) -> None:
 
 def _say_tested(cli: MedCLI) -> None:
     metrics = cli.trainer.callback_metrics
-    table = Table("task", "Dice", "ECE whole", "ACE band")
+    table = Table("task", "Dice", "HD95 mm", "ECE whole", "ACE band")
     for name in [*cli.datamodule.trained, "mean"]:
-        row = [metrics.get(f"test/{name}/{key}") for key in ("dice", "ece_whole", "ace_band")]
-        table.add_row(name, *("-" if value is None else f"{float(value):.3f}" for value in row))
+        row = {key: metrics.get(f"test/{name}/{key}") for key in ("dice", "hd95_mm", "ece_whole", "ace_band")}
+        digits = {"hd95_mm": 1}
+        cells = ("-" if value is None else f"{float(value):.{digits.get(key, 3)}f}" for key, value in row.items())
+        table.add_row(name, *cells)
     console = Console()
     console.print(table)
     console.print(headline(json.loads((cli.request.run.report / "report.json").read_text())), soft_wrap=True)

@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
-from pytorch_lightning.loggers import WandbLogger
 
 from medmtl.calibration.bins import BinTable, bin_volume
 from medmtl.calibration.metrics import summarise
 from medmtl.calibration.regions import REGIONS
+from medmtl.distributed import gather
 from medmtl.files import written_whole
+from medmtl.mirror import show_figures
 from medmtl.report.figures import reliability_diagram
 from medmtl.report.theme import to_png
 
@@ -30,19 +31,19 @@ class CalibrationCallback(pl.Callback):
 
     def __init__(self, bins: int = 15) -> None:
         self.bins = bins
-        self._tables: dict[str, dict[str, list[BinTable]]] = defaultdict(lambda: defaultdict(list))
+        self._tables: dict[int, tuple[str, dict[str, BinTable]]] = {}
 
     def on_validation_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, *_: Any
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, index: int, *_: Any
     ) -> None:
         """Bin a validation volume."""
-        self._add(outputs, batch)
+        self._add(outputs, batch, index)
 
     def on_test_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, *_: Any
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, index: int, *_: Any
     ) -> None:
         """Bin a test volume, and leave its tables in `outputs["calibration"]`."""
-        self._add(outputs, batch)
+        self._add(outputs, batch, index)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Log the figures and draw the reliability diagrams."""
@@ -52,8 +53,8 @@ class CalibrationCallback(pl.Callback):
         """Log the figures; the report draws the diagrams."""
         self._log("test", trainer, pl_module)
 
-    def _add(self, outputs: dict[str, Any], scan: Mapping[str, Any]) -> None:
-        if outputs["probability"] is None:
+    def _add(self, outputs: dict[str, Any] | None, scan: Mapping[str, Any], index: int) -> None:
+        if outputs is None or outputs["probability"] is None:
             return
         label = scan["label"][0].as_tensor().bool()
         spacing = scan["label"].pixdim.tolist()
@@ -61,18 +62,21 @@ class CalibrationCallback(pl.Callback):
             name: bin_volume(outputs["probability"], label, region(label, spacing), self.bins)
             for name, region in REGIONS.items()
         }
-        for name, table in outputs["calibration"].items():
-            self._tables[name][scan["source"]].append(table)
+        self._tables[index] = scan["source"], outputs["calibration"]
 
     def _log(self, stage: str, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        for region, tasks in self._tables.items():
-            figures = {task: _figures(tables, region) for task, tables in tasks.items()}
+        found: dict[str, dict[str, list[BinTable]]] = defaultdict(lambda: defaultdict(list))
+        for task, regions in gather(self._tables):
+            for region, table in regions.items():
+                found[region][task].append(table)
+        for region, by_task in found.items():
+            figures = {task: _figures(tables, region) for task, tables in by_task.items()}
             for task, values in figures.items():
                 pl_module.log_dict({f"{stage}/{task}/{key}": value for key, value in values.items()})
             for key in next(iter(figures.values())):
                 pl_module.log(f"{stage}/mean/{key}", float(np.nanmean([values[key] for values in figures.values()])))
             if stage == "val" and trainer.is_global_zero:
-                pooled = {task: sum(tables[1:], tables[0]) for task, tables in tasks.items()}
+                pooled = {task: sum(tables[1:], tables[0]) for task, tables in by_task.items()}
                 self._draw(trainer, pooled, region)
         self._tables.clear()
 
@@ -80,9 +84,7 @@ class CalibrationCallback(pl.Callback):
         path = Path(trainer.default_root_dir) / "figures" / f"val_reliability_{region}.png"
         with written_whole(path) as beside:
             beside.write_bytes(to_png(reliability_diagram(pooled, region), note=trainer.datamodule.note))  # type: ignore[attr-defined]
-        for logger in trainer.loggers:
-            if isinstance(logger, WandbLogger):
-                logger.log_image(f"val/reliability_{region}", [str(path)])
+        show_figures(trainer, {f"val/reliability_{region}": path})
 
 
 def _figures(tables: list[BinTable], region: str) -> dict[str, float]:

@@ -1,13 +1,12 @@
 """Checkpoints of a run: the best, the last, and what is added to the best once training has ended."""
 
 from pathlib import Path
-from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 
-from medmtl.errors import RunError
+from medmtl.checkpoint import read_checkpoint
 from medmtl.files import written_whole
 
 MONITOR = "val/mean/dice"
@@ -31,27 +30,13 @@ class RunCheckpoint(ModelCheckpoint):
         )
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Save `last.ckpt`, so that an interrupted training can be resumed or tested."""
-        if trainer.training and trainer.global_step:
-            trainer.save_checkpoint(Path(str(self.dirpath)) / f"{self.CHECKPOINT_NAME_LAST}{self.FILE_EXTENSION}")
+        """Save `last.ckpt`, so that an interrupted training can be resumed or tested.
 
-
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a checkpoint without running code from it.
-
-    Raises:
-        RunError: it is missing, or not a checkpoint.
-    """
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise RunError(f"the checkpoint {path} does not exist", fix="correct the path") from None
-    except Exception as error:  # torch raises many kinds for a file that is none
-        reason = str(error).partition("\n")[0]
-        raise RunError(f"{path} is not a checkpoint that loads safely ({reason})", fix="name another") from error
-    if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
-        raise RunError(f"{path} is not a checkpoint of medmtl", fix="name another")
-    return checkpoint
+        Not through `trainer.save_checkpoint`, which would wait for processes that may not have been interrupted.
+        """
+        if trainer.training and trainer.global_step and trainer.is_global_zero:
+            path = Path(str(self.dirpath)) / f"{self.CHECKPOINT_NAME_LAST}{self.FILE_EXTENSION}"
+            trainer.strategy.save_checkpoint(trainer._checkpoint_connector.dump_checkpoint(weights_only=False), path)
 
 
 def add_callback_state(path: Path, callback: pl.Callback) -> None:

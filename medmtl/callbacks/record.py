@@ -1,5 +1,6 @@
 """RunRecord: what a run was: its resolved configuration, its split, its versions, device and durations."""
 
+import logging
 import time
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,14 @@ from pytorch_lightning.cli import SaveConfigCallback
 from medmtl.callbacks.checkpoints import MONITOR
 from medmtl.data.splits import write_splits
 from medmtl.files import write_text
+from medmtl.mirror import Mirror
 from medmtl.run import RunFolder, environment
 
 # What a checkpoint must know to be tested without a configuration.
 CHECKPOINT_SECTIONS = ("seed_everything", "data", "model", "calibration", "spectral", "wandb")
 CHECKPOINT_KEY = "config"
+# What belongs to one training alone: a checkpoint holds its split and its weights, and the files may be gone by then.
+NOT_KEPT = (("data", "splits"), ("model", "finetune"))
 
 
 class RunRecord(SaveConfigCallback):
@@ -28,12 +32,16 @@ class RunRecord(SaveConfigCallback):
         """Start the clock and write what is known before the first batch."""
         self._started = time.monotonic()
         if not trainer.is_global_zero:
+            logging.getLogger("medmtl").setLevel(logging.ERROR)  # the first process speaks for all
             return
         run, name = self._run(trainer), _name(stage)
         text = self.parser.dump(self.config, skip_none=False)
         write_text(run.config if name == "fit" else run.config.with_suffix(f".{name}.yaml"), text)
-        device = str(trainer.strategy.root_device)
-        run.update_manifest(**{name: {**environment(), "device": device, "seed": self.config.seed_everything}})
+        machine = {"device": str(trainer.strategy.root_device), "processes": trainer.world_size}
+        run.update_manifest(**{name: {**environment(), **machine, "seed": self.config.seed_everything}})
+        for mirror in trainer.loggers:
+            if isinstance(mirror, Mirror):
+                mirror.record(run, name)
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the split."""
@@ -46,6 +54,8 @@ class RunRecord(SaveConfigCallback):
         """Put the configuration into the checkpoint."""
         config = yaml.safe_load(self.parser.dump(self.config, skip_none=False))
         kept = {section: config[section] for section in CHECKPOINT_SECTIONS}
+        for section, key in NOT_KEPT:
+            kept[section].pop(key, None)
         checkpoint[CHECKPOINT_KEY] = yaml.safe_dump(kept, sort_keys=False)
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:

@@ -12,8 +12,10 @@ from monai.transforms import Orientation
 
 from medmtl import __version__
 from medmtl.callbacks.spectral import SpectralCallback
+from medmtl.distributed import gather
 from medmtl.errors import RunError
 from medmtl.inference.verdict import Verdict
+from medmtl.mirror import show_figures
 from medmtl.report.results import CaseResult
 from medmtl.report.slices import CaseSlices
 from medmtl.report.write import write_report
@@ -35,64 +37,71 @@ class ReportCallback(pl.Callback):
         self.run = run
         self.checkpoint = checkpoint
         self.spectral = spectral
-        self.results: list[CaseResult] = []
-        self.page: Path | None = None
-        self._slices: dict[tuple[str, str], CaseSlices] = {}
-        self._verdicts: dict[str, list[Verdict]] = defaultdict(list)
+        self.page = run.report / "report.html"
+        self._found: dict[int, tuple[CaseResult, CaseSlices | None, Verdict | None]] = {}
 
     def on_test_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, *_: Any
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, index: int, *_: Any
     ) -> None:
         """Keep the figures of a case, and three slices of it."""
+        if outputs is None:
+            return
         verdict: Verdict | None = outputs.get("verdict")
-        if verdict is not None:
-            self._verdicts[batch["source"]].append(verdict)
-        if outputs["probability"] is not None:
-            self._slices[batch["source"], batch["case"]] = _slices(batch, outputs)
-        self.results.append(
-            CaseResult(
-                case=batch["case"],
-                source=batch["source"],
-                expected="out" if batch["own"] is None else "in",
-                dice=outputs["dice"],
-                calibration=outputs.get("calibration", {}),
-                scores={} if verdict is None else verdict.scores,
-                p_value=None if verdict is None else verdict.p_value,
-                rejected=None if verdict is None else verdict.rejected,
-                nearest_task=None if verdict is None else verdict.nearest.task,
-                recipe=str(batch["own"] if verdict is None else verdict.recipe),
-                patient=batch["patient"],
-            )
+        result = CaseResult(
+            case=batch["case"],
+            source=batch["source"],
+            expected="out" if batch["own"] is None else "in",
+            dice=outputs["dice"],
+            hd95_mm=outputs["hd95_mm"],
+            asd_mm=outputs["asd_mm"],
+            calibration=outputs.get("calibration", {}),
+            scores={} if verdict is None else verdict.scores,
+            p_value=None if verdict is None else verdict.p_value,
+            rejected=None if verdict is None else verdict.rejected,
+            nearest_task=None if verdict is None else verdict.nearest.task,
+            recipe=str(batch["own"] if verdict is None else verdict.recipe),
+            patient=batch["patient"],
         )
+        slices = None if outputs["probability"] is None else _slices(batch, outputs)
+        self._found[index] = result, slices, verdict
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write the report.
+        """Bring together what all processes found, and write the report in the first.
 
         Raises:
             RunError: there was no case to test.
         """
-        if not self.results:
+        found = gather(self._found)
+        if not found:
             raise RunError("there is no case to test", fix="give data.test a share above 0")
+        if not trainer.is_global_zero:
+            return
+        judged: dict[str, list[Verdict]] = defaultdict(list)
+        for result, _, verdict in found:
+            if verdict is not None:
+                judged[result.source].append(verdict)
         threshold = self.spectral.rule.threshold if self.spectral.bank is not None else math.inf
         signatures = {
             layer: {
-                source: np.stack([verdict.signature[layer].cpu().numpy() for verdict in verdicts])
-                for source, verdicts in self._verdicts.items()
+                source: np.stack([verdict.signature[layer].numpy() for verdict in verdicts])
+                for source, verdicts in judged.items()
             }
-            for layer in (self.spectral.layers if self._verdicts else [])
+            for layer in (self.spectral.layers if judged else [])
         }
-        self.page = write_report(
+        write_report(
             self.run.report,
             self.run.path.name,
-            self.results,
+            [result for result, _, _ in found],
             self.spectral.alpha,
             signatures,
-            self._slices,
-            self._facts(trainer),
+            {(result.source, result.case): slices for result, slices, _ in found if slices is not None},
+            self._facts(trainer, layers=list(signatures)),
             threshold if math.isfinite(threshold) else None,
         )
+        figures = sorted((self.run.report / "figures").glob("*.png"))
+        show_figures(trainer, {f"test/{path.stem}": path for path in figures})
 
-    def _facts(self, trainer: pl.Trainer) -> dict[str, str]:
+    def _facts(self, trainer: pl.Trainer, layers: list[str]) -> dict[str, str]:
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         trained = self.run.read_manifest().get("fit", {})
         facts = {
@@ -102,7 +111,7 @@ class ReportCallback(pl.Callback):
             "device": str(trainer.strategy.root_device),
             "recipes": "; ".join(map(str, data.recipes)),
             "held-out tasks": ", ".join(data.held_out),
-            "signature layers": ", ".join(self.spectral.layers) if self._verdicts else "",
+            "signature layers": ", ".join(layers),
         }
         facts["data_note"] = data.note
         return {key: value for key, value in facts.items() if value}

@@ -9,8 +9,10 @@ import torch
 from monai.data import MetaTensor
 from rich.progress import track
 
-from medmtl.callbacks.checkpoints import add_callback_state, read_checkpoint
+from medmtl.callbacks.checkpoints import add_callback_state
+from medmtl.checkpoint import read_checkpoint
 from medmtl.data.datamodule import MultiTaskData
+from medmtl.distributed import gather, place
 from medmtl.errors import ConfigError
 from medmtl.inference.verdict import judge
 from medmtl.models.segmenter import Segmenter
@@ -29,7 +31,7 @@ class SpectralCallback(pl.Callback):
     `best.ckpt`.
 
     Args:
-        layers: names of the network's layers whose feature maps are used.
+        layers: names of the network's layers whose feature maps are used; none: no signatures and no verdict.
         alpha: share of familiar images that may be rejected.
     """
 
@@ -52,7 +54,8 @@ class SpectralCallback(pl.Callback):
         Raises:
             ConfigError: the network lacks a layer.
         """
-        FeatureTap(_segmenter(pl_module).network, self.layers)
+        if self.layers:
+            FeatureTap(_segmenter(pl_module).network, self.layers)
 
     def state_dict(self) -> dict[str, Any]:
         """Bank and calibration scores, as tensors and strings; empty before the end of training."""
@@ -67,7 +70,7 @@ class SpectralCallback(pl.Callback):
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Fit bank and threshold with the best weights, and add them to `best.ckpt`."""
         checkpoint = trainer.checkpoint_callback
-        if checkpoint is None or not checkpoint.best_model_path:  # type: ignore[attr-defined]
+        if not self.layers or checkpoint is None or not checkpoint.best_model_path:  # type: ignore[attr-defined]
             return
         best = Path(checkpoint.best_model_path)  # type: ignore[attr-defined]
         pl_module.load_state_dict(read_checkpoint(best)["state_dict"])
@@ -80,22 +83,28 @@ class SpectralCallback(pl.Callback):
     def fit(self, segmenter: Segmenter, data: MultiTaskData) -> None:
         """Take the signatures of the training images and the scores of the validation images."""
         tap = FeatureTap(segmenter.network, self.layers)
+        rank, processes = place()
         images = [(task, item) for task in data.trained for item in data.training_cache(task)]
-        found = []
-        for task, item in track(images, "Signatures of the training images"):
+        signatures = {}
+        share = images[rank::processes]
+        for step, (task, item) in enumerate(track(share, "Signatures of the training images", disable=rank > 0)):
             tap.reset()
             segmenter.predictor(MetaTensor(item["image"].to(segmenter.device)), tap)
-            found.append((task, item["case"], signature(tap.per_voxel())))
-        self.bank = SignatureBank.fit(found)
+            signatures[step] = task, item["case"], signature(tap.per_voxel())
+        self.bank = SignatureBank.fit(gather(signatures))
         self.calibration = {task: [] for task in data.trained}
-        scans = data.calibration_dataloader()
-        for scan in track(scans, "Scores of the validation images", total=len(scans)):
-            volumes = {recipe: image.to(segmenter.device) for recipe, image in scan["images"].items()}
-            verdict = judge(*segmenter.predict_recipes(volumes, tap), self.bank, self.rule)
-            self.calibration[scan["source"]].append(verdict.scores["spectral"])
+        scores, scans = {}, data.calibration_dataloader()
+        waiting = track(scans, "Scores of the validation images", total=len(scans), disable=rank > 0)
+        for step, scan in enumerate(waiting):
+            if scan is not None:
+                volumes = {recipe: image.to(segmenter.device) for recipe, image in scan["images"].items()}
+                verdict = judge(*segmenter.predict_recipes(volumes, tap), self.bank, self.rule)
+                scores[step] = scan["source"], verdict.scores["spectral"]
+        for task, score in gather(scores):
+            self.calibration[task].append(score)
         if not self.rule.decides:
             logger.warning("too few validation cases to reject at alpha = %g: verdicts will be undecided", self.alpha)
-        logger.info("signature bank: %d images, threshold %.4f", len(found), self.rule.threshold)
+        logger.info("signature bank: %d images, threshold %.4f", len(images), self.rule.threshold)
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Collect features during the test, if the checkpoint has a bank to compare them with.
@@ -103,6 +112,8 @@ class SpectralCallback(pl.Callback):
         Raises:
             ConfigError: the bank was fitted on other layers than `layers`.
         """
+        if not self.layers:
+            return
         if self.bank is None:
             logger.warning("the checkpoint holds no signature bank: accuracy and calibration are reported, OOD is not")
             return
@@ -115,7 +126,7 @@ class SpectralCallback(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, *_: Any
     ) -> None:
         """Judge a test image, and leave the `Verdict` in `outputs["verdict"]`."""
-        if self.bank is not None:
+        if self.layers and self.bank is not None and outputs is not None:
             outputs["verdict"] = judge(outputs["probabilities"], outputs["grams"], self.bank, self.rule)
 
 

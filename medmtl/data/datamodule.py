@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
@@ -11,10 +12,11 @@ from torch.utils.data import ConcatDataset, DataLoader, Dataset
 
 from medmtl.data.check import check_cases, check_image, check_task
 from medmtl.data.layouts import msd
-from medmtl.data.sampling import BalancedSampler, Draw
-from medmtl.data.splits import PARTS, split_patients
-from medmtl.data.task import Case, ForeignImages, Recipe, Task
+from medmtl.data.sampling import BalancedSampler, Draw, Share
+from medmtl.data.splits import PARTS, apply_splits, cases_by_part, split_patients
+from medmtl.data.task import Case, ForeignImages, Recipe, Task, data_note
 from medmtl.data.transforms import LoadPair, LoadScan, random_patch, seeded_patch
+from medmtl.distributed import place
 from medmtl.errors import ConfigError, DataError
 
 logger = logging.getLogger(__name__)
@@ -72,13 +74,15 @@ class MultiTaskData(pl.LightningDataModule):
         patch_size: training patch and sliding window, voxels a side in the working space.
         foreign: name -> unlabelled images for the out-of-distribution part of the test.
         held_out: tasks of `tasks` to leave out of the training; their test cases are out-of-distribution input.
-        batch_size: patches in a batch.
-        batches: training batches in an epoch (after which the validation cases are scored).
+        batch_size: patches in a batch of each process.
+        batches: training batches of each process in an epoch (after which the validation cases are scored).
         balance: exponent a of P(task) proportional to n_task^a; 0 = equal tasks, 1 = equal cases.
         foreground: probability that a patch is centred in the organ.
         val: share of patients for validation.
         test: share of patients for the test.
         split_seed: another seed gives another split.
+        splits: split file to use instead, such as the `splits.json` of another run; cases it does not list are not
+            used.
         workers: processes that draw patches; 0 = the training process itself.
         seed: seed of the patches (the command line links it to `seed_everything`).
     """
@@ -96,6 +100,7 @@ class MultiTaskData(pl.LightningDataModule):
         val: float = 0.2,
         test: float = 0.2,
         split_seed: int = 0,
+        splits: str | None = None,
         workers: int = 0,
         seed: int = 0,
     ) -> None:
@@ -110,6 +115,7 @@ class MultiTaskData(pl.LightningDataModule):
         self.foreground = foreground
         self.fractions = {"val": val, "test": test}
         self.split_seed = split_seed
+        self.split_file = None if splits is None else Path(splits)
         self.workers = workers
         self.seed = seed
         self.splits: Splits = {}
@@ -138,8 +144,7 @@ class MultiTaskData(pl.LightningDataModule):
     @property
     def note(self) -> str:
         """What every figure of these data must say; nothing for patients."""
-        phantoms = any(task.root.startswith("phantom:") for task in self.tasks.values())
-        return "Digital phantoms, not patients" if phantoms else ""
+        return data_note(task.root for task in self.tasks.values())
 
     @property
     def recipes(self) -> list[Recipe]:
@@ -162,10 +167,14 @@ class MultiTaskData(pl.LightningDataModule):
         for name in self.foreign:
             for case in cases[name]:
                 check_image(name, case)
-        patients = {name: [case.patient for case in cases[name]] for name in self.tasks}
-        self._part_of = split_patients(patients, seed=self.split_seed, **self.fractions)
         self._cases, self._stage = cases, stage
-        self.splits = {name: self._split(name) for name in self.tasks}
+        if self.split_file is None:
+            patients = {name: [case.patient for case in cases[name]] for name in self.tasks}
+            self._part_of = split_patients(patients, seed=self.split_seed, **self.fractions)
+            self.splits = {name: self._split(name) for name in self.tasks}
+        else:
+            patient_of = {name: self.patients(name) for name in self.tasks}
+            self.splits, self._part_of = apply_splits(self.split_file, patient_of)
         for name, parts in self.splits.items():
             counts = ", ".join(f"{len(parts[part])} {part}" for part in PARTS)
             logger.info("task %s: %s%s", name, counts, " (held out)" if name in self.held_out else "")
@@ -192,11 +201,20 @@ class MultiTaskData(pl.LightningDataModule):
                     fix="point `root` to the data that the checkpoint was trained on",
                 )
         self._part_of = {**self._part_of, **state_dict["patients"]}
-        self.splits = {name: state_dict["splits"].get(name) or self._split(name) for name in self.tasks}
+        kept = state_dict["splits"]
+        own = self.splits if self.split_file else {name: self._split(name) for name in set(self.tasks) - set(kept)}
+        self.splits = {name: kept.get(name) or own[name] for name in self.tasks}
 
     def _split(self, name: str) -> dict[str, list[str]]:
-        cases = self._cases[name]
-        return {part: [case.name for case in cases if self._part_of[case.patient] == part] for part in PARTS}
+        return cases_by_part(self.patients(name), self._part_of)
+
+    def listed(self, name: str) -> list[Case]:
+        """All cases of a task or foreign folder."""
+        return self._cases[name]
+
+    def patients(self, name: str) -> dict[str, str]:
+        """Case id -> patient, of all cases of a task."""
+        return {case.name: case.patient for case in self._cases[name]}
 
     def cases(self, name: str, part: str) -> list[Case]:
         """The cases of a task in one part of the split."""
@@ -211,16 +229,19 @@ class MultiTaskData(pl.LightningDataModule):
     def train_dataloader(self) -> DataLoader[dict[str, torch.Tensor]]:
         """Batches `{"image": (B, 1, H, W, D), "label": (B, 1, H, W, D)}` drawn from the union."""
         caches = {name: self.training_cache(name) for name in self.trained}
+        rank, processes = place()
         sampler = BalancedSampler(
             {name: len(cache) for name, cache in caches.items()},
             self.balance,
-            draws=self.batches * self.batch_size,
+            draws=self.batches * self.batch_size * processes,
             seed=self.seed,
+            rank=rank,
+            processes=processes,
         )
         union = Union(caches, self.patch_size, self.foreground)
         return DataLoader(union, self.batch_size, sampler=sampler, num_workers=self.workers)
 
-    def val_dataloader(self) -> DataLoader[dict[str, Any]]:
+    def val_dataloader(self) -> DataLoader[dict[str, Any] | None]:
         """Validation volumes of all trained tasks, one at a time, each under its own recipe."""
         parts: list[Dataset[dict[str, Any]]] = []
         for name, task in self.trained.items():
@@ -228,11 +249,11 @@ class MultiTaskData(pl.LightningDataModule):
             parts.append(Scans(name, cache, task.recipe))
         return _one_at_a_time(parts)
 
-    def calibration_dataloader(self) -> DataLoader[dict[str, Any]]:
+    def calibration_dataloader(self) -> DataLoader[dict[str, Any] | None]:
         """Validation volumes of all trained tasks under every recipe: what sets the threshold of the verdict."""
         return _one_at_a_time([self._every_recipe(name, "val") for name in self.trained])
 
-    def test_dataloader(self) -> DataLoader[dict[str, Any]]:
+    def test_dataloader(self) -> DataLoader[dict[str, Any] | None]:
         """Test volumes of all tasks and all foreign images, one at a time, under every recipe.
 
         Raises:
@@ -253,7 +274,8 @@ class MultiTaskData(pl.LightningDataModule):
 
     def _cache(self, name: str, part: str, load: LoadPair | LoadScan) -> CacheDataset:
         if (name, part) not in self._caches:
-            cache = CacheDataset(self.cases(name, part), load, num_workers=None, copy_cache=False)
+            first = place()[0] == 0
+            cache = CacheDataset(self.cases(name, part), load, num_workers=None, copy_cache=False, progress=first)
             size = sum(_bytes(cache[index]) for index in range(len(cache)))
             logger.info("cache of %s, %s: %d cases, %.0f MB", name, part, len(cache), size / 1e6)
             self._caches[name, part] = cache
@@ -272,11 +294,13 @@ class _Loaded(Dataset[dict[str, Any]]):
         return self.load(self.cases[index])
 
 
-def _one_at_a_time(parts: Iterable[Dataset[dict[str, Any]]]) -> DataLoader[dict[str, Any]]:
-    return DataLoader(ConcatDataset(parts), batch_size=None, shuffle=False, collate_fn=_as_it_is)  # type: ignore[arg-type]
+def _one_at_a_time(parts: Iterable[Dataset[dict[str, Any]]]) -> DataLoader[dict[str, Any] | None]:
+    """This process's share of the volumes; None where it has run out, see `Share`."""
+    share = Share(ConcatDataset(parts), *place())
+    return DataLoader(share, batch_size=None, shuffle=False, collate_fn=_as_it_is)
 
 
-def _as_it_is(item: dict[str, Any]) -> dict[str, Any]:
+def _as_it_is(item: Any) -> Any:
     return item
 
 

@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from string import Template
@@ -151,6 +152,12 @@ def resolve_root(name: str, root: str) -> Path:
     if not path.is_dir():
         raise DataError(f"{name}: the data root {path} is not a folder", fix="correct `root` in the configuration")
     return path
+
+
+def data_note(roots: Iterable[str]) -> str:
+    """What every figure of data with these roots must say; nothing for patients."""
+    phantoms = any(root.startswith("phantom:") for root in roots)
+    return "Digital phantoms, not patients" if phantoms else ""
 
 
 def patient_of(task: str, case: str, pattern: str | None) -> str:

@@ -4,19 +4,24 @@ import inspect
 from collections import defaultdict
 from collections.abc import Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from monai.data import MetaTensor
-from monai.metrics import compute_dice
 from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable
 from torch import nn
 
 from medmtl.data.task import Recipe
 from medmtl.data.transforms import to_native
+from medmtl.distributed import gather
+from medmtl.inference.accuracy import dice, surface_distances
 from medmtl.inference.predictor import VolumePredictor
+from medmtl.models.finetune import FineTune, freeze, load_weights
 from medmtl.ood.features import FeatureTap
+
+ACCURACY = ("dice", "hd95_mm", "asd_mm")
 
 
 class Segmenter(pl.LightningModule):
@@ -34,6 +39,8 @@ class Segmenter(pl.LightningModule):
         patch_size: sliding window, voxels a side (the command line links it to `data.patch_size`).
         overlap: share of a sliding window that the next one covers again.
         window_batch: sliding windows computed together.
+        finetune: start from the weights of the medmtl checkpoint `checkpoint`, and train only `layers`: all, decoder
+            (all after the coarsest feature map) or head (the last ones).
     """
 
     def __init__(
@@ -45,6 +52,7 @@ class Segmenter(pl.LightningModule):
         scheduler: LRSchedulerCallable | None = None,
         overlap: float = 0.25,
         window_batch: int = 4,
+        finetune: FineTune | None = None,
     ) -> None:
         super().__init__()
         # 1.6 times the speed on a CPU with MONAI's UNet (.256 to .161 s for a step of four 48^3 patches).
@@ -52,13 +60,37 @@ class Segmenter(pl.LightningModule):
         self.loss = loss
         self.optimizer = optimizer
         self.scheduler = scheduler
+        self.finetune = finetune
         self.predictor = VolumePredictor(network, patch_size, overlap, window_batch)
         self.tap: FeatureTap | None = None
-        self._dice: dict[str, list[float]] = defaultdict(list)
+        self._accuracy: dict[int, tuple[str, dict[str, float]]] = {}
+
+    def setup(self, stage: str) -> None:
+        """Freeze what is not fine-tuned, before the optimizer is made.
+
+        Raises:
+            ConfigError: the network has no such part.
+        """
+        if stage == "fit" and self.finetune is not None:
+            freeze(self.network, self.finetune.layers, self.predictor.patch_size)
+
+    def on_fit_start(self) -> None:
+        """Take the weights to fine-tune; a resumed training has its own, and needs the earlier one no longer."""
+        if self.trainer.ckpt_path is None:  # known here, not yet in `setup`
+            self.load_source()
+
+    def load_source(self) -> None:
+        """Start from the weights of the checkpoint to fine-tune, if there is one.
+
+        Raises:
+            RunError: it is missing, or holds another network.
+        """
+        if self.finetune is not None:
+            load_weights(self.network, Path(self.finetune.checkpoint))
 
     def configure_optimizers(self) -> Any:
-        """The optimizer, and the scheduler stepped every batch."""
-        optimizer = self.optimizer(self.network.parameters())
+        """The optimizer of what trains, and the scheduler stepped every batch."""
+        optimizer = self.optimizer(parameter for parameter in self.network.parameters() if parameter.requires_grad)
         if self.scheduler is None:
             return optimizer
         scheduler = _with_total_steps(self.scheduler, int(self.trainer.estimated_stepping_batches))(optimizer)
@@ -67,18 +99,34 @@ class Segmenter(pl.LightningModule):
     def training_step(self, batch: dict[str, torch.Tensor], index: int) -> torch.Tensor:
         """Loss of a batch of patches, `{"image", "label"}` each `(B, 1, H, W, D)`."""
         loss = self.loss(self.network(batch["image"]), batch["label"].float())
-        self.log("train/loss", loss, prog_bar=True)
+        self.log("train/loss", loss, prog_bar=True, sync_dist=True)
         return loss
 
-    def validation_step(self, scan: dict[str, Any], index: int) -> dict[str, Any]:
-        """Segment a volume under its own recipe; see `_score`."""
-        return self._score(scan, tap=None)
+    def validation_step(self, scan: dict[str, Any] | None, index: int) -> dict[str, Any] | None:
+        """Segment a volume under its own recipe, see `_score`; nothing where other processes have one volume more."""
+        if scan is None:
+            return None
+        outputs = self._score(scan, tap=None)
+        self._keep(index, scan["source"], outputs)
+        return outputs
 
-    def test_step(self, scan: dict[str, Any], index: int) -> dict[str, Any]:
-        """Segment a volume under every recipe, with feature statistics; under its own alone without a `tap`."""
+    def test_step(self, scan: dict[str, Any] | None, index: int) -> dict[str, Any] | None:
+        """Segment a volume under every recipe, with feature statistics; under its own alone without a `tap`.
+
+        Adds `hd95_mm` and `asd_mm` to what `_score` returns, see `surface_distances`; None without a task. They take
+        too long for every validation.
+        """
+        if scan is None:
+            return None
         if self.tap is None:
             scan = {**scan, "images": {own: scan["images"][own] for own in [scan["own"]] if own is not None}}
-        return self._score(scan, tap=self.tap)
+        outputs = {**self._score(scan, tap=self.tap), "hd95_mm": None, "asd_mm": None}
+        if outputs["probability"] is not None:
+            predicted, label = outputs["probability"] >= 0.5, scan["label"]
+            distances = surface_distances(predicted, label[0].as_tensor(), label.pixdim.tolist())
+            outputs["hd95_mm"], outputs["asd_mm"] = distances
+        self._keep(index, scan["source"], outputs)
+        return outputs
 
     def predict_recipes(
         self, images: Mapping[Recipe, MetaTensor], tap: FeatureTap | None
@@ -116,29 +164,33 @@ class Segmenter(pl.LightningModule):
         outputs: dict[str, Any] = {"probabilities": probabilities, "grams": grams, "probability": None, "dice": None}
         if scan["own"] is not None:
             outputs["probability"] = to_native(probabilities[scan["own"]], scan["native"])
-            outputs["dice"] = _dice(outputs["probability"], scan["label"])
-            self._dice[scan["source"]].append(outputs["dice"])
+            outputs["dice"] = dice(outputs["probability"] >= 0.5, scan["label"][0].as_tensor())
         return outputs
+
+    def _keep(self, index: int, source: str, outputs: Mapping[str, Any]) -> None:
+        known = {metric: outputs[metric] for metric in ACCURACY if outputs.get(metric) is not None}
+        if known:
+            self._accuracy[index] = source, known
 
     def on_validation_epoch_end(self) -> None:
         """Log `val/<task>/dice` and `val/mean/dice`."""
-        self._log_dice("val")
+        self._log_accuracy("val")
 
     def on_test_epoch_end(self) -> None:
-        """Log `test/<task>/dice` and `test/mean/dice`."""
-        self._log_dice("test")
+        """Log `test/<task>/<metric>` and `test/mean/<metric>` for dice, hd95_mm and asd_mm."""
+        self._log_accuracy("test")
 
-    def _log_dice(self, stage: str) -> None:
-        means = {task: torch.tensor(values).nanmean() for task, values in self._dice.items()}
-        for task, mean in means.items():
-            self.log(f"{stage}/{task}/dice", mean)
-        self.log(f"{stage}/mean/dice", torch.stack(list(means.values())).nanmean(), prog_bar=True)
-        self._dice.clear()
-
-
-def _dice(probability: torch.Tensor, label: MetaTensor) -> float:
-    predicted = (probability >= 0.5)[None, None]
-    return float(compute_dice(predicted, label.as_tensor()[None], include_background=True))
+    def _log_accuracy(self, stage: str) -> None:
+        found: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+        for task, values in gather(self._accuracy):
+            for metric, value in values.items():
+                found[metric][task].append(value)
+        for metric, tasks in found.items():
+            means = {task: torch.tensor(values).nanmean() for task, values in tasks.items()}
+            for task, mean in means.items():
+                self.log(f"{stage}/{task}/{metric}", mean)
+            self.log(f"{stage}/mean/{metric}", torch.stack(list(means.values())).nanmean(), prog_bar=metric == "dice")
+        self._accuracy.clear()
 
 
 def _with_total_steps(scheduler: Any, steps: int) -> LRSchedulerCallable:

@@ -39,8 +39,8 @@ class FeatureTap:
         self.voxels: dict[str, float] = {}
 
     def per_voxel(self) -> dict[str, torch.Tensor]:
-        """Layer -> F^T F / n, `(C, C)` float64, with n the layer's voxels within the image."""
-        return {layer: gram / self.voxels[layer] for layer, gram in self.grams.items()}
+        """Layer -> F^T F / n, `(C, C)` float64 on the CPU, with n the layer's voxels within the image."""
+        return {layer: gram.cpu() / self.voxels[layer] for layer, gram in self.grams.items()}
 
     def reset(self) -> None:
         """Forget the volume."""

@@ -22,7 +22,9 @@ from medmtl.report.theme import (
     SCORE_AXES,
     SCORES,
     WIDTH_INCHES,
+    fitting,
     literal,
+    panel_grid,
     style,
     task_colours,
 )
@@ -39,7 +41,7 @@ def reliability_diagram(tables: Mapping[str, BinTable], region: str) -> Figure:
     """
     colours = task_colours(list(tables))
     with style():
-        columns, groups = _columns(len(tables), at_most=5)
+        columns, groups = panel_grid(len(tables), at_most=5)
         panel = min(2.2 if columns > 1 else 3.1, (WIDTH_INCHES - 0.5) / columns)
         size = (0.5 + panel * columns, (1.45 * panel + 0.55) * groups + 0.3)
         figure = Figure(figsize=size, layout="constrained")
@@ -51,7 +53,7 @@ def reliability_diagram(tables: Mapping[str, BinTable], region: str) -> Figure:
             upper = figure.add_subplot(grid[2 * row, column])
             lower = figure.add_subplot(grid[2 * row + 1, column], sharex=upper)
             _reliability(upper, table, colours[task])
-            upper.set_title(literal(task), fontsize=_fitting(task))
+            upper.set_title(literal(task), fontsize=fitting(task))
             _bin_counts(lower, table, colours[task], most)
             lower.set_xlabel("predicted probability")
             for axes, label in ((upper, "observed frequency"), (lower, "voxels")):
@@ -76,7 +78,7 @@ def spectra(signatures: Mapping[str, NDArray[np.float64]], layer: str, tasks: Se
     known = [medians[task] for task in tasks if task in medians] or list(medians.values())
     centre = np.mean(known, axis=0) if known else np.zeros(1)
     with style():
-        columns, groups = _columns(len(signatures), at_most=6)
+        columns, groups = panel_grid(len(signatures), at_most=6)
         width = 0.8 + columns * min(2.2 if columns > 1 else 3.1, (WIDTH_INCHES - 0.8) / columns)
         figure = Figure(figsize=(width, 3.3 * groups + 0.5), layout="constrained")
         figure.suptitle(f"Spectral signatures of layer {literal(layer)}", fontsize=10)
@@ -92,7 +94,7 @@ def spectra(signatures: Mapping[str, NDArray[np.float64]], layer: str, tasks: Se
                 _spectra(axes, values - offset, [median - offset for median in others], colours[source])
                 axes.tick_params(labelleft=not column, labelbottom=level == 1)
                 if level == 0:
-                    axes.set_title(literal(source), fontsize=_fitting(source), pad=16)
+                    axes.set_title(literal(source), fontsize=fitting(source), pad=16)
                     axes.text(0.5, 1.03, f"n = {len(values)}", transform=axes.transAxes, ha="center", color=QUIET)
                 if not column:
                     axes.set_ylabel(("log singular value\n(unit length)", "difference from\nthe tasks' mean")[level])
@@ -167,26 +169,35 @@ def roc(results: Sequence[CaseResult]) -> Figure:
     return figure
 
 
-def _reliability(axes: Axes, table: BinTable, colour: str) -> None:
+def reliability_points(table: BinTable) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]:
+    """What a reliability diagram draws of a table: its filled bins, `(filled,)` each.
+
+    Returns:
+        Mean predicted probability, observed frequency, and where a bin holds fewer than `FEW_VOXELS` voxels.
+    """
     count = np.asarray(table.count, dtype=np.float64)
-    axes.plot([0, 1], [0, 1], color=QUIET, linewidth=0.8, zorder=1)
     filled = count > 0
     probability = np.asarray(table.probability)[filled] / count[filled]
     observed = np.asarray(table.positives)[filled] / count[filled]
+    return probability, observed, count[filled] < FEW_VOXELS
+
+
+def _reliability(axes: Axes, table: BinTable, colour: str) -> None:
+    axes.plot([0, 1], [0, 1], color=QUIET, linewidth=0.8, zorder=1)
+    probability, observed, few = reliability_points(table)
     axes.bar(
         probability,
         observed - probability,
         bottom=probability,
-        width=0.8 / max(len(count), 1),
+        width=0.8 / max(len(table.count), 1),
         color=colour,
         alpha=0.28,
         zorder=2,
     )
     axes.plot(probability, observed, color=colour, linewidth=1.1, zorder=3)
-    few = count[filled] < FEW_VOXELS
     axes.scatter(probability, observed, s=16, color=np.where(few, "white", colour), edgecolor=colour, zorder=4)
-    text = f"ECE {ece(table):.3f}\nACE {ace(table):.3f}" if filled.any() else "no voxels"
-    above = bool(np.mean(observed - probability) > 0) if filled.any() else False
+    text = f"ECE {ece(table):.3f}\nACE {ace(table):.3f}" if len(observed) else "no voxels"
+    above = bool(np.mean(observed - probability) > 0) if len(observed) else False
     x, y, across, up = (0.97, 0.04, "right", "bottom") if above else (0.05, 0.96, "left", "top")
     axes.text(x, y, text, transform=axes.transAxes, ha=across, va=up, linespacing=1.35)
     axes.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), xticks=(0, 0.5, 1), yticks=(0, 0.5, 1))
@@ -233,14 +244,3 @@ def _strips(axes: Axes, values: Mapping[str, Sequence[float]], colours: Mapping[
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
     axes.grid(axis="x")
-
-
-def _columns(panels: int, at_most: int) -> tuple[int, int]:
-    """How many columns, and how many groups of rows, hold the panels without a nearly empty last row."""
-    groups = max(1, math.ceil(panels / at_most))
-    return max(1, math.ceil(panels / groups)), groups
-
-
-def _fitting(name: str) -> float:
-    """A font size at which a name fits above a narrow panel."""
-    return max(6.0, min(9.5, 150 / max(len(name), 1)))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from medmtl.files import write_text
 from medmtl.report.results import CaseResult, cases_table, tasks_of
@@ -19,12 +19,20 @@ _WORDS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", 
 
 
 @dataclass(frozen=True)
-class _Picture:
+class Picture:
+    """A figure as a page holds it.
+
+    Attributes:
+        base64: the PNG file.
+        width: its width on the page, in pixels.
+    """
+
     base64: str
     width: int
 
     @classmethod
-    def of(cls, png: bytes) -> "_Picture":
+    def of(cls, png: bytes) -> "Picture":
+        """The picture of a PNG file's bytes."""
         pixels = int.from_bytes(png[16:20], "big")  # width in the PNG header
         return cls(base64.b64encode(png).decode("ascii"), round(pixels * PAGE_DOTS_PER_INCH / DOTS_PER_INCH))
 
@@ -46,6 +54,24 @@ def render_report(
             `data_note` ("Digital phantoms, not patients") is shown at the head and in every caption instead.
         out: the file, `report.html`.
     """
+    page = page_template("report.html.j2").render(
+        report=report,
+        headline=headline(report),
+        rows=cases_table(results),
+        shown_scores=list(dict.fromkeys(score for result in results for score in result.scores)),
+        colours={**dict.fromkeys(report["ood"]["sources"], FOREIGN), **task_colours(tasks_of(results))},
+        figures={name: Picture.of(png) for name, png in figures.items()},
+        facts={key: value for key, value in facts.items() if key != "data_note"},
+        data_note=facts.get("data_note", ""),
+        regions=REGIONS,
+        metrics=METRICS,
+        scores=SCORES,
+    )
+    write_text(out, page)
+
+
+def page_template(name: str) -> Template:
+    """A template of `templates/`: what it is given is escaped, and a name that it is not given is an error."""
     environment = Environment(
         loader=PackageLoader("medmtl.report"),
         autoescape=True,
@@ -54,20 +80,7 @@ def render_report(
         lstrip_blocks=True,
     )
     environment.filters["number"] = number
-    page = environment.get_template("report.html.j2").render(
-        report=report,
-        headline=headline(report),
-        rows=cases_table(results),
-        shown_scores=list(dict.fromkeys(score for result in results for score in result.scores)),
-        colours={**dict.fromkeys(report["ood"]["sources"], FOREIGN), **task_colours(tasks_of(results))},
-        figures={name: _Picture.of(png) for name, png in figures.items()},
-        facts={key: value for key, value in facts.items() if key != "data_note"},
-        data_note=facts.get("data_note", ""),
-        regions=REGIONS,
-        metrics=METRICS,
-        scores=SCORES,
-    )
-    write_text(out, page)
+    return environment.get_template(name)
 
 
 def headline(report: Mapping[str, Any]) -> str:

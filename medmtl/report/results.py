@@ -17,6 +17,8 @@ from medmtl.files import written_whole
 from medmtl.ood.detection import detection_metrics
 
 SCHEMA = 1
+# What is measured of a segmentation, as attributes of `CaseResult`.
+ACCURACY = ("dice", "hd95_mm", "asd_mm")
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,8 @@ class CaseResult:
         source: the task or the folder it comes from.
         expected: "in" for the test cases of a trained task, "out" for other anatomy and held-out tasks.
         dice: Dice of the segmentation; None without a label, NaN for a label without foreground.
+        hd95_mm: 95 % Hausdorff distance of the surfaces, mm; None and NaN as for Dice.
+        asd_mm: average symmetric surface distance, mm; None and NaN as for Dice.
         calibration: region -> reliability bins of the case; empty without a label.
         scores: name of an out-of-distribution score -> its value, higher = more out of distribution.
         p_value: conformal p-value of the spectral score; None without a signature bank.
@@ -41,6 +45,8 @@ class CaseResult:
     source: str
     expected: Literal["in", "out"]
     dice: float | None
+    hd95_mm: float | None
+    asd_mm: float | None
     calibration: Mapping[str, BinTable]
     scores: Mapping[str, float]
     p_value: float | None
@@ -92,7 +98,7 @@ def build_report(run: str, results: Sequence[CaseResult], alpha: float) -> dict[
     """
     tasks = {task: _task([result for result in results if result.source == task]) for task in tasks_of(results)}
     means = {
-        "dice": _mean(task["dice"]["mean"] for task in tasks.values()),
+        **{metric: _mean(task[metric]["mean"] for task in tasks.values()) for metric in ACCURACY},
         "calibration": _mean_over_tasks(tasks, "calibration"),
         "calibration_per_case": _mean_over_tasks(tasks, "calibration_per_case"),
     }
@@ -112,7 +118,7 @@ def cases_table(results: Sequence[CaseResult]) -> list[dict[str, Any]]:
             "case": result.case,
             "patient": result.patient,
             "expected": result.expected,
-            "dice": result.dice,
+            **{metric: getattr(result, metric) for metric in ACCURACY},
         }
         for region in regions:
             metrics = summarise(result.calibration[region]) if region in result.calibration else {}
@@ -138,8 +144,6 @@ def write_cases(path: Path, results: Sequence[CaseResult]) -> None:
 
 
 def _task(results: Sequence[CaseResult]) -> dict[str, Any]:
-    dice = [result.dice for result in results if result.dice is not None]
-    defined = [value for value in dice if math.isfinite(value)]
     regions = list(dict.fromkeys(region for result in results for region in result.calibration))
     pooled, per_case = {}, {}
     for region in regions:
@@ -150,13 +154,19 @@ def _task(results: Sequence[CaseResult]) -> dict[str, Any]:
             pooled[region] = summarise(table)
     return {
         "cases": len(results),
-        "dice": {
-            "mean": _mean(defined),
-            "std": float(np.std(defined, ddof=1)) if len(defined) > 1 else None,
-            "undefined": len(dice) - len(defined),
-        },
+        **{metric: _spread([getattr(result, metric) for result in results]) for metric in ACCURACY},
         "calibration": pooled,
         "calibration_per_case": per_case,
+    }
+
+
+def _spread(values: Sequence[float | None]) -> dict[str, Any]:
+    """Mean and deviation over the cases that have a number, and how many have none though they have a label."""
+    defined = [value for value in values if value is not None and math.isfinite(value)]
+    return {
+        "mean": _mean(defined),
+        "std": float(np.std(defined, ddof=1)) if len(defined) > 1 else None,
+        "undefined": sum(value is not None for value in values) - len(defined),
     }
 
 

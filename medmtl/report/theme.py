@@ -1,10 +1,12 @@
 """How figures look and what things are called in them: one colour a task, grey for what is foreign, plain words."""
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from io import BytesIO
 from itertools import cycle
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
@@ -32,6 +34,56 @@ SCORE_AXES = {
 }
 REGIONS = {"whole": "whole volume", "band": "band of 5 mm around the organ"}
 METRICS = {"ece": "ECE", "ace": "ACE", "mce": "MCE", "brier": "Brier", "nll": "NLL"}
+DISTANCES = {
+    "hd95_mm": "95th-percentile Hausdorff distance (mm)",
+    "asd_mm": "average surface distance (mm)",
+}
+
+# What arms are compared by, each a column of cases.csv.
+COMPARED = {
+    "dice": "Dice",
+    **DISTANCES,
+    "ece_band": "ECE in the band",
+    "ace_band": "ACE in the band",
+    "brier_band": "Brier score in the band",
+    "nll_band": "NLL in the band (nats)",
+}
+DIGITS = {"hd95_mm": 2, "asd_mm": 2}  # after the point; 3 for what is not named
+
+# Arms are told apart by markers, dashes and greys: colours belong to the tasks. Black is multi-task training's.
+ARM_NAMES = {
+    "dedicated": "dedicated training",
+    "transfer": "transfer",
+    "transfer_decoder": "transfer (decoder only)",
+    "transfer_head": "transfer (head only)",
+    "multitask": "multi-task training",
+    "multitask_finetune": "multi-task, then fine-tuning",
+}
+
+
+@dataclass(frozen=True)
+class ArmLook:
+    """How an arm is drawn.
+
+    Attributes:
+        marker: matplotlib's letter of the marker.
+        dashes: matplotlib's line style.
+        shade: a grey, hexadecimal.
+    """
+
+    marker: str
+    dashes: Literal["-"] | tuple[float, tuple[float, ...]]
+    shade: str
+
+
+ARM_LOOKS = {
+    "dedicated": ArmLook("o", "-", "#8A919C"),
+    "transfer": ArmLook("^", (0, (5, 2)), "#6B7280"),
+    "transfer_decoder": ArmLook("v", (0, (4, 1.5, 1, 1.5)), "#7A8290"),
+    "transfer_head": ArmLook("P", (0, (1, 1.2)), "#7A8290"),
+    "multitask": ArmLook("s", "-", INK),
+    "multitask_finetune": ArmLook("D", (0, (5, 2)), INK),
+}
 
 _STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
@@ -102,6 +154,17 @@ def to_png(figure: Figure, note: str = "") -> bytes:
         figure.savefig(buffer, format="png", dpi=DOTS_PER_INCH, bbox_inches=box, metadata={"Software": None})
         under.remove()
     return buffer.getvalue()
+
+
+def panel_grid(panels: int, at_most: int) -> tuple[int, int]:
+    """How many columns, and how many groups of rows, hold the panels without a nearly empty last row."""
+    groups = max(1, math.ceil(panels / at_most))
+    return max(1, math.ceil(panels / groups)), groups
+
+
+def fitting(name: str) -> float:
+    """A font size at which a name fits above a narrow panel."""
+    return max(6.0, min(9.5, 150 / max(len(name), 1)))
 
 
 def literal(text: str) -> str:

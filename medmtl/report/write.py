@@ -1,9 +1,10 @@
-"""The report of a test as files: `report.json`, `cases.csv`, `figures/*.png` and `report.html`."""
+"""The report of a test as files: `report.json`, `cases.csv`, `bins.json`, `figures/*.png` and `report.html`."""
 
 import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -44,17 +45,43 @@ def write_report(
     """
     report = build_report(run, results, alpha)
     note = facts.get("data_note", "")
-    pictures = {name: to_png(figure, note) for name, figure in _draw(results, signatures, slices, threshold).items()}
-    for old in (folder / "figures").glob("*.png"):
-        old.unlink()
-    for name, png in pictures.items():
-        with written_whole(folder / "figures" / f"{re.sub(r'[^A-Za-z0-9_.-]+', '_', name)}.png") as beside:
-            beside.write_bytes(png)
+    pictures = write_figures(folder / "figures", _draw(results, signatures, slices, threshold), note)
     write_cases(folder / "cases.csv", results)
+    write_text(folder / "bins.json", json.dumps(_bins(results), allow_nan=False) + "\n")
     write_text(folder / "report.json", json.dumps(report, indent=1, allow_nan=False) + "\n")
     page = folder / "report.html"
     render_report(report, results, pictures, facts, page)
     return page
+
+
+def write_figures(folder: Path, drawn: Mapping[str, Figure], note: str) -> dict[str, bytes]:
+    """Write figures as PNG files; those that were in the folder before are removed.
+
+    Args:
+        folder: where they go.
+        drawn: name -> figure.
+        note: see `to_png`.
+
+    Returns:
+        Name -> PNG.
+    """
+    pictures = {name: to_png(figure, note) for name, figure in drawn.items()}
+    for old in folder.glob("*.png"):
+        old.unlink()
+    for name, png in pictures.items():
+        with written_whole(folder / f"{re.sub(r'[^A-Za-z0-9_.-]+', '_', name)}.png") as beside:
+            beside.write_bytes(png)
+    return pictures
+
+
+def _bins(results: Sequence[CaseResult]) -> dict[str, dict[str, dict[str, Any]]]:
+    """Source -> case -> region -> reliability bins, of the cases that have some."""
+    bins: dict[str, dict[str, dict[str, Any]]] = {}
+    for result in results:
+        if result.calibration:
+            regions = {region: table.to_dict() for region, table in result.calibration.items()}
+            bins.setdefault(result.source, {})[result.case] = regions
+    return bins
 
 
 def _draw(

@@ -13,7 +13,7 @@ import yaml
 
 from medmtl.data.datamodule import MultiTaskData, Union
 from medmtl.data.sampling import BalancedSampler, Draw
-from medmtl.data.splits import PARTS
+from medmtl.data.splits import PARTS, write_splits
 from medmtl.data.task import ForeignImages, Recipe, Task
 from medmtl.errors import ConfigError, DataError
 
@@ -231,6 +231,26 @@ def test_a_task_added_after_training_keeps_the_patients_of_the_checkpoint_on_the
     for part in PARTS:
         known = set(later.splits["MR"][part]) & set(patients)
         assert known == set(trained.splits["CT"][part]) & set(patients[5:])
+
+
+def test_the_split_of_another_run_can_be_given(data: MultiTaskData, tmp_path: Path) -> None:
+    path = tmp_path / "splits.json"
+    write_splits(path, data.splits)
+    again = MultiTaskData({"Liver": phantom_tasks()["Liver"]}, (16, 16, 16), splits=str(path), split_seed=7)
+    again.setup("fit")
+    assert again.splits == {"Liver": data.splits["Liver"]}
+    assert [case.name for case in again.cases("Liver", "test")] == data.splits["Liver"]["test"]
+
+
+def test_cases_that_a_split_file_leaves_out_are_used_nowhere(data: MultiTaskData, tmp_path: Path) -> None:
+    path = tmp_path / "splits.json"
+    fewer = {"Liver": {**data.splits["Liver"], "test": []}}
+    write_splits(path, fewer)
+    again = MultiTaskData({"Liver": phantom_tasks()["Liver"]}, (16, 16, 16), splits=str(path))
+    again.setup("fit")
+    assert again.splits == fewer
+    assert len(again.listed("Liver")) == sum(map(len, data.splits["Liver"].values()))
+    assert list(again.test_dataloader()) == []
 
 
 def test_a_test_case_of_the_checkpoint_that_is_gone_is_named(write_task: WriteTask) -> None:

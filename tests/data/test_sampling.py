@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import chisquare
 
-from medmtl.data.sampling import BalancedSampler, Draw, task_probabilities
+from medmtl.data.sampling import BalancedSampler, Draw, Share, task_probabilities
 from medmtl.errors import ConfigError
 
 SIZES = {"Large": 100, "Middle": 25, "Small": 4}
@@ -72,6 +72,45 @@ def test_an_epoch_has_the_length_that_was_asked_for() -> None:
     sampler = BalancedSampler(SIZES, 0.5, draws=17)
     assert len(sampler) == len(list(sampler)) == 17
     assert all(0 <= draw.case < SIZES[draw.task] for draw in sampler)
+
+
+@pytest.mark.parametrize("processes", [1, 2, 3])
+def test_processes_draw_together_what_one_would_draw(processes: int) -> None:
+    options = {"balance": 0.5, "draws": 200, "seed": 4}
+    alone = BalancedSampler(SIZES, **options)
+    shares = [BalancedSampler(SIZES, **options, rank=rank, processes=processes) for rank in range(processes)]
+    for epoch in range(3):
+        expected, found = drawn(alone, epoch), [drawn(share, epoch) for share in shares]
+        assert [len(share) for share in shares] == [len(draws) for draws in found]
+        together = [found[number % processes][number // processes] for number in range(200)]
+        assert together == expected
+
+
+def test_batches_of_two_processes_are_a_batch_of_twice_the_size() -> None:
+    alone = list(BalancedSampler(SIZES, 0.5, draws=24))
+    ranks = [list(BalancedSampler(SIZES, 0.5, draws=24, rank=rank, processes=2)) for rank in range(2)]
+    for batch in range(4):
+        shared = [draw for draws in ranks for draw in draws[3 * batch : 3 * batch + 3]]
+        assert set(shared) == set(alone[6 * batch : 6 * batch + 6])
+
+
+def test_no_case_repeats_over_all_processes_before_every_case_was_drawn() -> None:
+    ranks = [list(BalancedSampler({"A": 10}, 1, draws=30, rank=rank, processes=3)) for rank in range(3)]
+    for turn in range(3):
+        steps = range(10 * turn, 10 * turn + 10)
+        assert sorted(ranks[step % 3][step // 3].case for step in steps) == list(range(10))
+
+
+@pytest.mark.parametrize(("volumes", "processes"), [(7, 1), (7, 2), (8, 2), (7, 3), (1, 3), (0, 2)])
+def test_every_volume_is_in_one_share_and_shares_are_equally_long(volumes: int, processes: int) -> None:
+    series = [{"case": number} for number in range(volumes)]
+    shares = [Share(series, rank, processes) for rank in range(processes)]
+    found = [[share[step] for step in range(len(share))] for share in shares]
+    assert len({len(items) for items in found}) == 1
+    in_turn = [item for step in zip(*found, strict=True) for item in step]
+    assert in_turn[:volumes] == series
+    assert in_turn[volumes:] == [None] * (len(in_turn) - volumes)
+    assert len(in_turn) - volumes < processes
 
 
 @pytest.mark.parametrize("balance", [-0.1, 1.1, float("nan")])

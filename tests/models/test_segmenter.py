@@ -162,7 +162,9 @@ def test_dice_is_averaged_by_task_over_the_cases_that_have_foreground(stage: str
     evaluate(model, loader(scans), verbose=False)
     brute = [brute_dice(item["native"] > 0, label) for item, label in zip(scans, labels, strict=False)]
     metrics = {key: float(value) for key, value in run.callback_metrics.items()}
-    assert set(metrics) == {f"{stage}/{name}/dice" for name in ("Liver", "Kidney", "Empty", "mean")}
+    logged = ["dice"] if stage == "val" else ["dice", "hd95_mm", "asd_mm"]
+    names = ("Liver", "Kidney", "Empty", "mean")
+    assert set(metrics) == {f"{stage}/{name}/{metric}" for name in names for metric in logged}
     liver, kidney = metrics[f"{stage}/Liver/dice"], metrics[f"{stage}/Kidney/dice"]
     assert liver == pytest.approx((brute[0] + brute[2]) / 2)
     assert kidney == pytest.approx((brute[3] + brute[4]) / 2)
@@ -193,6 +195,29 @@ def test_dice_is_measured_on_the_image_s_own_grid_under_its_own_recipe() -> None
     assert output["probability"].shape == (12, 12, 12)
     assert output["dice"] == pytest.approx(brute_dice(expected >= 0.5, label[0]))
     assert 0.7 < output["dice"] < 1
+
+
+def test_surface_distances_are_those_of_the_image_s_own_spacing_and_are_averaged_by_task() -> None:
+    affine = torch.diag(torch.tensor([1.0, 2.0, 3.0, 1.0], dtype=torch.float64))
+    native = MetaTensor(torch.full((1, 8, 8, 8), -1.0), affine=affine)
+    native[0, 2:5, 2:5, 2:5] = 1
+    scans = []
+    for seed, (source, shift) in enumerate([("Liver", (1, 0, 0)), ("Liver", (0, 0, 1)), ("Kidney", (0, 1, 0))]):
+        label = (torch.roll(native.as_tensor(), shift, (1, 2, 3)) > 0).to(torch.uint8)
+        item = scan(seed, source, None) | {"native": native, "images": {FINE: native}}
+        scans.append(item | {"label": MetaTensor(label, affine=affine)})
+    model, run = segmenter(Threshold()), trainer()
+    with torch.no_grad():
+        outputs = [model.test_step(item, 0) for item in scans]
+        assert "hd95_mm" not in model.validation_step(scans[0], 0)
+    # A cube of three voxels a side against itself, moved by one: no surface voxel is farther than that step.
+    assert [output["hd95_mm"] for output in outputs] == pytest.approx([1, 3, 2])
+    assert all(0 < output["asd_mm"] < output["hd95_mm"] for output in outputs)
+    run.test(segmenter(Threshold()), loader(scans), verbose=False)
+    metrics = {key: float(value) for key, value in run.callback_metrics.items()}
+    assert metrics["test/Liver/hd95_mm"] == pytest.approx(2)
+    assert metrics["test/Kidney/asd_mm"] == pytest.approx(outputs[2]["asd_mm"])
+    assert metrics["test/mean/hd95_mm"] == pytest.approx(2)
 
 
 def test_features_are_collected_for_each_recipe_by_itself(small_unet: Callable[[], UNet]) -> None:

@@ -22,6 +22,8 @@ def make_case() -> Callable[..., CaseResult]:
         table = bins_of([0.05, 0.35, 0.75, 0.95], [0, 0, 1, 1])
         values: dict[str, Any] = {
             "dice": 0.9 if known else None,
+            "hd95_mm": 4.5 if known else None,
+            "asd_mm": 1.5 if known else None,
             "calibration": {"whole": table, "band": table} if known else {},
             "scores": {"spectral": 0.1, "entropy": 0.2, "max_softmax": 0.05},
             "p_value": 0.5,

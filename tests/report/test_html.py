@@ -61,6 +61,12 @@ def test_a_report_is_a_page_a_table_a_json_file_and_figures(folder, results):
     report = json.loads((folder / "report.json").read_text())
     assert report == build_report("a run", results, 0.05)
     assert len((folder / "cases.csv").read_text().splitlines()) == 1 + len(results)
+    bins = json.loads((folder / "bins.json").read_text())
+    labelled = [result for result in results if result.calibration]
+    assert {(source, case) for source in bins for case in bins[source]} == {(r.source, r.case) for r in labelled}
+    for result in labelled:
+        for region, table in result.calibration.items():
+            assert bins[result.source][result.case][region] == table.to_dict()
     drawn = {path.stem for path in (folder / "figures").iterdir()}
     slices = {f"slices-{task}-{rank}" for task in ("Liver", "Heart") for rank in ("best", "worst")}
     scores = {"score-spectral", "score-entropy", "score-max_softmax"}
@@ -77,6 +83,8 @@ def test_a_report_is_a_page_a_table_a_json_file_and_figures(folder, results):
     assert words.count(NOTE) >= 1 + len(drawn - slices)
     assert "best.ckpt" in words
     assert f"{report['tasks']['Heart']['calibration']['band']['ace']:.4f}" in words
+    assert "HD95, mm" in words
+    assert f"{report['tasks']['Heart']['hd95_mm']['mean']:.1f} " in words
 
 
 def test_the_page_needs_nothing_but_itself(folder):
@@ -100,7 +108,9 @@ def test_names_from_the_data_are_escaped_and_harmless_as_file_names(tmp_path, ma
     assert "<b>bold" not in html.text
     assert "<b>bold</b>" in html.words
     assert "{{ 1 + 1 }}" in html.words
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["cases.csv", "figures", "report.html", "report.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        *("bins.json", "cases.csv", "figures", "report.html", "report.json")
+    ]
 
 
 def test_a_second_report_replaces_the_figures_of_the_first(tmp_path, make_case):
@@ -117,7 +127,7 @@ def test_the_same_results_give_the_same_files(tmp_path, make_case):
     for name in ("first", "second"):
         write(tmp_path / name, results)
     files = sorted(path.relative_to(tmp_path / "first") for path in (tmp_path / "first").rglob("*.*"))
-    assert len(files) == 8
+    assert len(files) == 9
     assert all((tmp_path / "first" / file).read_bytes() == (tmp_path / "second" / file).read_bytes() for file in files)
 
 

@@ -25,6 +25,16 @@ def test_dice_is_the_mean_and_sample_deviation_over_cases_and_every_task_counts_
     assert report["mean"]["dice"] == pytest.approx(0.6)
 
 
+@pytest.mark.parametrize("metric", ["hd95_mm", "asd_mm"])
+def test_surface_distances_are_summed_up_as_dice_is(make_case, metric):
+    results = [make_case(str(i), "Liver", **{metric: value}) for i, value in enumerate((2.0, 6.0, math.nan, None))]
+    results += [make_case("x", "Heart", **{metric: 10.0})]
+    report = build_report("run", results, alpha=0.05)
+    liver = {"mean": pytest.approx(4.0), "std": pytest.approx(math.sqrt(8)), "undefined": 1}
+    assert report["tasks"]["Liver"][metric] == liver
+    assert report["mean"][metric] == pytest.approx(7.0)
+
+
 def test_an_undefined_dice_is_counted_and_left_out_of_the_mean(make_case):
     results = [make_case("a", dice=0.5), make_case("b", dice=math.nan), make_case("c", dice=None)]
     dice = build_report("run", results, alpha=0.05)["tasks"]["Liver"]["dice"]
@@ -123,6 +133,8 @@ def test_the_table_of_cases_has_one_row_a_case_and_the_same_columns_in_each(resu
     rows = cases_table(results)
     assert [row["case"] for row in rows] == [result.case for result in results]
     assert len({tuple(row) for row in rows}) == 1
+    assert list(rows[0])[4:7] == ["dice", "hd95_mm", "asd_mm"]
+    assert (rows[0]["hd95_mm"], rows[0]["asd_mm"], rows[-1]["hd95_mm"]) == (4.5, 1.5, None)
     assert rows[0]["ace_band"] == summarise(results[0].calibration["band"])["ace"]
     assert rows[-1]["ace_band"] is None
     assert rows[-1]["spectral"] == results[-1].scores["spectral"]

@@ -1,0 +1,89 @@
+"""An offline W&B run is complete: its own record holds every figure of the run folder, read back from disk."""
+
+import csv
+import json
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from wandb_record import WandbRun, read_runs
+
+from medmtl.cli import main
+from medmtl.experiment.panels import describe
+
+
+@pytest.fixture(scope="module")
+def mirrored(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder whose training was interrupted and resumed, then tested, all with W&B offline."""
+    run = tmp_path_factory.mktemp("mirrored") / "runs" / "mirrored"
+    options = ["--wandb.mode=offline", "--wandb.group=study", "--wandb.job_type=multitask"]
+    options += ["--wandb.tags=[LiverCT, seed0]", "--trainer.log_every_n_steps=1"]
+    whole = ["--model.scheduler.init_args.total_steps=6", "--trainer.max_steps=3"]
+    main(["fit", "--config", str(tiny), "--run", str(run), *options, *whole])
+    main(["fit", "--run", str(run), "--resume", "--trainer.max_steps=6"])
+    main(["test", "--run", str(run)])
+    return run
+
+
+@pytest.fixture(scope="module")
+def parts(mirrored: Path) -> list[WandbRun]:
+    """The W&B runs of the two parts of the training and of the test."""
+    return list(read_runs(mirrored).values())
+
+
+def test_the_record_holds_every_value_of_metrics_csv(mirrored: Path, parts: list[WandbRun]) -> None:
+    expected = defaultdict(list)
+    with (mirrored / "metrics.csv").open(newline="") as stream:
+        for row in csv.DictReader(stream):
+            for key, value in row.items():
+                if value and key not in ("epoch", "step"):
+                    expected[key].append(float(value))
+    assert len(expected["train/loss"]) == 6
+    assert len(expected["val/mean/dice"]) == 2
+    assert len(expected["test/KidneyT2/ece_band"]) == 1
+    for key, values in expected.items():
+        np.testing.assert_array_equal([float(value) for part in parts for value in part.values(key)], values, key)
+
+
+def test_the_record_holds_the_whole_configuration(mirrored: Path, parts: list[WandbRun]) -> None:
+    for part, name in ((parts[1], "config.yaml"), (parts[2], "config.test.yaml")):
+        saved = yaml.safe_load((mirrored / name).read_text())
+        assert {key: part.config[key] for key in saved} == saved
+        assert part.config["model"]["optimizer"]["init_args"]["lr"] == 0.01
+        assert part.config["model"]["network"]["class_path"].endswith("UNet")
+        assert list(part.config["data"]["tasks"]) == ["LiverCT", "KidneyT2"]
+
+
+def test_every_part_carries_group_job_type_and_tags(parts: list[WandbRun]) -> None:
+    assert len(parts) == 3
+    for part in parts:
+        assert (part.group, part.job_type, part.tags) == ("study", "multitask", ["LiverCT", "seed0"])
+
+
+def test_a_resumed_training_names_the_earlier_part_and_the_test_names_its_training(
+    mirrored: Path, parts: list[WandbRun]
+) -> None:
+    first, second, test = parts
+    assert second.config["resumed_from"] == first.id
+    assert test.config["fit"] == second.id
+    assert not {"resumed_from", "fit"} & set(first.config)
+    assert json.loads((mirrored / "run.json").read_text())["wandb"] == {"fit": [first.id, second.id], "test": [test.id]}
+
+
+def test_the_record_names_the_figures_and_its_folder_holds_them(mirrored: Path, parts: list[WandbRun]) -> None:
+    _, second, test = parts
+    figures = list((mirrored / "report" / "figures").glob("*.png"))
+    stems = {path.stem for path in figures}
+    assert {"dice", "reliability-band", "score-spectral", "spectra-model.0", "roc", "slices-LiverCT-only"} <= stems
+    for path in figures:
+        assert test.images(f"test/{path.stem}") == [path.read_bytes()], path.stem
+    for region in ("whole", "band"):
+        drawn = (mirrored / "figures" / f"val_reliability_{region}.png").read_bytes()
+        assert second.images(f"val/reliability_{region}") == [drawn]
+
+
+def test_the_dashboard_shows_only_what_runs_log(parts: list[WandbRun]) -> None:
+    logged = {key for part in parts for row in part.history for key in row}
+    assert describe("someone", "medmtl", ["LiverCT", "KidneyT2"]).keys <= logged
