@@ -43,6 +43,24 @@ def _train_or_test(argv: list[str]) -> None:
     run_command(argv)
 
 
+def _experiment(argv: list[str]) -> None:
+    from medmtl.experiment.command import run_experiment
+
+    run_experiment(argv[1:])
+
+
+def _compare(argv: list[str]) -> None:
+    from medmtl.experiment.command import compare_command
+
+    compare_command(argv[1:])
+
+
+def _dashboard(argv: list[str]) -> None:
+    from medmtl.experiment.dashboard import main as write_dashboard
+
+    write_dashboard(argv[1:])
+
+
 def _data(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="medmtl data", description="Data to start with.")
     kinds = parser.add_subparsers(dest="kind", required=True)
@@ -66,12 +84,15 @@ def _data(argv: list[str]) -> None:
 COMMANDS: dict[str, tuple[Callable[[list[str]], None], str]] = {
     "fit": (_train_or_test, "train one model on several tasks: medmtl fit --config multitask.yaml"),
     "test": (_train_or_test, "accuracy, calibration and out-of-distribution report of a run"),
+    "experiment": (_experiment, "dedicated, transfer and multi-task training compared; stop and start as you like"),
+    "compare": (_compare, "tables, statistics and figures of an experiment, without training"),
+    "dashboard": (_dashboard, "the comparison as a Weights & Biases workspace"),
     "data": (_data, "data to start with: medmtl data phantom OUT"),
 }
 
 
 def _help() -> str:
-    lines = [f"  {name:<6} {summary}" for name, (_, summary) in COMMANDS.items()]
+    lines = [f"  {name:<10} {summary}" for name, (_, summary) in COMMANDS.items()]
     return "\n".join(
         [
             "usage: medmtl COMMAND [options]",

@@ -10,6 +10,7 @@ from medmtl.cli import main
 from medmtl.request import find_config
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))
+EXPERIMENTS = [config for config in CONFIGS if config.stem.startswith("experiment")]
 
 # Two steps on small patches: that every value is accepted and every room works with every other.
 BRIEFLY = [
@@ -45,6 +46,7 @@ def test_a_bare_name_is_found(name: str, tmp_path: Path, monkeypatch: pytest.Mon
     [
         pytest.param(config, id=config.stem, marks=[pytest.mark.real_data] if config.stem.endswith("-open") else [])
         for config in CONFIGS
+        if config not in EXPERIMENTS
     ],
 )
 def test_it_trains_and_tests_briefly(
@@ -57,3 +59,31 @@ def test_it_trains_and_tests_briefly(
     report = json.loads(Path("runs", config.stem, "report", "report.json").read_text())
     assert list(report["tasks"]) == list(yaml.safe_load(config.read_text())["data"]["tasks"])
     assert 0 <= report["ood"]["scores"]["spectral"]["auroc"] <= 1
+
+
+@pytest.mark.parametrize(
+    ("name", "runs"),
+    [
+        # five dedicated, five pre-trained and fine-tuned, one for all
+        ("experiment-quick", 16),
+        # that, two more modes of transfer, a union and five fine-tuned from it; by sizes, folds and seeds
+        pytest.param("experiment", (16 + 10 + 6) * 4 * 5 * 3, marks=pytest.mark.real_data),
+    ],
+)
+def test_an_experiment_is_planned_in_full(
+    name: str, runs: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MEDMTL_CACHE", str(tmp_path / "cache"))
+    main(["experiment", "--config", f"{name}.yaml", "--dry_run"])
+    assert len(list(Path("runs", name, "configs").iterdir())) == runs
+
+
+@pytest.mark.real_data
+def test_the_quick_experiment_runs_on_the_real_corpora_by_one_flag(
+    real_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    main(["experiment", "--config", "experiment-quick.yaml", "--base", "multitask-open.yaml", "--dry_run"])
+    config = yaml.safe_load(Path("runs/experiment-quick/configs/multitask-seed0.yaml").read_text())
+    assert next(iter(config["data"]["tasks"])) == "HippocampusMR"

@@ -1,0 +1,119 @@
+"""The commands `medmtl experiment` and `medmtl compare`."""
+
+import argparse
+from pathlib import Path
+
+from jsonargparse import ArgumentError, ArgumentParser
+from rich.console import Console
+from rich.table import Column, Table
+
+from medmtl.errors import ConfigError, RunError
+from medmtl.experiment.compare import print_comparison, write_compare
+from medmtl.experiment.job import Job
+from medmtl.experiment.launchers import ClusterLauncher, Launcher, LocalLauncher
+from medmtl.experiment.prepare import prepare
+from medmtl.experiment.progress import view_for
+from medmtl.experiment.protocol import Protocol
+from medmtl.experiment.runner import only_runner, run_jobs
+from medmtl.request import find_config
+from medmtl.run import RUNS
+
+DESCRIPTION = (
+    "Compare dedicated, transfer and multi-task training. Every training run is a plain configuration that is written "
+    "to disk before it runs; runs that are finished are not repeated, so it is safe to stop and start again. Ends with "
+    "the comparison in runs/NAME/compare, NAME being that of the configuration."
+)
+
+
+def run_experiment(argv: list[str]) -> None:
+    """Run all that is not finished of an experiment, and compare.
+
+    Args:
+        argv: what follows `medmtl experiment`.
+
+    Raises:
+        MedMTLError: for what the user can mend, and at the end if a training run failed.
+    """
+    protocol, folder, dry = _parse(argv)
+    with only_runner(folder):
+        _run(protocol, folder, dry)
+
+
+def _run(protocol: Protocol, folder: Path, dry: bool) -> None:
+    jobs = prepare(protocol, folder)
+    console = Console()
+    if dry:
+        console.print(_table(jobs))
+        console.print(f"configurations: {folder / 'configs'}", soft_wrap=True)
+        return
+    launcher: Launcher = LocalLauncher(protocol.at_once)
+    if protocol.launcher == "slurm":
+        launcher = ClusterLauncher(folder, protocol.cluster)
+    outcome = run_jobs(jobs, launcher, protocol.at_once, view_for(console))
+    if any(job.cell is not None and job.finished for job in jobs):
+        compare_command([str(folder)])
+    if outcome.failed or outcome.skipped:
+        reasons = [f"{name}: {reason}" for name, reason in {**outcome.failed, **outcome.skipped}.items()]
+        raise RunError(
+            f"{len(reasons)} of {len(jobs)} training runs did not finish ({'; '.join(reasons)})",
+            fix="mend what the logs say, and run the same command again",
+        )
+
+
+def compare_command(argv: list[str]) -> None:
+    """Compare the finished runs of an experiment, without training.
+
+    Args:
+        argv: what follows `medmtl compare`.
+
+    Raises:
+        RunError: no run is finished.
+    """
+    parser = argparse.ArgumentParser(
+        prog="medmtl compare",
+        description="Tables, statistics, figures and one page of an experiment's finished runs, into FOLDER/compare; "
+        "nothing is trained.",
+    )
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="the experiment, such as runs/experiment")
+    parser.add_argument("--level", type=float, default=0.05, help="level of the tests (default: 0.05)")
+    options = parser.parse_args(argv)
+    if not 0 < options.level < 1:
+        raise ConfigError(f"--level={options.level}", fix="use a probability between 0 and 1, such as 0.05")
+    comparison, page = write_compare(options.folder, options.level)
+    console = Console()
+    print_comparison(console, comparison)
+    console.print(f"comparison: {page}", soft_wrap=True)
+
+
+def _parse(argv: list[str]) -> tuple[Protocol, Path, bool]:
+    parser = ArgumentParser(prog="medmtl experiment", description=DESCRIPTION, exit_on_error=False)
+    parser.add_argument("--config", action="config", help="the experiment: a file, or the bare name of a shipped one")
+    parser.add_argument("--run", type=str | None, default=None, help="its folder; runs/NAME if not given")
+    parser.add_argument("--dry_run", action="store_true", help="write the configurations, list them and stop")
+    parser.add_class_arguments(Protocol)
+    own = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    own.add_argument("-c", "--config")
+    own.add_argument("--run")
+    options, flags = own.parse_known_args(argv)
+    if not {"-h", "--help"} & set(flags) and not (options.config or options.run):
+        raise ConfigError("no experiment is named", fix="add --config, for example --config experiment-quick.yaml")
+    folder = Path(options.run) if options.run else RUNS / Path(options.config or "experiment").stem
+    saved = folder / "experiment.yaml"
+    if options.run and not options.config and not saved.is_file():
+        raise RunError(f"{folder} holds no experiment", fix="add --config")
+    config = find_config(options.config) if options.config else saved
+    try:
+        parsed = parser.parse_args([f"--config={config}", *flags] if config.is_file() else flags)
+        chosen = {key: value for key, value in parsed.items() if key not in ("config", "run", "dry_run")}
+        return Protocol(**chosen), folder, parsed.dry_run
+    except ArgumentError as error:
+        raise ConfigError(" ".join(str(error).split())) from None
+
+
+def _table(jobs: list[Job]) -> Table:
+    names = [Column(title, overflow="fold") for title in ("training run", "starts from")]
+    table = Table(*names, "steps", "tested", "state")
+    for job in jobs:
+        tested = "yes" if job.cell is not None else "no"
+        table.add_row(job.name, job.needs or "", f"{job.steps:,}", tested, "finished" if job.finished else "to run")
+    return table

@@ -1,0 +1,263 @@
+"""Statistics of the comparison: intervals and tests by patient, Holm's correction, and the verdict that follows.
+
+The unit is the patient: cases of one patient are no independent observations, and neither are the images of one
+patient in several tasks. A value that is not finite is undefined and left out; a difference is undefined where either
+side is, so that both arms are always judged on the same cases.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.sparse.csgraph import connected_components
+from scipy.stats import norm, rankdata, t, wilcoxon
+
+RESAMPLES = 10_000
+SEED = 0
+
+# Above it the normal approximation is good to a thousandth, and the exact distribution takes seconds.
+EXACT_UP_TO = 200
+
+# Values that differ by rounding alone are equal: a tie, or no difference.
+DECIMALS = 12
+
+Verdict = Literal["better", "worse", "no evidence", "no evidence: n too small"]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over cases and its bootstrap interval.
+
+    Attributes:
+        mean: the mean; None where it does not exist.
+        low: lower end of the interval; None where nothing can be said, as of a single patient.
+        high: upper end of it.
+        n: patients.
+    """
+
+    mean: float | None
+    low: float | None
+    high: float | None
+    n: int
+
+
+@dataclass(frozen=True)
+class Paired:
+    """What paired differences say.
+
+    Attributes:
+        estimate: their mean, its interval and the number of patients.
+        p: two-sided p-value of the signed-rank test; None without a patient.
+        rank_biserial: matched-pairs rank-biserial correlation, -1 to 1; None without a patient.
+        cohen_dz: mean over standard deviation of the patients' differences; None where that deviation is 0 or unknown.
+    """
+
+    estimate: Estimate
+    p: float | None
+    rank_biserial: float | None
+    cohen_dz: float | None
+
+
+def estimate_mean(values: ArrayLike, patients: Sequence[str], tasks: Sequence[str], level: float = 0.05) -> Estimate:
+    """Mean over cases, tasks weighted equally, with a bootstrap interval by patient.
+
+    A resample draws patients with all their cases. Where there are several tasks, those that share patients form a
+    group and each group keeps its number of patients, so that a small task is not lost. The interval is the expanded
+    percentile interval (Hesterberg 2015, Am. Stat. 69(4)): quantiles at Phi(-sqrt(n / (n - 1)) t) instead of level / 2,
+    with t the quantile of Student's t of n - 1 degrees of freedom (with g groups, n - g). The plain percentile interval
+    is too narrow for few patients: of five normal values it covers the mean in 84 % of samples, this one in 93 %. No
+    bootstrap interval reaches beyond the patients there are, so with two of them (50 %), three (75 %) or four (88 %)
+    it is still too narrow.
+
+    Args:
+        values: one a case, `(cases,)`; what is not finite is left out.
+        patients: whose case it is, one a case.
+        tasks: of which task, one a case.
+        level: 1 minus the coverage.
+
+    Returns:
+        The mean and its interval. There is no mean without a patient, nor where a task has no value at all, and no
+        interval where every group has a single patient.
+    """
+    sums, counts = _by_patient(values, patients, tasks)
+    n = len(sums)
+    if not n or not counts.any(axis=0).all():
+        return Estimate(None, None, None, n)
+    mean = float(np.mean(sums.sum(0) / counts.sum(0)))
+    groups, group_of_task = connected_components(counts.T @ counts, directed=False)
+    group = group_of_task[counts.argmax(axis=1)]
+    freedom = n - groups
+    if not freedom:
+        return Estimate(mean, None, None, n)
+    order = np.argsort(group, kind="stable")
+    drawn = _draws(tuple(np.bincount(group).tolist()))
+    totals, numbers = np.split(drawn @ np.hstack([sums, counts])[order], 2, axis=1)
+    with np.errstate(invalid="ignore"):  # a task of which no patient was drawn: a resample without a mean
+        means = np.mean(totals / numbers, axis=1)
+    tail = norm.cdf(np.sqrt(n / freedom) * t.ppf(level / 2, freedom))
+    low, high = np.nanquantile(means, [tail, 1 - tail])
+    return Estimate(mean, float(low), float(high), n)
+
+
+def compare_paired(
+    differences: ArrayLike, patients: Sequence[str], tasks: Sequence[str], level: float = 0.05
+) -> Paired:
+    """Mean of paired differences with its interval, a test by patient, and effect sizes.
+
+    The mean is over cases, as of the arms themselves, so that it is the difference of their means. Test and effect
+    sizes see one number a patient: the mean of the patient's cases within a task, then over the patient's tasks.
+
+    Args:
+        differences: one a case, `(cases,)`; what is not finite is left out.
+        patients: whose case it is, one a case.
+        tasks: of which task, one a case.
+        level: 1 minus the coverage of the interval.
+
+    Returns:
+        What they say; nothing but `n` where `estimate_mean` gives no mean.
+    """
+    estimate = estimate_mean(differences, patients, tasks, level)
+    if estimate.mean is None:
+        return Paired(estimate, None, None, None)
+    sums, counts = _by_patient(differences, patients, tasks)
+    with np.errstate(invalid="ignore"):
+        each = np.round(np.nanmean(sums / counts, axis=1), DECIMALS)
+    p, rank_biserial = signed_rank(each)
+    cohen_dz = float(np.mean(each) / np.std(each, ddof=1)) if np.ptp(each) else None
+    return Paired(estimate, p, rank_biserial, cohen_dz)
+
+
+def signed_rank(differences: ArrayLike) -> tuple[float, float]:
+    """Wilcoxon's signed-rank test, two-sided, and its effect size.
+
+    Differences of zero are dropped (Wilcoxon 1945) and ties share their mean rank. The p-value is exact, ties included:
+    the distribution of the rank sum over all assignments of signs, by the shift algorithm (Streitberg & Röhmel 1986).
+    scipy tries the assignments one by one where there are ties, up to 13 differences, and approximates above;
+    surface distances, which come in steps of the voxel, are often tied. Above `EXACT_UP_TO` differences it is scipy's.
+
+    Args:
+        differences: one a patient, at least one, all finite.
+
+    Returns:
+        The p-value in (0, 1], and (W+ - W-) / (W+ + W-) in [-1, 1] (Kerby 2014). If all differences are zero nothing
+        points either way: 1 and 0.
+    """
+    values = np.asarray(differences, dtype=np.float64)
+    values = values[values != 0]
+    if not len(values):
+        return 1.0, 0.0
+    ranks = np.rint(2 * rankdata(np.abs(values))).astype(np.int64)  # twice, so that mean ranks are whole numbers
+    positive, total = int(ranks[values > 0].sum()), int(ranks.sum())
+    rank_biserial = (2 * positive - total) / total
+    if len(values) > EXACT_UP_TO:
+        return float(wilcoxon(values).pvalue), rank_biserial
+    chance, reached = np.zeros(total + 1), 0  # of each rank sum
+    chance[0] = 1
+    for rank in ranks:
+        chance[: reached + rank + 1] /= 2
+        chance[rank : reached + rank + 1] += chance[: reached + 1].copy()
+        reached += rank
+    tail = min(chance[: positive + 1].sum(), chance[positive:].sum())
+    return min(1.0, 2 * float(tail)), rank_biserial
+
+
+def smallest_p(n: int) -> float:
+    """The smallest p-value that the signed-rank test of n patients can give: 2^(1 - n), or 1 without a patient."""
+    return min(1.0, 2.0 ** (1 - n))
+
+
+def holm(p_values: Sequence[float | None]) -> list[float | None]:
+    """Holm's adjusted p-values (Holm 1979), which hold the chance of any false finding in the family at the level.
+
+    Args:
+        p_values: the family; None for a test that could not be made, which does not count.
+
+    Returns:
+        The adjusted values in [0, 1], in the same order.
+    """
+    known = sorted((p, index) for index, p in enumerate(p_values) if p is not None)
+    adjusted: list[float | None] = [None] * len(p_values)
+    highest = 0.0
+    for rank, (p, index) in enumerate(known):
+        highest = max(highest, min(1.0, (len(known) - rank) * p))
+        adjusted[index] = highest
+    return adjusted
+
+
+def smallest_holm(p_values: Sequence[float | None], sizes: Sequence[int]) -> list[float | None]:
+    """For each test the smallest adjusted p-value that it could have had, the others being as they are.
+
+    Args:
+        p_values: the family, as for `holm`.
+        sizes: patients of each test.
+
+    Returns:
+        Values in [0, 1], in the same order; None for a test that could not be made.
+    """
+    family = list(p_values)
+    return [
+        None if p is None else holm([*family[:index], smallest_p(n), *family[index + 1 :]])[index]
+        for index, (p, n) in enumerate(zip(family, sizes, strict=True))
+    ]
+
+
+def patients_needed(tests: int, level: float) -> int:
+    """The fewest patients with whom any of `tests` comparisons can fall below the level by itself."""
+    n = 1
+    while tests * smallest_p(n) > level:
+        n += 1
+    return n
+
+
+def decide(
+    difference: float | None,
+    rank_biserial: float | None,
+    p_holm: float | None,
+    smallest: float | None,
+    better: Literal["higher", "lower"],
+    level: float,
+) -> Verdict:
+    """The verdict of the first arm against the second.
+
+    Args:
+        difference: mean of first minus second.
+        rank_biserial: effect size of the test, of first minus second.
+        p_holm: adjusted p-value; None where no test could be made.
+        smallest: the smallest adjusted p-value that was possible, see `smallest_holm`.
+        better: whether higher or lower values are better.
+        level: of significance.
+
+    Returns:
+        `better` or `worse` where the adjusted p-value is at most the level, and mean and ranks point the same way;
+        else `no evidence`, with the reason where the number of patients alone makes it impossible.
+    """
+    if difference is None or rank_biserial is None or p_holm is None or smallest is None:
+        return "no evidence: n too small"
+    if p_holm <= level and difference * rank_biserial > 0:
+        return "better" if (difference > 0) == (better == "higher") else "worse"
+    return "no evidence: n too small" if smallest > level else "no evidence"
+
+
+def _by_patient(
+    values: ArrayLike, patients: Sequence[str], tasks: Sequence[str]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Sum and number of the finite values, both `(patients, tasks)`, in the order of their names."""
+    numbers = np.asarray(values, dtype=np.float64)
+    finite = np.isfinite(numbers)
+    names, who = np.unique(np.asarray(patients, dtype=str)[finite], return_inverse=True)
+    kinds, what = np.unique(np.asarray(tasks, dtype=str), return_inverse=True)
+    sums, counts = np.zeros((2, len(names), len(kinds)))
+    np.add.at(sums, (who, what[finite]), numbers[finite])
+    np.add.at(counts, (who, what[finite]), 1)
+    return sums, counts
+
+
+@lru_cache(maxsize=4)
+def _draws(sizes: tuple[int, ...]) -> NDArray[np.float64]:
+    """How often each patient is drawn, `(RESAMPLES, patients)`: with replacement within groups of these sizes."""
+    generator = np.random.default_rng(SEED)
+    drawn = [generator.multinomial(size, np.full(size, 1 / size), RESAMPLES) for size in sizes]
+    return np.concatenate(drawn, axis=1).astype(np.float64)

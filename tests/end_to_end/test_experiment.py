@@ -1,0 +1,158 @@
+"""`medmtl experiment` from nothing: every arm runs once, is compared, and is neither lost nor repeated."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from medmtl.checkpoint import read_checkpoint
+from medmtl.cli import main
+
+EXPERIMENT = {"arms": ["dedicated", "transfer", "multitask"], "steps": 12, "validations": 2, "at_once": 2}
+
+
+def write_experiment(folder: Path, base: Path, **options: Any) -> Path:
+    overrides = {"data.foreign": {}, "spectral.layers": []}
+    config = {"base": str(base), "overrides": overrides, **EXPERIMENT, **options}
+    path = folder / "study.yaml"
+    path.write_text(yaml.safe_dump(config, sort_keys=False))
+    return path
+
+
+@pytest.fixture(scope="module")
+def finished(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of an experiment that ran to its end."""
+    place = tmp_path_factory.mktemp("experiment")
+    main(["experiment", "--config", str(write_experiment(place, tiny)), "--run", str(place / "runs/study")])
+    return place / "runs/study"
+
+
+def comparison(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "compare/compare.json").read_text())
+    return found
+
+
+def test_every_arm_is_trained_tested_and_compared_on_every_task(finished: Path) -> None:
+    found = comparison(finished)
+    assert found["arms"] == EXPERIMENT["arms"]
+    assert list(found["tasks"]) == ["LiverCT", "KidneyT2"]
+    for task in found["tasks"].values():
+        assert list(task["arms"]) == EXPERIMENT["arms"]
+        assert {(pair["a"], pair["b"]) for pair in task["pairs"]} == {
+            ("transfer", "dedicated"),
+            ("multitask", "dedicated"),
+            ("multitask", "transfer"),
+        }
+    assert found["budget"]["text"] == "12 optimizer steps of 2 patches a model"
+    assert found["data_note"] == "Digital phantoms, not patients"
+    assert (found["refused"], found["missing"]) == ([], [])
+
+
+def test_the_comparison_is_of_the_cases_that_the_reports_hold(finished: Path) -> None:
+    for run in json.loads((finished / "compare/compare.json").read_text())["runs"]:
+        with (finished / "runs" / run["name"] / "report/cases.csv").open() as stream:
+            rows = [row for row in csv.DictReader(stream) if row["expected"] == "in"]
+        for task in {row["source"] for row in rows}:
+            dice = [float(row["dice"]) for row in rows if row["source"] == task]
+            arm = comparison(finished)["tasks"][task]["arms"][run["arm"]]["dice"]
+            assert arm["mean"] == pytest.approx(sum(dice) / len(dice))
+            assert arm["n"] == len({row["patient"] for row in rows if row["source"] == task})
+
+
+def test_each_model_has_had_the_steps_of_the_budget(finished: Path) -> None:
+    steps = {}
+    for path in finished.glob("runs/*/run.json"):
+        manifest = json.loads(path.read_text())
+        steps[path.parent.name.rpartition("-")[0]] = manifest["fit"]["steps"]
+    assert steps["dedicated-LiverCT-seed0"] == steps["multitask-seed0"] == 12
+    assert steps["pretraining-without-LiverCT-seed0"] + steps["transfer-LiverCT-seed0"] == 12
+
+
+def test_transfer_starts_from_the_weights_of_its_pretraining(finished: Path) -> None:
+    config = yaml.safe_load((finished / "configs/transfer-LiverCT-seed0.yaml").read_text())
+    source = Path(config["model"]["finetune"]["checkpoint"])
+    assert source.is_file()
+    assert source.parent.parent.name.startswith("pretraining-without-LiverCT-seed0-")
+
+
+def test_without_layers_there_is_no_signature_and_no_verdict(finished: Path) -> None:
+    (run,) = finished.glob("runs/multitask-seed0-*")
+    state = read_checkpoint(run / "checkpoints/best.ckpt")["callbacks"]["SpectralCallback"]
+    report = json.loads((run / "report/report.json").read_text())
+    assert state == {}
+    assert report["ood"]["verdict"]["in_decided"] == 0
+
+
+def test_starting_again_trains_nothing(finished: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in finished.glob("runs/*/checkpoints/*.ckpt")}
+    main(["experiment", "--run", str(finished)])
+    assert {path: path.stat().st_mtime_ns for path in finished.glob("runs/*/checkpoints/*.ckpt")} == before
+
+
+def test_an_arm_is_run_again_by_hand_from_its_configuration(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    main(["fit", "--config", str(finished / "configs/dedicated-LiverCT-seed0.yaml"), "--run", "by-hand"])
+    main(["test", "--run", "by-hand"])
+    (run,) = finished.glob("runs/dedicated-LiverCT-seed0-*")
+    reports = [json.loads((folder / "report/report.json").read_text()) for folder in (run, tmp_path / "by-hand")]
+    assert reports[0]["tasks"] == reports[1]["tasks"]
+
+
+def test_a_dry_run_writes_the_configurations_and_trains_nothing(
+    tiny: Path, workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = write_experiment(workplace, tiny, folds=2)
+    main(["experiment", "--config", str(config), "--dry_run"])
+    assert len(list(Path("runs/study/configs").iterdir())) == 2 * 7
+    assert not Path("runs/study/runs").exists()
+    assert "multitask-fold1-seed0" in capsys.readouterr().out
+
+
+def test_a_run_that_fails_is_named_and_the_others_go_on(
+    tiny: Path, workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wrong = {"trainer.max_time": "tomorrow"}
+    config = write_experiment(
+        workplace, tiny, arms=["transfer", "multitask"], source="LiverCT", finetune_overrides=wrong
+    )
+    with pytest.raises(SystemExit) as ended:
+        main(["experiment", "--config", str(config)])
+    assert ended.value.code == 1
+    says = capsys.readouterr().err.splitlines()[-1]
+    assert "1 of 3 training runs did not finish (transfer-KidneyT2-seed0: " in says
+    assert "max_time" in says
+    assert comparison(Path("runs/study"))["arms"] == ["multitask"]
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ([], "no experiment is named"),
+        (["--config", "nowhere.yaml"], "there is no configuration nowhere.yaml"),
+        (["--run", "nowhere"], "nowhere holds no experiment"),
+        (["--config", "experiment-quick.yaml", "--stepps=3"], "stepps"),
+        (["--config", "experiment-quick.yaml", "--steps=many"], "steps"),
+        (["--config", "experiment-quick.yaml", "--arms=[tranfer]"], "arms names tranfer"),
+    ],
+)
+def test_wrong_usage_is_one_line(
+    workplace: Path, capsys: pytest.CaptureFixture[str], options: list[str], says: str
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["experiment", *options])
+    (line,) = capsys.readouterr().err.splitlines()
+    assert says in line
+
+
+def test_compare_says_what_to_do_where_there_is_nothing_to_compare(
+    workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["compare", "runs/nothing"])
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "runs/nothing" in line

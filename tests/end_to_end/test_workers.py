@@ -1,0 +1,88 @@
+"""Real workers of an experiment on the tiny configuration: their runs are those of `fit` and `test`, whatever happens.
+
+Nothing here sleeps: pipes and locks tell when a process has come to a point, or to its end.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from medmtl.experiment.cell import Budget, Cell
+from medmtl.experiment.job import Job
+from medmtl.experiment.launchers import ClusterLauncher, Launcher, LocalLauncher
+from medmtl.experiment.lock import locked
+from medmtl.experiment.progress import LineView
+from medmtl.experiment.runner import Outcome, run_jobs
+from medmtl.run import RunFolder
+
+# A runner that says when the worker has trained some steps, and stays until it is killed.
+RUNNER = """
+import json, sys
+from pathlib import Path
+from rich.console import Console
+from medmtl.experiment.job import Job
+from medmtl.experiment.launchers import LocalLauncher
+from medmtl.experiment.progress import LineView
+from medmtl.experiment.runner import run_jobs
+
+class Telling(LineView):
+    def show(self, status):
+        if any(job.progress for job in status.jobs):
+            print("trains", flush=True)
+            sys.stdin.read()
+
+job = Job.from_dict(json.loads(Path(sys.argv[1]).read_text()))
+run_jobs([job], LocalLauncher(1, cores=1), 1, Telling(Console(file=sys.stderr)), every=0.02)
+"""
+
+
+@pytest.fixture
+def job(tiny: Path, tmp_path: Path) -> Job:
+    """The training of the fixture `trained`, with its name, as a job."""
+    folder = tmp_path / "experiment"
+    cell = Cell("experiment", "multitask", None, seed=0, fold=None, cases=None, budget=Budget("steps", 6, 2, 2))
+    job = Job("tiny", folder, RunFolder(folder / "runs" / "tiny"), tiny, 6, None, "0123abcd", cell)
+    job.file.parent.mkdir(parents=True)
+    job.file.write_text(json.dumps(job.to_dict()))
+    return job
+
+
+def run(launcher: Launcher, job: Job) -> Outcome:
+    return run_jobs([job], launcher, 1, LineView(Console(file=StringIO())), every=0.1)
+
+
+def figures(path: Path) -> dict:
+    return json.loads((path / "report" / "report.json").read_text())
+
+
+def test_after_kill_9_the_worker_ends_and_a_second_start_gives_the_same(job: Job, trained: Path) -> None:
+    command = [sys.executable, "-c", RUNNER, str(job.file)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as runner:
+        assert runner.stdout is not None
+        assert runner.stdout.readline() == "trains\n"
+        os.kill(runner.pid, signal.SIGKILL)
+    # The worker holds this lock to its end: the lock is free at once, and the run is not finished.
+    with locked(job.run.path.with_name(".tiny.lock"), wait=True):
+        assert job.run.read_manifest()["experiment"]["finished"] is False
+        assert job.progress > 0
+    assert run(LocalLauncher(1, cores=1), job) == Outcome(("tiny",), {}, {})
+    assert figures(job.run.path) == figures(trained)
+    record = job.run.read_manifest()["experiment"]
+    assert record["finished"] is True
+    assert record["cell"]["arm"] == "multitask"
+    assert job.seconds > job.run.read_manifest()["fit"]["seconds"]
+
+
+def test_submitit_gives_the_same(job: Job, trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("submitit")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert run(ClusterLauncher(job.folder, {"timeout_min": 5}, "local"), job) == Outcome(("tiny",), {}, {})
+    assert figures(job.run.path) == figures(trained)
+    assert "trained:" in job.log.read_text()
