@@ -45,7 +45,7 @@ def make_comparison(
         "experiment": "phantoms",
         "data_note": NOTE,
         "level": 0.05,
-        "budget": {"notion": "steps", "text": "600 optimizer steps of 4 patches a model"},
+        "budget": {"notion": "steps", "text": "600 optimizer steps of 4 patches a model, pre-training included"},
         "arms": list(arms),
         "metrics": METRICS,
         **block,
@@ -105,9 +105,10 @@ def make_tables(arms: tuple[str, ...], tasks: tuple[str, ...]) -> dict[str, dict
     return {arm: {task: table(index) for task in tasks} for index, arm in enumerate(arms)}
 
 
-def set_verdicts(comparison: dict[str, Any], a: str, b: str, verdicts: dict[str, str | None]) -> None:
-    """Give a pair's Dice these verdicts, task by task."""
+def set_verdicts(comparison: dict[str, Any], a: str, b: str, verdicts: dict[str, str]) -> None:
+    """Give a pair's Dice these verdicts, task by task; the row "mean" is that over all tasks."""
+    rows = {**comparison["tasks"], "mean": comparison["mean"]}
     for task, verdict in verdicts.items():
-        for pair in comparison["tasks"][task]["pairs"]:
+        for pair in rows[task]["pairs"]:
             if (pair["a"], pair["b"], pair["metric"]) == (a, b, "dice"):
                 pair["verdict"] = verdict

@@ -115,7 +115,7 @@ class MultiTaskData(pl.LightningDataModule):
         self.foreground = foreground
         self.fractions = {"val": val, "test": test}
         self.split_seed = split_seed
-        self.split_file = None if splits is None else Path(splits)
+        self.split_file = None if splits is None else Path(splits).expanduser()
         self.workers = workers
         self.seed = seed
         self.splits: Splits = {}

@@ -1,5 +1,6 @@
 """Arms: the training runs that each arm of an experiment needs, as small overrides of the base configuration."""
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
@@ -95,13 +96,14 @@ class Setting:
         config["trainer"] = trainer | {"max_epochs": validations}
         tags = [*(tasks if len(tasks) == 1 else []), *marks]
         config["wandb"] = (config.get("wandb") or {}) | {"group": self.experiment, "job_type": job_type, "tags": tags}
-        return Planned("-".join([kind, *marks]), config, cell, steps)
+        name = re.sub(r"[^\w.+-]+", "_", "-".join([kind, *marks]))  # a task may be called what no file can
+        return Planned(name, config, cell, steps)
 
 
 def dedicated(setting: Setting) -> Iterator[Planned]:
     """One model a task."""
     for task in setting.tasks:
-        yield setting.arm("dedicated", task, setting.protocol.steps_of(1))
+        yield setting.arm("dedicated", task, setting.protocol.steps_of(setting.protocol.steps))
 
 
 def transfer(setting: Setting, arm: str, layers: str) -> Iterator[Planned]:
@@ -110,8 +112,8 @@ def transfer(setting: Setting, arm: str, layers: str) -> Iterator[Planned]:
     Under the notion `steps` the two share the budget; under `samples` each task of either is seen in full.
     """
     protocol = setting.protocol
-    share = protocol.finetune_share if protocol.budget == "steps" else 1.0
-    rest = 1 - share if protocol.budget == "steps" else 1.0
+    shared = protocol.budget == "steps"
+    before, after = (protocol.pretraining, protocol.finetuning) if shared else (protocol.steps, protocol.steps)
     for task in setting.tasks:
         sources = [name for name in setting.tasks if name != task]
         kind = f"without-{task}"
@@ -119,24 +121,23 @@ def transfer(setting: Setting, arm: str, layers: str) -> Iterator[Planned]:
             if task == protocol.source:
                 continue
             sources, kind = [protocol.source], f"on-{protocol.source}"
-        source = setting.pretraining(kind, sources, protocol.steps_of(rest, len(sources)))
+        source = setting.pretraining(kind, sources, protocol.steps_of(before, len(sources)))
         yield source
-        yield setting.finetuning(arm, task, protocol.steps_of(share), source, layers)
+        yield setting.finetuning(arm, task, protocol.steps_of(after), source, layers)
 
 
 def multitask(setting: Setting) -> Iterator[Planned]:
     """One model on all tasks."""
-    yield setting.arm("multitask", None, setting.protocol.steps_of(1, len(setting.tasks)))
+    yield setting.arm("multitask", None, setting.protocol.steps_of(setting.protocol.steps, len(setting.tasks)))
 
 
 def multitask_finetune(setting: Setting) -> Iterator[Planned]:
     """One model on all tasks, then trained on one of them; the two share the budget."""
     protocol, tasks = setting.protocol, setting.tasks
-    share = protocol.finetune_share
-    union = setting.pretraining("union", tasks, protocol.steps_of(1 - share, len(tasks)))
+    union = setting.pretraining("union", tasks, protocol.steps_of(protocol.pretraining, len(tasks)))
     yield union
     for task in tasks:
-        yield setting.finetuning("multitask_finetune", task, protocol.steps_of(share), union, "all")
+        yield setting.finetuning("multitask_finetune", task, protocol.steps_of(protocol.finetuning), union, "all")
 
 
 PLANS: Mapping[str, Callable[[Setting], Iterable[Planned]]] = MappingProxyType(
@@ -155,7 +156,8 @@ def plan(settings: Iterable[Setting]) -> list[Planned]:
     """All training runs of an experiment; a pre-training that several arms need is there once.
 
     Raises:
-        ConfigError: the base has a single task, or the source of the transfer is none of its tasks.
+        ConfigError: the base has a single task, two whose names make the same file names, or the source of the
+            transfer is none of them.
     """
     runs: dict[str, Planned] = {}
     for setting in settings:
@@ -166,7 +168,8 @@ def plan(settings: Iterable[Setting]) -> list[Planned]:
             raise ConfigError(f"source={source}", fix=f"use {OTHERS}, or one of the tasks: {', '.join(tasks)}")
         for arm in setting.protocol.arms:
             for planned in PLANS[arm](setting):
-                runs.setdefault(planned.name, planned)
+                if runs.setdefault(planned.name, planned).config != planned.config:
+                    raise ConfigError(f"two training runs are called {planned.name}", fix="rename a task")
     return list(runs.values())
 
 

@@ -8,8 +8,8 @@ from itertools import combinations
 from typing import Any, Literal, TypeVar, cast
 
 from medmtl.experiment.cell import ARMS
-from medmtl.experiment.pairing import Pairing, pair_runs
-from medmtl.experiment.records import METRICS, FinishedRun
+from medmtl.experiment.finished import METRICS, FinishedRun
+from medmtl.experiment.pairing import Pairing, pair_runs, runs_in_common
 from medmtl.experiment.statistics import (
     compare_paired,
     decide,
@@ -111,8 +111,12 @@ def compare_block(runs: Sequence[FinishedRun], level: float) -> Block:
         task: {(a, b): pair_runs(task, a, b, of[task][a], of[task][b]) for b, a in combinations(arms, 2)}
         for task in tasks
     }
+    in_common = {
+        task: runs_in_common(task, {arm: found for arm, found in by_arm.items() if found})
+        for task, by_arm in of.items()
+    }
     arm_samples = {
-        task: {arm: _of_arm(task, found) for arm, found in by_arm.items() if found} for task, by_arm in of.items()
+        task: {arm: _of_arm(task, found) for arm, found in by_arm.items()} for task, (by_arm, _) in in_common.items()
     }
     pair_samples = {
         task: {arms: _of_pair(task, pairing) for arms, pairing in by_arms.items() if pairing.refused is None}
@@ -123,7 +127,8 @@ def compare_block(runs: Sequence[FinishedRun], level: float) -> Block:
     _judge(list(rows.values()), level)
     _judge([mean], level)
     refused, missing = _left_out(pairings, of)
-    return Block({"tasks": rows, MEAN: mean}, refused, missing, _notes(rows, level))
+    missing += [sentence for _, sentences in in_common.values() for sentence in sentences]
+    return Block({"tasks": rows, MEAN: mean}, refused, missing, _notes(rows, mean, level))
 
 
 def _of_arm(task: str, runs: Sequence[FinishedRun]) -> Samples:
@@ -200,6 +205,8 @@ def _judge(rows: Sequence[dict[str, Any]], level: float) -> None:
         for pair, pair["p_holm"], pair["smallest_p_holm"] in zip(family, holm(p_values), smallest, strict=True):
             pair["verdict"] = decide(
                 pair["difference"],
+                pair["low"],
+                pair["high"],
                 pair["rank_biserial"],
                 pair["p_holm"],
                 pair["smallest_p_holm"],
@@ -226,7 +233,7 @@ def _left_out(
     return refused, missing
 
 
-def _notes(rows: Mapping[str, Mapping[str, Any]], level: float) -> list[str]:
+def _notes(rows: Mapping[str, Mapping[str, Any]], mean: Mapping[str, Any], level: float) -> list[str]:
     notes = []
     for task, row in rows.items():
         counts = {metric: sum(arm[metric]["undefined"] for arm in row["arms"].values()) for metric in METRICS}
@@ -237,9 +244,14 @@ def _notes(rows: Mapping[str, Mapping[str, Any]], level: float) -> list[str]:
         sum(pair["metric"] == metric and pair["p"] is not None for row in rows.values() for pair in row["pairs"])
         for metric in METRICS
     )
-    if any("too small" in pair["verdict"] for row in rows.values() for pair in row["pairs"]):
+    if any((pair["smallest_p_holm"] or 0) > level for row in rows.values() for pair in row["pairs"]):
         needed = patients_needed(tests, level)
         notes.append(
             f"Among {tests} comparisons a metric, a difference can be found by itself from {needed} patients a task on."
+        )
+    if any(pair["n"] > 1 and pair["difference"] is not None and pair["low"] is None for pair in mean["pairs"]):
+        notes.append(
+            "Where a task has values of one patient alone, they show no spread: "
+            "the mean over tasks has no interval and is no evidence."
         )
     return notes

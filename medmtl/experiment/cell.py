@@ -28,8 +28,8 @@ class Budget:
     def text(self) -> str:
         """The budget in words, for tables."""
         if self.notion == "steps":
-            return f"{self.steps:,} optimizer steps of {self.batch_size} patches a model"
-        return f"{self.steps * self.batch_size:,} patches a task"
+            return f"{self.steps:,} optimizer steps of {self.batch_size} patches a model, pre-training included"
+        return f"{self.steps * self.batch_size:,} patches of each task"
 
 
 @dataclass(frozen=True)

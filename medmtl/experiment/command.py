@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 from rich.console import Console
 from rich.table import Column, Table
@@ -11,7 +12,7 @@ from medmtl.errors import ConfigError, RunError
 from medmtl.experiment.compare import print_comparison, write_compare
 from medmtl.experiment.job import Job
 from medmtl.experiment.launchers import ClusterLauncher, Launcher, LocalLauncher
-from medmtl.experiment.prepare import prepare
+from medmtl.experiment.prepare import prepare, write_plan
 from medmtl.experiment.progress import view_for
 from medmtl.experiment.protocol import Protocol
 from medmtl.experiment.runner import only_runner, run_jobs
@@ -23,6 +24,8 @@ DESCRIPTION = (
     "to disk before it runs; runs that are finished are not repeated, so it is safe to stop and start again. Ends with "
     "the comparison in runs/NAME/compare, NAME being that of the configuration."
 )
+
+TOLD = 5  # failed runs that the last line names
 
 
 def run_experiment(argv: list[str]) -> None:
@@ -40,12 +43,17 @@ def run_experiment(argv: list[str]) -> None:
 
 
 def _run(protocol: Protocol, folder: Path, dry: bool) -> None:
+    saved = folder / "experiment.yaml"
+    before = yaml.safe_load(saved.read_text())["base"] if saved.is_file() else protocol.base
+    if before != protocol.base:  # runs on other data would end in one table
+        raise RunError(f"{folder} holds an experiment on {before}", fix="add --run FOLDER to start another")
     jobs = prepare(protocol, folder)
     console = Console()
     if dry:
         console.print(_table(jobs))
         console.print(f"configurations: {folder / 'configs'}", soft_wrap=True)
         return
+    write_plan(protocol, folder, jobs)
     launcher: Launcher = LocalLauncher(protocol.at_once)
     if protocol.launcher == "slurm":
         launcher = ClusterLauncher(folder, protocol.cluster)
@@ -54,8 +62,9 @@ def _run(protocol: Protocol, folder: Path, dry: bool) -> None:
         compare_command([str(folder)])
     if outcome.failed or outcome.skipped:
         reasons = [f"{name}: {reason}" for name, reason in {**outcome.failed, **outcome.skipped}.items()]
+        told = "; ".join(reasons[:TOLD]) + (f"; and {len(reasons) - TOLD} more" if len(reasons) > TOLD else "")
         raise RunError(
-            f"{len(reasons)} of {len(jobs)} training runs did not finish ({'; '.join(reasons)})",
+            f"{len(reasons)} of {len(jobs)} training runs did not finish ({told})",
             fix="mend what the logs say, and run the same command again",
         )
 
@@ -88,7 +97,7 @@ def compare_command(argv: list[str]) -> None:
 def _parse(argv: list[str]) -> tuple[Protocol, Path, bool]:
     parser = ArgumentParser(prog="medmtl experiment", description=DESCRIPTION, exit_on_error=False)
     parser.add_argument("--config", action="config", help="the experiment: a file, or the bare name of a shipped one")
-    parser.add_argument("--run", type=str | None, default=None, help="its folder; runs/NAME if not given")
+    parser.add_argument("--run", type=str | None, default=None, help="its folder, or in a configuration its name")
     parser.add_argument("--dry_run", action="store_true", help="write the configurations, list them and stop")
     parser.add_class_arguments(Protocol)
     own = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
@@ -97,15 +106,16 @@ def _parse(argv: list[str]) -> tuple[Protocol, Path, bool]:
     options, flags = own.parse_known_args(argv)
     if not {"-h", "--help"} & set(flags) and not (options.config or options.run):
         raise ConfigError("no experiment is named", fix="add --config, for example --config experiment-quick.yaml")
-    folder = Path(options.run) if options.run else RUNS / Path(options.config or "experiment").stem
-    saved = folder / "experiment.yaml"
+    saved = Path(options.run or "") / "experiment.yaml"
     if options.run and not options.config and not saved.is_file():
-        raise RunError(f"{folder} holds no experiment", fix="add --config")
+        raise RunError(f"{options.run} holds no experiment", fix="add --config")
     config = find_config(options.config) if options.config else saved
     try:
         parsed = parser.parse_args([f"--config={config}", *flags] if config.is_file() else flags)
         chosen = {key: value for key, value in parsed.items() if key not in ("config", "run", "dry_run")}
-        return Protocol(**chosen), folder, parsed.dry_run
+        folder = Path(options.run) if options.run else RUNS / Path(parsed.run or config.stem).name
+        # A key that is there without a value, all its lines commented out, is as if it were not.
+        return Protocol(**{key: value for key, value in chosen.items() if value is not None}), folder, parsed.dry_run
     except ArgumentError as error:
         raise ConfigError(" ".join(str(error).split())) from None
 

@@ -3,22 +3,28 @@
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from copy import deepcopy
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import yaml
 from jsonargparse import ArgumentError
+from pytorch_lightning import Trainer
 from pytorch_lightning.cli import LightningArgumentParser
 
 from medmtl.data.datamodule import MultiTaskData
 from medmtl.data.task import Case
 from medmtl.errors import ConfigError
 from medmtl.files import write_text
+from medmtl.mirror import Wandb
 from medmtl.request import SECTIONS
 
-# Where data lie, who draws the patches and what mirrors the figures change no result.
-WITHOUT_EFFECT = {"data": ("splits", "workers", "seed"), "trainer": ("enable_progress_bar", "logger")}
+# Where data lie, how a split was made (it counts itself), who draws the patches and what mirrors the figures.
+WITHOUT_EFFECT = {
+    "data": ("splits", "val", "test", "split_seed", "workers", "seed"),
+    "trainer": ("enable_progress_bar", "logger"),
+}
 
 
 def resolve(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -34,9 +40,8 @@ def resolve(config: Mapping[str, Any]) -> dict[str, Any]:
         ConfigError: a key or value is wrong.
     """
     parser = _parser()
-    given = deepcopy({key: value for key, value in config.items() if key in SECTIONS})  # the parser changes it
     try:
-        parsed = parser.parse_object(given)
+        parsed = parser.parse_object(deepcopy(dict(config)))  # the parser changes it
         filled = yaml.safe_load(parser.dump(parsed, skip_none=False))
     except (ArgumentError, TypeError) as error:
         raise ConfigError(" ".join(str(error).split())) from None
@@ -80,13 +85,18 @@ def fingerprint(
     finetune = kept["model"].get("finetune")
     if finetune:
         kept["model"] = kept["model"] | {"finetune": finetune | {"checkpoint": None}}
+    if not tested:
+        kept["data"]["foreign"] = {}
     sources = {key: kept["data"].get(key) or {} for key in ("tasks", "foreign")}
+    used = {task: sorted(case for cases in split[task].values() for case in cases) for task in sources["tasks"]}
     for key, entries in sources.items():
         kept["data"][key] = {name: {**entry, "root": None} for name, entry in entries.items()}
     facts = {
         "config": kept,
+        "order": list(sources["tasks"]),
         "split": {task: split[task] for task in sources["tasks"]},
-        "files": {name: files[name] for entries in sources.values() for name in entries},
+        "files": {task: [files[task][case] for case in used[task]] for task in used},
+        "foreign": {name: files[name] for name in sources["foreign"]},
         "starts_from": starts_from,
         "tested": tested,
     }
@@ -96,22 +106,28 @@ def fingerprint(
 class Digests:
     """SHA-256 of files, each read again only if its size or time of modification has changed.
 
+    A context, which remembers them when it is left, however that happens.
+
     Args:
-        path: JSON file that remembers them.
+        path: JSON file to remember them in.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._known: dict[str, list[Any]] = json.loads(path.read_text()) if path.is_file() else {}
+        self._known: dict[str, list[Any]] = {}
+
+    def __enter__(self) -> Self:
+        with suppress(FileNotFoundError, ValueError):  # not there yet, or cut short by a crash
+            self._known = json.loads(self.path.read_text())
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        write_text(self.path, json.dumps(self._known, indent=0) + "\n")
 
     def case(self, case: Case) -> str:
         """Digest of a case's image and label together, with the channel that is used."""
         digests = [self._file(path) for path in (case.image, case.label) if path is not None]
         return hashlib.sha256(":".join([*digests, str(case.channel)]).encode()).hexdigest()
-
-    def save(self) -> None:
-        """Remember the digests."""
-        write_text(self.path, json.dumps(self._known, indent=0) + "\n")
 
     def _file(self, path: Path) -> str:
         state = path.stat()
@@ -127,5 +143,8 @@ def _parser() -> LightningArgumentParser:
     parser = LightningArgumentParser(exit_on_error=False)
     for section, owner in SECTIONS.items():
         parser.add_lightning_class_args(owner, section)
+    parser.add_argument("--seed_everything", type=bool | int, default=0)
+    parser.add_lightning_class_args(Trainer, "trainer")
+    parser.add_class_arguments(Wandb, "wandb")
     parser.link_arguments("data.patch_size", "model.patch_size")
     return parser

@@ -57,9 +57,10 @@ class Job:
 
     @property
     def finished(self) -> bool:
-        """Whether the run folder holds this very run, trained and tested to its end."""
+        """Whether the run folder holds this very run, trained and tested to its end; of a pre-training, its weights."""
         record = self.run.read_manifest().get(RECORD, {})
-        return bool(record.get("finished")) and record["fingerprint"] == self.fingerprint
+        same = bool(record.get("finished")) and record["fingerprint"] == self.fingerprint
+        return same and (self.cell is not None or self.run.best.is_file())
 
     @property
     def seconds(self) -> float:
@@ -137,8 +138,13 @@ def execute(job: Job) -> None:
         shutil.rmtree(job.run.path, ignore_errors=True)
         job.record(finished=False)
         _train(job)
+        trained = job.run.read_manifest()["fit"]["steps"]
+        if trained != job.steps:
+            sys.stderr.write(f"medmtl: error: {trained} of {job.steps} steps were trained: take out what stops it\n")
+            raise SystemExit(1)
         if job.cell is not None:
             _test(job)
+        job.run.last.unlink(missing_ok=True)  # nothing goes on from it, and it is as large as the best
         job.record(finished=True, seconds=time.monotonic() - started)
 
 
@@ -162,10 +168,6 @@ def _train(job: Job) -> None:
 
 
 def _test(job: Job) -> None:
-    from torch import distributed
-
-    if distributed.is_initialized():  # the other processes have ended, and sums over all would wait for them
-        distributed.destroy_process_group()
     cli.main(["test", "--run", str(job.run.path), "--trainer.devices=1"])
 
 

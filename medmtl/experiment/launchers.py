@@ -5,7 +5,9 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -38,43 +40,61 @@ class Launcher(Protocol):
 
 
 class LocalLauncher:
-    """Starts processes on this machine and shares its cores out among them.
+    """Starts processes on this machine and shares its cores out among them, and its graphics processors.
+
+    Each of several processes sees one graphics processor, in turn; a single one sees all, for a run on several devices.
 
     Args:
         workers: processes at a time.
         cores: cores to share out; those that this process may use if None. OMP_NUM_THREADS, if set, wins.
+        devices: names of the graphics processors to share out, as in CUDA_VISIBLE_DEVICES; those that this process may
+            use if None.
     """
 
-    def __init__(self, workers: int, cores: int | None = None) -> None:
+    def __init__(self, workers: int, cores: int | None = None, devices: Sequence[str] | None = None) -> None:
         share = max(1, (cores or _usable_cores()) // workers)
         self._environment = {"OMP_NUM_THREADS": str(share), **os.environ}
+        found = _usable_devices() if devices is None else list(devices)
+        self._free = deque(found[place % len(found)] for place in range(workers)) if found and workers > 1 else None
 
     def start(self, job: Job) -> Handle:
         """Start a process that ends with this one, and writes what it says to the job's log."""
         command = [sys.executable, "-u", "-m", worker.__name__, str(job.file), "--tied"]
-        _make_way(job.log)
-        with job.log.open("wb") as log:
-            process = subprocess.Popen(
-                command,
-                stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env=self._environment,
-                start_new_session=True,  # Ctrl-C is for the runner alone, which then stops its workers
-            )
-        return _LocalWorker(job, process)
+        device = self._free.popleft() if self._free else None
+        pinned = {} if device is None else {"CUDA_VISIBLE_DEVICES": device}
+        try:
+            _make_way(job.log)
+            with job.log.open("wb") as log:
+                process = subprocess.Popen(
+                    command,
+                    stdin=subprocess.PIPE,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    env=self._environment | pinned,
+                    start_new_session=True,  # Ctrl-C is for the runner alone, which then stops its workers
+                )
+        except OSError as error:
+            self._give_back(device)
+            raise RunError(f"its process could not be started ({_one_line(error)})") from None
+        return _LocalWorker(job, process, partial(self._give_back, device))
+
+    def _give_back(self, device: str | None) -> None:
+        if device is not None and self._free is not None:
+            self._free.append(device)
 
 
 class _LocalWorker:
-    def __init__(self, job: Job, process: "subprocess.Popen[bytes]") -> None:
+    def __init__(self, job: Job, process: "subprocess.Popen[bytes]", ended: Callable[[], None]) -> None:
         self._job = job
         self._process = process
+        self._ended = ended
 
     def poll(self) -> str | None:
         code = self._process.poll()
         if code is None:
             return None
         self._close()
+        self._ended()
         if self._job.finished:
             return ""
         return _failure(self._job.log, f"ended by signal {-code} ({signal.strsignal(-code)})" if code < 0 else "")
@@ -172,6 +192,14 @@ def _make_way(log: Path) -> None:
 
 def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())
+
+
+def _usable_devices() -> list[str]:
+    """Names of the graphics processors that this process may use."""
+    import torch
+
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return named.split(",") if named else [str(number) for number in range(torch.cuda.device_count())]
 
 
 def _usable_cores() -> int:

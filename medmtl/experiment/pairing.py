@@ -1,11 +1,11 @@
-"""Pairing: which runs of two arms may be compared on a task, and what speaks against it."""
+"""Pairing: which runs of arms may be compared on a task, and what speaks against it."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from medmtl.data.splits import PARTS
-from medmtl.experiment.records import FinishedRun
+from medmtl.experiment.finished import FinishedRun
 
 # What runs must have in common besides the task's own recipe: network, loss, patches, prediction and measurement.
 ALIKE = (
@@ -65,6 +65,34 @@ def pair_runs(task: str, a: str, b: str, runs_a: Sequence[FinishedRun], runs_b: 
     alone = [f"{_in_words(*key)} of {a}" for key in keys_a if key not in keys_b]
     alone += [f"{_in_words(*key)} of {b}" for key in keys_b if key not in keys_a]
     return Pairing(pairs, left_out=", ".join(alone) or None)
+
+
+def runs_in_common(
+    task: str, runs: Mapping[str, Sequence[FinishedRun]]
+) -> tuple[Mapping[str, Sequence[FinishedRun]], list[str]]:
+    """The runs that the means of arms are taken over: those of the seeds and folds that all of these arms have.
+
+    So means of different arms differ by the arms alone, and two arms' means by their paired difference.
+
+    Args:
+        task: the task.
+        runs: arm -> its runs that were tested on the task, at least one each.
+
+    Returns:
+        Arm -> its runs of these seeds and folds, and a sentence an arm on what that leaves out. Where no seed and fold
+        is common to all, each arm keeps its own and one sentence says so.
+    """
+    keys = {arm: {(run.cell.seed, run.cell.fold): run for run in found} for arm, found in runs.items()}
+    common = set.intersection(*(set(found) for found in keys.values()))
+    if not common:
+        return runs, [f"{task}: no seed and fold is common to all arms: their means are over different seeds or folds."]
+    left_out = {arm: [_in_words(*key) for key in found if key not in common] for arm, found in keys.items()}
+    sentences = [
+        f"{arm} on {task}: its means leave out {', '.join(names)}, which not all arms have."
+        for arm, names in left_out.items()
+        if names
+    ]
+    return {arm: [run for key, run in found.items() if key in common] for arm, found in keys.items()}, sentences
 
 
 def _differences(task: str, pairs: Sequence[Pair]) -> Iterator[str]:

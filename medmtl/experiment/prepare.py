@@ -2,42 +2,41 @@
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from medmtl.data.datamodule import MultiTaskData, Splits
 from medmtl.data.splits import cases_by_part, fewer_training_cases, fold_patients, write_splits
-from medmtl.errors import ConfigError
-from medmtl.experiment.arms import Planned, Setting, plan, with_overrides
+from medmtl.errors import DataError
+from medmtl.experiment.arms import Planned, Setting, plan
+from medmtl.experiment.base import read_base
 from medmtl.experiment.fingerprint import Digests, data_of, fingerprint, resolve
-from medmtl.experiment.job import Job
+from medmtl.experiment.job import RECORD, Job
 from medmtl.experiment.protocol import EVERY_CASE, Protocol
 from medmtl.files import write_text
-from medmtl.request import find_config
 from medmtl.run import RunFolder
 
 logger = logging.getLogger(__name__)
 
 
 def prepare(protocol: Protocol, folder: Path) -> list[Job]:
-    """Plan an experiment and write everything that its runs need.
+    """Plan an experiment, and write the splits and configurations that its runs need.
 
     Args:
         protocol: what to compare.
-        folder: the experiment's folder; gets `experiment.yaml`, `splits/`, `configs/` and `jobs/`.
+        folder: the experiment's folder.
 
     Returns:
         The training runs, each after what it starts from. A run that an earlier start finished, under whatever name,
-        is found by its fingerprint and not planned again.
+        is found by its fingerprint.
 
     Raises:
         ConfigError: the protocol or its base cannot be used.
         DataError: the data cannot be used.
     """
-    base = resolve(_base(protocol))
+    base = read_base(protocol)
     data = data_of(base)
     data.setup("plan")
     splits = _splits(protocol, data)
@@ -51,40 +50,40 @@ def prepare(protocol: Protocol, folder: Path) -> list[Job]:
     for key, path in paths.items():
         write_splits(path, splits[key])
     split_of = {str(path): splits[key] for key, path in paths.items()}
-    digests = Digests(folder / "data.json")
     sources = {name: data.listed(name) for name in (*data.tasks, *data.foreign)}
-    files = {name: {case.name: digests.case(case) for case in cases} for name, cases in sources.items()}
-    digests.save()
+    with Digests(folder / "data.json") as digests:
+        files = {name: {case.name: digests.case(case) for case in cases} for name, cases in sources.items()}
     jobs = _jobs(runs, folder, split_of, files)
-    for kind, suffix in (("configs", "yaml"), ("jobs", "json")):
-        for stale in set((folder / kind).glob(f"*.{suffix}")) - {
-            folder / kind / f"{job.name}.{suffix}" for job in jobs
-        }:
-            stale.unlink()
-    for job in jobs:
-        write_text(job.file, json.dumps(job.to_dict(), indent=1) + "\n")
-    write_text(folder / "experiment.yaml", protocol.to_yaml())
+    _remove_others(folder / "configs", [job.config for job in jobs])
     return jobs
 
 
-def _base(protocol: Protocol) -> dict[str, Any]:
-    """The base configuration with the overrides, without what an experiment decides."""
-    path = find_config(protocol.base)
-    try:
-        content = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not YAML ({' '.join(str(error).split())})", fix="correct it") from None
-    if not isinstance(content, dict) or not isinstance(content.get("data"), dict):
-        raise ConfigError(f"{path} is no configuration of `medmtl fit`", fix="name one as the base")
-    base = with_overrides({key: value for key, value in content.items() if key != "run"}, protocol.overrides)
-    held_out = base["data"].pop("held_out", None) or []
-    base["data"]["tasks"] = {name: task for name, task in base["data"]["tasks"].items() if name not in held_out}
-    return base
+def write_plan(protocol: Protocol, folder: Path, jobs: Sequence[Job]) -> None:
+    """Make the jobs the plan of an experiment: what is run, and what `medmtl compare` looks for.
+
+    Args:
+        protocol: what they follow from.
+        folder: the experiment's folder.
+        jobs: what `prepare` gave.
+    """
+    for job in jobs:
+        write_text(job.file, json.dumps(job.to_dict(), indent=1) + "\n")
+    _remove_others(folder / "jobs", [job.file for job in jobs])
+    write_text(folder / "experiment.yaml", protocol.to_yaml())
+
+
+def _remove_others(folder: Path, wanted: Sequence[Path]) -> None:
+    """Remove what an earlier protocol has left in a folder."""
+    for stale in set(folder.glob("*.*")) - set(wanted):
+        stale.unlink()
 
 
 def _splits(protocol: Protocol, data: MultiTaskData) -> dict[tuple[int | None, int | None], Splits]:
     """(fold, training cases at most) -> task -> part -> case ids."""
-    patient_of = {name: data.patients(name) for name in data.tasks}
+    used = {name: {case for cases in parts.values() for case in cases} for name, parts in data.splits.items()}
+    patient_of = {
+        name: {case: patient for case, patient in data.patients(name).items() if case in used[name]} for name in used
+    }
     folds: dict[int | None, Splits] = {None: data.splits}
     if protocol.folds > 1:
         patients = {name: list(found.values()) for name, found in patient_of.items()}
@@ -93,6 +92,9 @@ def _splits(protocol: Protocol, data: MultiTaskData) -> dict[tuple[int | None, i
             fold: {name: cases_by_part(found, part_of) for name, found in patient_of.items()}
             for fold, part_of in enumerate(parts)
         }
+    for name, parts_of_task in folds.get(None, {}).items():
+        if not parts_of_task["test"]:
+            raise DataError(f"task {name} has no test case", fix="give data.test a share above 0, or list one")
     result: dict[tuple[int | None, int | None], Splits] = {}
     for fold, whole in folds.items():
         for size in protocol.sizes:
@@ -118,7 +120,7 @@ def _check_finetuning(runs: list[Planned]) -> None:
 def _jobs(
     runs: list[Planned], folder: Path, split_of: Mapping[str, Splits], files: Mapping[str, Mapping[str, str]]
 ) -> list[Job]:
-    finished = _finished(folder)
+    found = _finished(folder)
     jobs: dict[str, Job] = {}
     for planned in runs:
         config, source = planned.config, None
@@ -138,7 +140,8 @@ def _jobs(
         jobs[planned.name] = Job(
             name=planned.name,
             folder=folder,
-            run=finished.get(number) or RunFolder(folder / "runs" / f"{planned.name}-{number[:8]}"),
+            # Two cells may mean the same training: a task with eight cases has no more of them without a limit.
+            run=found.setdefault(number, RunFolder(folder / "runs" / f"{planned.name}-{number[:8]}")),
             config=path,
             steps=planned.steps,
             needs=planned.needs,
@@ -153,7 +156,10 @@ def _finished(folder: Path) -> dict[str, RunFolder]:
     found = {}
     for path in sorted((folder / "runs").glob("*/run.json")):
         run = RunFolder(path.parent)
-        record = run.read_manifest().get("experiment", {})
+        try:
+            record = run.read_manifest().get(RECORD, {})
+        except ValueError:  # cut short by a crash
+            continue
         if record.get("finished"):
             found[record["fingerprint"]] = run
     return found

@@ -27,6 +27,8 @@ class Status:
         steps: name of a running job -> optimizer steps done.
         failed: name -> reason.
         skipped: name of a job that cannot be started -> reason.
+        refusals: jobs in a row that could not be started.
+        pause_until: `time.monotonic()` before which none is to be started.
     """
 
     jobs: Sequence[Job]
@@ -36,6 +38,8 @@ class Status:
     steps: dict[str, int] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
+    refusals: int = 0
+    pause_until: float = 0.0
 
     @property
     def waiting(self) -> list[Job]:

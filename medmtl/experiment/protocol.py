@@ -33,7 +33,8 @@ class Protocol:
         folds: folds of a cross-validation by patient, each tested once; 1 = the base's own split.
         sizes: training cases a task at most, `all` for all of them; more than one gives learning curves.
         overrides: key -> value, set in the base for every run, such as `data.batch_size: 2`.
-        finetune_overrides: key -> value, set in fine-tuning runs after that.
+        finetune_overrides: key -> value of the model, set in fine-tuning runs after that, such as
+            `model.optimizer.init_args.lr: 1.0e-3`.
         launcher: `local` starts processes on this machine, `slurm` submits jobs to a cluster.
         at_once: training runs at a time; on this machine the cores are shared out among them.
         cluster: options of submitit for `slurm`, such as `slurm_partition`, `timeout_min`, `gpus_per_node`.
@@ -73,20 +74,33 @@ class Protocol:
         for key, values in counts.items():
             if any(value < 1 for value in values):
                 raise ConfigError(f"{key}={getattr(self, key)}", fix="use 1 or more")
+        foreign = [key for key in self.finetune_overrides if not key.startswith("model.")]
+        if foreign:
+            raise ConfigError(f"finetune_overrides sets {foreign[0]}", fix="set keys of the model there alone")
         if not 0 < self.finetune_share < 1:
             raise ConfigError(f"finetune_share={self.finetune_share}", fix="use a share between 0 and 1, such as 0.5")
 
-    def steps_of(self, share: float, tasks: int = 1) -> int:
+    @property
+    def finetuning(self) -> int:
+        """Steps, or steps' worth of patches a task, that fall to fine-tuning where it shares the budget."""
+        return round(self.steps * self.finetune_share)
+
+    @property
+    def pretraining(self) -> int:
+        """What is left of the budget for the pre-training then."""
+        return self.steps - self.finetuning
+
+    def steps_of(self, share: int, tasks: int = 1) -> int:
         """Optimizer steps of one training run.
 
         Args:
-            share: share of the budget that falls to it, in (0, 1].
+            share: what falls to it of the budget: `steps`, or a part of that.
             tasks: tasks it trains on; under the notion `samples` each adds to the length.
 
         Raises:
             ConfigError: they cannot be divided among the validations.
         """
-        steps = round(self.steps * share) * (tasks if self.budget == "samples" else 1)
+        steps = share * (tasks if self.budget == "samples" else 1)
         if steps < 1 or steps % self.validations:
             raise ConfigError(
                 f"steps={self.steps}: a training run of {steps} steps cannot be divided into {self.validations} parts",

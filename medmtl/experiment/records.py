@@ -1,77 +1,23 @@
-"""Records: what the finished runs of an experiment's folder found, read from the files that they wrote."""
+"""Records: which runs of an experiment's folder are compared, and what is left out."""
 
-import csv
 import json
-import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, replace
 from functools import reduce
 from operator import add
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from medmtl.calibration.bins import BinTable
-from medmtl.data.splits import read_splits
 from medmtl.data.task import data_note
 from medmtl.errors import DataError, RunError
 from medmtl.experiment.cell import ARMS, Cell
+from medmtl.experiment.finished import FinishedRun, read_run
 from medmtl.run import RunFolder
 
-# What arms are compared by: columns of `cases.csv`.
-METRICS = {
-    "dice": {"better": "higher", "unit": ""},
-    "hd95_mm": {"better": "lower", "unit": "mm"},
-    "asd_mm": {"better": "lower", "unit": "mm"},
-    "ece_band": {"better": "lower", "unit": ""},
-    "ace_band": {"better": "lower", "unit": ""},
-    "brier_band": {"better": "lower", "unit": ""},
-    "nll_band": {"better": "lower", "unit": "nats"},
-}
-
-
-@dataclass(frozen=True)
-class ScoredCase:
-    """A case as one run segmented it.
-
-    Attributes:
-        case: its name, unique within its task.
-        patient: whose image it is; the same name in another task is the same person.
-        values: each of `METRICS` -> its value, NaN where it is undefined.
-    """
-
-    case: str
-    patient: str
-    values: Mapping[str, float]
-
-
-@dataclass(frozen=True, eq=False)
-class FinishedRun:
-    """A run that was trained and tested to the end.
-
-    Attributes:
-        name: of its folder.
-        cell: what it is compared as.
-        steps: optimizer steps that it was trained for.
-        processes: processes that shared the training, each with a batch of its own.
-        fingerprint: of its configuration and data.
-        config: the resolved configuration.
-        splits: task -> part -> cases.
-        cases: task -> its test cases.
-        bins: task -> region -> reliability bins of its test cases together; empty for a run that kept none.
-    """
-
-    name: str
-    cell: Cell
-    steps: int
-    processes: int
-    fingerprint: str
-    config: Mapping[str, Any]
-    splits: Mapping[str, Mapping[str, list[str]]]
-    cases: Mapping[str, list[ScoredCase]]
-    bins: Mapping[str, Mapping[str, BinTable]]
+_Place = tuple[str, str | None, int, int | None, int | None]  # arm, task, seed, fold, training cases
 
 
 @dataclass(frozen=True)
@@ -80,7 +26,7 @@ class Records:
 
     Attributes:
         experiment: name of the experiment's folder.
-        runs: the finished runs, one a cell, by name.
+        runs: the finished runs, one a cell, by name; one that is planned for several cells is there for each.
         missing: what could not be used, in sentences.
         notes: what a reader should know of the choice, in sentences.
     """
@@ -100,8 +46,9 @@ class Records:
 def read_records(folder: Path) -> Records:
     """Read the finished runs of an experiment.
 
-    Of several finished runs of one cell one counts: one that the experiment still plans (`jobs/`) before others, and
-    among those the one that finished last (by the time of its `run.json`).
+    Where the experiment plans a cell (`jobs/`), only a run of the planned fingerprint counts, whatever cell it was made
+    for: what an earlier plan left behind had other settings or data. Of a cell that is no longer planned, any finished
+    run may count. Of several that may, it is the one that finished last (by the time of its `run.json`).
 
     Args:
         folder: the experiment, with `runs/` and, where it was planned by `medmtl experiment`, `jobs/`.
@@ -124,20 +71,21 @@ def read_records(folder: Path) -> Records:
                 continue
             finished.add(record["fingerprint"])
             if record["cell"] is not None:
-                found.append(_read_run(run, record))
+                found.append(read_run(run, record))
         except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError, DataError) as error:
             reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
             unreadable.append(f"Run {run.path.name} cannot be read and is left out ({reason}).")
     if planned:  # what an earlier plan left behind is not missed
-        unfinished = [name for fingerprint, name in planned.items() if fingerprint not in finished]
-    if not found:
+        unfinished = [one.name for one in planned if one.fingerprint not in finished]
+    runs, outdated, notes = _one_a_cell(found, planned, finished, folder / "runs")
+    if not runs:
         raise RunError(
-            " ".join([f"{folder} holds no finished run to compare", *unreadable]),
+            " ".join([f"{folder} holds no finished run to compare", *unreadable, *outdated]),
             fix="run `medmtl experiment --config FILE` to the end, or name the folder of another experiment",
         )
-    runs, notes = _one_a_cell(found, set(planned), folder / "runs")
     missing = [f"Not finished: {_listed(unfinished)}."] if unfinished else []
-    return Records(folder.resolve().name, tuple(runs), tuple(missing + unreadable), tuple(notes))
+    notes += _other_versions(runs)
+    return Records(folder.resolve().name, tuple(runs), tuple(missing + unreadable + outdated), tuple(notes))
 
 
 def pooled_tables(runs: Iterable[FinishedRun]) -> dict[str, dict[str, dict[str, BinTable]]]:
@@ -162,92 +110,78 @@ def pooled_tables(runs: Iterable[FinishedRun]) -> dict[str, dict[str, dict[str, 
     }
 
 
-def _planned(folder: Path) -> dict[str, str]:
-    """Fingerprint -> name of each run that the experiment plans."""
-    planned: dict[str, str] = {}
+@dataclass(frozen=True)
+class _PlannedRun:
+    """A run that the experiment plans; without a cell it is a pre-training."""
+
+    name: str
+    fingerprint: str
+    cell: Cell | None
+
+
+def _planned(folder: Path) -> list[_PlannedRun]:
+    planned = []
     for path in sorted(folder.glob("[!.]*.json")):
         try:
             job = json.loads(path.read_text())
-            planned[job["fingerprint"]] = job["name"]
+            cell = None if job["cell"] is None else Cell.from_dict(job["cell"])
+            planned.append(_PlannedRun(job["name"], job["fingerprint"], cell))
         except (ValueError, KeyError, TypeError):
             raise RunError(f"{path} describes no training run", fix="start `medmtl experiment` again") from None
     return planned
 
 
-def _read_run(run: RunFolder, record: Mapping[str, Any]) -> FinishedRun:
-    cell = Cell.from_dict(record["cell"])
-    if cell.arm not in ARMS:
-        raise ValueError(f"its arm {cell.arm} is none of {', '.join(ARMS)}")
-    cases = _read_cases(run.report / "cases.csv", cell.task)
-    config, splits = yaml.safe_load(run.config.read_text()), read_splits(run.splits)
-    for file, tasks in ((run.config, config["data"]["tasks"]), (run.splits, splits)):
-        if not set(cases) <= set(tasks):
-            raise ValueError(f"{file.name} lacks task {min(set(cases) - set(tasks))}, which was tested")
-    return FinishedRun(
-        name=run.path.name,
-        cell=cell,
-        steps=record["steps"],
-        processes=run.read_manifest().get("fit", {}).get("processes", 1),
-        fingerprint=record["fingerprint"],
-        config=config,
-        splits=splits,
-        cases=cases,
-        bins=_read_bins(run.report / "bins.json", cases),
-    )
-
-
-def _read_cases(path: Path, only: str | None) -> dict[str, list[ScoredCase]]:
-    """Labelled test cases by task; of one task alone if the run is about that."""
-    with path.open(newline="") as stream:
-        rows = [row for row in csv.DictReader(stream) if row["expected"] == "in" and row["dice"]]
-    cases: dict[str, dict[str, ScoredCase]] = defaultdict(dict)
-    for row in rows:
-        task, case = row["source"], row["case"]
-        if only not in (None, task):
-            continue
-        if case in cases[task]:
-            raise ValueError(f"{path.name} lists case {case} of {task} twice")
-        values = {metric: float(row.get(metric) or math.nan) for metric in METRICS}
-        cases[task][case] = ScoredCase(case, row.get("patient") or case, values)
-    if not cases:
-        raise ValueError(f"{path.name} has no labelled test case" + (f" of {only}" if only else ""))
-    return {task: list(found.values()) for task, found in cases.items()}
-
-
-def _read_bins(path: Path, cases: Mapping[str, Iterable[ScoredCase]]) -> dict[str, dict[str, BinTable]]:
-    """Task -> region -> bins of the given cases together."""
-    if not path.is_file():
-        return {}
-    kept = json.loads(path.read_text())
-    pooled: dict[str, dict[str, BinTable]] = {}
-    for task, tested in cases.items():
-        tables: dict[str, list[BinTable]] = defaultdict(list)
-        for case in tested:
-            for region, state in kept.get(task, {}).get(case.case, {}).items():
-                tables[region].append(BinTable.from_dict(state))
-        pooled[task] = {region: reduce(add, found) for region, found in tables.items()}
-    return pooled
-
-
-def _one_a_cell(runs: list[FinishedRun], planned: set[str], folder: Path) -> tuple[list[FinishedRun], list[str]]:
-    """The run of each cell that counts, and sentences that name the others."""
-    cells: dict[tuple[Any, ...], list[FinishedRun]] = defaultdict(list)
+def _one_a_cell(
+    runs: Iterable[FinishedRun], planned: Iterable[_PlannedRun], finished: Collection[str], folder: Path
+) -> tuple[list[FinishedRun], list[str], list[str]]:
+    """The run of each cell that counts; sentences on the cells of which none does, and on the others of several."""
+    plans, planned_as = {}, defaultdict(list)
+    for one in planned:
+        if one.cell is not None:
+            plans[_place(one.cell)] = one
+            planned_as[one.fingerprint].append(one.cell)
+    cells: dict[_Place, list[FinishedRun]] = defaultdict(list)
     for run in runs:
-        cell = run.cell
-        cells[cell.arm, cell.task, cell.seed, cell.fold, cell.cases].append(run)
+        for cell in planned_as.get(run.fingerprint, [run.cell]):
+            cells[_place(cell)].append(replace(run, cell=cell))
 
-    def rank(run: FinishedRun) -> tuple[bool, int, str]:
-        finished = RunFolder(folder / run.name).manifest.stat().st_mtime_ns
-        return run.fingerprint in planned, finished, run.name
+    def rank(run: FinishedRun) -> tuple[int, str]:
+        return RunFolder(folder / run.name).manifest.stat().st_mtime_ns, run.name
 
-    kept, notes = [], []
-    for same in cells.values():
-        *older, newest = sorted(same, key=rank)
+    kept, outdated, notes = [], [], []
+    for place, same in cells.items():
+        plan = plans.get(place)
+        may_count = [run for run in same if plan is None or run.fingerprint == plan.fingerprint]
+        if plan is not None and not may_count:
+            why = "cannot be read" if plan.fingerprint in finished else "not finished"
+            instead = f"{plan.name} is planned instead and {why}"
+            outdated += [f"Run {run.name} was made under an earlier plan and is left out; {instead}." for run in same]
+            continue
+        newest = max(may_count, key=rank)
         kept.append(newest)
-        if older:
-            others = _listed(sorted(run.name for run in older))
+        if len(same) > 1:
+            others = _listed(sorted(run.name for run in same if run is not newest))
             notes.append(f"Of several finished runs of one cell, {newest.name} counts; left out: {others}.")
-    return sorted(kept, key=lambda run: run.name), notes
+    return sorted(kept, key=lambda run: run.name), outdated, notes
+
+
+def _place(cell: Cell) -> _Place:
+    """Where a run stands in the comparison, whatever it was given."""
+    return cell.arm, cell.task, cell.seed, cell.fold, cell.cases
+
+
+def _other_versions(runs: Iterable[FinishedRun]) -> list[str]:
+    """A sentence on each package whose version may explain a difference between runs."""
+    notes = []
+    for package in ("medmtl", "torch"):
+        made_by: dict[str, list[str]] = defaultdict(list)
+        for run in {run.name: run for run in runs}.values():
+            if package in run.versions:
+                made_by[run.versions[package]].append(run.name)
+        if len(made_by) > 1:
+            which = "; ".join(f"{version} ({_listed(names, 3)})" for version, names in sorted(made_by.items()))
+            notes.append(f"The runs were made by different versions of {package}: {which}.")
+    return notes
 
 
 def _listed(names: list[str], at_most: int = 8) -> str:

@@ -12,6 +12,9 @@ from medmtl.experiment.launchers import Handle, Launcher
 from medmtl.experiment.lock import locked
 from medmtl.experiment.progress import Status, View
 
+PAUSE = 60.0  # seconds before a job that was refused is tried again
+REFUSALS = 3
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -42,7 +45,7 @@ def run_jobs(jobs: Sequence[Job], launcher: Launcher, at_once: int, view: View, 
         every: seconds between two looks at the workers.
 
     Raises:
-        RunError: the experiment was stopped with Ctrl-C.
+        RunError: the experiment was stopped with Ctrl-C, or the launcher takes no job.
     """
     status = Status(jobs, at_once)
     status.finished.update({job.name: job.seconds for job in jobs if job.finished})
@@ -111,7 +114,13 @@ def _skip(status: Status, view: View) -> None:
 
 
 def _start(status: Status, handles: dict[str, Handle], launcher: Launcher, view: View) -> None:
-    """Start what can be, as long as there is a place."""
+    """Start what can be, as long as there is a place.
+
+    A job that is refused while others run is tried again later: a queue may be full, or its controller restart. If
+    nothing runs it has failed; after `REFUSALS` in a row the launcher will take no other either.
+    """
+    if time.monotonic() < status.pause_until:
+        return
     for job in status.waiting:
         if len(handles) == status.at_once:
             return
@@ -122,7 +131,14 @@ def _start(status: Status, handles: dict[str, Handle], launcher: Launcher, view:
             handles[job.name] = launcher.start(job)
         except RunError as error:
             del status.running[job.name]
+            if handles:
+                status.pause_until = time.monotonic() + PAUSE
+                return
             status.failed[job.name] = str(error)
             view.ended(job, status)
+            status.refusals += 1
+            if status.refusals == REFUSALS:
+                raise RunError(f"no training run can be started: {error}", fix="mend that, and start again") from None
         else:
+            status.refusals = 0
             view.started(job, status)

@@ -86,7 +86,7 @@ class Segmenter(pl.LightningModule):
             RunError: it is missing, or holds another network.
         """
         if self.finetune is not None:
-            load_weights(self.network, Path(self.finetune.checkpoint))
+            load_weights(self.network, Path(self.finetune.checkpoint).expanduser())
 
     def configure_optimizers(self) -> Any:
         """The optimizer of what trains, and the scheduler stepped every batch."""

@@ -7,8 +7,8 @@ from typing import Any
 from medmtl.report.compared import (
     arms_of,
     budget,
-    coverage,
     find_pair,
+    intervals,
     patients,
     protocol,
     rows_of,
@@ -92,12 +92,16 @@ def _best(row: Mapping[str, Any], arm: str, arms: list[str], metric: str) -> boo
 def _caption(comparison: Mapping[str, Any]) -> str:
     sentences = [
         f"Experiment {comparison['experiment']}.",
-        f"Mean over test cases [{coverage(comparison)} bootstrap interval over patients].",
+        f"Mean over test cases [its interval]. {intervals(comparison)}",
         budget(comparison),
         f"{protocol(comparison)} Patients a task: n = {patients(comparison['tasks'].values(), COLUMNS)}.",
-        "HD95: 95th-percentile Hausdorff distance. ACE: average calibration error within 5 mm of the organ.",
-        f"Bold: better than every other arm (Wilcoxon signed-rank, Holm-corrected, level {comparison['level']:g}).",
+        "HD95: 95th-percentile Hausdorff distance; an empty prediction counts as the volume's diagonal. ACE: average "
+        "calibration error within 5 mm of the organ.",
+        f"Bold: better than every other arm (Wilcoxon signed-rank, Holm-corrected, level {comparison['level']:g}, and "
+        "an interval of the difference that excludes 0).",
     ]
+    if comparison["missing"]:
+        sentences.append("Runs that are missing or left out are named in compare.json.")
     if comparison["data_note"]:
         sentences.append(f"{comparison['data_note']}.")
     return escaped(" ".join(sentences))

@@ -10,11 +10,12 @@ from medmtl.calibration.bins import BinTable
 from medmtl.files import write_text
 from medmtl.report.compare_latex import latex_table
 from medmtl.report.compared import (
+    MEAN,
     arms_of,
     blocks_by_size,
     budget,
-    coverage,
     find_pair,
+    intervals,
     pairs_of,
     patients,
     protocol,
@@ -53,7 +54,7 @@ def write_pages(
         blocks=blocks,
         sentences=_sentences(comparison),
         budget=budget(comparison),
-        interval=coverage(comparison).replace(" ", "\N{NO-BREAK SPACE}"),
+        intervals=intervals(comparison).replace(" %", "\N{NO-BREAK SPACE}%"),
         protocol=protocol(comparison),
         data_note=comparison["data_note"],
         figures={name: Picture.of(png) for name, png in figures.items()},
@@ -76,7 +77,10 @@ def write_pages(
 
 
 def headline(comparison: Mapping[str, Any]) -> str:
-    """What was found in Dice, in plain words: of every pair with multi-task training, and of transfer and dedicated."""
+    """What was found in Dice, in plain words.
+
+    Of every pair with multi-task training, and of transfer and dedicated; of all pairs where there is none of these.
+    """
     return " ".join(_sentences(comparison))
 
 
@@ -109,19 +113,18 @@ def _sentences(comparison: Mapping[str, Any]) -> list[str]:
     pairs = pairs_of(comparison, comparison["arms"])
     told = [pair for pair in pairs if "multitask" in pair]
     told += [pair for pair in pairs if pair == ("transfer", "dedicated")]
-    if told:
-        return [_sentence(comparison, a, b) for a, b in told]
+    if pairs:
+        return [_sentence(comparison, a, b) for a, b in told or pairs]
     present = arms_of(comparison, comparison["arms"])
     if not present:
         return ["No finished run with all training cases was found."]
-    names = " and ".join(ARM_NAMES[arm] for arm in present)
-    return [f"Only {names} was tested." if len(present) == 1 else "No two arms could be compared."]
+    return [f"Only {ARM_NAMES[present[0]]} was tested." if len(present) == 1 else "No two arms could be compared."]
 
 
 def _sentence(comparison: Mapping[str, Any], a: str, b: str) -> str:
-    """The verdicts on a pair in Dice, counted over tasks."""
+    """The verdicts on a pair in Dice, counted over tasks, and the one on their mean."""
     pairs = {task: find_pair(row, a, b, "dice") for task, row in comparison["tasks"].items()}
-    verdicts = {task: pair["verdict"] or "" for task, pair in pairs.items() if pair is not None}
+    verdicts = {task: pair["verdict"] for task, pair in pairs.items() if pair is not None}
     total = len(verdicts)
     better, worse = (sum(verdict == word for verdict in verdicts.values()) for word in ("better", "worse"))
     rest = total - better - worse
@@ -138,5 +141,18 @@ def _sentence(comparison: Mapping[str, Any], a: str, b: str) -> str:
         text += "".join(f", {word} on {count}" for word, count in found[1:])
         if rest:
             text += f"; on the other {rest if rest > 1 else 'one'} there is no evidence{why}"
+    mean = rows_of(comparison).get(MEAN)
+    overall = None if mean is None else find_pair(mean, a, b, "dice")
+    if overall is not None and overall["difference"] is not None:
+        text += _over_all_tasks(overall, none_before=rest == total)
     left_out = [task for task, pair in pairs.items() if pair is None]
     return f"Against {ARM_NAMES[b]}, {text}." + (f" Not compared: {', '.join(left_out)}." if left_out else "")
+
+
+def _over_all_tasks(pair: Mapping[str, Any], none_before: bool) -> str:
+    """The verdict on the mean over tasks as the end of a sentence, which may have found no evidence before."""
+    difference, _, _ = with_interval(pair, "dice", "difference").partition(" [")
+    if pair["verdict"] in ("better", "worse"):
+        return f"; over all tasks it was {pair['verdict']} ({difference})"
+    why = ", n too small" if "too small" in pair["verdict"] else ""
+    return f"{', nor over all tasks' if none_before else '; over all tasks there is no evidence'} ({difference}{why})"

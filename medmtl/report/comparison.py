@@ -43,7 +43,7 @@ from medmtl.report.theme import (
 def forest(comparison: Mapping[str, Any], metric: str) -> Figure:
     """Paired differences with their intervals: a panel a pair of arms, a row a task, the mean over tasks beneath.
 
-    A marker is filled where the corrected p-value is at most the level, open otherwise.
+    A marker is filled where the verdict is better or worse, open otherwise.
 
     Args:
         comparison: what `compare.json` holds.
@@ -61,7 +61,7 @@ def forest(comparison: Mapping[str, Any], metric: str) -> Figure:
         for index, (a, b) in enumerate(pairs):
             axes = figure.add_subplot(grid[divmod(index, columns)], sharex=first, sharey=first)
             first = first or axes
-            _differences(axes, {name: find_pair(row, a, b, metric) for name, row in rows.items()}, colours, comparison)
+            _differences(axes, {name: find_pair(row, a, b, metric) for name, row in rows.items()}, colours)
             higher = comparison["metrics"][metric]["better"] == "higher"
             left, right = (b, a) if higher else (a, b)
             size = min(8.5, 225 / max(len(ARM_NAMES[a]), len(f"against {ARM_NAMES[b]}")))
@@ -104,7 +104,7 @@ def arm_means(comparison: Mapping[str, Any], metric: str = "dice") -> Figure:
 
 
 def learning_curves(comparison: Mapping[str, Any], metric: str = "dice") -> Figure:
-    """A metric against training cases a task, a panel a task and one for the mean, a line an arm.
+    """A metric against training cases a task, at most: a panel a task and one for the mean, a line an arm.
 
     Args:
         comparison: what `compare.json` holds, with runs of at least two sizes.
@@ -133,7 +133,7 @@ def learning_curves(comparison: Mapping[str, Any], metric: str = "dice") -> Figu
             axes.margins(x=0.08)
             axes.grid(axis="y")
             axes.tick_params(labelleft=not index % columns)
-        figure.supxlabel("training cases a task", fontsize=8.5)
+        figure.supxlabel("training cases a task, at most", fontsize=8.5)
         figure.supylabel(COMPARED[metric], fontsize=8.5)
         _legend(figure, arms, joined=True)
     return figure
@@ -187,12 +187,7 @@ def _favours(axes: Axes, left: str, right: str, one_line: bool) -> None:
     axes.annotate(f"favours {right} \N{RIGHTWARDS ARROW}", (1, 0), (0, below), "axes fraction", ha="right", **words)
 
 
-def _differences(
-    axes: Axes,
-    pairs: Mapping[str, Mapping[str, Any] | None],
-    colours: Mapping[str, str],
-    comparison: Mapping[str, Any],
-) -> None:
+def _differences(axes: Axes, pairs: Mapping[str, Mapping[str, Any] | None], colours: Mapping[str, str]) -> None:
     """The rows of one panel of the forest, and beside each row its number of patients."""
     axes.axvline(0, color=QUIET, linewidth=0.9, zorder=1)
     if MEAN in pairs:
@@ -208,8 +203,7 @@ def _differences(
         colour, interval = colours[name], interval_of(pair)
         if interval is not None:
             axes.plot(interval, [index, index], color=colour, linewidth=1.6, zorder=2)
-        found = pair["p_holm"] is not None and pair["p_holm"] <= comparison["level"]
-        inside = colour if found else "white"
+        inside = colour if pair["verdict"] in ("better", "worse") else "white"
         axes.scatter(pair["difference"], index, s=34, color=inside, edgecolor=colour, linewidth=1.4, zorder=3)
         axes.annotate(str(pair["n"]), (1, index), (3, 0), beside, va="center", **small)
     axes.margins(x=0.08)

@@ -57,7 +57,7 @@ ARM_NAMES = {
     "transfer_decoder": "transfer (decoder only)",
     "transfer_head": "transfer (head only)",
     "multitask": "multi-task training",
-    "multitask_finetune": "multi-task, then fine-tuning",
+    "multitask_finetune": "multi-task with fine-tuning",
 }
 
 

@@ -48,7 +48,10 @@ def test_the_comparison_has_every_part_of_its_schema(tmp_path: Path, write_run: 
         write_run("transfer", {task: values[task]})
     found = compared(tmp_path)
     assert (found["schema"], found["experiment"], found["data_note"], found["level"]) == (1, tmp_path.name, "", 0.05)
-    assert found["budget"] == {"notion": "steps", "text": "600 optimizer steps of 4 patches a model"}
+    assert found["budget"] == {
+        "notion": "steps",
+        "text": "600 optimizer steps of 4 patches a model, pre-training included",
+    }
     assert found["arms"] == ["dedicated", "transfer", "multitask"]
     assert list(found["metrics"]) == list(METRICS)
     assert [metric for metric, about in found["metrics"].items() if about["better"] == "higher"] == ["dice"]
@@ -191,10 +194,13 @@ def test_what_is_undefined_everywhere_is_null_and_no_part_of_the_family(
     found = compared(tmp_path)
     nothing = pair_of(found["tasks"]["Liver"], "multitask", "dedicated")
     assert (nothing["n"], nothing["difference"], nothing["p"], nothing["p_holm"]) == (0, None, None, None)
-    assert nothing["verdict"] == "no evidence: n too small"
+    assert nothing["verdict"] == "no evidence"
     pair = pair_of(found["tasks"]["Heart"], "multitask", "dedicated")
     assert pair["p_holm"] == pair["p"] == 2.0**-7
     assert found["mean"]["arms"]["dedicated"]["dice"]["mean"] is None
+    mean = pair_of(found["mean"], "multitask", "dedicated")
+    assert (mean["n"], mean["p"], mean["verdict"]) == (8, None, "no evidence")
+    assert not any("can be found by itself" in note for note in found["notes"])
 
 
 def write_family(write_run: Callable[..., Path], shifts: Mapping[str, float], n: int = 11) -> None:
@@ -266,8 +272,34 @@ def test_runs_without_a_partner_are_missing_by_name(tmp_path: Path, write_run: C
     for seed in (0, 1):
         write_run("dedicated", {"Liver": scores(np.full(6, 0.7))}, seed=seed)
     write_run("multitask", {"Liver": scores(np.full(6, 0.8))}, seed=1)
-    (sentence,) = compared(tmp_path)["missing"]
-    assert sentence == "multitask and dedicated on Liver: without a partner and left out: seed 0 of dedicated."
+    assert compared(tmp_path)["missing"] == [
+        "multitask and dedicated on Liver: without a partner and left out: seed 0 of dedicated.",
+        "dedicated on Liver: its means leave out seed 0, which not all arms have.",
+    ]
+
+
+def test_means_are_over_the_seeds_and_folds_that_all_arms_have(tmp_path: Path, write_run: Callable[..., Path]) -> None:
+    """An arm with a lucky seed more would stand higher, while the paired difference says that nothing differs."""
+    for seed, value in ((0, 0.9), (1, 0.5)):
+        write_run("dedicated", {"Liver": scores(np.full(6, value))}, seed=seed)
+    write_run("multitask", {"Liver": scores(np.full(6, 0.5))}, seed=1)
+    row = compared(tmp_path)["tasks"]["Liver"]
+    means = {arm: metrics["dice"]["mean"] for arm, metrics in row["arms"].items()}
+    assert means == {"dedicated": pytest.approx(0.5), "multitask": pytest.approx(0.5)}
+    assert pair_of(row, "multitask", "dedicated")["difference"] == pytest.approx(0)
+
+
+def test_arms_with_no_seed_in_common_keep_their_means_and_it_is_said(
+    tmp_path: Path, write_run: Callable[..., Path]
+) -> None:
+    write_run("dedicated", {"Liver": scores(np.full(6, 0.9))}, seed=0)
+    write_run("multitask", {"Liver": scores(np.full(6, 0.5))}, seed=1)
+    found = compared(tmp_path)
+    means = {arm: metrics["dice"]["mean"] for arm, metrics in found["tasks"]["Liver"]["arms"].items()}
+    assert means == {"dedicated": pytest.approx(0.9), "multitask": pytest.approx(0.5)}
+    assert found["missing"] == [
+        "Liver: no seed and fold is common to all arms: their means are over different seeds or folds."
+    ]
 
 
 def test_training_set_sizes_are_compared_apart(tmp_path: Path, write_run: Callable[..., Path]) -> None:
@@ -296,6 +328,49 @@ def test_an_experiment_of_small_sizes_alone_has_no_rows_for_all_cases(
     assert list(found["sizes"]["2"]["tasks"]) == ["Liver"]
     write_compare(tmp_path)
     assert "0.500" in printed(found)
+
+
+def test_the_mean_over_tasks_is_not_judged_by_the_test_alone(tmp_path: Path, write_run: Callable[..., Path]) -> None:
+    """Opposite effects cancel in the mean of tasks, while most patients are on one side."""
+    rng = np.random.default_rng(0)
+    multitask = {}
+    for task, n, effect in (("Liver", 5, 0.085), ("Heart", 20, -0.1)):
+        values = rng.uniform(0.4, 0.6, n)
+        write_run("dedicated", {task: scores(values, task)})
+        multitask[task] = scores(values + effect + rng.normal(0, 0.02, n), task)
+    write_run("multitask", multitask)
+    pair = pair_of(compared(tmp_path)["mean"], "multitask", "dedicated")
+    assert pair["p_holm"] < 0.05
+    assert pair["difference"] * pair["rank_biserial"] > 0
+    assert pair["low"] < 0 < pair["high"]
+    assert pair["verdict"] == "no evidence"
+
+
+def test_a_task_with_one_patient_leaves_the_mean_over_tasks_without_interval_and_verdict(
+    tmp_path: Path, write_run: Callable[..., Path]
+) -> None:
+    write_run("multitask", {"Liver": scores(np.arange(12) / 20 + 0.2), "Heart": {"q": 0.7}})
+    write_run("dedicated", {"Liver": scores(np.arange(12) / 20)})
+    write_run("dedicated", {"Heart": {"q": 0.5}})
+    found = compared(tmp_path)
+    pair = pair_of(found["mean"], "multitask", "dedicated")
+    assert (pair["n"], pair["low"], pair["high"], pair["p_holm"]) == (13, None, None, 2.0**-12)
+    assert pair["verdict"] == "no evidence: n too small"
+    assert sum("the mean over tasks has no interval" in note for note in found["notes"]) == 1
+
+
+@pytest.mark.parametrize(("n", "told"), [(1, False), (2, True), (4, True), (5, False)])
+def test_intervals_of_few_patients_are_said_to_be_too_narrow(
+    tmp_path: Path, write_run: Callable[..., Path], n: int, told: bool
+) -> None:
+    for cases in (2, None):
+        for arm in ("dedicated", "multitask"):
+            write_run(arm, {"Liver": scores(np.arange(n) / 10)}, cases=cases)
+    notes = [note for note in compared(tmp_path)["notes"] if note.startswith("Intervals of 2, 3 or 4 patients")]
+    assert notes == told * [
+        "Intervals of 2, 3 or 4 patients cover the mean in about 50, 75 and 88 % of samples, not in 95 %: "
+        "read them as the spread of the cases."
+    ]
 
 
 def test_one_seed_is_said_to_be_one(tmp_path: Path, write_run: Callable[..., Path]) -> None:
@@ -332,7 +407,8 @@ def test_the_terminal_shows_dice_verdicts_and_what_was_left_out(tmp_path: Path, 
     )
     text = printed(found)
     assert "Dice with 95% intervals" in text
-    assert "Budget: 600 optimizer steps of 4 patches a model. Digital phantoms, not patients" in text
+    caption = "Budget: 600 optimizer steps of 4 patches a model, pre-training included. Digital phantoms, not patients"
+    assert caption in " ".join(text.split())  # it is broken at the width of the table
     assert f"{found['tasks']['Liver']['arms']['multitask']['dice']['mean']:.3f} [" in text
     for sentence in (*sentences, *found["missing"], *found["notes"]):
         assert sentence in text
@@ -391,6 +467,20 @@ def test_the_comparison_is_written_for_programs_spreadsheets_and_readers(
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
     write_compare(tmp_path, level=0.1)
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+
+
+def test_a_task_named_mean_has_rows_of_its_own_beside_the_mean_over_tasks(
+    tmp_path: Path, write_run: Callable[..., Path]
+) -> None:
+    values = {"mean": {"a": 0.2, "b": 0.2}, "Liver": {"c": 0.6, "d": 0.6}}
+    write_run("multitask", values)
+    for task in values:
+        write_run("dedicated", {task: values[task]})
+    write_compare(tmp_path)
+    arms, pairs = (rows_of(tmp_path / "compare" / name) for name in ("compare.csv", "pairs.csv"))
+    found = [(row["task"], float(row["mean"])) for row in arms if (row["arm"], row["metric"]) == ("multitask", "dice")]
+    assert found == [("mean", pytest.approx(0.2)), ("Liver", pytest.approx(0.6)), ("mean", pytest.approx(0.4))]
+    assert [row["task"] for row in pairs if row["metric"] == "dice"] == ["mean", "Liver", "mean"]
 
 
 def test_reliability_is_shown_of_the_models_that_had_all_training_cases(

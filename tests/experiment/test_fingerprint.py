@@ -61,7 +61,15 @@ def test_a_resolved_configuration_holds_every_default_and_resolves_to_itself(res
 
 
 @pytest.mark.parametrize(
-    ("key", "value"), [("data.batch_sise", 2), ("model.network.init_args.chanels", [1]), ("data.tasks.Liver.rot", "x")]
+    ("key", "value"),
+    [
+        ("data.batch_sise", 2),
+        ("model.network.init_args.chanels", [1]),
+        ("data.tasks.Liver.rot", "x"),
+        ("trainer.precison", 16),
+        ("tariner", {"max_epochs": 2}),
+        ("wandb", {"mode": "onlin"}),
+    ],
 )
 def test_a_typing_error_is_named_before_anything_runs(key: str, value: Any) -> None:
     with pytest.raises(ConfigError, match=key.split(".")[-1]):
@@ -92,6 +100,8 @@ def test_what_decides_the_figures_changes_it(resolved: dict[str, Any], key: str,
         ("data.tasks.Liver.root", "/elsewhere/Liver"),
         ("data.splits", "elsewhere.json"),
         ("data.workers", 4),
+        ("data.split_seed", 4),
+        ("data.test", 0.4),
         ("trainer.enable_progress_bar", False),
         ("wandb", {"mode": "online"}),
         ("run", "another-name"),
@@ -106,7 +116,9 @@ def test_data_splits_and_the_source_of_finetuning_change_it(resolved: dict[str, 
     assert number(resolved, files={**FILES, "Liver": {**FILES["Liver"], "b": "9"}}) != before
     assert number(resolved, files={**FILES, "Unused": {}}) == before
     assert number(resolved, split={"Liver": {**SPLIT["Liver"], "train": ["a"]}}) != before
+    assert number(resolved, files={**FILES, "Liver": {**FILES["Liver"], "not listed": "9"}}) == before
     assert number(resolved, tested=False) != before
+    assert number(resolved, tested=False) == number(changed(resolved, "data.foreign", {}), tested=False)
     start = {"checkpoint": "one/best.ckpt", "layers": "all"}
     one, two = (changed(resolved, "model.finetune", start | {"checkpoint": path}) for path in ("one.ckpt", "two.ckpt"))
     assert number(one, starts_from="f") == number(two, starts_from="f")
@@ -126,13 +138,21 @@ def test_a_digest_follows_the_content_and_is_not_read_twice(
 ) -> None:
     image, label = save_volume("image.nii", [[[1.0]]]), save_volume("label.nii", [[[0.0]]])
     case = Case("a", "a", image, label)
-    digests = Digests(tmp_path / "data.json")
-    first = digests.case(case)
-    digests.save()
-    with monkeypatch.context() as patched:
+    with Digests(tmp_path / "data.json") as digests:
+        first = digests.case(case)
+    with monkeypatch.context() as patched, Digests(tmp_path / "data.json") as again:
         patched.setattr("hashlib.file_digest", lambda *_: pytest.fail("read again"))
-        assert Digests(tmp_path / "data.json").case(case) == first
-    other = Case("b", "b", save_volume("copy.nii", [[[1.0]]]), label)
-    assert digests.case(other) == first
-    save_volume("image.nii", [[[2.0, 3.0]]])
-    assert Digests(tmp_path / "data.json").case(case) != first
+        assert again.case(case) == first
+    with Digests(tmp_path / "data.json") as digests:
+        assert digests.case(Case("b", "b", save_volume("copy.nii", [[[1.0]]]), label)) == first
+        save_volume("image.nii", [[[2.0, 3.0]]])
+        assert digests.case(case) != first
+
+
+def test_digests_that_a_crash_cut_short_are_made_anew(save_volume: Callable[..., Path], tmp_path: Path) -> None:
+    case = Case("a", "a", save_volume("image.nii", [[[1.0]]]), None)
+    with Digests(tmp_path / "data.json") as digests:
+        first = digests.case(case)
+    (tmp_path / "data.json").write_text("")
+    with Digests(tmp_path / "data.json") as digests:
+        assert digests.case(case) == first

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from medmtl import cli
+from medmtl.distributed import is_first
 from medmtl.experiment.cell import Budget, Cell
 from medmtl.experiment.job import Job, execute, main
 from medmtl.experiment.lock import locked
@@ -28,14 +29,30 @@ def job(tmp_path: Path) -> Job:
 def commands(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """The commands that the worker gives, instead of what they would do."""
     given: list[list[str]] = []
-    monkeypatch.setattr(cli, "main", given.append)
+
+    def do(argv: list[str]) -> None:
+        given.append(argv)
+        train(argv)
+
+    monkeypatch.setattr(cli, "main", do)
     return given
+
+
+def train(argv: list[str], steps: int = 6) -> None:
+    """What `medmtl fit` leaves in its run folder, as far as a worker looks."""
+    if argv[0] == "fit" and is_first():
+        run = RunFolder(Path(argv[argv.index("--run") + 1]))
+        run.update_manifest(fit={"steps": steps})
+        run.checkpoints.mkdir()
+        run.best.touch()
+        run.last.touch()
 
 
 def stopping_at(command: str, code: int) -> Callable[[list[str]], None]:
     def stop(argv: list[str]) -> None:
         if argv[0] == command:
             raise SystemExit(code)
+        train(argv)
 
     return stop
 
@@ -114,6 +131,17 @@ def test_a_pretraining_is_not_tested(job: Job, commands: list[list[str]]) -> Non
     assert pretraining.finished
 
 
+def test_of_a_finished_run_only_the_best_weights_are_kept_and_a_pretraining_needs_them(
+    job: Job, commands: list[list[str]]
+) -> None:
+    pretraining = replace(job, cell=None)
+    execute(pretraining)
+    assert list(job.run.checkpoints.iterdir()) == [job.run.best]
+    job.run.best.unlink()
+    assert not pretraining.finished
+    assert job.finished
+
+
 def test_a_finished_run_is_left_alone(job: Job, commands: list[list[str]]) -> None:
     job.record(finished=True, seconds=1.0)
     execute(job)
@@ -124,7 +152,12 @@ def test_a_run_that_was_cut_short_starts_from_nothing(job: Job, monkeypatch: pyt
     job.record(finished=False)
     write_metrics(job, "epoch,step\n0,3\n")
     seen = []
-    monkeypatch.setattr(cli, "main", lambda argv: seen.append((job.progress, job.run.read_manifest())))
+
+    def look(argv: list[str]) -> None:
+        seen.append((job.progress, job.run.read_manifest()))
+        train(argv)
+
+    monkeypatch.setattr(cli, "main", look)
     execute(job)
     assert [progress for progress, _ in seen] == [0, 0]
     assert [manifest["experiment"]["finished"] for _, manifest in seen] == [False, False]
@@ -139,6 +172,16 @@ def test_a_failed_run_is_not_marked(job: Job, command: str, monkeypatch: pytest.
     assert job.run.read_manifest()["experiment"]["finished"] is False
 
 
+def test_a_run_that_was_stopped_before_its_last_step_is_no_fair_one(
+    job: Job, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(cli, "main", lambda argv: train(argv, steps=4))
+    with pytest.raises(SystemExit):
+        execute(job)
+    assert "4 of 6 steps were trained" in capsys.readouterr().err
+    assert not job.finished
+
+
 def test_a_run_is_trained_by_one_process_at_a_time(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     refused = []
 
@@ -147,6 +190,7 @@ def test_a_run_is_trained_by_one_process_at_a_time(job: Job, monkeypatch: pytest
         with pytest.raises(BlockingIOError), locked(lock, wait=False):
             pass
         refused.append(argv[0])
+        train(argv)
 
     monkeypatch.setattr(cli, "main", try_the_lock)
     execute(job)

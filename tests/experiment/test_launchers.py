@@ -13,11 +13,14 @@ import pytest
 from rich.console import Console
 
 from medmtl.errors import ConfigError, RunError
+from medmtl.experiment.cell import Budget, Cell
 from medmtl.experiment.job import Job
 from medmtl.experiment.launchers import ClusterLauncher, Launcher, LocalLauncher
 from medmtl.experiment.progress import LineView
 from medmtl.experiment.runner import Outcome, run_jobs
 from medmtl.run import RunFolder
+
+CELL = Cell("quick", "dedicated", "LiverCT", seed=0, fold=None, cases=None, budget=Budget("steps", 6, 2, 2))
 
 
 @pytest.fixture
@@ -25,7 +28,7 @@ def job(tmp_path: Path) -> Job:
     """A job whose configuration does not exist."""
     folder = tmp_path / "quick"
     run = RunFolder(folder / "runs" / "a-0123")
-    job = Job("a", folder, run, folder / "configs" / "a.yaml", 6, None, "0123", None)
+    job = Job("a", folder, run, folder / "configs" / "a.yaml", 6, None, "0123", CELL)
     job.file.parent.mkdir(parents=True)
     job.file.write_text(json.dumps(job.to_dict()))
     return job
@@ -85,6 +88,34 @@ def test_torch_keeps_to_that_number() -> None:
     command = [sys.executable, "-c", "import torch; print(torch.get_num_threads())"]
     done = subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
     assert done.stdout.strip() == "1"
+
+
+def test_graphics_processors_are_shared_out_and_given_back(job: Job, started: list[dict[str, Any]]) -> None:
+    launcher = LocalLauncher(2, devices=["4", "7"])
+    handles = [launcher.start(job), launcher.start(job)]
+    handles[1].poll()
+    handles[0].poll()
+    launcher.start(job)
+    assert [call["env"]["CUDA_VISIBLE_DEVICES"] for call in started] == ["4", "7", "7"]
+
+
+def test_processes_share_a_single_graphics_processor_and_one_alone_sees_all(
+    job: Job, started: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    shared = LocalLauncher(2, devices=["0"])
+    shared.start(job), shared.start(job)
+    LocalLauncher(1, devices=["0", "1"]).start(job)
+    assert [call["env"].get("CUDA_VISIBLE_DEVICES") for call in started] == ["0", "0", None]
+
+
+def test_a_process_that_cannot_be_started_is_one_line(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(subprocess, "Popen", refuse)
+    with pytest.raises(RunError, match=r"could not be started .*temporarily unavailable"):
+        LocalLauncher(1).start(job)
 
 
 def test_a_worker_is_given_the_job_file(job: Job, started: list[dict[str, Any]]) -> None:

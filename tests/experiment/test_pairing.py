@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from medmtl.experiment.pairing import Pairing, pair_runs
+from medmtl.experiment.pairing import Pairing, pair_runs, runs_in_common
 from medmtl.experiment.records import read_records
 
 VALUES = {"Liver": {"a": 0.9, "b": 0.8}}
@@ -38,6 +38,45 @@ def test_runs_without_a_partner_are_named(tmp_path: Path, write_run: Callable[..
     found = paired(tmp_path)
     assert [first.cell.seed for first, _ in found.runs] == [1]
     assert found.left_out == "seed 2 of multitask, seed 0 of dedicated"
+
+
+def in_common(folder: Path) -> tuple[dict[str, set[tuple[int, int | None]]], list[str]]:
+    """Arm -> seeds and folds that its means are over, and what is said to be left out."""
+    runs = read_records(folder).runs
+    by_arm = {arm: [run for run in runs if run.cell.arm == arm] for arm in {run.cell.arm: 0 for run in runs}}
+    found, sentences = runs_in_common("Liver", by_arm)
+    return {arm: {(run.cell.seed, run.cell.fold) for run in kept} for arm, kept in found.items()}, sentences
+
+
+def test_means_are_over_the_seeds_and_folds_that_all_arms_have(tmp_path: Path, write_run: Callable[..., Path]) -> None:
+    seeds_and_folds = {
+        "dedicated": [(0, 0), (0, 1), (1, 0)],
+        "transfer": [(0, 0), (0, 1)],
+        "multitask": [(0, 0), (2, 0)],
+    }
+    for arm, keys in seeds_and_folds.items():
+        for seed, fold in keys:
+            write_run(arm, VALUES, seed=seed, fold=fold)
+    found, sentences = in_common(tmp_path)
+    assert found == {arm: {(0, 0)} for arm in seeds_and_folds}
+    assert sentences == [
+        "dedicated on Liver: its means leave out seed 0 fold 1, seed 1 fold 0, which not all arms have.",
+        "multitask on Liver: its means leave out seed 2 fold 0, which not all arms have.",
+        "transfer on Liver: its means leave out seed 0 fold 1, which not all arms have.",
+    ]
+
+
+def test_means_that_have_no_seed_in_common_are_said_to_differ_in_it(
+    tmp_path: Path, write_run: Callable[..., Path]
+) -> None:
+    for arm, seeds in (("dedicated", (0, 1)), ("transfer", (1, 2)), ("multitask", (2, 0))):
+        for seed in seeds:
+            write_run(arm, VALUES, seed=seed)
+    found, sentences = in_common(tmp_path)
+    assert found["dedicated"] == {(0, None), (1, None)}
+    assert sentences == [
+        "Liver: no seed and fold is common to all arms: their means are over different seeds or folds."
+    ]
 
 
 def test_a_missing_arm_is_named(tmp_path: Path, write_run: Callable[..., Path]) -> None:
@@ -118,9 +157,12 @@ def test_what_arms_differ_in_by_their_nature_is_not_refused(tmp_path: Path, writ
 @pytest.mark.parametrize(
     ("budget", "named"),
     [
-        ({"steps": 300}, "300 optimizer steps of 4 patches a model and 5 validations (multi)"),
-        ({"notion": "samples"}, "2,400 patches a task and 5 validations (multi)"),
-        ({"validations": 2}, "600 optimizer steps of 4 patches a model and 2 validations (multi)"),
+        ({"steps": 300}, "300 optimizer steps of 4 patches a model, pre-training included and 5 validations (multi)"),
+        ({"notion": "samples"}, "2,400 patches of each task and 5 validations (multi)"),
+        (
+            {"validations": 2},
+            "600 optimizer steps of 4 patches a model, pre-training included and 2 validations (multi)",
+        ),
     ],
 )
 def test_other_budgets_are_refused(
@@ -128,7 +170,7 @@ def test_other_budgets_are_refused(
 ) -> None:
     write_run("dedicated", VALUES, name="alone")
     write_run("multitask", VALUES, name="multi", budget=budget)
-    other = "600 optimizer steps of 4 patches a model and 5 validations (alone)"
+    other = "600 optimizer steps of 4 patches a model, pre-training included and 5 validations (alone)"
     assert paired(tmp_path).refused == f"the budgets differ: {named}, {other}"
 
 

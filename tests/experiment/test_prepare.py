@@ -12,9 +12,9 @@ import yaml
 from medmtl.data.datamodule import MultiTaskData
 from medmtl.data.splits import read_splits
 from medmtl.data.task import Task
-from medmtl.errors import ConfigError
+from medmtl.errors import ConfigError, DataError
 from medmtl.experiment.job import Job
-from medmtl.experiment.prepare import prepare
+from medmtl.experiment.prepare import prepare, write_plan
 from medmtl.experiment.protocol import Protocol
 
 TASKS = {
@@ -48,7 +48,9 @@ def place(phantoms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
 
 def jobs_of(**options: Any) -> dict[str, Job]:
     protocol = Protocol(**{"base": "base.yaml", "steps": 20, "validations": 2, **options})
-    return {job.name: job for job in prepare(protocol, Path("runs/study"))}
+    jobs = prepare(protocol, Path("runs/study"))
+    write_plan(protocol, Path("runs/study"), jobs)
+    return {job.name: job for job in jobs}
 
 
 def config_of(job: Job) -> dict[str, Any]:
@@ -151,9 +153,42 @@ def test_tasks_that_the_base_holds_out_are_no_part_of_the_experiment(place: Path
         ({"overrides": {"data.batch_sise": 2}}, "batch_sise"),
         ({"finetune_overrides": {"model.optimizer.init_args.lrr": 2}}, "lrr"),
         ({"source": "Lung"}, "source=Lung"),
+        ({"overrides": {"trainer.max_time": "00:01:00:00"}}, r"trainer\.max_time: leave it out"),
+        ({"overrides": {"trainer.accumulate_grad_batches": 2}}, r"trainer\.accumulate_grad_batches"),
+        ({"overrides": {"trainer.limit_val_batches": 0.2}}, r"trainer\.limit_val_batches"),
+        ({"overrides": {"data.held_out": ["Hart"]}}, "data.held_out names Hart"),
+        ({"overrides": {"data.tasks": ["Liver"]}}, "tasks"),
+        ({"overrides": {"model.finetune": {"checkpoint": "x.ckpt"}}}, r"sets model\.finetune"),
     ],
 )
 def test_what_cannot_be_used_is_named_before_anything_runs(place: Path, options: Mapping[str, Any], says: str) -> None:
     with pytest.raises(ConfigError, match=says):
         jobs_of(**options)
     assert not Path("runs/study/configs").exists()
+
+
+def test_a_task_without_test_cases_is_named_before_anything_runs(place: Path) -> None:
+    with pytest.raises(DataError, match="task Liver has no test case"):
+        jobs_of(overrides={"data.test": 0})
+
+
+def test_what_a_crash_left_of_a_run_is_no_finished_run(place: Path) -> None:
+    job = jobs_of()["multitask-seed0"]
+    job.run.path.mkdir(parents=True)
+    job.run.manifest.write_text("")
+    assert jobs_of()["multitask-seed0"].run == job.run
+
+
+def test_each_run_is_on_one_device_and_anneals_over_its_own_length(place: Path) -> None:
+    scheduler = {"class_path": "torch.optim.lr_scheduler.OneCycleLR", "init_args": {"max_lr": 0.1, "total_steps": 999}}
+    for job in jobs_of(overrides={"model.scheduler": scheduler}).values():
+        assert config_of(job)["trainer"]["devices"] == 1
+        assert config_of(job)["model"]["scheduler"]["init_args"].get("total_steps") is None
+
+
+def test_a_task_whose_name_no_file_can_have_is_trained_all_the_same(place: Path) -> None:
+    jobs = jobs_of(arms=["dedicated"], overrides={"data.tasks": {"MR/A": TASKS["Liver"], "MR B": TASKS["Kidney"]}})
+    assert list(jobs) == ["dedicated-MR_A-seed0", "dedicated-MR_B-seed0"]
+    assert all(job.config.parent == Path("runs/study/configs") for job in jobs.values())
+    with pytest.raises(ConfigError, match="two training runs are called dedicated-MR_A-seed0: rename a task"):
+        jobs_of(arms=["dedicated"], overrides={"data.tasks": {"MR/A": TASKS["Liver"], "MR A": TASKS["Kidney"]}})

@@ -1,67 +1,17 @@
-"""What is read of an experiment's folder, and what is left out by name."""
+"""Which runs of an experiment's folder are compared, and what is left out by name."""
 
 import json
-import math
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from medmtl.calibration.bins import bin_volume
-from medmtl.calibration.metrics import summarise
 from medmtl.errors import RunError
 from medmtl.experiment.records import pooled_tables, read_records
-from medmtl.report.results import CaseResult, write_cases
-
-
-def test_a_finished_run_is_read_with_its_cell_and_cases(tmp_path: Path, write_run: Callable[..., Path]) -> None:
-    values = {"Liver": {"a": {"dice": 0.9, "hd95_mm": 3.5}, "b": math.nan, "unlabelled": {"dice": ""}}}
-    folder = write_run("dedicated", values, seed=2, fold=1, cases=4, patients={"a": "ann", "b": ""})
-    (run,) = read_records(tmp_path).runs
-    assert run.name == folder.name
-    assert (run.cell.arm, run.cell.task, run.cell.seed, run.cell.fold, run.cell.cases) == (
-        *("dedicated", "Liver", 2, 1, 4),
-    )
-    assert (run.steps, run.cell.budget.steps, run.fingerprint) == (600, 600, folder.name)
-    assert [(case.case, case.patient) for case in run.cases["Liver"]] == [("a", "ann"), ("b", "b")]
-    assert run.cases["Liver"][0].values["hd95_mm"] == 3.5
-    assert math.isnan(run.cases["Liver"][1].values["dice"])
-    assert run.splits["Liver"]["train"] == ["train_1", "train_2"]
-    assert run.config["data"]["batch_size"] == 4
-
-
-def test_the_report_of_a_test_holds_all_that_is_compared(tmp_path: Path, write_run: Callable[..., Path]) -> None:
-    table = bin_volume(torch.tensor([0.1, 0.4, 0.8]), torch.tensor([0, 1, 1]))
-    scored = {"dice": 0.9, "hd95_mm": 2.0, "asd_mm": 0.5, "calibration": {"whole": table, "band": table}}
-    verdict = {"scores": {}, "p_value": None, "rejected": None, "nearest_task": None, "recipe": None}
-    result = CaseResult(case="a", source="Liver", expected="in", patient=None, **scored, **verdict)
-    run = write_run("dedicated", {"Liver": {"a": 0.1}})
-    write_cases(run / "report" / "cases.csv", [result])
-    (case,) = read_records(tmp_path).runs[0].cases["Liver"]
-    assert case.patient == "a"
-    measured = summarise(table)
-    assert case.values == {"dice": 0.9, "hd95_mm": 2.0, "asd_mm": 0.5} | {
-        f"{metric}_band": measured[metric] for metric in ("ece", "ace", "brier", "nll")
-    }
-
-
-def test_a_metric_that_an_older_report_lacks_is_undefined(tmp_path: Path, write_run: Callable[..., Path]) -> None:
-    table = write_run("dedicated", {"Liver": {"a": 0.9}}) / "report" / "cases.csv"
-    table.write_text("source,case,patient,expected,dice\nLiver,a,a,in,0.9\n")
-    (run,) = read_records(tmp_path).runs
-    values = run.cases["Liver"][0].values
-    assert values.pop("dice") == 0.9
-    assert set(values) >= {"hd95_mm", "asd_mm", "ece_band"}
-    assert all(map(math.isnan, values.values()))
-
-
-def test_a_run_about_one_task_counts_for_that_task_alone(tmp_path: Path, write_run: Callable[..., Path]) -> None:
-    values = {"Liver": {"a": 0.9}, "Heart": {"b": 0.8}}
-    write_run("multitask_finetune", values)
-    write_run("multitask", values)
-    assert [list(run.cases) for run in read_records(tmp_path).runs] == [["Liver", "Heart"], ["Liver"]]
 
 
 @pytest.mark.parametrize(
@@ -118,19 +68,98 @@ def test_runs_that_are_not_finished_are_named_and_pre_trainings_are_passed_over(
     assert records.missing == ("Not finished: half.",)
 
 
-def plan(folder: Path, fingerprints: dict[str, str]) -> None:
+BUDGET = {"notion": "steps", "steps": 600, "batch_size": 4, "validations": 5}
+
+
+def plan(folder: Path, fingerprints: dict[str, str], **about: Any) -> None:
+    """Plan runs of the dedicated arm on Liver, of seed 0, or what `about` says: name -> fingerprint."""
+    cell = {"experiment": folder.name, "arm": "dedicated", "task": "Liver", "seed": 0, "fold": None, "cases": None}
+    cell |= {"budget": BUDGET} | about
     (folder / "jobs").mkdir(exist_ok=True)
     for name, fingerprint in fingerprints.items():
-        (folder / "jobs" / f"{name}.json").write_text(json.dumps({"name": name, "fingerprint": fingerprint}))
+        job = {"name": name, "fingerprint": fingerprint, "cell": cell}
+        (folder / "jobs" / f"{name}.json").write_text(json.dumps(job))
 
 
 def test_runs_that_are_planned_and_never_began_are_named(tmp_path: Path, write_run: Callable[..., Path]) -> None:
     write_run("dedicated", {"Liver": {"a": 0.9}}, name="done")
     write_run("dedicated", {"Liver": {"a": 0.9}}, name="of-an-earlier-plan", finished=False)
-    plan(tmp_path, {"dedicated-Liver": "done"} | {f"transfer-{number:02}": str(number) for number in range(12)})
+    plan(tmp_path, {"dedicated-Liver": "done"})
+    for number in range(12):
+        plan(tmp_path, {f"transfer-{number:02}": str(number)}, arm="transfer", seed=number)
     (sentence,) = read_records(tmp_path).missing
     assert sentence.startswith("Not finished: transfer-00, transfer-01,")
     assert sentence.endswith("transfer-07 and 4 more.")
+
+
+def test_a_run_of_an_earlier_plan_does_not_stand_in_for_the_planned_one(
+    tmp_path: Path, write_run: Callable[..., Path]
+) -> None:
+    """Its settings or data were others: next to runs of the present plan it would be an arm of its own."""
+    write_run("dedicated", {"Liver": {"a": 0.1}}, name="old")
+    write_run("dedicated", {"Liver": {"a": 0.1}}, name="older")
+    write_run("multitask", {"Liver": {"a": 0.9}}, name="present")
+    plan(tmp_path, {"dedicated-Liver-seed0": "new"})
+    plan(tmp_path, {"multitask-seed0": "present"}, arm="multitask", task=None)
+    records = read_records(tmp_path)
+    assert [run.name for run in records.runs] == ["present"]
+    assert records.notes == ()
+    assert records.missing == (
+        "Not finished: dedicated-Liver-seed0.",
+        "Run old was made under an earlier plan and is left out; dedicated-Liver-seed0 is planned instead and not "
+        "finished.",
+        "Run older was made under an earlier plan and is left out; dedicated-Liver-seed0 is planned instead and not "
+        "finished.",
+    )
+    write_run("dedicated", {"Liver": {"a": 0.5}}, name="new")
+    records = read_records(tmp_path)
+    assert [run.name for run in records.runs] == ["new", "present"]
+    assert records.missing == ()
+    assert records.notes == ("Of several finished runs of one cell, new counts; left out: old, older.",)
+    (tmp_path / "runs" / "new" / "config.yaml").unlink()
+    sentences = read_records(tmp_path).missing
+    assert "dedicated-Liver-seed0 is planned instead and cannot be read." in sentences[-1]
+
+
+def test_a_run_of_a_cell_that_is_no_longer_planned_counts(tmp_path: Path, write_run: Callable[..., Path]) -> None:
+    for about in ({"seed": 1}, {"fold": 0}, {"cases": 4}):
+        write_run("dedicated", {"Liver": {"a": 0.1}}, **about)
+    write_run("dedicated", {"Heart": {"a": 0.1}})
+    write_run("transfer", {"Liver": {"a": 0.1}})
+    plan(tmp_path, {"dedicated-Liver-seed0": "new"})
+    records = read_records(tmp_path)
+    assert len(records.runs) == 5
+    assert records.missing == ("Not finished: dedicated-Liver-seed0.",)
+
+
+def test_runs_of_an_earlier_plan_alone_are_nothing_to_compare(tmp_path: Path, write_run: Callable[..., Path]) -> None:
+    write_run("dedicated", {"Liver": {"a": 0.1}}, name="old")
+    plan(tmp_path, {"dedicated-Liver-seed0": "new"})
+    with pytest.raises(RunError, match=r"no finished run to compare Run old was made under an earlier plan"):
+        read_records(tmp_path)
+
+
+def test_a_run_is_what_the_plan_takes_it_for(tmp_path: Path, write_run: Callable[..., Path]) -> None:
+    """A task with four training cases has the same training under a limit of four and under none."""
+    write_run("dedicated", {"Liver": {"a": 0.1}}, cases=4, name="both")
+    samples = BUDGET | {"notion": "samples"}
+    plan(tmp_path, {"dedicated-Liver-4cases-seed0": "both"}, cases=4)
+    plan(tmp_path, {"dedicated-Liver-seed0": "both"}, budget=samples)
+    records = read_records(tmp_path)
+    found = {run.cell.cases: (run.name, run.cell.budget.notion) for run in records.runs}
+    assert found == {4: ("both", "steps"), None: ("both", "samples")}
+    assert (records.missing, records.notes) == ((), ())
+
+
+def test_other_versions_of_medmtl_or_torch_are_named(tmp_path: Path, write_run: Callable[..., Path]) -> None:
+    made_by = [("a", "1.0", "2.12.0"), ("b", "1.0", "2.13.0+cpu"), ("c", "1.0", "2.12.0"), ("d", None, None)]
+    for seed, (name, medmtl, torch_version) in enumerate(made_by):
+        path = write_run("dedicated", {"Liver": {"x": 0.9}}, seed=seed, name=name) / "run.json"
+        versions = {"medmtl": medmtl, "torch": torch_version, "monai": name}
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"fit": {"versions": versions} if medmtl else {}}))
+    assert read_records(tmp_path).notes == (
+        "The runs were made by different versions of torch: 2.12.0 (a, c); 2.13.0+cpu (b).",
+    )
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}"])

@@ -10,10 +10,14 @@ import pytest
 from rich.console import Console
 
 from medmtl.errors import RunError
+from medmtl.experiment import runner
+from medmtl.experiment.cell import Budget, Cell
 from medmtl.experiment.job import Job
 from medmtl.experiment.progress import LineView, TerminalView, in_words, seconds_left, view_for
 from medmtl.experiment.runner import Outcome, only_runner, run_jobs
 from medmtl.run import RunFolder
+
+CELL = Cell("quick", "dedicated", "LiverCT", seed=0, fold=None, cases=None, budget=Budget("steps", 6, 2, 2))
 
 
 @dataclass
@@ -67,7 +71,7 @@ def make_jobs(folder: Path, names: Iterable[str]) -> list[Job]:
     for text in names:
         name, _, needs = text.partition("<")
         run = RunFolder(folder / "runs" / name)
-        jobs.append(Job(name, folder, run, folder / f"{name}.yaml", 100, needs or None, f"print-{name}", None))
+        jobs.append(Job(name, folder, run, folder / f"{name}.yaml", 100, needs or None, f"print-{name}", CELL))
     return jobs
 
 
@@ -135,6 +139,26 @@ def test_a_job_that_cannot_be_started_has_failed(tmp_path: Path) -> None:
     assert outcome.finished == ("b",)
     assert outcome.failed == launcher.refused
     assert "failed a: it could not be submitted (queue closed)" in printed
+
+
+def test_a_job_that_is_refused_while_others_run_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "PAUSE", 0.0)
+    full = iter([True, True])
+
+    class Busy(Pretended):
+        def start(self, job: Job) -> Worker:
+            if job.name == "b" and next(full, False):
+                raise RunError("it could not be submitted (queue full)")
+            return super().start(job)
+
+    outcome, _ = run(make_jobs(tmp_path, "abc"), Busy(), at_once=2)
+    assert outcome == Outcome(("a", "b", "c"), {}, {})
+
+
+def test_a_launcher_that_takes_no_job_ends_the_experiment_instead_of_failing_every_run(tmp_path: Path) -> None:
+    closed = dict.fromkeys("abcdefgh", "it could not be submitted (no controller)")
+    with pytest.raises(RunError, match=r"no training run can be started: it could not be submitted \(no controller\)"):
+        run(make_jobs(tmp_path, "abcdefgh"), Pretended(refused=closed))
 
 
 def test_a_finished_job_is_not_started_again(tmp_path: Path) -> None:

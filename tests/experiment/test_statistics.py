@@ -1,6 +1,7 @@
 """Statistics against scipy, brute force and numbers worked by hand; and the promise of few false findings."""
 
 import math
+from collections.abc import Mapping
 from itertools import product
 
 import numpy as np
@@ -140,15 +141,27 @@ def test_tasks_weigh_the_same_in_the_mean_and_a_patient_of_several_counts_once()
 
 
 def test_a_mean_over_tasks_needs_a_value_in_every_task() -> None:
-    assert estimate_mean([0.1, 0.3, math.nan], names(3), ["A", "A", "B"]) == Estimate(None, None, None, 2)
+    found = compare_paired([0.1, 0.3, math.nan], names(3), ["A", "A", "B"])
+    assert found.estimate == Estimate(None, None, None, 2)
+    assert (found.p, found.rank_biserial, found.cohen_dz) == (None, None, None)
 
 
 def test_a_small_task_is_in_every_resample() -> None:
-    """Tasks that share no patient keep their numbers: without that, a resample could lack the only patient of B."""
-    found = estimate_mean([0.0, 1.0, 2.0, 30.0], names(4), ["A", "A", "A", "B"])
+    """Tasks that share no patient keep their numbers: without that, a resample could lack both patients of B."""
+    found = estimate_mean([0.0, 1.0, 2.0, 30.0, 30.0], names(5), ["A", "A", "A", "B", "B"])
     assert found.low >= 15
     assert found.high <= 16
-    assert estimate_mean([1.0, 2.0], names(2), ["A", "B"]) == Estimate(1.5, None, None, 2)
+
+
+@pytest.mark.parametrize("alone", ["p006", "p000"])  # in no other task, and in the larger one too
+def test_a_mean_over_tasks_has_no_interval_where_a_task_has_a_single_patient(alone: str) -> None:
+    """The patient of B shows no spread, so that resamples would say nothing of half of the mean."""
+    values, patients, tasks = [*np.linspace(0.1, 0.3, 6), 0.4], [*names(6), alone], [*"AAAAAAB"]
+    found = compare_paired(values, patients, tasks)
+    assert (found.estimate.mean, found.estimate.low, found.estimate.high) == (pytest.approx(0.3), None, None)
+    assert found.p == 2.0 ** (1 - found.estimate.n)
+    with_another = estimate_mean([*values, 0.5], [*patients, "p001"], [*tasks, "B"])
+    assert with_another.low < with_another.mean < with_another.high
 
 
 def test_the_interval_is_that_of_resampled_patients() -> None:
@@ -225,21 +238,63 @@ def test_how_many_patients_are_needed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("difference", "ranks", "p_holm", "smallest", "better", "expected"),
+    ("difference", "low", "high", "ranks", "p_holm", "smallest", "better", "expected"),
     [
-        (0.1, 0.8, 0.05, 0.01, "higher", "better"),
-        (0.1, 0.8, 0.05, 0.01, "lower", "worse"),
-        (-0.1, -0.8, 0.01, 0.01, "higher", "worse"),
-        (-0.1, -0.8, 0.01, 0.01, "lower", "better"),
-        (0.1, 0.8, 0.051, 0.01, "higher", "no evidence"),
-        (0.1, -0.8, 0.01, 0.01, "higher", "no evidence"),  # one outlier turns the mean: it cannot be said which way
-        (0.0, 0.0, 1.0, 0.01, "higher", "no evidence"),
-        (0.1, 1.0, 0.2, 0.06, "higher", "no evidence: n too small"),
-        (None, None, None, None, "higher", "no evidence: n too small"),
+        (0.1, 0.01, 0.2, 0.8, 0.05, 0.01, "higher", "better"),
+        (0.1, 0.01, 0.2, 0.8, 0.05, 0.01, "lower", "worse"),
+        (-0.1, -0.2, -0.01, -0.8, 0.01, 0.01, "higher", "worse"),
+        (-0.1, -0.2, -0.01, -0.8, 0.01, 0.01, "lower", "better"),
+        (0.1, 0.01, 0.2, 0.8, 0.051, 0.01, "higher", "no evidence"),
+        # An interval with 0 in it or at its end: the mean may be nothing, or point the other way.
+        (0.1, -0.01, 0.2, 0.8, 0.01, 0.01, "higher", "no evidence"),
+        (0.1, 0.0, 0.2, 0.8, 0.01, 0.01, "higher", "no evidence"),
+        (-0.1, -0.2, 0.0, -0.8, 0.01, 0.01, "lower", "no evidence"),
+        # One outlier turns the mean: it cannot be said which way.
+        (0.1, 0.01, 0.2, -0.8, 0.01, 0.01, "higher", "no evidence"),
+        (0.0, 0.0, 0.0, 0.0, 1.0, 0.01, "higher", "no evidence"),
+        (0.1, 0.01, 0.2, 1.0, 0.2, 0.06, "higher", "no evidence: n too small"),
+        # A task with a single patient: the test is significant, the mean has no interval.
+        (0.1, None, None, 1.0, 0.01, 0.01, "higher", "no evidence: n too small"),
+        (None, None, None, None, None, None, "higher", "no evidence"),
     ],
 )
-def test_verdicts_follow_from_the_numbers(difference, ranks, p_holm, smallest, better, expected) -> None:
-    assert decide(difference, ranks, p_holm, smallest, better, 0.05) == expected
+def test_verdicts_follow_from_the_numbers(difference, low, high, ranks, p_holm, smallest, better, expected) -> None:
+    assert decide(difference, low, high, ranks, p_holm, smallest, better, 0.05) == expected
+
+
+def found_with(effects: Mapping[int, float], trials: int = 200) -> tuple[float, float]:
+    """How often normal differences of unit variance are called different, and how often test and ranks alone would.
+
+    Args:
+        effects: patients of a task -> their true mean difference; a task each.
+        trials: samples.
+    """
+    rng = np.random.default_rng(0)
+    patients, tasks = names(sum(effects)), [str(size) for size in effects for _ in range(size)]
+    called = alone = 0
+    for _ in range(trials):
+        found = compare_paired(np.concatenate([rng.normal(mean, 1, n) for n, mean in effects.items()]), patients, tasks)
+        estimate, p = found.estimate, found.p
+        smallest = smallest_p(estimate.n)
+        verdict = decide(estimate.mean, estimate.low, estimate.high, found.rank_biserial, p, smallest, "higher", 0.05)
+        called += verdict in ("better", "worse")
+        alone += p <= 0.05 and estimate.mean * found.rank_biserial > 0
+    return called / trials, alone / trials
+
+
+def test_opposite_effects_in_tasks_of_different_size_are_no_difference_of_the_mean() -> None:
+    """The mean over tasks is 0; the signed-rank test sees 20 patients on one side and 5 on the other."""
+    called, alone = found_with({5: 1.0, 20: -1.0})
+    assert alone > 0.4
+    # 5 % and three standard errors.
+    assert called <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / 200)
+
+
+@pytest.mark.parametrize("effects", [{12: 1.0}, {10: 0.8, 12: 0.8}])
+def test_the_interval_hardly_costs_power_where_effects_and_sizes_are_alike(effects: Mapping[int, float]) -> None:
+    called, alone = found_with(effects)
+    assert called > 0.8
+    assert alone - called <= 0.05
 
 
 def found_in_family(rng: np.random.Generator, effect: float) -> list[bool]:

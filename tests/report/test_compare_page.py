@@ -11,7 +11,7 @@ from medmtl.report.compare_latex import escaped, latex_table
 from medmtl.report.compare_page import headline, p_value, write_pages
 from medmtl.report.compared import with_interval
 
-BUDGET = "600 optimizer steps of 4 patches a model"
+BUDGET = "600 optimizer steps of 4 patches a model, pre-training included"
 MINUS = "\N{MINUS SIGN}"
 
 
@@ -52,8 +52,8 @@ def latex_rows(table):
 def sample():
     made = make_comparison()
     made["refused"] = [{"task": "SpleenCT", "a": "transfer", "b": "dedicated", "reason": "patch sizes differ"}]
-    row = made["tasks"]["SpleenCT"]
-    row["pairs"] = [pair for pair in row["pairs"] if (pair["a"], pair["b"]) != ("transfer", "dedicated")]
+    for row in (made["tasks"]["SpleenCT"], made["mean"]):
+        row["pairs"] = [pair for pair in row["pairs"] if (pair["a"], pair["b"]) != ("transfer", "dedicated")]
     made["missing"] = ["no run of transfer, seed 1"]
     made["notes"] = ["one seed only"]
     return made
@@ -113,6 +113,65 @@ def test_what_was_not_compared_the_budget_and_the_data_note_are_said_aloud(folde
         assert word in page.words
 
 
+def test_the_page_says_how_far_its_intervals_and_tests_go(folder):
+    words = Page((folder / "compare.html").read_text()).words
+    for said in (
+        "95 % expanded percentile bootstrap by patient (Hesterberg 2015)",
+        "with 2, 3 or 4 patients they cover about 50, 75 and 88 %, not 95 %",
+        "The test asks whether patients point the same way (a rank test by patient)",
+        "the interval is of the mean over these tasks, weighted equally",
+        "Better or worse needs both.",
+        "The corrected p-value is at most 0.05, the interval excludes 0, and both speak for the first-named arm.",
+        "differences are of the same test cases",
+        "A volume in which nothing was found counts with the length of its diagonal.",
+    ):
+        assert said in words
+    assert words.count("Filled: the verdict is better or worse; open: no evidence.") == 3  # once a forest
+    assert "Filled: the corrected p-value" not in words
+    assert "arms are compared on the same test cases" not in words
+
+
+def test_the_page_explains_both_notions_of_budget_and_names_the_one_in_use(tmp_path, folder):
+    steps = Page((folder / "compare.html").read_text())
+    assert "same number of optimizer steps, pre-training included, so that a multi-task model of N tasks" in steps.words
+    assert "same number of patches of each task that it is tested on" in steps.words
+    assert "steps (here)" in steps.words
+    assert "samples (here)" not in steps.words
+    assert "steps of this run (pre-training not included)" in steps.cells
+    made = make_comparison(("dedicated", "multitask"), {"A": 4}, ())
+    made["budget"] = {"notion": "samples", "text": "2,400 patches of each task"}
+    samples = Page(write_pages(made, {}, tmp_path).read_text()).words
+    assert "samples (here)" in samples
+    assert "steps (here)" not in samples
+
+
+def test_sizes_are_said_to_be_the_most_cases_that_a_task_trains_on(folder):
+    page = Page((folder / "compare.html").read_text())
+    for size in (2, 4, 8):
+        assert page.words.count(f"At most {size} training cases a task") == 1
+        assert page.words.count(f", with at most {size} training cases a task.") == 3 * 3  # tables of a main metric
+    assert "rained on 8 cases" not in page.words
+    assert "Validation and test cases stay the same whatever the number" in page.words
+    assert "the tasks that transfer is pre-trained on are as small" in page.words
+    assert "training cases a task, at most" in page.cells
+
+
+def test_without_small_training_sets_the_page_is_silent_about_them(tmp_path):
+    page = Page(write_pages(make_comparison(("dedicated", "multitask"), {"A": 4}, ()), {}, tmp_path).read_text())
+    assert "Validation and test cases stay the same" not in page.words
+
+
+def test_a_difference_that_does_not_exist_is_no_evidence_and_says_nothing_of_few_patients(tmp_path):
+    made = nulls(make_comparison(("dedicated", "multitask"), {"A": 1, "B": 4}, ()))
+    page = Page(write_pages(made, {}, tmp_path).read_text())
+    verdicts = [cell for cell in page.cells if cell.startswith("no evidence")]
+    rows, metrics = 3, 7
+    assert sorted(verdicts) == ["no evidence"] * rows * metrics + ["no evidence\N{EN DASH}"] * rows * metrics
+    assert "With a dash, the difference does not exist" in page.words
+    assert "too small" not in headline(made)
+    assert "all tasks" not in headline(made)
+
+
 def test_the_page_needs_nothing_but_itself(folder):
     page = Page((folder / "compare.html").read_text())
     assert not {"script", "link", "iframe", "object"} & {tag for tag, _ in page.tags}
@@ -136,8 +195,22 @@ def test_the_latex_table_has_a_row_an_arm_of_a_task_and_equal_columns(sample):
     value = sample["tasks"]["HippocampusMR"]["arms"]["dedicated"]["dice"]
     assert f"{value['mean']:.3f} [{value['low']:.3f}, {value['high']:.3f}]" in rows[1][2]
     caption = re.search(r"\\caption\{(.*)\}", table)[1]
-    for said in (BUDGET, "n = 4 to 26", "1 seed", r"95 \%", NOTE):
+    for said in (
+        *(BUDGET, "n = 4 to 26", "1 seed", NOTE),
+        r"95 \% expanded percentile bootstrap by patient (Hesterberg 2015)",
+        r"with 2, 3 or 4 patients they cover about 50, 75 and 88 \%, not 95 \%",
+        "differences are of the same test cases",
+        "an empty prediction counts as the volume's diagonal",
+        "an interval of the difference that excludes 0",
+    ):
         assert said in caption
+
+
+def test_the_latex_caption_mentions_in_one_sentence_that_something_is_missing(sample):
+    said = "Runs that are missing or left out are named in compare.json."
+    assert latex_table(sample).count(said) == 1
+    assert latex_table({**sample, "missing": ["one thing", "another"]}).count(said) == 1
+    assert said not in latex_table({**sample, "missing": []})
 
 
 def test_latex_is_bold_only_where_an_arm_is_better_than_every_other():
@@ -184,7 +257,7 @@ def nulls(made):
                 for value in metrics.values():
                     value.update(mean=None, low=None, high=None, n=0, undefined=3)
             for pair in row["pairs"]:
-                pair.update(dict.fromkeys(set(pair) - {"a", "b", "metric", "n"}))
+                pair.update(dict.fromkeys(set(pair) - {"a", "b", "metric", "n"}), verdict="no evidence")
     return made
 
 
@@ -234,8 +307,9 @@ def test_the_same_comparison_gives_the_same_files(tmp_path):
 
 
 def test_the_headline_counts_the_verdicts_on_dice():
-    def of(verdicts, arms=("dedicated", "multitask")):
-        made = make_comparison(arms, dict.fromkeys(verdicts, 9), ())
+    def of(verdicts):
+        made = make_comparison(("dedicated", "multitask"), dict.fromkeys(verdicts, 9), ())
+        made["mean"]["pairs"] = []
         set_verdicts(made, "multitask", "dedicated", verdicts)
         return headline(made)
 
@@ -259,6 +333,41 @@ def test_the_headline_counts_the_verdicts_on_dice():
         "too small)."
     )
     assert of({"A": "better"}) == "Against dedicated training, multi-task training was better in Dice on A."
+
+
+def test_the_headline_ends_with_the_verdict_over_all_tasks():
+    def of(verdict, difference, task):
+        made = make_comparison(("dedicated", "multitask"), {"A": 9, "B": 9}, ())
+        next(pair for pair in made["mean"]["pairs"] if pair["metric"] == "dice")["difference"] = difference
+        set_verdicts(made, "multitask", "dedicated", {"A": task, "B": task, "mean": verdict})
+        return headline(made).removeprefix("Against dedicated training, ")
+
+    better = "multi-task training was better in Dice on all 2 tasks"
+    none = "there is no evidence that multi-task training was better or worse in Dice on any of 2 tasks"
+    assert of("worse", -0.0349, "better") == f"{better}; over all tasks it was worse ({MINUS}0.035)."
+    assert of("better", 0.02, "no evidence") == f"{none}; over all tasks it was better (+0.020)."
+    assert of("no evidence", 0.004, "better") == f"{better}; over all tasks there is no evidence (+0.004)."
+    assert of("no evidence", 0.004, "no evidence") == f"{none}, nor over all tasks (+0.004)."
+    assert of(TOO_SMALL, 0.004, "better") == (f"{better}; over all tasks there is no evidence (+0.004, n too small).")
+    assert of(TOO_SMALL, 0.004, TOO_SMALL) == f"{none} (n too small on 2), nor over all tasks (+0.004, n too small)."
+    assert of("no evidence", None, "better") == f"{better}."
+
+
+def test_the_headline_of_one_task_has_nothing_to_say_of_all_tasks():
+    assert "all tasks" not in headline(make_comparison(("dedicated", "multitask"), {"A": 9}, ()))
+
+
+def test_the_headline_tells_all_pairs_where_neither_multi_task_training_nor_plain_transfer_was_compared():
+    def starts(*arms):
+        return re.findall(r"Against ([^,]+), ", headline(make_comparison(arms, {"A": 9}, ())))
+
+    assert starts("dedicated", "multitask_finetune") == ["dedicated training"]
+    assert starts("dedicated", "transfer_decoder", "transfer_head") == [
+        *("dedicated training", "dedicated training", "transfer (decoder only)"),
+    ]
+    made = make_comparison(("dedicated", "multitask_finetune"), {"A": 9}, ())
+    set_verdicts(made, "multitask_finetune", "dedicated", {"A": "worse"})
+    assert headline(made) == "Against dedicated training, multi-task with fine-tuning was worse in Dice on A."
 
 
 def test_the_headline_speaks_of_the_pairs_of_multi_task_training_and_of_transfer(sample):

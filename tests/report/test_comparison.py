@@ -55,7 +55,11 @@ def test_the_forest_draws_every_difference_with_its_interval_in_the_colour_of_it
     assert len(drawn) == len(rows)
     for index, (row, colour) in enumerate(zip(rows, colours, strict=True)):
         pair = of_pair(row, "multitask", "dedicated", metric)
-        assert drawn[index] == (pytest.approx(pair["difference"]), pair["p_holm"] <= 0.05, colour.lower())
+        assert drawn[index] == (
+            pytest.approx(pair["difference"]),
+            pair["verdict"] in ("better", "worse"),
+            colour.lower(),
+        )
         assert spans[index] == (pair["low"], pair["high"])
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == [*TASKS, "mean over tasks"]
     assert [line.get_xdata() for line in axes.lines if list(line.get_xdata()) == [0, 0]]
@@ -64,6 +68,15 @@ def test_the_forest_draws_every_difference_with_its_interval_in_the_colour_of_it
 def test_the_forest_has_filled_and_open_markers_where_the_sample_has_both(sample):
     filled = {found[1] for axes in figures.forest(sample, "dice").axes for found in differences(axes).values()}
     assert filled == {True, False}
+
+
+def test_a_marker_of_the_forest_is_filled_by_the_verdict_and_not_by_the_p_value_alone(sample):
+    row = sample["tasks"]["SpleenCT"]
+    of_pair(row, "multitask", "dedicated").update(p_holm=0.001, low=-0.01, high=0.02, verdict="no evidence")
+    of_pair(row, "transfer", "dedicated").update(p_holm=0.001, low=0.01, high=0.02, verdict="better")
+    figure = figures.forest(sample, "dice")
+    assert differences(panel(figure, "multi-task training\nagainst dedicated training"))[1][1] is False
+    assert differences(panel(figure, "transfer\nagainst dedicated training"))[1][1] is True
 
 
 def test_the_forest_says_which_side_favours_whom(sample):
@@ -81,7 +94,8 @@ def test_the_forest_says_where_there_is_no_difference_to_draw(sample):
     row = sample["tasks"]["SpleenCT"]
     row["pairs"] = [pair for pair in row["pairs"] if (pair["a"], pair["b"]) != ("transfer", "dedicated")]
     of_pair(row, "multitask", "dedicated").update(dict.fromkeys(("difference", "low", "high", "p_holm")))
-    of_pair(sample["tasks"]["SarcomaCT"], "multitask", "dedicated").update(low=None, high=None, p_holm=None)
+    alone = of_pair(sample["tasks"]["SarcomaCT"], "multitask", "dedicated")
+    alone.update(low=None, high=None, p_holm=None, verdict="no evidence: n too small")
     figure = figures.forest(sample, "dice")
     transfer = panel(figure, "transfer\nagainst dedicated training")
     assert "not compared" in words_of(transfer)
@@ -108,6 +122,7 @@ def test_the_means_of_the_arms_are_drawn_with_their_intervals_an_arm_a_marker(sa
 
 def test_the_learning_curves_rise_over_the_logarithm_of_the_cases_and_end_with_all(sample):
     figure = figures.learning_curves(sample)
+    assert figure.get_supxlabel() == "training cases a task, at most"
     axes = panel(figure, "SpleenCT")
     assert axes.get_xticks().tolist() == [1, 2, 3, 4]
     assert [label.get_text() for label in axes.get_xticklabels()] == ["2", "4", "8", "all"]
