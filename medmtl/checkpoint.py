@@ -1,4 +1,4 @@
-"""Reading a checkpoint as data: without running code from it, and with one line for a file that is none."""
+"""A checkpoint as data: read without running code from it, with one line for a file that is none; written whole."""
 
 from pathlib import Path
 from typing import Any
@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from medmtl.errors import RunError
+from medmtl.files import written_whole
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -27,3 +28,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
         raise RunError(f"{path} is not a checkpoint of medmtl", fix="name another")
     return checkpoint
+
+
+def write_checkpoint(path: Path, checkpoint: dict[str, Any]) -> None:
+    """Replace a checkpoint, atomically."""
+    with written_whole(path) as beside:
+        torch.save(checkpoint, beside)

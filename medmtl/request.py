@@ -18,6 +18,7 @@ import yaml
 import medmtl
 from medmtl.callbacks.calibration import CalibrationCallback
 from medmtl.callbacks.record import CHECKPOINT_KEY
+from medmtl.callbacks.scaling import ScalingCallback
 from medmtl.callbacks.spectral import SpectralCallback
 from medmtl.checkpoint import read_checkpoint
 from medmtl.data.datamodule import MultiTaskData
@@ -35,6 +36,7 @@ SECTIONS: dict[str, type] = {
     "model": Segmenter,
     "calibration": CalibrationCallback,
     "spectral": SpectralCallback,
+    "scaling": ScalingCallback,
 }
 
 
@@ -43,9 +45,9 @@ class Request:
     """What the command line asks for, before Lightning sees it.
 
     Attributes:
-        command: `fit` or `test`.
+        command: `fit`, `test` or `calibrate`.
         run: the run folder.
-        checkpoint: what to test, or to resume from.
+        checkpoint: what to test or calibrate, or to resume from.
         argv: the command line that LightningCLI gets.
     """
 
@@ -59,7 +61,7 @@ def parse_request(argv: list[str]) -> Request:
     """Find configuration, run folder and checkpoint, and put them in the order of precedence.
 
     Args:
-        argv: the command, `fit` or `test`, and its options.
+        argv: the command, `fit`, `test` or `calibrate`, and its options.
 
     Raises:
         ConfigError: options that exclude each other, or nothing to do.
@@ -79,10 +81,10 @@ def parse_request(argv: list[str]) -> Request:
     if argv[0] == "fit":
         run, checkpoint, base = _to_fit(options, configs, name)
     else:
-        run, checkpoint, base = _to_test(options, name)
+        run, checkpoint, base = _to_use(options, name, argv[0])
     given = [f"--config={config}" for config in (*base, *configs)]
     resumed = [f"--ckpt_path={checkpoint}", "--weights_only=true"] if checkpoint else []
-    quiet = ["--verbose=false"] if argv[0] == "test" else []
+    quiet = [] if argv[0] == "fit" else ["--verbose=false"]
     return Request(argv[0], run, checkpoint, [argv[0], *given, *quiet, *flags, f"--run={run.path}", *resumed])
 
 
@@ -122,7 +124,7 @@ def _new_run(name: str) -> RunFolder:
     return RunFolder.next_free(name)
 
 
-def _to_test(options: argparse.Namespace, name: str | None) -> tuple[RunFolder, Path, list[str | Path]]:
+def _to_use(options: argparse.Namespace, name: str | None, command: str) -> tuple[RunFolder, Path, list[str | Path]]:
     if options.resume or options.overwrite:
         raise ConfigError("--resume and --overwrite belong to `medmtl fit`", fix="leave them out")
     if options.ckpt_path:
@@ -134,7 +136,7 @@ def _to_test(options: argparse.Namespace, name: str | None) -> tuple[RunFolder, 
         run = RunFolder(Path(options.run)) if options.run else RunFolder.newest(str(name))
         checkpoint = run.checkpoint()
     else:
-        raise ConfigError("nothing to test", fix="add --run FOLDER, --ckpt_path FILE or --config FILE")
+        raise ConfigError(f"nothing to {command}", fix="add --run FOLDER, --ckpt_path FILE or --config FILE")
     return run, checkpoint, [_config_within(checkpoint)]
 
 
@@ -171,7 +173,7 @@ def _config_within(checkpoint: Path) -> str:
     """The configuration kept in a checkpoint, as YAML text, less the options that no longer exist."""
     text = read_checkpoint(checkpoint).get(CHECKPOINT_KEY)
     if not isinstance(text, str):
-        raise RunError(f"{checkpoint} holds no configuration", fix="test a checkpoint that `medmtl fit` wrote")
+        raise RunError(f"{checkpoint} holds no configuration", fix="name a checkpoint that `medmtl fit` wrote")
     config = yaml.safe_load(text)
     for section, owner in SECTIONS.items():
         known = inspect.signature(owner).parameters

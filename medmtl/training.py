@@ -1,4 +1,4 @@
-"""`medmtl fit` and `medmtl test`: LightningCLI with one run folder and flags that win over everything."""
+"""`medmtl fit`, `test` and `calibrate`: LightningCLI with one run folder and flags that win over everything."""
 
 import csv
 import json
@@ -24,6 +24,7 @@ from medmtl.callbacks.calibration import CalibrationCallback
 from medmtl.callbacks.checkpoints import MONITOR, RunCheckpoint
 from medmtl.callbacks.record import RunRecord
 from medmtl.callbacks.report import ReportCallback
+from medmtl.callbacks.scaling import ScalingCallback
 from medmtl.callbacks.spectral import SpectralCallback
 from medmtl.data.datamodule import MultiTaskData
 from medmtl.distributed import is_first, part
@@ -42,7 +43,32 @@ DESCRIPTIONS = {
     "test": "Accuracy, calibration and out-of-distribution report of the best checkpoint of a run, named with "
     "--run FOLDER or --ckpt_path FILE, or the newest of the configuration's name. Values come from the checkpoint, "
     "over them --config, over that flags.",
+    "calibrate": "Fit post-hoc scaling anew on the validation cases of a trained run, named as for `medmtl test`, and "
+    "put it into its best checkpoint.",
 }
+
+
+class CommandTrainer(Trainer):
+    """Lightning's trainer with a method for each command."""
+
+    def calibrate(
+        self,
+        model: Segmenter,
+        datamodule: MultiTaskData,
+        ckpt_path: str | None = None,
+        verbose: bool = True,
+        weights_only: bool | None = None,
+    ) -> None:
+        """Fit the scaling of a checkpoint: a validation, at whose end `ScalingCallback` writes it.
+
+        Args:
+            model: the network.
+            datamodule: its data.
+            ckpt_path: the checkpoint.
+            verbose: print the figures of the validation.
+            weights_only: load without running code from the checkpoint.
+        """
+        self.validate(model, datamodule=datamodule, ckpt_path=ckpt_path, verbose=verbose, weights_only=weights_only)
 
 
 class MedCLI(LightningCLI):
@@ -59,6 +85,7 @@ class MedCLI(LightningCLI):
             Segmenter,
             MultiTaskData,
             save_config_callback=RunRecord,
+            trainer_class=CommandTrainer,
             trainer_defaults={
                 "num_sanity_val_steps": 0,
                 "log_every_n_steps": 25,
@@ -74,14 +101,16 @@ class MedCLI(LightningCLI):
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
-        """`fit` and `test`."""
-        return {name: skipped for name, skipped in LightningCLI.subcommands().items() if name in DESCRIPTIONS}
+        """`fit`, `test` and `calibrate`, and which of their arguments are no options."""
+        known = LightningCLI.subcommands() | {"calibrate": {"model", "datamodule"}}
+        return {name: known[name] for name in DESCRIPTIONS}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the run folder, the callbacks that always run, and what is said only once."""
         parser.add_argument("--run", type=str | None, default=None, help="run folder, or in a configuration its name")
         parser.add_lightning_class_args(CalibrationCallback, "calibration")
         parser.add_lightning_class_args(SpectralCallback, "spectral")
+        parser.add_lightning_class_args(ScalingCallback, "scaling")
         parser.add_class_arguments(Wandb, "wandb")
         parser.link_arguments("data.patch_size", "model.patch_size")
         parser.link_arguments("seed_everything", "data.seed")
@@ -95,14 +124,17 @@ class MedCLI(LightningCLI):
         kwargs = {
             **kwargs,
             "default_root_dir": str(run.path),
-            "logger": [*self._loggers(), *_listed(given.logger)],
+            # A calibration must not add to what the training logged.
+            "logger": [] if self.subcommand == "calibrate" else [*self._loggers(), *_listed(given.logger)],
             "use_distributed_sampler": False,  # Lightning's would repeat cases; `MultiTaskData` shares them out
         }
+        extra: list[Callback] = []
         if self.subcommand == "fit":
-            extra: list[Callback] = [RunCheckpoint(run.checkpoints)]
-        else:
+            extra = [RunCheckpoint(run.checkpoints)]
+        elif self.subcommand == "test":
             assert self.request.checkpoint is not None
-            self.report = ReportCallback(run, self.request.checkpoint, self._get(self.config_init, "spectral"))
+            spectral, scaling = (self._get(self.config_init, name) for name in ("spectral", "scaling"))
+            self.report = ReportCallback(run, self.request.checkpoint, spectral, scaling)
             extra = [self.report]
         self.trainer_defaults = {**self.trainer_defaults, "callbacks": extra}
         try:
@@ -132,7 +164,7 @@ class MedCLI(LightningCLI):
 
 
 def run_command(argv: Sequence[str]) -> None:
-    """Run `fit` or `test`.
+    """Run `fit`, `test` or `calibrate`.
 
     Args:
         argv: the command and its options.
@@ -162,8 +194,10 @@ def run_command(argv: Sequence[str]) -> None:
         return
     if request.command == "fit":
         _say_trained(cli)
-    else:
+    elif request.command == "test":
         _say_tested(cli)
+    else:
+        Console().print(f"calibrated: {request.checkpoint}", soft_wrap=True)
 
 
 def _listed(value: Any) -> list[Any]:

@@ -233,6 +233,11 @@ class Fitted:
             refused = str(error)
         return cls(scaling, histogram.cases, histogram.voxels, raw.nll(histogram), scaling.nll(histogram), refused)
 
+    def summary(self) -> dict[str, Any]:
+        """What is reported: attributes, the scaling as text, and those of its parameters that are numbers."""
+        numbers = {name: value for name, value in vars(self.scaling).items() if isinstance(value, float)}
+        return vars(self) | {"scaling": str(self.scaling), "parameters": numbers}
+
     def state_dict(self) -> dict[str, Any]:
         """Text, numbers and tensors."""
         return vars(self) | {"scaling": self.scaling.state_dict()}

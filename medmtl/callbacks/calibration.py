@@ -36,13 +36,13 @@ class CalibrationCallback(pl.Callback):
     def on_validation_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, index: int, *_: Any
     ) -> None:
-        """Bin a validation volume."""
+        """Bin a validation volume, and leave its regions in `outputs["regions"]`."""
         self._add(outputs, batch, index)
 
     def on_test_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, index: int, *_: Any
     ) -> None:
-        """Bin a test volume, and leave its tables in `outputs["calibration"]`."""
+        """Bin a test volume, and leave its regions and its tables in `outputs["regions"]` and `["calibration"]`."""
         self._add(outputs, batch, index)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -58,9 +58,10 @@ class CalibrationCallback(pl.Callback):
             return
         label = scan["label"][0].as_tensor().bool()
         spacing = scan["label"].pixdim.tolist()
+        outputs["regions"] = {name: region(label, spacing) for name, region in REGIONS.items()}
         outputs["calibration"] = {
-            name: bin_volume(outputs["probability"], label, region(label, spacing), self.bins)
-            for name, region in REGIONS.items()
+            name: bin_volume(outputs["probability"], label, region, self.bins)
+            for name, region in outputs["regions"].items()
         }
         self._tables[index] = scan["source"], outputs["calibration"]
 

@@ -3,11 +3,9 @@
 from pathlib import Path
 
 import pytorch_lightning as pl
-import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 
-from medmtl.checkpoint import read_checkpoint
-from medmtl.files import written_whole
+from medmtl.checkpoint import read_checkpoint, write_checkpoint
 
 MONITOR = "val/mean/dice"
 
@@ -43,5 +41,4 @@ def add_callback_state(path: Path, callback: pl.Callback) -> None:
     """Rewrite a checkpoint with the present state of a callback, atomically."""
     checkpoint = read_checkpoint(path)
     checkpoint.setdefault("callbacks", {})[callback.state_key] = callback.state_dict()
-    with written_whole(path) as beside:
-        torch.save(checkpoint, beside)
+    write_checkpoint(path, checkpoint)

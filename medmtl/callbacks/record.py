@@ -16,14 +16,14 @@ from medmtl.mirror import Mirror
 from medmtl.run import RunFolder, environment
 
 # What a checkpoint must know to be tested without a configuration.
-CHECKPOINT_SECTIONS = ("seed_everything", "data", "model", "calibration", "spectral", "wandb")
+CHECKPOINT_SECTIONS = ("seed_everything", "data", "model", "calibration", "spectral", "scaling", "wandb")
 CHECKPOINT_KEY = "config"
 # What belongs to one training alone: a checkpoint holds its split and its weights, and the files may be gone by then.
 NOT_KEPT = (("data", "splits"), ("model", "finetune"))
 
 
 class RunRecord(SaveConfigCallback):
-    """Writes `config.yaml` (fit) or `config.test.yaml` (test), `splits.json` and `run.json` into the run folder.
+    """Writes `config.yaml` (fit) or `config.test.yaml` (test, ...), `splits.json` and `run.json` into the run folder.
 
     Checkpoints get the part of the configuration that testing them needs, as YAML text.
     """
@@ -78,5 +78,6 @@ class RunRecord(SaveConfigCallback):
 
 
 def _name(stage: str) -> str:
-    """`fit` or `test`; Lightning passes an enumeration whose text is another."""
-    return str(getattr(stage, "value", stage))
+    """The command: `fit`, `test` or `calibrate`; Lightning passes an enumeration whose text is another."""
+    name = str(getattr(stage, "value", stage))
+    return "calibrate" if name == "validate" else name

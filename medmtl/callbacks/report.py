@@ -11,6 +11,7 @@ from monai.data import MetaTensor
 from monai.transforms import Orientation
 
 from medmtl import __version__
+from medmtl.callbacks.scaling import ScalingCallback
 from medmtl.callbacks.spectral import SpectralCallback
 from medmtl.distributed import gather
 from medmtl.errors import RunError
@@ -31,12 +32,14 @@ class ReportCallback(pl.Callback):
         run: the run folder.
         checkpoint: the checkpoint that is tested.
         spectral: knows the signature bank and the rule of the verdict.
+        scaling: knows what was fitted after the training.
     """
 
-    def __init__(self, run: RunFolder, checkpoint: Path, spectral: SpectralCallback) -> None:
+    def __init__(self, run: RunFolder, checkpoint: Path, spectral: SpectralCallback, scaling: ScalingCallback) -> None:
         self.run = run
         self.checkpoint = checkpoint
         self.spectral = spectral
+        self.scaling = scaling
         self.page = run.report / "report.html"
         self._found: dict[int, tuple[CaseResult, CaseSlices | None, Verdict | None]] = {}
 
@@ -55,6 +58,7 @@ class ReportCallback(pl.Callback):
             hd95_mm=outputs["hd95_mm"],
             asd_mm=outputs["asd_mm"],
             calibration=outputs.get("calibration", {}),
+            calibration_scaled=outputs.get("calibration_scaled", {}),
             scores={} if verdict is None else verdict.scores,
             p_value=None if verdict is None else verdict.p_value,
             rejected=None if verdict is None else verdict.rejected,
@@ -97,6 +101,7 @@ class ReportCallback(pl.Callback):
             {(result.source, result.case): slices for result, slices, _ in found if slices is not None},
             self._facts(trainer, layers=list(signatures)),
             threshold if math.isfinite(threshold) else None,
+            self.scaling.summary(),
         )
         figures = sorted((self.run.report / "figures").glob("*.png"))
         show_figures(trainer, {f"test/{path.stem}": path for path in figures})

@@ -191,7 +191,7 @@ class MultiTaskData(pl.LightningDataModule):
         Raises:
             DataError: a case that is needed is gone.
         """
-        needed = PARTS if self._stage == "fit" else ("test",)
+        needed = {"fit": PARTS, "calibrate": ("val",)}.get(self._stage, ("test",))
         for name in [name for name in state_dict["splits"] if name in self.tasks]:
             known = {case.name for case in self._cases[name]}
             gone = [case for part in needed for case in state_dict["splits"][name][part] if case not in known]
@@ -242,9 +242,15 @@ class MultiTaskData(pl.LightningDataModule):
         return DataLoader(union, self.batch_size, sampler=sampler, num_workers=self.workers)
 
     def val_dataloader(self) -> DataLoader[dict[str, Any] | None]:
-        """Validation volumes of all trained tasks, one at a time, each under its own recipe."""
+        """Validation volumes of all trained tasks, one at a time, each under its own recipe.
+
+        Raises:
+            DataError: a case cannot be used; names task, case and file.
+        """
         parts: list[Dataset[dict[str, Any]]] = []
         for name, task in self.trained.items():
+            if self._stage != "fit":  # a training has checked every case
+                check_cases(name, self.cases(name, "val"), task.organ, msd.declared_labels(name, task))
             cache = self._cache(name, "val", LoadScan([task.recipe], task.organ))
             parts.append(Scans(name, cache, task.recipe))
         return _one_at_a_time(parts)

@@ -20,6 +20,8 @@ from medmtl.files import write_text
 from medmtl.mirror import Wandb
 from medmtl.request import SECTIONS
 
+# What is fitted after the training and changes no figure that is compared.
+AFTERWARDS = ("scaling",)
 # Where data lie, how a split was made (it counts itself), who draws the patches and what mirrors the figures.
 WITHOUT_EFFECT = {
     "data": ("splits", "val", "test", "split_seed", "workers", "seed"),
@@ -79,7 +81,9 @@ def fingerprint(
     Returns:
         64 hexadecimal digits.
     """
-    kept: dict[str, Any] = {key: config.get(key) for key in (*SECTIONS, "trainer", "seed_everything")}
+    kept: dict[str, Any] = {
+        key: config.get(key) for key in (*SECTIONS, "trainer", "seed_everything") if key not in AFTERWARDS
+    }
     for section, keys in WITHOUT_EFFECT.items():
         kept[section] = {key: value for key, value in (kept[section] or {}).items() if key not in keys}
     finetune = kept["model"].get("finetune")

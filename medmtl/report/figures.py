@@ -32,12 +32,13 @@ from medmtl.report.theme import (
 FEW_VOXELS = 100
 
 
-def reliability_diagram(tables: Mapping[str, BinTable], region: str) -> Figure:
+def reliability_diagram(tables: Mapping[str, BinTable], region: str, scaled: bool = False) -> Figure:
     """Observed frequency against predicted probability, a panel a task, with the voxels of each bin beneath.
 
     Args:
         tables: task -> bins, of all tasks of the run (their order gives the colours).
         region: the region that the bins count, "whole" or "band".
+        scaled: whether they were taken after scaling.
     """
     colours = task_colours(list(tables))
     with style():
@@ -45,7 +46,8 @@ def reliability_diagram(tables: Mapping[str, BinTable], region: str) -> Figure:
         panel = min(2.2 if columns > 1 else 3.1, (WIDTH_INCHES - 0.5) / columns)
         size = (0.5 + panel * columns, (1.45 * panel + 0.55) * groups + 0.3)
         figure = Figure(figsize=size, layout="constrained")
-        figure.suptitle(f"Reliability over the {REGIONS.get(region, region)}", fontsize=10)
+        title = f"Reliability over the {REGIONS.get(region, region)}{', after scaling' if scaled else ''}"
+        figure.suptitle(title, fontsize=10)
         grid = figure.add_gridspec(2 * groups, columns, height_ratios=[2.6, 1] * groups)
         most = max((int(np.max(np.asarray(table.count), initial=0)) for table in tables.values()), default=0)
         for index, (task, table) in enumerate(tables.items()):

@@ -3,7 +3,7 @@
 import csv
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import reduce
 from operator import add
 from pathlib import Path
@@ -39,6 +39,7 @@ class CaseResult:
         nearest_task: the task of the nearest signature in the bank.
         recipe: the preprocessing under which the case was scored.
         patient: who it is, where several cases or tasks show the same person.
+        calibration_scaled: as `calibration`, after scaling; empty without one.
     """
 
     case: str
@@ -54,6 +55,7 @@ class CaseResult:
     nearest_task: str | None
     recipe: str | None
     patient: str | None = None
+    calibration_scaled: Mapping[str, BinTable] = field(default_factory=dict)
 
 
 def tasks_of(results: Iterable[CaseResult]) -> list[str]:
@@ -61,9 +63,10 @@ def tasks_of(results: Iterable[CaseResult]) -> list[str]:
     return list(dict.fromkeys(result.source for result in results if result.expected == "in"))
 
 
-def pooled_bins(results: Iterable[CaseResult], region: str) -> BinTable | None:
-    """The bins of all cases together over one region; None if no case has that region."""
-    tables = [result.calibration[region] for result in results if region in result.calibration]
+def pooled_bins(results: Iterable[CaseResult], region: str, scaled: bool = False) -> BinTable | None:
+    """The bins of all cases together over one region, perhaps after scaling; None if no case has that region."""
+    cases = [result.calibration_scaled if scaled else result.calibration for result in results]
+    tables = [case[region] for case in cases if region in case]
     return reduce(add, tables) if tables else None
 
 
@@ -82,16 +85,20 @@ def best_and_worst(results: Iterable[CaseResult]) -> dict[str, CaseResult]:
     return {"best": ranked[-1], "worst": ranked[0]} if ranked else {}
 
 
-def build_report(run: str, results: Sequence[CaseResult], alpha: float) -> dict[str, Any]:
+def build_report(
+    run: str, results: Sequence[CaseResult], alpha: float, scaling: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """The content of `report.json`.
 
     Standard deviations are over cases with n - 1 in the denominator. `calibration` pools the voxels of all cases of
-    a task, `calibration_per_case` is the mean over its cases. A number that does not exist is None, never NaN.
+    a task, `calibration_per_case` is the mean over its cases, and `calibration_scaled` pools them after scaling. A
+    number that does not exist is None, never NaN.
 
     Args:
         run: name of the run.
         results: all cases.
         alpha: the false alarm rate that the verdicts were set to allow, in (0, 1).
+        scaling: what was fitted after the training, see `ScalingCallback.summary`.
 
     Returns:
         A dict that strict JSON can hold.
@@ -100,9 +107,16 @@ def build_report(run: str, results: Sequence[CaseResult], alpha: float) -> dict[
     means = {
         **{metric: _mean(task[metric]["mean"] for task in tasks.values()) for metric in ACCURACY},
         "calibration": _mean_over_tasks(tasks, "calibration"),
-        "calibration_per_case": _mean_over_tasks(tasks, "calibration_per_case"),
+        **{kind: _mean_over_tasks(tasks, kind) for kind in ("calibration_per_case", "calibration_scaled")},
     }
-    report = {"schema": SCHEMA, "run": run, "tasks": tasks, "mean": means, "ood": _detection(results, alpha)}
+    report = {
+        "schema": SCHEMA,
+        "run": run,
+        "tasks": tasks,
+        "mean": means,
+        "scaling": scaling,
+        "ood": _detection(results, alpha),
+    }
     plain: dict[str, Any] = _without_nan(report)
     return plain
 
@@ -110,6 +124,7 @@ def build_report(run: str, results: Sequence[CaseResult], alpha: float) -> dict[
 def cases_table(results: Sequence[CaseResult]) -> list[dict[str, Any]]:
     """One flat row a case, all with the same keys; None where a case has no such value."""
     regions = list(dict.fromkeys(region for result in results for region in result.calibration))
+    scaled_regions = list(dict.fromkeys(region for result in results for region in result.calibration_scaled))
     scores = list(dict.fromkeys(score for result in results for score in result.scores))
     rows = []
     for result in results:
@@ -130,6 +145,10 @@ def cases_table(results: Sequence[CaseResult]) -> list[dict[str, Any]]:
             "nearest_task": result.nearest_task,
             "recipe": result.recipe,
         }
+        for region in scaled_regions:
+            scaled = result.calibration_scaled
+            metrics = summarise(scaled[region]) if region in scaled else {}
+            row |= {f"{metric}_{region}_scaled": metrics.get(metric) for metric in METRICS}
         rows.append(row)
     return rows
 
@@ -145,18 +164,22 @@ def write_cases(path: Path, results: Sequence[CaseResult]) -> None:
 
 def _task(results: Sequence[CaseResult]) -> dict[str, Any]:
     regions = list(dict.fromkeys(region for result in results for region in result.calibration))
-    pooled, per_case = {}, {}
+    pooled, per_case, scaled = {}, {}, {}
     for region in regions:
         cases = [summarise(result.calibration[region]) for result in results if region in result.calibration]
         per_case[region] = {metric: _mean(case[metric] for case in cases) for metric in METRICS}
         table = pooled_bins(results, region)
         if table is not None:
             pooled[region] = summarise(table)
+        table = pooled_bins(results, region, scaled=True)
+        if table is not None:
+            scaled[region] = summarise(table)
     return {
         "cases": len(results),
         **{metric: _spread([getattr(result, metric) for result in results]) for metric in ACCURACY},
         "calibration": pooled,
         "calibration_per_case": per_case,
+        "calibration_scaled": scaled,
     }
 
 

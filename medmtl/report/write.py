@@ -27,6 +27,7 @@ def write_report(
     slices: Mapping[tuple[str, str], CaseSlices],
     facts: Mapping[str, str],
     threshold: float | None,
+    scaling: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write the whole report; what an earlier test left in its place is replaced.
 
@@ -39,13 +40,14 @@ def write_report(
         slices: (source, case) -> planes, for those cases that have them; the best and the worst of each task are shown.
         facts: what to say of the run, see `render_report`.
         threshold: of the spectral score; None without a signature bank.
+        scaling: what was fitted after the training, see `build_report`.
 
     Returns:
         The path of `report.html`.
     """
-    report = build_report(run, results, alpha)
+    report = build_report(run, results, alpha, scaling)
     note = facts.get("data_note", "")
-    pictures = write_figures(folder / "figures", _draw(results, signatures, slices, threshold), note)
+    pictures = write_figures(folder / "figures", _draw(results, signatures, slices, threshold, scaling), note)
     write_cases(folder / "cases.csv", results)
     write_text(folder / "bins.json", json.dumps(_bins(results), allow_nan=False) + "\n")
     write_text(folder / "report.json", json.dumps(report, indent=1, allow_nan=False) + "\n")
@@ -89,15 +91,20 @@ def _draw(
     signatures: Mapping[str, Mapping[str, NDArray[np.float64]]],
     slices: Mapping[tuple[str, str], CaseSlices],
     threshold: float | None,
+    scaling: Mapping[str, Any] | None,
 ) -> dict[str, Figure]:
     tasks = tasks_of(results)
     cases = {task: [result for result in results if result.source == task] for task in tasks}
     drawn = {"dice": figures.dice_by_task(results)} if tasks else {}
     for region in dict.fromkeys(region for result in results for region in result.calibration):
-        tables = {task: pooled_bins(cases[task], region) for task in tasks}
-        known = {task: table for task, table in tables.items() if table is not None}
-        if known:
-            drawn[f"reliability-{region}"] = figures.reliability_diagram(known, region)
+        names = {False: f"reliability-{region}"}
+        if scaling is not None and scaling["region"] == region:
+            names[True] = f"reliability-{region}-scaled"
+        for scaled, name in names.items():
+            tables = {task: pooled_bins(cases[task], region, scaled) for task in tasks}
+            known = {task: table for task, table in tables.items() if table is not None}
+            if known:
+                drawn[name] = figures.reliability_diagram(known, region, scaled)
     for layer, by_source in signatures.items():
         drawn[f"spectra-{layer}"] = figures.spectra(by_source, layer, tasks)
     for score in dict.fromkeys(score for result in results for score in result.scores):
