@@ -29,7 +29,7 @@ def test_the_front_door_imports_nothing_heavy() -> None:
     assert done.stdout.splitlines()[-1] == "[]"
 
 
-@pytest.mark.parametrize("argv", [["fot"], ["fit"], ["test"], ["fit", "--run", "x", "--resume", "--overwrite"]])
+@pytest.mark.parametrize("argv", [["fot"], ["fit"], ["test"], ["calibrate"], ["fit", "--run", "x", "--resume", "--overwrite"]])
 def test_wrong_usage_is_one_line_and_exit_code_2(
     argv: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -52,13 +52,14 @@ def test_a_run_that_does_not_exist(
     assert "runs/none holds no checkpoint" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", ["fit", "test"])
+@pytest.mark.parametrize("command", ["fit", "test", "calibrate"])
 def test_help_of_a_command_explains_its_options(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as exit_:
         main([command, "--help"])
     assert exit_.value.code == 0
     printed = " ".join(capsys.readouterr().out.split())
-    for text in ("--run", "--data.balance", "exponent a", "--spectral.alpha", "--calibration.bins", "--wandb.mode"):
+    options = ("--run", "--data.balance", "--spectral.alpha", "--calibration.bins", "--scaling.method", "--wandb.mode")
+    for text in (*options, "exponent a"):
         assert text in printed
     assert ("--resume" in printed) == (command == "fit")
 

@@ -1,0 +1,220 @@
+"""Scaling through `fit`, `test` and `calibrate`: kept in checkpoints, reported beside the network's own figures."""
+
+import csv
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from medmtl.calibration.bins import bin_volume
+from medmtl.calibration.logits import logit_histogram
+from medmtl.calibration.metrics import METRICS
+from medmtl.calibration.scaling import Temperature
+from medmtl.cli import main
+
+TASKS = ["LiverCT", "KidneyT2"]
+METHODS = {"temperature": {"temperature"}, "platt": {"slope", "offset"}, "isotonic": {"logits", "probabilities"}}
+
+
+def state(checkpoint: Path | str) -> dict:
+    return torch.load(checkpoint, weights_only=True)["callbacks"]["ScalingCallback"]
+
+
+def figures(run: Path | str) -> dict:
+    return json.loads((Path(run) / "report" / "report.json").read_text())
+
+
+def alike(one: object, other: object) -> bool:
+    if isinstance(one, dict):
+        assert isinstance(other, dict)
+        return one.keys() == other.keys() and all(alike(one[key], other[key]) for key in one)
+    return torch.equal(one, other) if isinstance(one, torch.Tensor) else one == other
+
+
+@pytest.fixture
+def run(trained: Path, workplace: Path) -> Path:
+    """A copy of the trained run, to be changed."""
+    return shutil.copytree(trained, workplace / "runs" / "tiny")
+
+
+def test_checkpoints_hold_a_temperature_for_every_task_and_load_safely(trained: Path) -> None:
+    splits = json.loads((trained / "splits.json").read_text())
+    for name in ("best.ckpt", "last.ckpt"):
+        found = state(trained / "checkpoints" / name)
+        assert (found["method"], found["per_task"], found["region"]) == ("temperature", True, "band")
+        assert list(found["tasks"]) == TASKS
+        for task, fitted in found["tasks"].items():
+            assert fitted["cases"] == len(splits[task]["val"])
+            assert fitted["voxels"] > 100
+            assert fitted["refused"] or fitted["nll_after"] < fitted["nll_before"]
+        assert found["single"]["voxels"] == sum(fitted["voxels"] for fitted in found["tasks"].values())
+
+
+def test_the_report_holds_the_same_figures_before_and_after(trained: Path) -> None:
+    report, fitted = figures(trained), state(trained / "checkpoints" / "best.ckpt")
+    for found in (*report["tasks"].values(), report["mean"]):
+        for region in ("whole", "band"):
+            assert found["calibration_scaled"][region].keys() == found["calibration"][region].keys()
+            assert all(value is not None for value in found["calibration_scaled"][region].values())
+    assert report["scaling"]["method"] == "temperature"
+    for task in TASKS:
+        parameters = report["scaling"]["tasks"][task]["parameters"]
+        assert parameters["temperature"] == fitted["tasks"][task]["scaling"]["temperature"]
+        before, after = (report["tasks"][task][kind]["band"]["nll"] for kind in ("calibration", "calibration_scaled"))
+        assert (before == after) == (parameters["temperature"] == 1)
+    with (trained / "report" / "cases.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    for row in rows:
+        assert all((row[f"{metric}_band_scaled"] == "") == (row[f"{metric}_band"] == "") for metric in METRICS)
+    page = " ".join((trained / "report" / "report.html").read_text().split())
+    assert "After scaling" in page
+    for task in TASKS:
+        assert report["scaling"]["tasks"][task]["scaling"] in page
+    assert (trained / "report" / "figures" / "reliability-band-scaled.png").is_file()
+
+
+def test_each_case_gets_the_temperature_of_its_nearest_task(
+    run: Path, monkeypatch: pytest.MonkeyPatch, workplace: Path
+) -> None:
+    checkpoint = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)
+    kept = checkpoint["callbacks"]["ScalingCallback"]
+    for task, temperature in zip(TASKS, (2.0, 5.0), strict=True):
+        kept["tasks"][task]["scaling"]["temperature"] = temperature
+    kept["single"]["scaling"]["temperature"] = 11.0
+    torch.save(checkpoint, "told.ckpt")
+    used: list[float] = []
+    scale = Temperature.__call__
+
+    def spy(self: Temperature, probability: torch.Tensor) -> torch.Tensor:
+        used.append(self.temperature)
+        return scale(self, probability)
+
+    monkeypatch.setattr(Temperature, "__call__", spy)
+    main(["test", "--ckpt_path", "told.ckpt", "--run", "told"])
+    with Path("told/report/cases.csv").open(newline="") as stream:
+        nearest = [row["nearest_task"] for row in csv.DictReader(stream) if row["ece_band"]]
+    assert used == [{"LiverCT": 2.0, "KidneyT2": 5.0}[task] for task in nearest]
+    used.clear()
+    main(["test", "--ckpt_path", "told.ckpt", "--run", "bare", "--spectral.layers=[]"])
+    assert used == [11.0] * len(nearest)
+    assert "Without a signature bank" in " ".join(Path("bare/report/report.html").read_text().split())
+
+
+def test_calibrating_twice_gives_what_the_training_fitted(run: Path, caplog: pytest.LogCaptureFixture) -> None:
+    best = run / "checkpoints" / "best.ckpt"
+    before, files = torch.load(best, weights_only=True), sorted(path.name for path in (run / "checkpoints").iterdir())
+    metrics = (run / "metrics.csv").read_bytes()
+    for _ in range(2):
+        main(["calibrate", "--run", str(run)])
+        after = torch.load(best, weights_only=True)
+        assert alike(after["callbacks"], before["callbacks"])
+        assert alike(after["state_dict"], before["state_dict"])
+        assert after.keys() == before.keys()
+    for task in TASKS:
+        fitted = before["callbacks"]["ScalingCallback"]["tasks"][task]
+        if not fitted["refused"]:
+            line = rf"calibrate: {task} T = \d+\.\d\d, NLL 0\.\d{{4}} -> 0\.\d{{4}} on 1 validation case\b"
+            assert re.search(line, caplog.text)
+    assert sorted(path.name for path in (run / "checkpoints").iterdir()) == files
+    assert (run / "metrics.csv").read_bytes() == metrics
+    assert json.loads((run / "run.json").read_text())["calibrate"]["status"] == "finished"
+
+
+@pytest.mark.parametrize("method", ["platt", "isotonic"])
+def test_calibrate_replaces_the_method_and_test_applies_it(run: Path, method: str) -> None:
+    raw = figures(run)
+    main(["calibrate", "--run", str(run), "--scaling.method", method, "--scaling.region=whole"])
+    found = state(run / "checkpoints" / "best.ckpt")
+    assert (found["method"], found["region"]) == (method, "whole")
+    for fitted in found["tasks"].values():
+        assert fitted["refused"] or set(fitted["scaling"]) == {"method"} | METHODS[method]
+        assert fitted["nll_after"] <= fitted["nll_before"]
+    main(["test", "--run", str(run)])
+    scaled = figures(run)
+    assert scaled["scaling"]["method"] == method
+    for task in TASKS:
+        kinds = ("dice", "calibration", "calibration_per_case")
+        assert all(scaled["tasks"][task][kind] == raw["tasks"][task][kind] for kind in kinds)
+    assert scaled["ood"] == raw["ood"]
+
+
+def test_a_run_that_was_trained_without_scaling_gets_one_afterwards(
+    tiny: Path, workplace: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    quick = ["--trainer.max_steps=3", "--spectral.layers=[]", "--scaling.method=none"]
+    main(["fit", "--config", str(tiny), "--run", "r", *quick])
+    assert "ScalingCallback" not in torch.load("r/checkpoints/best.ckpt", weights_only=True)["callbacks"]
+    main(["test", "--run", "r"])
+    assert figures("r")["scaling"] is None
+    assert figures("r")["tasks"]["LiverCT"]["calibration_scaled"] == {}
+    assert "After scaling" not in Path("r/report/report.html").read_text()
+    assert "the checkpoint holds no scaling" not in caplog.text
+    with pytest.raises(SystemExit) as exit_:
+        main(["calibrate", "--run", "r"])
+    assert exit_.value.code == 2
+    assert "scaling.method is none" in capsys.readouterr().err
+    main(["calibrate", "--run", "r", "--scaling.method=temperature", "--scaling.per_task=false"])
+    assert state("r/checkpoints/best.ckpt")["tasks"] == {}
+    main(["test", "--run", "r"])
+    assert figures("r")["scaling"]["per_task"] is False
+    assert set(figures("r")["tasks"]["LiverCT"]["calibration_scaled"]) == {"whole", "band"}
+
+
+def test_a_checkpoint_from_before_there_was_scaling_still_tests(
+    run: Path, workplace: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    old = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)
+    del old["callbacks"]["ScalingCallback"]
+    config = yaml.safe_load(old["config"])
+    del config["scaling"]
+    old["config"] = yaml.safe_dump(config)
+    torch.save(old, "old.ckpt")
+    main(["test", "--ckpt_path", "old.ckpt"])
+    assert "the checkpoint holds no scaling" in caplog.text
+    report = figures("old")
+    assert report["scaling"] is None
+    for task, found in report["tasks"].items():
+        assert found["calibration"] == figures(run)["tasks"][task]["calibration"]
+        assert found["calibration_scaled"] == {}
+
+
+def test_another_method_than_the_fitted_one_is_refused_and_none_switches_it_off(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        main(["test", "--run", str(run), "--scaling.method=platt"])
+    assert exit_.value.code == 2
+    assert "scaling.method=platt" in capsys.readouterr().err
+    main(["test", "--run", str(run), "--scaling.method=none"])
+    assert figures(run)["scaling"] is None
+
+
+def test_the_temperature_is_fitted_to_the_band_on_the_image_s_own_grid(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from medmtl.callbacks import scaling
+
+    volumes: dict[str, list[tuple[torch.Tensor, ...]]] = {}
+    counted = logit_histogram
+
+    def spy(probability: torch.Tensor, label: torch.Tensor, region: torch.Tensor) -> object:
+        volumes.setdefault(str(tuple(label.shape)), []).append((probability, label, region))
+        return counted(probability, label, region)
+
+    monkeypatch.setattr(scaling, "logit_histogram", spy)
+    main(["calibrate", "--run", str(run)])
+    found = [volume for group in volumes.values() for volume in group]
+    assert len(found) == sum(fitted["cases"] for fitted in state(run / "checkpoints" / "best.ckpt")["tasks"].values())
+    for probability, label, region in found:
+        assert probability.shape == label.shape == region.shape
+        assert label[region].sum() == label.sum()
+        assert label.sum() < region.sum() < label.numel()
+    single = state(run / "checkpoints" / "best.ckpt")["single"]
+    p, y = (torch.cat([volume[part][volume[2]] for volume in found]) for part in (0, 1))
+    exact = bin_volume(p, y)
+    assert single["voxels"] == exact.voxels
+    assert single["nll_before"] == pytest.approx(exact.negative_log_likelihood / exact.voxels, abs=1e-5)
