@@ -1,4 +1,4 @@
-"""Reading a checkpoint: its content, or one line; never code from it."""
+"""A checkpoint: its content, or one line; never code from it. It is replaced whole."""
 
 import pickle
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from medmtl.checkpoint import read_checkpoint
+from medmtl.checkpoint import read_checkpoint, write_checkpoint
 from medmtl.errors import RunError
 
 
@@ -25,6 +25,15 @@ def test_a_checkpoint_is_what_was_saved(tmp_path: Path) -> None:
     read = read_checkpoint(tmp_path / "x.ckpt")
     assert read["config"] == "run: x"
     assert torch.equal(read["state_dict"]["weight"], torch.arange(3))
+
+
+def test_a_checkpoint_that_cannot_be_written_leaves_the_earlier_one(tmp_path: Path) -> None:
+    path = tmp_path / "x.ckpt"
+    write_checkpoint(path, {"state_dict": {}, "config": "run: x"})
+    with pytest.raises(Exception, match="pickle"):
+        write_checkpoint(path, {"state_dict": {}, "config": lambda: None})
+    assert read_checkpoint(path)["config"] == "run: x"
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_code_in_a_file_is_not_run(tmp_path: Path) -> None:

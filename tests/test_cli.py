@@ -29,7 +29,9 @@ def test_the_front_door_imports_nothing_heavy() -> None:
     assert done.stdout.splitlines()[-1] == "[]"
 
 
-@pytest.mark.parametrize("argv", [["fot"], ["fit"], ["test"], ["calibrate"], ["fit", "--run", "x", "--resume", "--overwrite"]])
+@pytest.mark.parametrize(
+    "argv", [["fot"], ["fit"], ["test"], ["calibrate"], ["fit", "--run", "x", "--resume", "--overwrite"]]
+)
 def test_wrong_usage_is_one_line_and_exit_code_2(
     argv: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

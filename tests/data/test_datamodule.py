@@ -283,6 +283,24 @@ def test_a_broken_test_case_is_named_before_the_test(write_task: WriteTask) -> N
         data.test_dataloader()
 
 
+def test_a_calibration_needs_the_validation_cases_alone_and_names_a_broken_one(write_task: WriteTask) -> None:
+    names = [f"case_{number}" for number in range(6)]
+    task = tiny_task(write_task, "Liver", names)
+    trained = MultiTaskData({"Liver": task}, (4, 4, 4))
+    trained.setup("fit")
+    kept, tested = trained.splits["Liver"]["val"], trained.splits["Liver"]["test"]
+    moved = MultiTaskData({"Liver": tiny_task(write_task, "Moved", sorted(set(names) - set(tested)))}, (4, 4, 4))
+    moved.setup("calibrate")
+    moved.load_state_dict(trained.state_dict())
+    assert [scan["case"] for scan in moved.val_dataloader()] == kept
+    (Path(task.root) / "labelsTr" / f"{kept[0]}.nii.gz").unlink()
+    broken = MultiTaskData({"Liver": task}, (4, 4, 4))
+    broken.setup("calibrate")
+    broken.load_state_dict(trained.state_dict())
+    with pytest.raises(DataError, match=rf"task Liver, case {kept[0]}: .*{kept[0]}\.nii\.gz is missing"):
+        broken.val_dataloader()
+
+
 def test_a_broken_foreign_image_is_named_before_the_test(write_task: WriteTask) -> None:
     task = tiny_task(write_task, "Liver", ["a", "b", "c"])
     root = write_task({"x": (np.full((3, 3, 3), np.nan, np.float32), None)}, name="Other")

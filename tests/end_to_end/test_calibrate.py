@@ -124,6 +124,14 @@ def test_calibrating_twice_gives_what_the_training_fitted(run: Path, caplog: pyt
     assert json.loads((run / "run.json").read_text())["calibrate"]["status"] == "finished"
 
 
+def test_three_processes_fit_what_one_does(run: Path) -> None:
+    # More than there are validation cases, so that one has none.
+    best = run / "checkpoints" / "best.ckpt"
+    before = state(best)
+    main(["calibrate", "--run", str(run), "--trainer.strategy=ddp_fork", "--trainer.devices=3"])
+    assert alike(state(best), before)
+
+
 @pytest.mark.parametrize("method", ["platt", "isotonic"])
 def test_calibrate_replaces_the_method_and_test_applies_it(run: Path, method: str) -> None:
     raw = figures(run)

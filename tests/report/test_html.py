@@ -1,11 +1,15 @@
 import base64
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+import torch
 
+from medmtl.calibration.logits import LogitHistogram, logit_histogram
+from medmtl.calibration.scaling import TaskScalings
 from medmtl.report.html import headline, number
 from medmtl.report.results import build_report
 from medmtl.report.slices import CaseSlices
@@ -147,6 +151,31 @@ def test_odd_runs_give_a_page_too(tmp_path, results, make_case, odd):
     assert "None" not in words
     if odd == "no bank":
         assert "holds no signature bank" in words
+
+
+@pytest.mark.parametrize("per_task", [True, False])
+def test_what_scaling_changed_stands_beside_what_it_did_not(tmp_path, results, per_task):
+    probability, chance = torch.rand(2, 500, generator=torch.Generator().manual_seed(0))
+    histogram = logit_histogram(probability, chance < probability)
+    histograms = {"Liver": histogram, "Heart": LogitHistogram.empty()}
+    fitted = TaskScalings.fit(histograms, "platt", per_task)
+    own = {task: found.summary() for task, found in fitted.tasks.items()}
+    scaling = {"method": "platt", "region": "band", "single": fitted.single.summary(), "tasks": own}
+    scaled = [replace(result, calibration_scaled=result.calibration) for result in results]
+    html = Page(write(tmp_path, scaled, scaling=scaling).read_text())
+    words = " ".join(" ".join(html.words).split())
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert html.open == []
+    assert words.index("Dice and surface distances") < words.index("After scaling") < words.index("Familiar or foreign")
+    shown = fitted.tasks["Liver"].scaling if per_task else fitted.single.scaling
+    assert str(shown) in words
+    assert ("T = 1.00 (kept)" in words) == ("Heart is left as it is" in words) == per_task
+    nll = f"{report['tasks']['Heart']['calibration']['band']['nll']:.4f}"
+    assert f"{nll} {nll}" in words
+    assert (tmp_path / "figures" / "reliability-band-scaled.png").is_file()
+    assert not (tmp_path / "figures" / "reliability-whole-scaled.png").exists()
+    if per_task:
+        assert report["scaling"]["tasks"]["Heart"]["nll_before"] is None
 
 
 def test_the_headline_says_in_words_what_was_found(make_case):

@@ -35,6 +35,25 @@ def test_surface_distances_are_summed_up_as_dice_is(make_case, metric):
     assert report["mean"][metric] == pytest.approx(7.0)
 
 
+def test_figures_after_scaling_have_the_keys_of_those_before_and_leave_them_alone(make_case):
+    tables = {
+        name: bin_volume(torch.tensor(p), torch.tensor([0, 1])) for name, p in (("a", [0.1, 0.8]), ("b", [0.4, 0.6]))
+    }
+    scaled = [make_case(name, calibration_scaled={"band": table}) for name, table in tables.items()]
+    plain = build_report("run", [make_case("a"), make_case("b")], alpha=0.05)
+    report = build_report("run", [*scaled, make_case("c", "Heart")], alpha=0.05, scaling={"method": "platt"})
+    task = report["tasks"]["Liver"]
+    assert task["calibration"] == plain["tasks"]["Liver"]["calibration"]
+    assert task["calibration_scaled"] == {"band": pytest.approx(summarise(tables["a"] + tables["b"]))}
+    assert task["calibration_scaled"]["band"].keys() == task["calibration"]["band"].keys()
+    assert report["tasks"]["Heart"]["calibration_scaled"] == {}
+    assert report["mean"]["calibration_scaled"] == task["calibration_scaled"]
+    assert (report["scaling"], plain["scaling"]) == ({"method": "platt"}, None)
+    rows = cases_table([*scaled, make_case("x", "Other", "out")])
+    assert [row["nll_band_scaled"] for row in rows] == [summarise(table)["nll"] for table in tables.values()] + [None]
+    assert list(cases_table([make_case("a")])[0]) == [key for key in rows[0] if not key.endswith("_scaled")]
+
+
 def test_an_undefined_dice_is_counted_and_left_out_of_the_mean(make_case):
     results = [make_case("a", dice=0.5), make_case("b", dice=math.nan), make_case("c", dice=None)]
     dice = build_report("run", results, alpha=0.05)["tasks"]["Liver"]["dice"]
