@@ -98,10 +98,16 @@ def test_each_case_gets_the_temperature_of_its_nearest_task(
     with Path("told/report/cases.csv").open(newline="") as stream:
         nearest = [row["nearest_task"] for row in csv.DictReader(stream) if row["ece_band"]]
     assert used == [{"LiverCT": 2.0, "KidneyT2": 5.0}[task] for task in nearest]
+    page = Path("told/report/report.html").read_text()
+    assert "No case tells its task" in page
+    assert "T = 2.00" in page
     used.clear()
     main(["test", "--ckpt_path", "told.ckpt", "--run", "bare", "--spectral.layers=[]"])
     assert used == [11.0] * len(nearest)
-    assert "Without a signature bank" in " ".join(Path("bare/report/report.html").read_text().split())
+    page = " ".join(Path("bare/report/report.html").read_text().split())
+    assert "Without a signature bank" in page
+    assert "T = 11.00" in page
+    assert "T = 2.00" not in page
 
 
 def test_calibrating_twice_gives_what_the_training_fitted(run: Path, caplog: pytest.LogCaptureFixture) -> None:
