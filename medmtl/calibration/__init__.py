@@ -1,22 +1,59 @@
 """Calibration on plain tensors: reliability bins streamed over volumes, the metrics that follow from them, regions."""
 
-from medmtl.calibration.bins import BinTable, CalibrationBins, bin_volume, edges
-from medmtl.calibration.metrics import METRICS, ace, brier, ece, mce, nll, summarise
-from medmtl.calibration.regions import REGIONS, band, whole
+from medmtl.calibration.bins import BinTable, bin_classes, bin_top_label, bin_true_class, bin_volume, edges, fine_edges
+from medmtl.calibration.metrics import (
+    ALL_METRICS,
+    METRICS,
+    ace,
+    adaptive_ece,
+    adaptive_error,
+    brier,
+    ece,
+    gap,
+    mce,
+    nll,
+    reliability,
+    resolution,
+    rmsce,
+    summarise,
+    uncertainty,
+    within_bins,
+)
+from medmtl.calibration.regions import REGIONS, Region, band, body, box, likely, shell, whole
+from medmtl.calibration.streaming import CalibrationBins, CalibrationMetrics
 
 __all__ = [
+    "ALL_METRICS",
     "METRICS",
     "REGIONS",
     "BinTable",
     "CalibrationBins",
+    "CalibrationMetrics",
+    "Region",
     "ace",
+    "adaptive_ece",
+    "adaptive_error",
     "band",
+    "bin_classes",
+    "bin_top_label",
+    "bin_true_class",
     "bin_volume",
+    "body",
+    "box",
     "brier",
     "ece",
     "edges",
+    "fine_edges",
+    "gap",
+    "likely",
     "mce",
     "nll",
+    "reliability",
+    "resolution",
+    "rmsce",
+    "shell",
     "summarise",
+    "uncertainty",
     "whole",
+    "within_bins",
 ]
