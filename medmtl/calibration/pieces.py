@@ -49,7 +49,10 @@ def foreground_of(label: Tensor) -> Tensor:
         DataError: it holds another value.
     """
     foreground = label.bool()
-    if label.dtype != torch.bool and not torch.equal(foreground.to(label.dtype), label):
+    if label.dtype == torch.bool or not len(label):
+        return foreground
+    low, high = torch.aminmax(label)
+    if low < 0 or high > 1 or (label.is_floating_point() and not torch.equal(foreground.to(label.dtype), label)):
         wrong = label[foreground.to(label.dtype) != label][0].item()
         raise DataError(f"label value {wrong} is neither 0 nor 1", fix="pass label == value for the organ's value")
     return foreground
