@@ -60,3 +60,13 @@ def test_a_loss_can_be_named_by_flags(tiny: Path, workplace: Path) -> None:
     main(["fit", "--config", str(tiny), "--trainer.max_steps=1", "--data.batches=1", *flags])
     resolved = yaml.safe_load(Path("runs/tiny/config.yaml").read_text())["model"]["loss"]
     assert resolved == {"class_path": "medmtl.losses.SVLS", "init_args": {"sigma": 0.5}}
+
+
+def test_a_value_that_the_loss_cannot_use_is_named_in_one_line(
+    tiny: Path, workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["fit", "--config", str(tiny), "--model.loss=medmtl.losses.ML1ACE", "--model.loss.init_args.bins=0"])
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err.splitlines()[-1].startswith("medmtl: error: bins=0: calibration needs")
+    assert not Path("runs").exists()

@@ -196,15 +196,6 @@ def test_a_nan_is_not_hidden(soft: bool) -> None:
     assert ML1ACE(soft=soft)(logits, label).isnan()
 
 
-def test_autocast_changes_nothing() -> None:
-    logits, label = patches(2, 1, 6, 7, 8)
-    logits = logits.bfloat16()
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        loss = ML1ACE()(logits, label)
-    assert loss.dtype == torch.float32
-    assert loss.item() == ML1ACE()(logits.float(), label).item()
-
-
 @pytest.mark.parametrize("dtype", [torch.bool, torch.int64, torch.float16, torch.float32, torch.float64])
 def test_the_type_of_the_label_does_not_matter(dtype: torch.dtype) -> None:
     logits, label = patches(2, 1, 6, 7, 8)
