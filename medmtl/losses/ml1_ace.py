@@ -36,20 +36,22 @@ class ML1ACE(nn.Module):
     share a voxel between the two nearest of the centres (m + 1/2) / M, linearly by distance, so that gradients pass
     through a_m too; beyond the outermost centres a voxel belongs to the outermost bin.
 
-    An image without foreground counts like any other: all confidence there is misplaced. (The authors' code lets it
-    count as 0.)
+    An image without foreground counts as 0, as in the authors' code: its soft bins have gaps of e_m, which stay near
+    their centres wherever its probabilities go, so that the gradients between them say nothing.
 
     Args:
         bins: M.
         soft: soft bins, else hard ones.
+        absent: let the gaps of an image without the class count as well.
     """
 
-    def __init__(self, bins: int = 20, soft: bool = True) -> None:
+    def __init__(self, bins: int = 20, soft: bool = True, absent: bool = False) -> None:
         super().__init__()
         if bins < 1:
             raise ConfigError(f"bins={bins}: calibration needs at least one bin", fix="use 20, say")
         self.bins = bins
         self.soft = soft
+        self.absent = absent
 
     def forward(self, logits: Tensor, label: Tensor) -> Tensor:
         """Loss of a batch of patches.
@@ -72,11 +74,12 @@ class ML1ACE(nn.Module):
         else:
             probability, target = logits.softmax(1)[:, 1:], target[:, 1:]
         probability, target = (values.flatten(2).flatten(0, 1) for values in (probability, target))
-        return _MeanGap.apply(probability, target, self.bins, self.soft)
+        counted = (target > 0).any(1) | self.absent
+        return _MeanGap.apply(probability, target, counted, self.bins, self.soft)
 
 
 class _MeanGap(torch.autograd.Function):
-    """The loss of probabilities and targets `(images, voxels)`, both float32 or float64.
+    """The loss of probabilities and targets `(images, voxels)`, float32 or float64, where only `counted` images count.
 
     Voxels enter through sums over bins alone, so that the derivative by a probability is a function of its bin, its
     place between two centres and its error: a small table of coefficients. Nothing of size bins x voxels is made. Sums
@@ -84,14 +87,14 @@ class _MeanGap(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, probability: Tensor, target: Tensor, bins: int, soft: bool) -> Tensor:
+    def forward(ctx: Any, probability: Tensor, target: Tensor, counted: Tensor, bins: int, soft: bool) -> Tensor:
         sums = torch.stack([_sums(p, y, bins, soft) for p, y in zip(probability, target, strict=True)])
         weight, gap = sums[:, :2].unbind(1)  # of each bin: voxels, and the sum of p - y over them
         if soft:
             weight, gap = _to_centres(weight, sums[:, 2]), _to_centres(gap, sums[:, 3])
         filled = ~(weight < EMPTY)  # a NaN is not empty: it must not pass unseen
         weight, gap = weight.where(filled, 1), gap.where(filled, 0)
-        share = 1 / (filled.sum(1, keepdim=True) * len(gap) * weight)  # of a bin's gap in the loss
+        share = counted[:, None] / (filled.sum(1, keepdim=True) * len(gap) * weight)  # of a bin's gap in the loss
         if ctx.needs_input_grad[0]:
             by_gap = gap.sign() * share
             coefficients = by_gap[:, None]
@@ -107,9 +110,9 @@ class _MeanGap(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, above: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: Any, above: Tensor) -> tuple[Tensor, None, None, None, None]:
         (gradient,) = ctx.saved_tensors
-        return above * gradient, None, None, None
+        return above * gradient, None, None, None, None
 
 
 def _sums(probability: Tensor, target: Tensor, bins: int, soft: bool) -> Tensor:

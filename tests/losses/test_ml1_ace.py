@@ -66,7 +66,7 @@ def by_autograd(logits: torch.Tensor, label: torch.Tensor, bins: int, soft: bool
 def test_value_and_gradient_are_those_of_the_definition(soft: bool, bins: int, shape: tuple[int, ...]) -> None:
     logits, label = patches(*shape)
     logits.requires_grad_()
-    loss = ML1ACE(bins, soft)(logits, label)
+    loss = ML1ACE(bins, soft, absent=True)(logits, label)
     assert loss.item() == pytest.approx(by_loops(logits, label, bins, soft), abs=1e-12)
     (gradient,) = torch.autograd.grad(loss, logits)
     (expected,) = torch.autograd.grad(by_autograd(logits, label, bins, soft), logits)
@@ -175,17 +175,30 @@ def test_empty_full_and_saturated_patches_have_finite_gradients(
     soft: bool, foreground: int, logit: float, dtype: torch.dtype
 ) -> None:
     logits = torch.full((2, 1, 3, 4, 5), logit, dtype=dtype, requires_grad=True)
-    loss = ML1ACE(soft=soft)(logits, torch.full((2, 1, 3, 4, 5), foreground, dtype=torch.uint8))
+    loss = ML1ACE(soft=soft, absent=True)(logits, torch.full((2, 1, 3, 4, 5), foreground, dtype=torch.uint8))
     loss.backward()
     assert loss.item() == pytest.approx(abs(foreground - 1 / (1 + math.exp(-max(min(logit, 99), -99)))), abs=1e-6)
     assert logits.grad.isfinite().all()
     assert logits.grad.dtype == dtype
 
 
-def test_an_image_without_foreground_is_taught_that_there_is_none() -> None:
+@KINDS
+def test_an_image_without_foreground_counts_as_nothing_unless_asked(soft: bool) -> None:
+    logits, label = patches(3, 1, 5, 5, 5)
+    label[1] = 0
+    logits.requires_grad_()
+    alone = [ML1ACE(soft=soft, absent=True)(z[None], y[None]).item() for z, y in zip(logits, label, strict=True)]
+    loss = ML1ACE(soft=soft)(logits, label)
+    loss.backward()
+    assert loss.item() == pytest.approx((alone[0] + alone[2]) / 3, abs=1e-12)
+    assert logits.grad[1].count_nonzero() == 0
+    assert ML1ACE(soft=soft, absent=True)(logits, label).item() == pytest.approx(sum(alone) / 3, abs=1e-12)
+
+
+def test_hard_bins_teach_an_image_without_foreground_that_there_is_none() -> None:
     logits, label = patches(1, 1, 5, 5, 5)
     logits.requires_grad_()
-    ML1ACE(soft=False)(logits, torch.zeros_like(label)).backward()
+    ML1ACE(soft=False, absent=True)(logits, torch.zeros_like(label)).backward()
     assert (logits.grad > 0).all()
 
 
