@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help install develop demo test lint format clean
+.PHONY: help install develop demo test bench lint format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,6 +29,9 @@ demo: install ## train one model on five phantom tasks, test it, and say where t
 
 test: develop ## run the tests (real data too, where MEDMTL_DATA names it)
 	$(BIN)/python -m pytest
+
+bench: develop ## measure speed and memory against other libraries, into bench.json
+	$(BIN)/python tests/benchmarks/calibration.py
 
 lint: develop ## check style, types and the direction of imports
 	$(BIN)/ruff check .

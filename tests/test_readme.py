@@ -40,7 +40,7 @@ def test_every_make_target_is_one() -> None:
 
 def test_the_block_of_a_new_task_is_a_task() -> None:
     blocks = [yaml.safe_load(block) for kind, block in BLOCKS if kind == "yaml"]
-    tasks = [task for block in blocks for task in block.values()]
+    tasks = [task for block in blocks for name, task in block.items() if name != "loss"]
     assert tasks
     for task in tasks:
         Task(**task)

@@ -1,33 +1,70 @@
 """Calibration on plain tensors: reliability bins streamed over volumes, their metrics, regions, post-hoc scaling."""
 
-from medmtl.calibration.bins import BinTable, CalibrationBins, bin_volume, edges
+from medmtl.calibration.bins import BinTable, bin_classes, bin_top_label, bin_true_class, bin_volume, edges, fine_edges
 from medmtl.calibration.logits import LogitHistogram, logit_histogram
-from medmtl.calibration.metrics import METRICS, ace, brier, ece, mce, nll, summarise
-from medmtl.calibration.regions import REGIONS, band, whole
+from medmtl.calibration.metrics import (
+    ALL_METRICS,
+    METRICS,
+    ace,
+    adaptive_ece,
+    adaptive_error,
+    brier,
+    ece,
+    gap,
+    mce,
+    nll,
+    reliability,
+    resolution,
+    rmsce,
+    summarise,
+    uncertainty,
+    within_bins,
+)
+from medmtl.calibration.regions import REGIONS, Region, band, body, box, likely, shell, whole
 from medmtl.calibration.scaling import METHODS, Fitted, Isotonic, Platt, Scaling, TaskScalings, Temperature
+from medmtl.calibration.streaming import CalibrationBins, CalibrationMetrics
 
 __all__ = [
+    "ALL_METRICS",
     "METHODS",
     "METRICS",
     "REGIONS",
     "BinTable",
     "CalibrationBins",
+    "CalibrationMetrics",
     "Fitted",
     "Isotonic",
     "LogitHistogram",
     "Platt",
+    "Region",
     "Scaling",
     "TaskScalings",
     "Temperature",
     "ace",
+    "adaptive_ece",
+    "adaptive_error",
     "band",
+    "bin_classes",
+    "bin_top_label",
+    "bin_true_class",
     "bin_volume",
+    "body",
+    "box",
     "brier",
     "ece",
     "edges",
+    "fine_edges",
+    "gap",
+    "likely",
     "logit_histogram",
     "mce",
     "nll",
+    "reliability",
+    "resolution",
+    "rmsce",
+    "shell",
     "summarise",
+    "uncertainty",
     "whole",
+    "within_bins",
 ]

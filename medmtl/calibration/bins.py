@@ -3,26 +3,24 @@
 Counts are int64 and sums float64: a float32 counter stops at 2^24 voxels a bin, which one CT volume exceeds.
 """
 
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torchmetrics import Metric
 
+from medmtl.calibration.pieces import PIECE, class_of, foreground_of, pieces
 from medmtl.errors import ConfigError, DataError
-
-# Voxels binned at a time. Temporaries of this size stay in the processor's cache; and below 32,768 elements torch keeps
-# to one thread, so that sums do not depend on the number of threads and nothing waits for a busy core.
-PIECE = 32_000
 
 # Neighbouring voxels are counted in separate copies of the table: most fall into the same bin, and each addition would
 # otherwise wait for the one before.
 LANES = 4
 
 NLL_FLOOR = 1e-12
+
+# Equal bins over [0, 1], or explicit edges.
+Bins = int | Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +33,7 @@ class BinTable:
         probability: sum of the foreground probability p per bin, `(bins,)` float64.
         squared_error: sum of (p - y)^2 over all voxels, with y = 1 for foreground and 0 otherwise.
         negative_log_likelihood: sum of -log max(q, 1e-12) over all voxels, with q = p for foreground and 1 - p
-            otherwise.
+            otherwise. NaN, as `squared_error` is, where they were left out.
     """
 
     count: Tensor
@@ -85,27 +83,51 @@ class BinTable:
         )
 
 
-def edges(bins: int) -> Tensor:
-    """Edges of equal bins over [0, 1].
+def edges(bins: Bins) -> Tensor:
+    """Edges of bins over [0, 1].
 
-    Bin m holds edges[m] <= p < edges[m + 1]; the last bin holds p = 1 as well.
+    Bin m holds edges[m] <= p < edges[m + 1]; the last bin holds p = 1 as well. Numbers are compared as float64,
+    whatever the type of p.
 
     Args:
-        bins: how many.
+        bins: how many of equal width; or the edges themselves, checked and returned.
 
     Returns:
-        `(bins + 1,)` float64, from 0 to 1.
+        `(bins + 1,)` float64, ascending from 0 to 1.
 
     Raises:
-        ConfigError: there is no bin.
+        ConfigError: there is no bin, or edges do not ascend from 0 to 1.
     """
+    if isinstance(bins, Tensor):
+        given = bins.to("cpu", torch.float64)
+        if given.ndim != 1 or len(given) < 2 or given[0] != 0 or given[-1] != 1 or not (given.diff() > 0).all():
+            raise ConfigError("edges of bins do not ascend from 0 to 1", fix="give all of them, 0 and 1 included")
+        return given
     if bins < 1:
         raise ConfigError(f"bins={bins}: calibration needs at least one bin", fix="use 15, say")
-    return torch.linspace(0, 1, bins + 1, dtype=torch.float64)
+    # A quotient is rounded once: an edge that float32 can hold, as 1/2, is exact.
+    return torch.arange(bins + 1, dtype=torch.float64) / bins
+
+
+def fine_edges(bins: int = 4096) -> Tensor:
+    """Edges of many small bins, close where networks are sure: equal in log p / (1 - p) between 1e-7 and 1 - 1e-7.
+
+    From such a table `adaptive_ece` follows, in memory that does not grow. No bin is wider than 8 / (bins - 2).
+
+    Args:
+        bins: how many, at least 3.
+
+    Returns:
+        `(bins + 1,)` float64, ascending from 0 to 1.
+    """
+    inner = torch.sigmoid(torch.linspace(-16, 16, bins - 1, dtype=torch.float64))
+    return torch.cat([torch.zeros(1, dtype=torch.float64), inner, torch.ones(1, dtype=torch.float64)])
 
 
 @torch.no_grad()
-def bin_volume(probability: Tensor, label: Tensor, region: Tensor | None = None, bins: int = 15) -> BinTable:
+def bin_volume(
+    probability: Tensor, label: Tensor, region: Tensor | None = None, bins: Bins = 15, scores: bool = True
+) -> BinTable:
     """Bin the foreground probability of a volume against its label.
 
     The work is done on the CPU, piece by piece: the result is the same on every device, and a volume of any size and
@@ -115,7 +137,8 @@ def bin_volume(probability: Tensor, label: Tensor, region: Tensor | None = None,
         probability: probability of foreground in [0, 1], any shape, float32 or float64.
         label: 1 or True where there is foreground, 0 or False elsewhere, of the same shape.
         region: True for the voxels that count, bool, of the same shape; None counts all.
-        bins: equal bins of probability, see `edges`.
+        bins: equal bins of probability, or their edges; see `edges`.
+        scores: also add up what Brier score and NLL need, for two thirds more time.
 
     Returns:
         The table of the voxels in the region, on the CPU.
@@ -123,125 +146,117 @@ def bin_volume(probability: Tensor, label: Tensor, region: Tensor | None = None,
     Raises:
         DataError: shapes differ, a probability in the region is not in [0, 1], or a label there is neither 0 nor 1.
     """
-    lower = edges(bins)[:-1]
-    lane = torch.arange(PIECE, dtype=torch.int32) % LANES * (2 * bins)
-    counts = torch.zeros(LANES * 2 * bins, dtype=torch.int64)
-    sums = torch.zeros(LANES * 2 * bins, dtype=torch.float64)
-    squared_error = negative_log_likelihood = 0.0
-    for p, foreground in _pieces(probability, label, region):
-        # Rounding may have lifted p x bins to the next bin, never to the one after, and by the factor never lowered it.
-        index = (p * (bins * (1 + 1e-12))).to(torch.int32).clamp_(max=bins - 1)
-        index.add_(p < lower.index_select(0, index), alpha=-1)
-        slot = index.add_(foreground, alpha=bins).add_(lane[: len(p)])
-        counts += torch.bincount(slot, minlength=len(counts))
-        sums += torch.bincount(slot, weights=p, minlength=len(sums))
-        likelihood = (p - (~foreground).view(torch.uint8)).abs_()  # p or 1 - p
-        squared_error += (1 - likelihood).square_().sum().item()
-        # NumPy's logarithm, because torch's gives even a piece to all threads.
-        negative_log_likelihood -= float(np.log(likelihood.clamp_(min=NLL_FLOOR).numpy()).sum())
-    by_label = counts.view(LANES, 2, bins).sum(0)
-    return BinTable(
-        count=by_label.sum(0),
-        positives=by_label[1].clone(),
-        probability=sums.view(LANES, 2, bins).sum((0, 1)),
-        squared_error=squared_error,
-        negative_log_likelihood=negative_log_likelihood,
-    )
+    tally = _Tally(bins, scores)
+    for p, y in pieces([probability], label, region):
+        tally.add(p, foreground_of(y))
+    return tally.table()
 
 
-class CalibrationBins(Metric):
-    """The reliability bins of all voxels seen so far, over all processes, in memory that does not grow.
+@torch.no_grad()
+def bin_classes(
+    probability: Tensor, label: Tensor, region: Tensor | None = None, bins: Bins = 15, scores: bool = True
+) -> list[BinTable]:
+    """Bin the probability of every class against whether a voxel is of that class, each class for itself.
 
     Args:
-        bins: equal bins of probability, see `edges`.
+        probability: of the classes, `(C, *spatial)`, in [0, 1].
+        label: class numbers from 0 to C - 1, `(*spatial)`.
+        region: True for the voxels that count, bool `(*spatial)`; None counts all.
+        bins: as for `bin_volume`.
+        scores: as for `bin_volume`. The Brier scores of all classes add up to the multi-class one, in [0, 2].
+
+    Returns:
+        The table of each class.
+
+    Raises:
+        DataError: as for `bin_volume`, or a label in the region is no class.
     """
+    tallies = [_Tally(bins, scores) for _ in probability]
+    for *by_class, y in pieces(list(probability), label, region):
+        number = class_of(y, len(tallies))
+        for value, (tally, p) in enumerate(zip(tallies, by_class, strict=True)):
+            tally.add(p, number == value)
+    return [tally.table() for tally in tallies]
 
-    is_differentiable = False
-    full_state_update = False
-    count: Tensor
-    positives: Tensor
-    probability: Tensor
-    squared_error: Tensor
-    negative_log_likelihood: Tensor
 
-    def __init__(self, bins: int = 15) -> None:
-        super().__init__()
-        sums = torch.zeros_like(edges(bins)[:-1])
-        self.bins = bins
-        self.add_state("count", sums.long(), dist_reduce_fx="sum")
-        self.add_state("positives", sums.long(), dist_reduce_fx="sum")
-        self.add_state("probability", sums, dist_reduce_fx="sum")
-        self.add_state("squared_error", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("negative_log_likelihood", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+@torch.no_grad()
+def bin_top_label(
+    probability: Tensor, label: Tensor, region: Tensor | None = None, bins: Bins = 15, scores: bool = True
+) -> BinTable:
+    """Bin the largest class probability against whether that class is the true one (Guo et al., ICML 2017).
 
-    def update(self, probability: Tensor, label: Tensor, region: Tensor | None = None) -> None:
-        """Add the voxels of a volume; arguments as for `bin_volume`."""
-        table = bin_volume(probability, label, region, self.bins)
-        # Not in place: tables that `compute` gave share these tensors.
-        self.count = self.count + table.count.to(self.count.device)
-        self.positives = self.positives + table.positives.to(self.positives.device)
-        self.probability = self.probability + table.probability.to(self.probability.device)
-        self.squared_error = self.squared_error + table.squared_error
-        self.negative_log_likelihood = self.negative_log_likelihood + table.negative_log_likelihood
+    Of classes that tie the first counts as predicted. Arguments and errors as for `bin_classes`.
 
-    def compute(self) -> BinTable:
-        """The table of all voxels seen so far, on the CPU."""
+    Returns:
+        The table, in which a voxel is positive where the predicted class is the true one.
+    """
+    tally = _Tally(bins, scores)
+    for *by_class, y in pieces(list(probability), label, region):
+        confidence, predicted = torch.stack(by_class).max(0)
+        tally.add(confidence, predicted == class_of(y, len(by_class)))
+    return tally.table()
+
+
+@torch.no_grad()
+def bin_true_class(
+    probability: Tensor, label: Tensor, region: Tensor | None = None, bins: Bins = 15, scores: bool = True
+) -> BinTable:
+    """Bin the probability of the true class. Arguments and errors as for `bin_classes`.
+
+    Returns:
+        The table, in which every voxel is positive: its `nll` is the multi-class NLL. Its bins say how sure of the
+        truth the network is, not how well calibrated.
+    """
+    tally = _Tally(bins, scores)
+    for *by_class, y in pieces(list(probability), label, region):
+        p = torch.stack(by_class).gather(0, class_of(y, len(by_class))[None])[0]
+        tally.add(p, torch.ones_like(p, dtype=torch.bool))
+    return tally.table()
+
+
+class _Tally:
+    """Adds up pieces to a table."""
+
+    def __init__(self, bins: Bins, scores: bool) -> None:
+        self.edges = edges(bins)
+        self.equal = not isinstance(bins, Tensor)
+        self.scores = scores
+        self.bins = len(self.edges) - 1
+        self.lane = torch.arange(PIECE, dtype=torch.int32) % LANES * (2 * self.bins)
+        self.counts = torch.zeros(LANES * 2 * self.bins, dtype=torch.int64)
+        self.sums = torch.zeros(LANES * 2 * self.bins, dtype=torch.float64)
+        self.squared_error = self.negative_log_likelihood = 0.0 if scores else float("nan")
+
+    def add(self, probability: Tensor, foreground: Tensor) -> None:
+        """Add up to `PIECE` voxels: probability in [0, 1] and bool foreground, `(voxels,)`."""
+        p = probability.double()
+        slot = self._bin_of(p, exact=probability.dtype != torch.float64)
+        slot.add_(foreground, alpha=self.bins).add_(self.lane[: len(p)])
+        self.counts += torch.bincount(slot, minlength=len(self.counts))
+        self.sums += torch.bincount(slot, weights=p, minlength=len(self.sums))
+        if self.scores:
+            likelihood = (p - (~foreground).view(torch.uint8)).abs_()  # p or 1 - p
+            self.squared_error += (1 - likelihood).square_().sum().item()
+            # NumPy's logarithm, because torch's gives even a piece to all threads.
+            self.negative_log_likelihood -= float(np.log(likelihood.clamp_(min=NLL_FLOOR).numpy()).sum())
+
+    def table(self) -> BinTable:
+        """The table of all voxels added so far."""
+        by_label = self.counts.view(LANES, 2, self.bins).sum(0)
         return BinTable(
-            count=self.count.cpu(),
-            positives=self.positives.cpu(),
-            probability=self.probability.cpu(),
-            squared_error=self.squared_error.item(),
-            negative_log_likelihood=self.negative_log_likelihood.item(),
+            count=by_label.sum(0),
+            positives=by_label[1].clone(),
+            probability=self.sums.view(LANES, 2, self.bins).sum((0, 1)),
+            squared_error=self.squared_error,
+            negative_log_likelihood=self.negative_log_likelihood,
         )
 
-    def _wrap_compute(self, compute: Callable[[], BinTable]) -> Callable[[], BinTable]:
-        # torchmetrics takes a result apart to squeeze its tensors, which a frozen table refuses: hide it in a function.
-        def hidden() -> Callable[[], BinTable]:
-            table = compute()
-            return lambda: table
-
-        wrapped = super()._wrap_compute(hidden)
-        return lambda: wrapped()()
-
-
-def _pieces(probability: Tensor, label: Tensor, region: Tensor | None) -> Iterator[tuple[Tensor, Tensor]]:
-    """Probability (float64) and label (bool) of the voxels in the region, 1-D and on the CPU, up to `PIECE` a time."""
-    volumes = [probability, label] if region is None else [probability, label, region]
-    if any(volume.shape != probability.shape for volume in volumes):
-        shapes = ", ".join(str(tuple(volume.shape)) for volume in volumes)
-        raise DataError(f"probability, label and region differ in shape: {shapes}", fix="bring them to one grid")
-    # A subclass (MONAI's MetaTensor) would drag its metadata through every operation.
-    for p, y, *inside in _split([volume.as_subclass(Tensor) for volume in volumes]):
-        p, y = p.to("cpu", torch.float64), y.cpu()
-        if inside:
-            chosen = inside[0].cpu().bool()
-            p, y = p.masked_select(chosen), y.masked_select(chosen)
-        if len(p):
-            yield _probability(p), _foreground(y)
-
-
-def _probability(p: Tensor) -> Tensor:
-    low, high = torch.aminmax(p)
-    if not (low >= 0 and high <= 1):  # a NaN makes both NaN
-        wrong = p[~((p >= 0) & (p <= 1))][0].item()
-        raise DataError(f"probability {wrong} is not in [0, 1]", fix="bin softmax or sigmoid outputs, not logits")
-    return p
-
-
-def _foreground(y: Tensor) -> Tensor:
-    foreground = y.bool()
-    if y.dtype != torch.bool and not torch.equal(foreground.to(y.dtype), y):
-        wrong = y[foreground.to(y.dtype) != y][0].item()
-        raise DataError(f"label value {wrong} is neither 0 nor 1", fix="pass label == value for the organ's value")
-    return foreground
-
-
-def _split(volumes: list[Tensor]) -> Iterator[list[Tensor]]:
-    """Flat pieces of at most `PIECE` voxels, copying no more than that even where the layout in memory differs."""
-    voxels = volumes[0].numel()
-    if voxels <= PIECE:
-        yield [volume.reshape(-1) for volume in volumes]
-        return
-    rows = PIECE * len(volumes[0]) // voxels
-    for parts in zip(*(volume.split(rows) if rows > 1 else volume.unbind() for volume in volumes), strict=True):
-        yield from _split(list(parts))
+    def _bin_of(self, p: Tensor, exact: bool) -> Tensor:
+        """Number of the bin of every voxel, int32; `exact` if p was made from a type of at most 24 significant bits."""
+        if not self.equal:
+            return torch.bucketize(p, self.edges[1:-1], out_int32=True, right=True)
+        if exact:  # so is its product with the number of bins, in float64
+            return (p * self.bins).to(torch.int32).clamp_(max=self.bins - 1)
+        # Rounding may have lifted p x bins to the next bin, never to the one after, and by the factor never lowered it.
+        index = (p * (self.bins * (1 + 1e-12))).to(torch.int32).clamp_(max=self.bins - 1)
+        return index.add_(p < self.edges[:-1].index_select(0, index), alpha=-1)

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from medmtl.calibration.bins import NLL_FLOOR, _pieces
+from medmtl.calibration.bins import NLL_FLOOR
+from medmtl.calibration.pieces import foreground_of, pieces
 from medmtl.errors import DataError
 
 BINS = 4096
@@ -98,9 +99,9 @@ def logit_histogram(probability: Tensor, label: Tensor, region: Tensor | None = 
     """
     count = torch.zeros(2 * BINS, dtype=torch.int64)
     total = torch.zeros(2 * BINS, dtype=torch.float64)
-    for p, foreground in _pieces(probability, label, region):
+    for p, y in pieces([probability], label, region):
         logits = to_logits(p).mul_(STEPS).round_().div_(STEPS)
-        slot = ((logits - LOW) / WIDTH).to(torch.int32).clamp_(0, BINS - 1).add_(foreground, alpha=BINS)
+        slot = ((logits - LOW) / WIDTH).to(torch.int32).clamp_(0, BINS - 1).add_(foreground_of(y), alpha=BINS)
         count += torch.bincount(slot, minlength=2 * BINS)
         total += torch.bincount(slot, weights=logits, minlength=2 * BINS)
     return LogitHistogram(count.view(2, BINS), total.view(2, BINS), cases=int(count.any()))

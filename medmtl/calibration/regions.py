@@ -1,17 +1,22 @@
-"""Regions: the voxels over which calibration is measured.
+"""Regions: the voxels over which calibration is measured, always named beside the figure.
 
-They follow from the ground truth alone. A region that followed from the prediction would measure two models on
-different voxels.
+Those that compare models follow from the ground truth or the image. A region that follows from the prediction measures
+two models on different voxels; it says so by `Region.follows_prediction`.
 """
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from types import MappingProxyType
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from scipy import ndimage
 from scipy.ndimage import distance_transform_edt
 from torch import Tensor
+
+from medmtl.errors import DataError
 
 # Spacings come from float32 headers: a voxel that is a whole margin away must not fall out by their rounding.
 ROUNDING = 1e-5
@@ -44,15 +49,152 @@ def band(label: Tensor, spacing_mm: Sequence[float], margin_mm: float = 5.0) -> 
     organ = label.cpu().bool().numpy()
     region = np.zeros_like(organ)
     if organ.any():
-        box = _bounding_box(organ, [math.ceil(margin_mm / step) for step in spacing_mm])
-        region[box] = distance_transform_edt(~organ[box], sampling=spacing_mm) <= margin_mm * (1 + ROUNDING)
+        near = _bounding_box(organ, [math.ceil(margin_mm / step) for step in spacing_mm])
+        region[near] = distance_transform_edt(~organ[near], sampling=spacing_mm) <= margin_mm * (1 + ROUNDING)
     return torch.from_numpy(region).to(label.device)
 
 
-REGIONS: Mapping[str, Callable[[Tensor, Sequence[float]], Tensor]] = MappingProxyType({"whole": whole, "band": band})
+def box(label: Tensor, spacing_mm: Sequence[float], margin_mm: float = 10.0) -> Tensor:
+    """The smallest box around the organ, wider by a margin on each side.
+
+    Args:
+        label: ground truth of the organ, bool `(H, W, D)`.
+        spacing_mm: distance between voxels along each axis, mm.
+        margin_mm: how far beyond the organ the box reaches, mm between voxel centres.
+
+    Returns:
+        The region, bool `(H, W, D)`, on the label's device; without an organ it is empty.
+    """
+    organ = label.cpu().bool().numpy()
+    region = np.zeros_like(organ)
+    if organ.any():
+        region[_bounding_box(organ, [math.floor(margin_mm / step * (1 + ROUNDING)) for step in spacing_mm])] = True
+    return torch.from_numpy(region).to(label.device)
 
 
-def _bounding_box(organ: np.ndarray, margin: Sequence[int]) -> tuple[slice, ...]:
+def shell(label: Tensor, spacing_mm: Sequence[float], radius_mm: float = 5.0) -> Tensor:
+    """The voxels near the organ's surface, inside and outside alike.
+
+    Args:
+        label: ground truth of the organ, bool `(H, W, D)`.
+        spacing_mm: distance between voxels along each axis, mm.
+        radius_mm: how far the nearest voxel of the other side may be, mm between voxel centres. Below the voxel size
+            the shell is empty.
+
+    Returns:
+        The region, bool `(H, W, D)`, on the label's device; empty where all is organ or nothing is. The border of the
+        volume is no surface.
+    """
+    organ = label.cpu().bool().numpy()
+    region = np.zeros_like(organ)
+    if organ.any() and not organ.all():
+        near = _bounding_box(organ, [math.ceil(radius_mm / step) for step in spacing_mm])
+        inside = organ[near]
+        for side in (inside, ~inside) if not inside.all() else ():
+            distance = distance_transform_edt(side, sampling=spacing_mm)
+            region[near] |= side & (distance <= radius_mm * (1 + ROUNDING))
+    return torch.from_numpy(region).to(label.device)
+
+
+def body(image: Tensor) -> Tensor:
+    """What is not air: the largest object of the image, without holes.
+
+    Two thresholds part the intensities in three (Otsu, IEEE Trans. SMC 1979, section V), cut at their 0.5th and 99.5th
+    percentile: air, tissue, and what is bright beyond it. What lies above the lower one is kept where it is connected
+    and largest, and what it encloses in any plane along the axes is filled. It follows from the image alone. It is
+    meant for CT and MR with air around the body; in PET, and in a crop within the body, it leaves out what is dark.
+
+    Args:
+        image: intensities as stored, `(H, W, D)` or `(H, W)`.
+
+    Returns:
+        The region, bool, of the image's shape and on its device; an image of one value is all body.
+    """
+    voxels = image.detach().cpu().double().numpy()
+    inside = voxels > _above_air(voxels) if voxels.min() < voxels.max() else np.ones_like(voxels, dtype=bool)
+    parts, found = ndimage.label(inside)
+    if found > 1:
+        inside = parts == 1 + np.argmax(np.bincount(parts.ravel())[1:])
+    for axis in range(inside.ndim) if inside.ndim > 2 else ():
+        plane = np.zeros((3,) * inside.ndim, dtype=bool)
+        middle = (slice(None),) * axis + (1,)
+        plane[middle] = ndimage.generate_binary_structure(inside.ndim - 1, 1)
+        inside = ndimage.binary_fill_holes(inside, plane)
+    return torch.from_numpy(ndimage.binary_fill_holes(inside)).to(image.device)
+
+
+def likely(label: Tensor, probability: Tensor, at_least: float = 0.05) -> Tensor:
+    """The organ and all voxels to which the model gives some probability; other voxels for every model.
+
+    Args:
+        label: ground truth of the organ, bool `(H, W, D)`.
+        probability: of foreground, in [0, 1], of the same shape.
+        at_least: the least probability.
+
+    Returns:
+        The region, bool `(H, W, D)`, on the label's device.
+    """
+    return (probability >= at_least).to(label.device) | label.bool()
+
+
+@dataclass(frozen=True)
+class Region:
+    """A region as a report names it: called with all there is of a case, it takes what it needs.
+
+    Attributes:
+        select: makes the region.
+        needs: what it takes, in order, of "label", "spacing_mm", "image" and "probability".
+    """
+
+    select: Callable[..., Tensor]
+    needs: tuple[str, ...] = ("label", "spacing_mm")
+
+    @property
+    def follows_prediction(self) -> bool:
+        """Whether it covers other voxels for another model, and so is unfit for comparing models."""
+        return "probability" in self.needs
+
+    def __call__(
+        self,
+        label: Tensor,
+        spacing_mm: Sequence[float],
+        image: Tensor | None = None,
+        probability: Tensor | None = None,
+    ) -> Tensor:
+        """The region of a case.
+
+        Args:
+            label: ground truth of the organ, bool `(H, W, D)`.
+            spacing_mm: distance between voxels along each axis, mm.
+            image: intensities as stored, `(H, W, D)`.
+            probability: of foreground, in [0, 1], `(H, W, D)`.
+
+        Returns:
+            bool `(H, W, D)`.
+
+        Raises:
+            DataError: the image or the probability is needed and not given.
+        """
+        given = {"label": label, "spacing_mm": spacing_mm, "image": image, "probability": probability}
+        for name in self.needs:
+            if given[name] is None:
+                raise DataError(f"a region follows from the {name}, which is not given", fix=f"pass {name}")
+        return self.select(*(given[name] for name in self.needs))
+
+
+REGIONS: Mapping[str, Region] = MappingProxyType(
+    {
+        "whole": Region(whole),
+        "body": Region(body, ("image",)),
+        "box": Region(box),
+        "band": Region(band),
+        "shell": Region(shell),
+        "likely": Region(likely, ("label", "probability")),
+    }
+)
+
+
+def _bounding_box(organ: NDArray[np.bool_], margin: Sequence[int]) -> tuple[slice, ...]:
     """The smallest box around the organ, widened by `margin` voxels along each axis."""
     box = []
     for axis, more in enumerate(margin):
@@ -60,3 +202,19 @@ def _bounding_box(organ: np.ndarray, margin: Sequence[int]) -> tuple[slice, ...]
         inside = np.flatnonzero(organ.any(axis=others))
         box.append(slice(max(int(inside[0]) - more, 0), int(inside[-1]) + more + 1))
     return tuple(box)
+
+
+def _above_air(voxels: NDArray[np.float64], bins: int = 128) -> float:
+    """The lower of the two thresholds that part intensities in three with the largest variance between the parts."""
+    low, high = np.percentile(voxels, (0.5, 99.5))
+    if low == high:  # nearly all voxels have one value: what differs is above or below it
+        low, high = voxels.min(), voxels.max()
+    count, edge = np.histogram(voxels.clip(low, high), bins=bins, range=(low, high))
+    mass = np.concatenate([[0], np.cumsum(count)])
+    moment = np.concatenate([[0], np.cumsum(count * (edge[1:] + edge[:-1]) / 2)])
+    # What the part of bins i (row) to j (column) adds to the variance between parts: its squared sum over its mass.
+    with np.errstate(divide="ignore", invalid="ignore"):
+        part = np.nan_to_num((moment[None] - moment[:, None]) ** 2 / (mass[None] - mass[:, None]))
+    between = part[0, :, None] + part + part[None, :, -1]
+    between[np.tril_indices(bins + 1)] = -np.inf
+    return float(edge[np.argmax(between) // (bins + 1)])

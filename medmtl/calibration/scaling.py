@@ -18,8 +18,9 @@ from scipy.special import expit
 from sklearn.isotonic import IsotonicRegression
 from torch import Tensor
 
-from medmtl.calibration.bins import NLL_FLOOR, PIECE
+from medmtl.calibration.bins import NLL_FLOOR
 from medmtl.calibration.logits import LogitHistogram, to_logits
+from medmtl.calibration.pieces import PIECE
 from medmtl.errors import DataError
 
 # Temperatures beyond say that the fit ran away, as it does where voxels can be separated or logits mean nothing.

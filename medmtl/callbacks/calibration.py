@@ -1,7 +1,7 @@
 """CalibrationCallback: streams calibration bins of every volume, and logs and draws what they say."""
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from medmtl.calibration.bins import BinTable, bin_volume
 from medmtl.calibration.metrics import summarise
 from medmtl.calibration.regions import REGIONS
 from medmtl.distributed import gather
+from medmtl.errors import ConfigError
 from medmtl.files import written_whole
 from medmtl.mirror import show_figures
 from medmtl.report.figures import reliability_diagram
@@ -21,16 +22,25 @@ from medmtl.report.theme import to_png
 class CalibrationCallback(pl.Callback):
     """Calibration of the foreground probability on the images' own grid, per task.
 
-    Logs `<stage>/<task>/<metric>_<region>` for ece, ace, mce, brier and nll, pooled over the cases, and the same with
-    `_per_case` for the mean over cases. The regions are the whole volume and the band of ground truth dilated by
-    5 mm, which no prediction can change.
+    Logs `<stage>/<task>/<metric>_<region>` for ece, ace, mce, brier, nll and gap, pooled over the cases, and the same
+    with `_per_case` for the mean over cases.
 
     Args:
         bins: equal bins of probability.
+        regions: which voxels count, each measured by itself: whole (the volume), body (what is not air), box (the
+            organ and 10 mm), band (the organ dilated by 5 mm), shell (5 mm on both sides of its surface), likely (the
+            organ and p >= 0.05, which changes with the model and so is unfit for comparing models).
+
+    Raises:
+        ConfigError: a region has another name.
     """
 
-    def __init__(self, bins: int = 15) -> None:
+    def __init__(self, bins: int = 15, regions: Sequence[str] = ("whole", "band")) -> None:
+        for name in regions:
+            if name not in REGIONS:
+                raise ConfigError(f"calibration.regions: there is no {name}", fix=f"choose from {', '.join(REGIONS)}")
         self.bins = bins
+        self.regions = regions
         self._tables: dict[int, tuple[str, dict[str, BinTable]]] = {}
 
     def on_validation_batch_end(
@@ -56,12 +66,11 @@ class CalibrationCallback(pl.Callback):
     def _add(self, outputs: dict[str, Any] | None, scan: Mapping[str, Any], index: int) -> None:
         if outputs is None or outputs["probability"] is None:
             return
-        label = scan["label"][0].as_tensor().bool()
+        label, image, probability = scan["label"][0].as_tensor().bool(), scan["native"][0], outputs["probability"]
         spacing = scan["label"].pixdim.tolist()
-        outputs["regions"] = {name: region(label, spacing) for name, region in REGIONS.items()}
+        outputs["regions"] = {name: REGIONS[name](label, spacing, image, probability) for name in self.regions}
         outputs["calibration"] = {
-            name: bin_volume(outputs["probability"], label, region, self.bins)
-            for name, region in outputs["regions"].items()
+            name: bin_volume(probability, label, region, self.bins) for name, region in outputs["regions"].items()
         }
         self._tables[index] = scan["source"], outputs["calibration"]
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
+from medmtl.calibration import regions
 from medmtl.files import write_text
 from medmtl.report.results import CaseResult, cases_table, tasks_of
 from medmtl.report.theme import DOTS_PER_INCH, FOREIGN, METRICS, REGIONS, SCORES, task_colours
@@ -64,6 +65,7 @@ def render_report(
         facts={key: value for key, value in facts.items() if key != "data_note"},
         data_note=facts.get("data_note", ""),
         regions=REGIONS,
+        model_regions=[name for name, region in regions.REGIONS.items() if region.follows_prediction],
         metrics=METRICS,
         scores=SCORES,
     )

@@ -32,8 +32,15 @@ SCORE_AXES = {
     "entropy": "mean entropy over the predicted foreground (nats)",
     "max_softmax": "1 \N{MINUS SIGN} largest class probability, mean over the predicted foreground",
 }
-REGIONS = {"whole": "whole volume", "band": "band of 5 mm around the organ"}
-METRICS = {"ece": "ECE", "ace": "ACE", "mce": "MCE", "brier": "Brier", "nll": "NLL"}
+REGIONS = {
+    "whole": "whole volume",
+    "body": "body",
+    "box": "box of the organ and 10 mm around it",
+    "band": "band of 5 mm around the organ",
+    "shell": "shell of 5 mm on both sides of the organ's surface",
+    "likely": "organ and voxels of probability 0.05 or more",
+}
+METRICS = {"ece": "ECE", "ace": "ACE", "mce": "MCE", "brier": "Brier", "nll": "NLL", "gap": "gap"}
 DISTANCES = {
     "hd95_mm": "95th-percentile Hausdorff distance (mm)",
     "asd_mm": "average surface distance (mm)",

@@ -11,7 +11,17 @@ from monai.data import MetaTensor
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from medmtl.calibration.bins import PIECE, BinTable, CalibrationBins, bin_volume, edges
+from medmtl.calibration.bins import (
+    BinTable,
+    bin_classes,
+    bin_top_label,
+    bin_true_class,
+    bin_volume,
+    edges,
+    fine_edges,
+)
+from medmtl.calibration.metrics import ALL_METRICS, brier, nll, summarise
+from medmtl.calibration.pieces import PIECE
 from medmtl.errors import ConfigError, DataError
 
 
@@ -24,11 +34,12 @@ def volume(shape: tuple[int, ...], seed: int = 0) -> tuple[Tensor, Tensor]:
     return probability, torch.rand(shape, generator=generator) < 0.05 + 0.8 * probability
 
 
-def brute_force(probability: Tensor, label: Tensor, bins: int) -> BinTable:
+def brute_force(probability: Tensor, label: Tensor, bins: int | Tensor) -> BinTable:
     """The definition, bin by bin and in float64."""
     p, y = probability.double().numpy().ravel(), label.numpy().astype(bool).ravel()
-    edge = edges(bins).numpy()
-    members = [(p >= edge[m]) & ((p < edge[m + 1]) | (m == bins - 1)) for m in range(bins)]
+    edge = bins.numpy() if isinstance(bins, Tensor) else edges(bins).numpy()
+    last = len(edge) - 2
+    members = [(p >= edge[m]) & ((p < edge[m + 1]) | (m == last)) for m in range(last + 1)]
     return BinTable(
         count=torch.tensor([int(member.sum()) for member in members]),
         positives=torch.tensor([int(y[member].sum()) for member in members]),
@@ -216,58 +227,102 @@ def test_shapes_that_differ_are_named() -> None:
 def test_no_bins_are_refused() -> None:
     with pytest.raises(ConfigError, match="bins=0"):
         bin_volume(torch.rand(3), torch.ones(3), bins=0)
-    with pytest.raises(ConfigError, match="bins=-1"):
-        CalibrationBins(bins=-1)
 
 
-@pytest.mark.parametrize("bins", [1, 15])
-def test_the_metric_streams_what_one_call_would_bin(bins: int) -> None:
+def test_edges_that_float32_can_hold_are_exact() -> None:
+    for bins in range(1, 200):
+        exact = [Fraction(m, bins) for m in range(bins + 1)]
+        for edge, value in zip(edges(bins).tolist(), exact, strict=True):
+            assert edge == float(value)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_explicit_edges_close_bins_below_and_the_last_on_both_sides(dtype: torch.dtype) -> None:
+    given = torch.tensor([0, 1e-3, 0.25, 0.7, 1], dtype=torch.float64)
     probability, label = volume((40, 30, 20))
-    region = torch.rand(40, 30, 20, generator=torch.Generator().manual_seed(1)) < 0.5
-    metric = CalibrationBins(bins)
-    for rows in range(0, 40, 10):
-        part = slice(rows, rows + 10)
-        metric.update(probability[part], label[part], region[part])
-    assert_same(metric.compute(), bin_volume(probability, label, region, bins))
-    metric.reset()
-    metric.update(probability, label)
-    assert_same(metric.compute(), bin_volume(probability, label, bins=bins))
+    at_edges = torch.tensor([0.0, 0.25, 0.25, 1.0, 0.7, 1e-3]).view(6, 1, 1).expand(6, 30, 20)
+    probability[:6] = at_edges
+    assert_same(bin_volume(probability.to(dtype), label, bins=given), brute_force(probability.to(dtype), label, given))
 
 
-def test_a_computed_table_does_not_change_when_the_metric_goes_on() -> None:
+def test_fine_edges_ascend_and_are_close_where_networks_are_sure() -> None:
+    fine = fine_edges()
+    assert torch.equal(edges(fine), fine)
+    assert len(fine) == 4097
+    width = fine.diff()
+    assert width.max() <= 8 / 4094
+    assert 0 < width[0] < 1.2e-7
+    assert float(fine[-2]) == pytest.approx(1 - float(fine[1]), abs=1e-15)
+
+
+@pytest.mark.parametrize("wrong", [[0.0], [0.0, 0.5], [0.1, 1.0], [0.0, 0.5, 0.5, 1.0], [0.0, 0.7, 0.3, 1.0]])
+def test_edges_that_do_not_ascend_from_0_to_1_are_refused(wrong: list[float]) -> None:
+    with pytest.raises(ConfigError, match="do not ascend"):
+        bin_volume(torch.rand(3), torch.ones(3), bins=torch.tensor(wrong))
+
+
+def test_without_scores_all_else_is_the_same() -> None:
     probability, label = volume((40, 30, 20))
-    metric = CalibrationBins()
-    metric.update(probability, label)
-    before = metric.compute()
-    metric.update(probability, label)
-    once = bin_volume(probability, label)
-    assert_same(before, once)
-    assert_same(metric.compute(), once + once)
+    table, expected = bin_volume(probability, label, scores=False), bin_volume(probability, label)
+    assert torch.equal(table.count, expected.count)
+    assert torch.equal(table.positives, expected.positives)
+    assert torch.equal(table.probability, expected.probability)
+    undefined = [name for name, value in summarise(table, ALL_METRICS).items() if np.isnan(value)]
+    assert undefined == ["brier", "nll", "within_bins"]
 
 
-def test_metrics_of_two_processes_add_up_to_one() -> None:
-    (p1, y1), (p2, y2) = volume((30, 40), seed=1), volume((50, 40), seed=2)
-    one, other = CalibrationBins(), CalibrationBins()
-    one.update(p1, y1)
-    other.update(p2, y2)
-    states = {id(getattr(one, name)): getattr(other, name) for name in other.metric_state}
-    one.dist_sync_fn = lambda state, group: [state, states[id(state)]]
-    one.distributed_available_fn = lambda: True
-    assert_same(one.compute(), bin_volume(p1, y1) + bin_volume(p2, y2))
-    assert int(one.count.sum()) == p1.numel()  # after which each process goes on by itself
+def classes_of(shape: tuple[int, ...], classes: int = 4) -> tuple[Tensor, Tensor]:
+    """Class probabilities `(C, *shape)` and a label that is mostly the likeliest."""
+    generator = torch.Generator().manual_seed(3)
+    probability = (3 * torch.randn(classes, *shape, generator=generator, dtype=torch.float64)).softmax(0)
+    random = torch.randint(classes, shape, generator=generator)
+    return probability, probability.argmax(0).where(torch.rand(shape, generator=generator) < 0.7, random)
 
 
-def test_merged_metrics_add_up_to_one() -> None:
-    (p1, y1), (p2, y2) = volume((30, 40), seed=1), volume((50, 40), seed=2)
-    one, other = CalibrationBins(), CalibrationBins()
-    one.update(p1, y1)
-    other.update(p2, y2)
-    one.merge_state(other)
-    assert_same(one.compute(), bin_volume(p1, y1) + bin_volume(p2, y2))
+@pytest.mark.parametrize("shape", [(70, 60, 50), (30, 40), (7,)])
+def test_classes_are_binned_each_against_the_rest(shape: tuple[int, ...]) -> None:
+    probability, label = classes_of(shape)
+    for number, table in enumerate(bin_classes(probability, label)):
+        assert_same(table, brute_force(probability[number], label == number, 15))
 
 
-def test_the_metric_keeps_its_precision_in_a_half_precision_module() -> None:
-    probability, label = volume((40, 30, 20))
-    module = torch.nn.ModuleDict({"bins": CalibrationBins()}).half()
-    module["bins"].update(probability, label)
-    assert_same(module["bins"].compute(), bin_volume(probability, label))
+def test_the_top_label_is_binned_against_being_right() -> None:
+    probability, label = classes_of((70, 60, 50))
+    region = torch.rand(70, 60, 50, generator=torch.Generator().manual_seed(1)) < 0.3
+    confidence, predicted = probability.max(0)
+    expected = brute_force(confidence[region], predicted[region] == label[region], 15)
+    assert_same(bin_top_label(probability, label, region), expected)
+
+
+def test_of_classes_that_tie_the_first_is_predicted() -> None:
+    table = bin_top_label(torch.tensor([[0.5, 0.25], [0.5, 0.75]]), torch.tensor([0, 0]), bins=2)
+    assert table.positives.tolist() == [0, 1]
+
+
+def test_multi_class_brier_and_nll_follow_from_the_tables() -> None:
+    probability, label = classes_of((30, 20, 10))
+    truth = torch.nn.functional.one_hot(label, 4).movedim(-1, 0)
+    squared = float((probability - truth).square().sum(0).mean())
+    assert sum(brier(table) for table in bin_classes(probability, label)) == pytest.approx(squared, rel=1e-12)
+    expected = torch.nn.functional.nll_loss(probability.log()[None], label[None])
+    assert nll(bin_true_class(probability, label)) == pytest.approx(float(expected), rel=1e-12)
+
+
+@pytest.mark.parametrize("wrong", [4, -1, 0.5])
+def test_a_label_that_is_no_class_is_named_unless_it_lies_outside_the_region(wrong: float) -> None:
+    probability, label = classes_of((5, 5))
+    label = label.to(torch.float64)
+    label[2, 3] = wrong
+    for binning in (bin_classes, bin_top_label, bin_true_class):
+        with pytest.raises(DataError, match=f"label value {wrong}.* is not a class of 0 to 3"):
+            binning(probability, label)
+        assert binning(probability, label, label != wrong)
+
+
+@pytest.mark.parametrize("binning", [bin_classes, bin_top_label, bin_true_class])
+def test_working_memory_of_classes_does_not_grow_with_the_volume(binning: Any) -> None:
+    probability, label = classes_of((60, 50, 40))
+    with _LargestTensor({tensor.untyped_storage().data_ptr() for tensor in (probability, label)}) as largest:
+        binning(probability, label)
+    assert largest.operations > 50
+    assert largest.bytes <= 4 * 8 * PIECE

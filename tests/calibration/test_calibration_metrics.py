@@ -1,16 +1,32 @@
-"""Calibration metrics against the definition, torchmetrics and MONAI, where these can be trusted: on few voxels."""
+"""Calibration metrics against their definitions, and by hand; other libraries are in `test_conformance.py`."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from monai.metrics import CalibrationErrorMetric
 from torch import Tensor
 from torchmetrics.functional.classification import binary_calibration_error
 
-from medmtl.calibration.bins import bin_volume, edges
-from medmtl.calibration.metrics import METRICS, ace, brier, ece, mce, nll, summarise
+from medmtl.calibration.bins import bin_volume, edges, fine_edges
+from medmtl.calibration.metrics import (
+    ALL_METRICS,
+    METRICS,
+    ace,
+    adaptive_ece,
+    adaptive_error,
+    brier,
+    ece,
+    gap,
+    mce,
+    nll,
+    reliability,
+    resolution,
+    summarise,
+    uncertainty,
+    within_bins,
+)
 
 
 def skewed(voxels: int, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -28,13 +44,27 @@ def brute_force(probability: Tensor, label: Tensor, bins: int) -> dict[str, floa
     edge = edges(bins).numpy()
     members = [(p >= edge[m]) & ((p < edge[m + 1]) | (m == bins - 1)) for m in range(bins)]
     members = [member for member in members if member.any()]
-    gaps = [abs(y[member].mean() - p[member].mean()) for member in members]
+    n, mean, share = (
+        np.array([f(member) for member in members])
+        for f in (np.sum, lambda member: p[member].mean(), lambda member: y[member].mean())
+    )
+    gaps, weight = np.abs(share - mean), n / len(p)
+    within = sum(
+        ((p[member] - p[member].mean()) ** 2).sum() - 2 * ((p[member] - p[member].mean()) * y[member]).sum()
+        for member in members
+    )
     return {
-        "ece": sum(gap * member.sum() / len(p) for gap, member in zip(gaps, members, strict=True)),
-        "ace": sum(gaps) / len(gaps),
-        "mce": max(gaps),
+        "ece": (weight * gaps).sum(),
+        "ace": gaps.mean(),
+        "mce": gaps.max(),
         "brier": np.mean((p - y) ** 2),
         "nll": -np.mean(np.log(np.maximum(np.where(y == 1, p, 1 - p), 1e-12))),
+        "gap": (weight * (mean - share)).sum(),
+        "rmsce": np.sqrt((weight * gaps**2).sum()),
+        "reliability": (weight * gaps**2).sum(),
+        "resolution": (weight * (share - y.mean()) ** 2).sum(),
+        "uncertainty": y.mean() * (1 - y.mean()),
+        "within_bins": within / len(p),
     }
 
 
@@ -42,38 +72,15 @@ def brute_force(probability: Tensor, label: Tensor, bins: int) -> dict[str, floa
 @pytest.mark.parametrize("seed", [0, 1])
 def test_metrics_equal_the_definition(bins: int, seed: int) -> None:
     probability, label = skewed(50_000, seed)
-    assert summarise(bin_volume(probability, label, bins=bins)) == pytest.approx(
-        brute_force(probability, label, bins), abs=1e-7
-    )
-
-
-@pytest.mark.parametrize("bins", [10, 15, 20])
-def test_ece_and_mce_equal_torchmetrics_below_a_probability_of_1(bins: int) -> None:
-    # torchmetrics gives p = 1 a bin of its own; all other bins have the same edges, closed below.
-    probability, label = skewed(100_000)
-    table = bin_volume(probability, label, bins=bins)
-    for metric, norm in ((ece, "l1"), (mce, "max")):
-        expected = float(binary_calibration_error(probability, label.long(), n_bins=bins, norm=norm))
-        assert metric(table) == pytest.approx(expected, abs=5e-5)
-        assert expected > 0.005
+    found = summarise(bin_volume(probability, label, bins=bins), ALL_METRICS)
+    assert found == pytest.approx(brute_force(probability, label, bins), abs=1e-7)
 
 
 def test_a_probability_of_1_belongs_to_the_last_bin_unlike_in_torchmetrics() -> None:
     # torchmetrics#3510: mean label 1/2, mean probability .975 in one bin; torchmetrics makes two of it and gives .525.
     probability, label = torch.tensor([0.95, 1.0]), torch.tensor([1, 0])
     assert ece(bin_volume(probability, label, bins=10)) == pytest.approx(0.475, abs=1e-7)
-
-
-@pytest.mark.parametrize("bins", [10, 15, 20])
-@pytest.mark.parametrize(("metric", "reduction"), [(ece, "expected"), (ace, "average"), (mce, "maximum")])
-def test_ece_ace_and_mce_equal_monai(bins: int, metric: type, reduction: str) -> None:
-    probability, label = skewed(100_000)
-    probability[::11] = 1
-    monai = CalibrationErrorMetric(num_bins=bins, calibration_reduction=reduction)
-    monai(probability.view(1, 1, 100, 1000), label.view(1, 1, 100, 1000))
-    expected = float(monai.aggregate())
-    assert metric(bin_volume(probability, label, bins=bins)) == pytest.approx(expected, abs=5e-5)
-    assert expected > 0.005
+    assert float(binary_calibration_error(probability, label, n_bins=10)) == pytest.approx(0.525, abs=1e-6)
 
 
 def test_ace_passes_over_bins_without_voxels() -> None:
@@ -114,10 +121,89 @@ def test_calibrated_predictions_have_no_gap_but_a_brier_score() -> None:
 
 def test_a_table_without_voxels_has_no_metric() -> None:
     table = bin_volume(torch.rand(5), torch.ones(5), torch.zeros(5, dtype=torch.bool))
-    assert all(math.isnan(value) for value in summarise(table).values())
+    assert all(math.isnan(value) for value in summarise(table, ALL_METRICS).values())
 
 
 def test_metrics_come_in_a_fixed_order_as_plain_numbers() -> None:
     summary = summarise(bin_volume(*skewed(100)))
-    assert list(summary) == list(METRICS) == ["ece", "ace", "mce", "brier", "nll"]
+    assert list(summary) == list(METRICS) == ["ece", "ace", "mce", "brier", "nll", "gap"]
+    assert list(ALL_METRICS)[: len(METRICS)] == list(METRICS)
     assert {type(value) for value in summary.values()} == {float}
+
+
+def test_the_gap_is_above_0_where_foreground_is_overrated() -> None:
+    overrated = bin_volume(torch.tensor([0.9, 0.9, 0.1, 0.1]), torch.tensor([1, 0, 0, 0]))
+    assert gap(overrated) == pytest.approx(0.25, abs=1e-7)
+    underrated = bin_volume(torch.tensor([0.9, 0.9, 0.1, 0.1]), torch.tensor([1, 1, 1, 0]))
+    assert gap(underrated) == pytest.approx(-0.25, abs=1e-7)
+
+
+def test_parts_of_the_brier_score_of_a_few_voxels_by_hand() -> None:
+    # Ten voxels at .2 of which three are foreground, ten at .8 of which nine are: a = .6.
+    p = torch.tensor([0.2, 0.8], dtype=torch.float64).repeat_interleave(10)
+    y = torch.cat([torch.arange(10) < 3, torch.arange(10) < 9])
+    table = bin_volume(p, y, bins=10)
+    assert reliability(table) == pytest.approx(0.01)
+    assert resolution(table) == pytest.approx(0.09)
+    assert uncertainty(table) == pytest.approx(0.24)
+    assert within_bins(table) == pytest.approx(0, abs=1e-15)
+    assert brier(table) == pytest.approx(0.01 - 0.09 + 0.24)
+
+
+def sorted_groups(p: np.ndarray, y: np.ndarray, groups: int) -> float:
+    """Adaptive ECE of sorted voxels, groups of equal size."""
+    order = np.argsort(p, kind="stable")
+    parts = zip(np.split(p[order], groups), np.split(y[order], groups), strict=True)
+    return sum(abs(y.mean() - p.mean()) for p, y in parts) / groups
+
+
+def certain(voxels: int) -> tuple[Tensor, Tensor]:
+    """Nearly all probabilities next to 0 or 1."""
+    logit = 9 * torch.randn(voxels, generator=torch.Generator().manual_seed(0), dtype=torch.float64) - 4
+    return torch.sigmoid(logit), torch.rand(voxels, generator=torch.Generator().manual_seed(1)) < torch.sigmoid(
+        logit / 2
+    )
+
+
+def rounded(voxels: int) -> tuple[Tensor, Tensor]:
+    """Few different probabilities, so that many voxels tie."""
+    probability, label = skewed(voxels)
+    return (20 * probability).round() / 20, label
+
+
+@pytest.mark.parametrize("groups", [1, 5, 15])
+@pytest.mark.parametrize("make", [skewed, certain, rounded])
+@pytest.mark.parametrize("bins", [64, 512, 4096])
+def test_adaptive_ece_is_that_of_sorted_voxels_within_its_bound(make: Any, groups: int, bins: int) -> None:
+    probability, label = make(45_000)
+    fine = fine_edges(bins)
+    table = bin_volume(probability, label, bins=fine)
+    bound = adaptive_error(table, fine, groups)
+    for order in (torch.arange(45_000), torch.argsort(label.int(), stable=True), torch.argsort(label.int()).flip(0)):
+        exact = sorted_groups(probability[order].double().numpy(), label[order].numpy().astype(float), groups)
+        assert abs(adaptive_ece(table, groups) - exact) <= bound + 1e-12
+    assert groups > 1 or bound == 0
+
+
+@pytest.mark.parametrize("make", [skewed, certain])
+def test_adaptive_ece_is_close_to_that_of_sorted_voxels(make: Any) -> None:
+    probability, label = make(45_000)
+    exact = sorted_groups(probability.double().numpy(), label.numpy().astype(float), 15)
+    assert adaptive_ece(bin_volume(probability, label, bins=fine_edges())) == pytest.approx(exact, rel=0.01)
+    assert exact > 0.01
+
+
+def test_adaptive_ece_is_bounded_even_where_labels_are_most_adverse() -> None:
+    # All voxels in one bin, half of them foreground: sorted with these first, two groups have gaps of about 1/2 each.
+    fine = torch.tensor([0, 0.49, 0.51, 1], dtype=torch.float64)
+    label = torch.arange(1000) < 500
+    table = bin_volume(torch.linspace(0.495, 0.505, 1000), label, bins=fine)
+    exact = sorted_groups(np.linspace(0.495, 0.505, 1000), label.numpy().astype(float), 2)
+    difference = abs(adaptive_ece(table, 2) - exact)
+    assert 0.49 < difference <= adaptive_error(table, fine, 2) == pytest.approx(0.51, abs=1e-3)
+
+
+def test_without_voxels_there_is_no_adaptive_ece() -> None:
+    table = bin_volume(torch.zeros(0), torch.zeros(0), bins=fine_edges())
+    assert math.isnan(adaptive_ece(table))
+    assert math.isnan(adaptive_error(table, fine_edges()))

@@ -11,7 +11,7 @@ import yaml
 
 from medmtl.cli import main
 
-CALIBRATION = {"ece", "ace", "mce", "brier", "nll"}
+CALIBRATION = {"ece", "ace", "mce", "brier", "nll", "gap"}
 
 
 def figures(run: Path) -> dict:
@@ -129,10 +129,13 @@ def test_last_has_no_bank_and_says_so(trained: Path, workplace: Path, caplog: py
 
 def test_flags_beat_the_checkpoint_and_the_configuration(trained: Path, tiny: Path, workplace: Path) -> None:
     checkpoint = str(trained / "checkpoints" / "best.ckpt")
-    main(["test", "--ckpt_path", checkpoint, "--run", "a", "--spectral.alpha", "0.25", "--calibration.bins=7"])
+    flags = ["--spectral.alpha", "0.25", "--calibration.bins=7", "--calibration.regions=[whole,shell,likely]"]
+    main(["test", "--ckpt_path", checkpoint, "--run", "a", *flags])
     resolved = yaml.safe_load(Path("a/config.test.yaml").read_text())
     assert resolved["spectral"]["alpha"] == 0.25
-    assert resolved["calibration"]["bins"] == 7
+    assert resolved["calibration"] == {"bins": 7, "regions": ["whole", "shell", "likely"]}
+    assert list(figures(Path("a"))["mean"]["calibration"]) == ["whole", "shell", "likely"]
+    assert "unfit for comparing models" in Path("a/report/report.html").read_text()
     assert figures(Path("a"))["ood"]["verdict"]["alpha"] == 0.25
 
     other = yaml.safe_load(tiny.read_text())

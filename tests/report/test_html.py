@@ -100,6 +100,23 @@ def test_the_page_needs_nothing_but_itself(folder):
     assert not re.search(r"url\(|@import|https?://", html.text)
 
 
+def test_a_region_that_follows_from_the_prediction_is_marked(tmp_path, make_case):
+    table = make_case().calibration["band"]
+
+    def words(*regions):
+        folder = tmp_path / "-".join(regions)
+        write(folder, [make_case(calibration=dict.fromkeys(regions, table))])
+        return " ".join(" ".join(Page((folder / "report.html").read_text()).words).split())
+
+    marked = words("whole", "band", "likely")
+    assert "organ and voxels of probability 0.05 or more *" in marked
+    assert "band of 5 mm around the organ *" not in marked
+    assert "unfit for comparing models" in marked
+    assert "mean ECE in the 5 mm band" in marked
+    assert "unfit for comparing models" not in words("whole", "band")
+    assert "mean ECE over the shell of 5 mm" in words("whole", "shell")
+
+
 def test_names_from_the_data_are_escaped_and_harmless_as_file_names(tmp_path, make_case):
     results = [
         make_case("<b>bold</b>", "a/../<i>&\"'$", nearest_task="<script>", recipe="{{ 1 + 1 }}"),
