@@ -1,6 +1,7 @@
 """Checkpoints of a run: the best, the last, and what is added to the best once training has ended."""
 
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import ModelCheckpoint
@@ -26,6 +27,20 @@ class RunCheckpoint(ModelCheckpoint):
             save_last=True,
             enable_version_counter=False,
         )
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on with the files of this run's folder, wherever it was when they were written.
+
+        Lightning would go on with the files at their old place: those of the original, if the folder was copied.
+        """
+        here = {
+            key: self._here(state_dict[key]) for key in ("best_model_path", "kth_best_model_path", "last_model_path")
+        }
+        known = {self._here(path): score for path, score in state_dict["best_k_models"].items()}
+        super().load_state_dict({**state_dict, **here, "best_k_models": known, "dirpath": self.dirpath})
+
+    def _here(self, path: str) -> str:
+        return str(Path(str(self.dirpath)) / Path(path).name) if path else ""
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Save `last.ckpt`, so that an interrupted training can be resumed or tested.

@@ -252,6 +252,17 @@ def test_a_held_out_task_is_out_of_distribution(tiny: Path, workplace: Path) -> 
     assert set(bank["tasks"]) == {"LiverCT"}
 
 
+def test_a_copied_run_goes_on_in_its_own_folder(tiny: Path, workplace: Path) -> None:
+    steady = ["--model.scheduler=null", "--trainer.max_steps=3"]
+    main(["fit", "--config", str(tiny), "--run", "original", *steady])
+    shutil.copytree("original", "copy")
+    before = Path("original/checkpoints/best.ckpt").read_bytes()
+    main(["fit", "--run", "copy", "--resume", "--trainer.max_steps=6"])
+    assert Path("original/checkpoints/best.ckpt").read_bytes() == before
+    assert {path.name for path in Path("copy/checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    assert Path("copy/checkpoints/best.ckpt").read_bytes() != before
+
+
 def test_wrong_layers_are_named_before_training(
     tiny: Path, workplace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
