@@ -22,9 +22,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise RunError(f"the checkpoint {path} does not exist", fix="correct the path") from None
-    except Exception as error:  # torch raises many kinds for a file that is none
-        reason = str(error).partition("\n")[0]
-        raise RunError(f"{path} is not a checkpoint that loads safely ({reason})", fix="name another") from error
+    except Exception as error:  # torch raises many kinds for a file that is none, some with unsafe advice
+        raise RunError(f"{path} is not a checkpoint that loads safely", fix="name another") from error
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
         raise RunError(f"{path} is not a checkpoint of medmtl", fix="name another")
     return checkpoint

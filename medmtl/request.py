@@ -151,7 +151,7 @@ def find_config(name: str) -> Path:
     for place in places if Path(name).name == name else places[:1]:
         if (place / name).is_file():
             return place / name
-    shipped = sorted(path.name for place in places[1:] for path in place.glob("*.yaml"))
+    shipped = sorted({path.name for place in places[1:] for path in place.glob("*.yaml")})
     raise ConfigError(f"there is no configuration {name}", fix=f"give a file, or one of: {', '.join(shipped)}")
 
 

@@ -30,6 +30,7 @@ from medmtl.data.datamodule import MultiTaskData
 from medmtl.distributed import is_first, part
 from medmtl.errors import ConfigError
 from medmtl.mirror import Mirror, Wandb
+from medmtl.models.finetune import load_weights
 from medmtl.models.segmenter import Segmenter
 from medmtl.report.html import headline
 from medmtl.request import RUN_VARIABLE, Request, parse_request
@@ -118,8 +119,10 @@ class MedCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The trainer, with loggers, checkpoints and report of the run folder."""
         self.datamodule.setup(self.subcommand)  # bad input ends here, before anything is written
-        if self.subcommand == "fit" and self.request.checkpoint is None:
-            self.model.load_source()  # and so does a wrong checkpoint to fine-tune
+        if self.request.checkpoint is not None:
+            load_weights(self.model.network, self.request.checkpoint)  # and so does that of another network,
+        elif self.subcommand == "fit":
+            self.model.load_source()  # to fine-tune, too
         run, given = self.request.run, self._get(self.config_init, "trainer")
         kwargs = {
             **kwargs,
@@ -181,6 +184,11 @@ def run_command(argv: Sequence[str]) -> None:
         raise ConfigError(" ".join(str(error).split())) from None
     except MisconfigurationException as error:
         raise ConfigError(" ".join(str(error).split())) from None
+    except ValueError as error:
+        if "specified number of total steps" not in str(error):
+            raise
+        fix = "a longer training starts anew, without --resume"
+        raise ConfigError("the schedule of the learning rate has come to its end", fix=fix) from None
     except SystemExit:
         if request.command == "fit" and request.run.last.is_file():
             logger.warning("interrupted; go on with: medmtl fit --run %s --resume", request.run.path)

@@ -25,6 +25,7 @@ DESCRIPTION = (
     "the comparison in runs/NAME/compare, NAME being that of the configuration."
 )
 
+WIDE = 160  # columns where no terminal breaks the names of runs
 TOLD = 5  # failed runs that the last line names
 
 
@@ -50,7 +51,9 @@ def _run(protocol: Protocol, folder: Path, dry: bool) -> None:
     jobs = prepare(protocol, folder)
     console = Console()
     if dry:
-        console.print(_table(jobs))
+        wide = Console(width=None if console.is_terminal else WIDE)
+        wide.print(_table(jobs))
+        console.print(f"{len(jobs):,} training runs, {sum(job.steps for job in jobs):,} optimizer steps")
         console.print(f"configurations: {folder / 'configs'}", soft_wrap=True)
         return
     write_plan(protocol, folder, jobs)

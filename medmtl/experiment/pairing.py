@@ -111,10 +111,7 @@ def _differences(task: str, pairs: Sequence[Pair]) -> Iterator[str]:
     runs = [run for pair in pairs for run in pair]
     for run in runs:
         if run.cell.budget != runs[0].cell.budget:
-            budgets = [
-                f"{one.cell.budget.text} and {one.cell.budget.validations} validations ({one.name})"
-                for one in (runs[0], run)
-            ]
+            budgets = [_budget(one) for one in (runs[0], run)]
             yield f"the budgets differ: {', '.join(budgets)}"
         if run.processes != runs[0].processes:  # each of them draws a batch
             counts = ", ".join(f"{one.processes} ({one.name})" for one in (runs[0], run))
@@ -126,6 +123,12 @@ def _differences(task: str, pairs: Sequence[Pair]) -> Iterator[str]:
             key, others = keys[0], f", and {len(keys) - 1} more settings" if len(keys) > 1 else ""
             values = f"{expected.get(key)} ({runs[0].name}) and {found.get(key)} ({run.name})"
             yield f"{key} differs: {values}{others}"
+
+
+def _budget(run: FinishedRun) -> str:
+    budget = run.cell.budget
+    plural = "" if budget.validations == 1 else "s"
+    return f"{budget.text} and {budget.validations} validation{plural} ({run.name})"
 
 
 def _settings(config: Mapping[str, Any], task: str) -> dict[str, Any]:

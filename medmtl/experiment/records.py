@@ -46,9 +46,9 @@ class Records:
 def read_records(folder: Path) -> Records:
     """Read the finished runs of an experiment.
 
-    Where the experiment plans a cell (`jobs/`), only a run of the planned fingerprint counts, whatever cell it was made
-    for: what an earlier plan left behind had other settings or data. Of a cell that is no longer planned, any finished
-    run may count. Of several that may, it is the one that finished last (by the time of its `run.json`).
+    Where the experiment has a plan (`jobs/`), only runs of planned cells and fingerprints count, whatever cell they
+    were made for: what an earlier plan left behind had other arms, settings or data. Without a plan any finished run
+    may count; of several of one cell, it is the one that finished last (by the time of its `run.json`).
 
     Args:
         folder: the experiment, with `runs/` and, where it was planned by `medmtl experiment`, `jobs/`.
@@ -149,8 +149,13 @@ def _one_a_cell(
         return RunFolder(folder / run.name).manifest.stat().st_mtime_ns, run.name
 
     kept, outdated, notes = [], [], []
+    others_of_plan = sorted(run.name for place, same in cells.items() for run in same if plans and place not in plans)
+    if others_of_plan:
+        notes.append(f"Not compared, since the experiment no longer plans them: {_listed(others_of_plan)}.")
     for place, same in cells.items():
         plan = plans.get(place)
+        if plans and plan is None:
+            continue
         may_count = [run for run in same if plan is None or run.fingerprint == plan.fingerprint]
         if plan is not None and not may_count:
             why = "cannot be read" if plan.fingerprint in finished else "not finished"

@@ -16,6 +16,7 @@ from torch import nn
 from medmtl.data.task import Recipe
 from medmtl.data.transforms import to_native
 from medmtl.distributed import gather
+from medmtl.errors import ConfigError
 from medmtl.inference.accuracy import dice, surface_distances
 from medmtl.inference.predictor import VolumePredictor
 from medmtl.models.finetune import FineTune, freeze, load_weights
@@ -93,7 +94,13 @@ class Segmenter(pl.LightningModule):
         optimizer = self.optimizer(parameter for parameter in self.network.parameters() if parameter.requires_grad)
         if self.scheduler is None:
             return optimizer
-        scheduler = _with_total_steps(self.scheduler, int(self.trainer.estimated_stepping_batches))(optimizer)
+        steps = int(self.trainer.estimated_stepping_batches)
+        try:
+            scheduler = _with_total_steps(self.scheduler, steps)(optimizer)
+        except ZeroDivisionError:  # OneCycleLR, if the rise is one step long
+            raise ConfigError(
+                f"model.scheduler cannot be spread over {steps} steps", fix="train a little longer"
+            ) from None
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def training_step(self, batch: dict[str, torch.Tensor], index: int) -> torch.Tensor:

@@ -263,6 +263,29 @@ def test_a_copied_run_goes_on_in_its_own_folder(tiny: Path, workplace: Path) -> 
     assert Path("copy/checkpoints/best.ckpt").read_bytes() != before
 
 
+def test_a_checkpoint_of_another_network_is_one_line(
+    tiny: Path, trained: Path, workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wider = "--model.network.init_args.channels=[4,16]"
+    code, line = error_of(capsys, "test", "--ckpt_path", str(trained / "checkpoints/best.ckpt"), "--run", "r", wider)
+    assert code == 1
+    assert "holds another network" in line
+
+
+def test_a_schedule_that_cannot_be_made_or_has_ended_is_one_line(
+    tiny: Path, workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rise = "--model.scheduler.init_args.pct_start=0.5"  # of two steps: one
+    code, line = error_of(capsys, "fit", "--config", str(tiny), "--run", "a", "--trainer.max_steps=2", rise)
+    assert code == 2
+    assert "cannot be spread over 2 steps" in line
+    main(["fit", "--config", str(tiny), "--run", "b", "--trainer.max_steps=3"])
+    capsys.readouterr()
+    code, line = error_of(capsys, "fit", "--run", "b", "--resume", "--trainer.max_steps=6")
+    assert code == 2
+    assert "schedule of the learning rate has come to its end" in line
+
+
 def test_wrong_layers_are_named_before_training(
     tiny: Path, workplace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -121,15 +121,20 @@ def test_a_run_of_an_earlier_plan_does_not_stand_in_for_the_planned_one(
     assert "dedicated-Liver-seed0 is planned instead and cannot be read." in sentences[-1]
 
 
-def test_a_run_of_a_cell_that_is_no_longer_planned_counts(tmp_path: Path, write_run: Callable[..., Path]) -> None:
+def test_a_run_of_a_cell_that_is_no_longer_planned_is_named_and_not_compared(
+    tmp_path: Path, write_run: Callable[..., Path]
+) -> None:
+    write_run("dedicated", {"Liver": {"a": 0.1}}, name="planned")
     for about in ({"seed": 1}, {"fold": 0}, {"cases": 4}):
         write_run("dedicated", {"Liver": {"a": 0.1}}, **about)
     write_run("dedicated", {"Heart": {"a": 0.1}})
-    write_run("transfer", {"Liver": {"a": 0.1}})
-    plan(tmp_path, {"dedicated-Liver-seed0": "new"})
+    write_run("transfer", {"Liver": {"a": 0.1}}, name="other")
+    plan(tmp_path, {"dedicated-Liver-seed0": "planned"})
     records = read_records(tmp_path)
-    assert len(records.runs) == 5
-    assert records.missing == ("Not finished: dedicated-Liver-seed0.",)
+    assert [run.name for run in records.runs] == ["planned"]
+    (note,) = records.notes
+    assert note.startswith("Not compared, since the experiment no longer plans them: ")
+    assert "other" in note
 
 
 def test_runs_of_an_earlier_plan_alone_are_nothing_to_compare(tmp_path: Path, write_run: Callable[..., Path]) -> None:
@@ -182,8 +187,11 @@ def test_of_several_runs_of_one_cell_the_newest_counts_and_the_others_are_named(
     assert records.notes == ("Of several finished runs of one cell, a counts; left out: b, c.",)
     plan(tmp_path, {"dedicated-Liver": "c"})
     records = read_records(tmp_path)
-    assert [run.name for run in records.runs] == ["c", "d"]
-    assert records.notes == ("Of several finished runs of one cell, c counts; left out: a, b.",)
+    assert [run.name for run in records.runs] == ["c"]
+    assert records.notes == (
+        "Not compared, since the experiment no longer plans them: d.",
+        "Of several finished runs of one cell, c counts; left out: a, b.",
+    )
 
 
 @pytest.mark.parametrize("prepare", ["nothing", "an unfinished run", "a broken run"])
