@@ -149,9 +149,13 @@ def _one_a_cell(
         return RunFolder(folder / run.name).manifest.stat().st_mtime_ns, run.name
 
     kept, outdated, notes = [], [], []
-    others_of_plan = sorted(run.name for place, same in cells.items() for run in same if plans and place not in plans)
-    if others_of_plan:
-        notes.append(f"Not compared, since the experiment no longer plans them: {_listed(others_of_plan)}.")
+    unplanned = [run for place, same in cells.items() for run in same if plans and place not in plans]
+    if unplanned:
+        budgets = {one.cell.budget.text for one in plans.values() if one.cell is not None}
+        other = sorted({run.cell.budget.text for run in unplanned} - budgets)
+        why = f", and the budgets differ ({'; '.join(other)})" if other else ""
+        names = _listed(sorted(run.name for run in unplanned))
+        notes.append(f"Not compared, since the experiment no longer plans them{why}: {names}.")
     for place, same in cells.items():
         plan = plans.get(place)
         if plans and plan is None:

@@ -135,6 +135,9 @@ def test_a_run_of_a_cell_that_is_no_longer_planned_is_named_and_not_compared(
     (note,) = records.notes
     assert note.startswith("Not compared, since the experiment no longer plans them: ")
     assert "other" in note
+    write_run("multitask", {"Liver": {"a": 0.1}}, name="longer", budget={"steps": 900})
+    (note,) = read_records(tmp_path).notes
+    assert "and the budgets differ (900 optimizer steps of 4 patches a model, pre-training included): " in note
 
 
 def test_runs_of_an_earlier_plan_alone_are_nothing_to_compare(tmp_path: Path, write_run: Callable[..., Path]) -> None:
