@@ -12,6 +12,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -155,16 +156,26 @@ def find_config(name: str) -> Path:
     raise ConfigError(f"there is no configuration {name}", fix=f"give a file, or one of: {', '.join(shipped)}")
 
 
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping that a YAML file holds.
+
+    Raises:
+        ConfigError: it holds something else.
+    """
+    try:
+        content = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not YAML ({' '.join(str(error).split())})", fix="correct it") from None
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path} is not a YAML mapping", fix="correct it")
+    return content
+
+
 def _name(configs: Sequence[Path]) -> str | None:
     """What the run is called: `run` of the configuration, or the name of its file."""
     name = None
     for config in configs:
-        try:
-            content = yaml.safe_load(config.read_text())
-        except yaml.YAMLError as error:
-            raise ConfigError(f"{config} is not YAML ({' '.join(str(error).split())})", fix="correct it") from None
-        if not isinstance(content, dict):
-            raise ConfigError(f"{config} is not a YAML mapping", fix="correct it")
+        content = read_yaml(config)
         name = Path(content.get("run") or name or config.stem).name
     return name
 

@@ -2,13 +2,11 @@
 
 from typing import Any
 
-import yaml
-
 from medmtl.errors import ConfigError
 from medmtl.experiment.arms import with_overrides
 from medmtl.experiment.fingerprint import resolve
 from medmtl.experiment.protocol import Protocol
-from medmtl.request import find_config
+from medmtl.request import find_config, read_yaml
 
 # What would make a training run longer or shorter than its budget, or validate it otherwise, and the values at which it
 # does not. Epochs and batches are the experiment's.
@@ -34,12 +32,7 @@ def read_base(protocol: Protocol) -> dict[str, Any]:
         ConfigError: it is missing, is no configuration of a training, or cannot be kept to a budget.
     """
     path = find_config(protocol.base)
-    try:
-        content = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not YAML ({' '.join(str(error).split())})", fix="correct it") from None
-    if not isinstance(content, dict):
-        raise ConfigError(f"{path} is no configuration of `medmtl fit`", fix="name one as the base")
+    content = read_yaml(path)
     base = with_overrides({key: value for key, value in content.items() if key != "run"}, protocol.overrides)
     if not isinstance(base.get("data"), dict) or not isinstance(base["data"].get("tasks"), dict):
         raise ConfigError(f"{path}: data.tasks is no mapping of names to tasks", fix="name a base with tasks")

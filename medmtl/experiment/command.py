@@ -3,7 +3,6 @@
 import argparse
 from pathlib import Path
 
-import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 from rich.console import Console
 from rich.table import Column, Table
@@ -16,7 +15,7 @@ from medmtl.experiment.prepare import prepare, write_plan
 from medmtl.experiment.progress import view_for
 from medmtl.experiment.protocol import Protocol
 from medmtl.experiment.runner import only_runner, run_jobs
-from medmtl.request import find_config
+from medmtl.request import find_config, read_yaml
 from medmtl.run import RUNS
 
 DESCRIPTION = (
@@ -45,7 +44,7 @@ def run_experiment(argv: list[str]) -> None:
 
 def _run(protocol: Protocol, folder: Path, dry: bool) -> None:
     saved = folder / "experiment.yaml"
-    before = yaml.safe_load(saved.read_text())["base"] if saved.is_file() else protocol.base
+    before = read_yaml(saved)["base"] if saved.is_file() else protocol.base
     if before != protocol.base:  # runs on other data would end in one table
         raise RunError(f"{folder} holds an experiment on {before}", fix="add --run FOLDER to start another")
     jobs = prepare(protocol, folder)
