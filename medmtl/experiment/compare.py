@@ -12,13 +12,13 @@ from rich.table import Table
 
 from medmtl.experiment.block import MEAN, arms_of, compare_block
 from medmtl.experiment.finished import METRICS, FinishedRun
+from medmtl.experiment.protocol import EVERY_CASE
 from medmtl.experiment.records import Records, pooled_tables, read_records
 from medmtl.files import write_text, written_whole
 from medmtl.report.compare_page import write_pages
 from medmtl.report.compared import budget
 
 SCHEMA = 1
-EVERY_CASE = "all"
 
 
 def compare(records: Records, level: float = 0.05) -> dict[str, Any]:
