@@ -13,8 +13,7 @@ from medmtl.calibration.bins import bin_volume
 from medmtl.calibration.logits import LogitHistogram, logit_histogram
 from medmtl.calibration.regions import REGIONS
 from medmtl.calibration.scaling import Fitted, TaskScalings
-from medmtl.callbacks.record import CHECKPOINT_KEY
-from medmtl.checkpoint import read_checkpoint, write_checkpoint
+from medmtl.checkpoint import CHECKPOINT_KEY, read_checkpoint, write_checkpoint
 from medmtl.distributed import gather
 from medmtl.errors import ConfigError
 
