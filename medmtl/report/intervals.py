@@ -44,6 +44,11 @@ def calibration_intervals(results: Mapping[str, Sequence[Measured]]) -> dict[str
     may even lie above the value. Of 6 to 24 patients with reliability curves of their own, moved intervals covered the
     ECE and ACE of their population in 91 to 99 % of 400 samples, mirrored ones (2 x value - quantile) in 79 to 95 %.
 
+    Changes are skewed, and few patients do not show the tail. Where one side was as over-confident as the other was
+    under-confident, so that the truth was no change, intervals of 6 to 24 patients held it in 90 to 98 % of 300 or more
+    samples for ACE, in 84 to 91 % for NLL and in 75 to 88 % for ECE; nearly all the rest spoke for the over-confident
+    side. So a verdict is a hint; the comparison of arms asks for a test as well.
+
     Args:
         results: task -> its cases; a single one for the intervals of a task.
 
@@ -51,8 +56,8 @@ def calibration_intervals(results: Mapping[str, Sequence[Measured]]) -> dict[str
         `calibration_intervals` and `calibration_scaled_intervals`, region -> metric -> `{"low", "high", "n",
         "reliable"}`, of the figures of those names without `_intervals`; and `scaling_gain`, region -> metric ->
         `{"difference", "low", "high", "n", "reliable", "verdict"}`, after less before, in which below 0 is better.
-        Metrics are `INTERVAL_METRICS`, `n` counts patients, and `reliable` says whether they are enough for the
-        interval to cover in 95 % of samples. There is no interval where a task has a single patient.
+        Metrics are `INTERVAL_METRICS`, `n` counts patients, and `reliable` says whether they are enough for a verdict,
+        see `Resamples.reliable`. There is no interval where a task has a single patient.
     """
     found: dict[str, dict[str, Any]] = {f"{BEFORE}_intervals": {}, f"{AFTER}_intervals": {}, "scaling_gain": {}}
     cases = [result for own in results.values() for result in own]

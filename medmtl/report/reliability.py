@@ -90,12 +90,19 @@ def _reliability(axes: Axes, table: BinTable, colour: str, band: FrequencyBand |
         text += f"\nn = {band.patients}" if len(observed) else ""
     axes.plot(probability, observed, color=colour, linewidth=1.1, zorder=3)
     axes.scatter(probability, observed, s=16, color=np.where(few, "white", colour), edgecolor=colour, zorder=4)
-    above = bool(np.mean(observed - probability) > 0) if len(observed) else False
-    x, y, across, up = (0.97, 0.04, "right", "bottom") if above else (0.05, 0.96, "left", "top")
+    heights = [observed] if band is None else [observed, *band.ends[:, np.asarray(table.count) > 0]]
+    free = _free_corner(np.tile(probability, len(heights)), np.concatenate(heights))
+    x, y, across, up = {"lower right": (0.97, 0.04, "right", "bottom"), "upper left": (0.05, 0.96, "left", "top")}[free]
     ground = {"facecolor": "white", "alpha": 0.65, "linewidth": 0, "pad": 1}
     axes.text(x, y, text, transform=axes.transAxes, ha=across, va=up, linespacing=1.35, bbox=ground)
     axes.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), xticks=(0, 0.5, 1), yticks=(0, 0.5, 1))
     axes.tick_params(labelbottom=False)
+
+
+def _free_corner(x: NDArray[np.float64], y: NDArray[np.float64]) -> str:
+    """Which of the two corners off the diagonal holds fewer points, so that words can stand there."""
+    upper, lower = np.sum((x < 0.5) & (y > 0.6)), np.sum((x > 0.5) & (y < 0.4))
+    return "lower right" if upper > lower else "upper left"
 
 
 def _bin_counts(axes: Axes, table: BinTable, colour: str, most: int) -> None:

@@ -75,6 +75,14 @@ def test_a_band_of_few_patients_has_dashed_edges(tables, bands, reliable):
     assert sum(line.get_linestyle() == "--" for line in axes.lines) == (0 if reliable else 2)
 
 
+@pytest.mark.parametrize(("probability", "label", "side"), [(0.1, 1, "right"), (0.9, 0, "left")])
+def test_the_words_stand_in_the_corner_without_points(probability, label, side):
+    few, many = torch.tensor([probability] * 9), torch.tensor([0.45, 0.55] * 500)
+    labels = torch.cat([torch.full((9,), label), torch.tensor([label, label] * 500)])
+    figure = reliability_diagram({"Liver": bin_volume(torch.cat([few, many]), labels)}, "band")
+    assert panel(figure, "Liver").texts[0].get_ha() == side
+
+
 def test_diagrams_survive_what_a_small_or_odd_run_gives(make_case):
     empty = bin_volume(torch.zeros(0), torch.zeros(0, dtype=torch.bool))
     table = make_case().calibration["band"]

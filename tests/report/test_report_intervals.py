@@ -1,5 +1,6 @@
 """Intervals and gains in `report.json` against a loop over resamples, and what is said of them."""
 
+import csv
 import json
 from dataclasses import replace
 
@@ -8,12 +9,13 @@ import pytest
 import torch
 
 from medmtl.bootstrap import Resamples
-from medmtl.calibration.bins import bin_volume
+from medmtl.calibration.bins import BinTable, bin_volume
 from medmtl.calibration.intervals import INTERVAL_METRICS, RESAMPLES
-from medmtl.calibration.metrics import METRICS, summarise
+from medmtl.calibration.metrics import METRICS, ace, summarise
 from medmtl.report.intervals import gain_sentences
 from medmtl.report.results import build_report, pooled_bins
 from medmtl.report.theme import METRICS as TITLES
+from medmtl.report.write import write_report
 
 SCALING = {"method": "temperature", "region": "band"}
 
@@ -144,6 +146,25 @@ def test_without_scaling_there_are_intervals_and_no_gain(make_case):
     assert gain_sentences(report, TITLES) == []
     nothing = build_report("run", results[3:], 0.05)
     assert nothing["tasks"]["Liver"]["calibration_intervals"] == {}
+
+
+def test_the_page_shows_what_follows_from_the_cases_and_bins_beside_it(tmp_path, liver):
+    bare = [replace(result, calibration_scaled={}) for result in liver]
+    page = write_report(tmp_path, "run", bare, 0.05, {}, {}, {}, None).read_text()
+    bins = json.loads((tmp_path / "bins.json").read_text())["Liver"]
+    with (tmp_path / "cases.csv").open(newline="") as stream:
+        whose = {row["case"]: row["patient"] for row in csv.DictReader(stream)}
+    tables = {case: BinTable.from_dict(regions["band"]) for case, regions in bins.items()}
+    people = sorted(set(whose.values()))
+    resamples = Resamples.of(np.ones((len(people), 1)), RESAMPLES)
+    values = []
+    for drawn in [np.ones(len(people)), *resamples.drawn]:
+        times = dict(zip(people, drawn, strict=True))
+        chosen = [tables[case] for case in tables for _ in range(int(times[whose[case]]))]
+        values.append(ace(sum(chosen[1:], chosen[0])))
+    middle, *resampled = values
+    low, high = resamples.interval(np.array(resampled)) - np.mean(resampled) + middle
+    assert f"<td>{middle:.3f} [{low:.3f}, {high:.3f}]</td>" in page
 
 
 def test_what_scaling_did_is_said_in_words(make_case, liver, heart):
