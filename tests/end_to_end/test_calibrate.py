@@ -12,8 +12,8 @@ import yaml
 
 from medmtl.calibration.bins import bin_volume
 from medmtl.calibration.logits import logit_histogram
+from medmtl.calibration.maps import Temperature
 from medmtl.calibration.metrics import METRICS
-from medmtl.calibration.scaling import Temperature
 from medmtl.cli import main
 
 TASKS = ["LiverCT", "KidneyT2"]
@@ -89,7 +89,7 @@ def test_each_case_gets_the_temperature_of_its_nearest_task(
     used: list[float] = []
     scale = Temperature.__call__
 
-    def spy(self: Temperature, probability: torch.Tensor) -> torch.Tensor:
+    def spy(self: Temperature, probability: torch.Tensor, working: object) -> torch.Tensor:
         used.append(self.temperature)
         return scale(self, probability)
 
