@@ -191,7 +191,7 @@ class MultiTaskData(pl.LightningDataModule):
         Raises:
             DataError: a case that is needed is gone.
         """
-        needed = {"fit": PARTS, "calibrate": ("val",)}.get(self._stage, ("test",))
+        needed = {"fit": PARTS, "ood": PARTS, "calibrate": ("val",)}.get(self._stage, ("test",))
         for name in [name for name in state_dict["splits"] if name in self.tasks]:
             known = {case.name for case in self._cases[name]}
             gone = [case for part in needed for case in state_dict["splits"][name][part] if case not in known]
