@@ -216,6 +216,10 @@ class MultiTaskData(pl.LightningDataModule):
         """Case id -> patient, of all cases of a task."""
         return {case.name: case.patient for case in self._cases[name]}
 
+    def part_of(self, patient: str) -> str | None:
+        """The part of the split in which a patient is; None for one who is in no task."""
+        return self._part_of.get(patient)
+
     def cases(self, name: str, part: str) -> list[Case]:
         """The cases of a task in one part of the split."""
         chosen = set(self.splits[name][part])

@@ -156,7 +156,7 @@ def _pooled(maps: torch.Tensor) -> torch.Tensor:
     maps = maps.float()
     while maps[0].numel() > POOLED_NUMBERS and max(maps.shape[2:]) > 1:
         pair = [min(2, size) for size in maps.shape[2:]]
-        maps = functional.avg_pool3d(maps, pair)  # type: ignore[arg-type]
+        maps = functional.avg_pool3d(maps, pair)
     return maps.flatten(1).cpu()
 
 
