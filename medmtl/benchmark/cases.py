@@ -59,7 +59,8 @@ def images_of(data: MultiTaskData, options: Options) -> tuple[list[Image], list[
     Raises:
         DataError: there is nothing to learn from, or a file cannot be used.
     """
-    images, notes = [], []
+    images: list[Image] = []
+    notes: list[str] = []
     recipes = tuple(data.recipes)
     for name, task in data.trained.items():
         for group, part in (("training", "train"), ("calibration", "val"), ("familiar", "test")):

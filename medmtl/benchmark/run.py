@@ -32,9 +32,7 @@ def cache_of(trained: Trained, options: Options, folder: Path) -> Cache:
     """
     layers = options.layers or trained.layers
     if not layers:
-        raise ConfigError(
-            "the run names no spectral.layers", fix="add --layers=[NAME,...], or `layers` to the benchmark"
-        )
+        raise ConfigError("the run names no spectral.layers", fix="add --layers=[NAME,...] or `layers`")
     predictor = trained.segmenter.predictor
     facts = {
         "weights": trained.weights,
