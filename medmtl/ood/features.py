@@ -102,13 +102,9 @@ class FeatureTap:
         if not isinstance(output, torch.Tensor) or output.ndim != weights.ndim:
             raise ConfigError(f"layer {layer!r} does not return one feature map", fix="name a layer that does")
         output = output.detach()
-        roots = weights.roots(output.shape[2:]).to(output.device)
-        total: Any = 0
-        for window, root in zip(output, roots, strict=True):
-            root = root.flatten()[None]
-            features = window.flatten(1) * root
-            # With a column of ones one product gives sums of products, of features and of weights.
-            total = total + _gram(torch.cat([features, root.to(features.dtype)]))
+        roots = weights.roots(output.shape[2:]).to(output).flatten(2)
+        # With a channel of ones one product gives sums of products, of features and of weights.
+        total = _gram(torch.cat([output.flatten(2) * roots, roots], dim=1))
         if layer in self.grams:
             self.grams[layer] = self.grams[layer] + total[:-1, :-1]
             self.totals[layer] = self.totals[layer] + total[:-1, -1]
@@ -140,15 +136,18 @@ class _Weights:
 
 
 def _gram(features: torch.Tensor) -> torch.Tensor:
-    """F F^T of channels by voxels `(C, n)`, float64."""
-    channels, voxels = features.shape
+    """F F^T of windows by channels by voxels `(B, C, n)`, summed over the windows, `(C, C)` float64."""
+    _, channels, voxels = features.shape
     if features.dtype != torch.float32 or voxels < MANY_VOXELS * channels:
         features = features.double()
-        return features @ features.T
+        return torch.bmm(features, features.mT).sum(0)
     whole = voxels // PIECE * PIECE
-    pieces = features[:, :whole].unflatten(1, (-1, PIECE)).transpose(0, 1)
-    rest = features[:, whole:].double()
-    return torch.bmm(pieces, pieces.mT).double().sum(0) + rest @ rest.T
+    rest = features[:, :, whole:].double()
+    total = torch.bmm(rest, rest.mT).sum(0)
+    for window in features[:, :, :whole]:
+        pieces = window.unflatten(1, (-1, PIECE)).transpose(0, 1)
+        total += torch.bmm(pieces, pieces.mT).double().sum(0)
+    return total
 
 
 def _pooled(maps: torch.Tensor) -> torch.Tensor:
