@@ -75,9 +75,10 @@ def images_of(data: MultiTaskData, options: Options) -> tuple[list[Image], list[
         images += _others("far", name, folder, data, notes)
     for name, folder in options.near.items():
         group = "near" if folder.task is None or folder.task in data.trained else "far"
-        if group == "far":
+        found = _others(group, name, folder, data, notes)
+        if found and group == "far":
             notes.append(f"{name} counts as far: the run was not trained on {folder.task}")
-        images += _others(group, name, folder, data, notes)
+        images += found
     if options.near and not any(image.group == "near" for image in images):
         notes.append("there is no near image: that column is empty")
     return images + _shifted([image for image in images if image.group == "familiar"], options), notes

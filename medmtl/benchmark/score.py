@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from medmtl.benchmark.cache import Observation
 from medmtl.benchmark.cases import Image
 from medmtl.benchmark.records import Record
-from medmtl.errors import RunError
+from medmtl.errors import DataError, RunError
 from medmtl.ood.conformal import ConformalRule
 from medmtl.ood.detector import Detector
 from medmtl.ood.evidence import Evidence, View
@@ -40,15 +40,21 @@ class Panel:
         Raises:
             RunError: none can be used.
         """
-        lacks = {detector: detector.missing(training[0]) or detector.missing(probe) for detector in detectors}
-        able = [detector for detector, lack in lacks.items() if not lack]
-        left_out = [
-            f"detector {detector.name} is left out: there is no {lack}" for detector, lack in lacks.items() if lack
-        ]
+        able, left_out = [], []
+        for detector in detectors:
+            lack = detector.missing(training[0]) or detector.missing(probe)
+            try:
+                reason = f"there is no {lack}" if lack else ""
+                if not lack:
+                    detector.fit(training)
+            except DataError as error:  # too few images for it
+                reason = str(error)
+            if reason:
+                left_out.append(f"detector {detector.name} is left out: {reason}")
+            else:
+                able.append(detector)
         if not able:
             raise RunError(f"no detector can be used ({'; '.join(left_out)})", fix="name others")
-        for detector in able:
-            detector.fit(training)
         bank = SignatureBank.fit([(case.source, case.case, _signature(case.view)) for case in training])
         return cls(able, bank, left_out)
 

@@ -1,6 +1,7 @@
 """The summary of a benchmark: what `ood.json` holds and the command line prints, from the records alone."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,10 @@ from medmtl.benchmark.options import Options
 from medmtl.benchmark.records import Record
 from medmtl.files import write_text
 from medmtl.ood.columns import COLUMNS, Scored, detection_columns
+from medmtl.ood.failure import failure_detection, rejection
 
+# Share of the images whose rejection is looked at beside the whole curve.
+REJECTED = 0.1
 # Where a rejection is right; controls should change nothing and covariate shifts need not change enough.
 FOREIGN = ("far", "near", "nonsense")
 
@@ -31,7 +35,8 @@ def write_summary(
 
     Returns:
         What was written: `detectors` (figures by column, with intervals), `verdict` and `verdicts` (how often each
-        detector rejects familiar and foreign images; the verdict is the first detector's), `images` (how many by
+        detector rejects familiar and foreign images; the verdict is the first detector's), `failure` (how well each
+        tells bad segmentations, with intervals, and what rejecting a tenth would have done), `images` (how many by
         group), `notes` and `facts`.
     """
     detectors = list(dict.fromkeys(record.detector for record in records))
@@ -42,6 +47,7 @@ def write_summary(
         "detectors": _columns(of),
         "verdict": {"detector": detectors[0], **verdicts[detectors[0]]},
         "verdicts": verdicts,
+        "failure": {name: _failure(found) for name, found in of.items()},
         "images": {group: groups.count(group) for group in dict.fromkeys(groups)},
         "notes": list(notes),
         "facts": dict(facts),
@@ -69,6 +75,9 @@ def print_summary(console: Console, summary: Mapping[str, Any]) -> None:
             f"{verdict['detector']} rejects {verdict['false_alarm_rate']:.0%} of the familiar images{rejects} "
             f"(alpha = {verdict['alpha']:g})"
         )
+    gain = summary["failure"][verdict["detector"]]["rejecting"]
+    if gain is not None:
+        console.print(f"{verdict['detector']}: {gain}", soft_wrap=True, highlight=False)
     for note in summary["notes"]:
         console.print(f"note: {note}", soft_wrap=True, highlight=False)
 
@@ -102,6 +111,23 @@ def _verdict(records: Sequence[Record], alpha: float) -> dict[str, float | None]
     familiar = [record.rejected for record in records if record.group == "familiar"]
     foreign = [record.rejected for record in records if record.group in FOREIGN]
     return {"alpha": alpha, "false_alarm_rate": _share(familiar), "detection_rate": _share(foreign)}
+
+
+def _failure(records: Sequence[Record]) -> dict[str, Any]:
+    """All images with a label count, shifted or not, but for those that detectors are calibrated with."""
+    labelled = [record for record in records if record.group != "calibration"]
+    scores = [record.score for record in labelled]
+    dice = [math.nan if record.dice is None else record.dice for record in labelled]
+    found = failure_detection(scores, dice, [record.patient for record in labelled])
+    gain = rejection(scores, dice, REJECTED)
+    return {
+        **{name: getattr(found, name).value for name in ("aurc", "e_aurc", "spearman")},
+        "intervals": {
+            name: [getattr(found, name).low, getattr(found, name).high] for name in ("aurc", "e_aurc", "spearman")
+        },
+        "images": found.images,
+        "rejecting": None if gain is None else str(gain),
+    }
 
 
 def _share(rejected: Sequence[bool | None]) -> float | None:
