@@ -11,7 +11,8 @@ from evidence_sample import draw_evidence, draw_training, without_layer
 from medmtl.errors import DataError
 from medmtl.ood.classifier import TaskClassifier
 from medmtl.ood.detector import Detector, ViewDetector
-from medmtl.ood.distances import FRODO, KNN, MDPool, PCAMahalanobis, ViM
+from medmtl.ood.distances import FRODO, KNN, Contrast, MDPool, PCAMahalanobis, ViM
+from medmtl.ood.fusion import Fusion
 from medmtl.ood.intensity import IntensityHistogram
 from medmtl.ood.output_detectors import OutputScore, Volume
 from medmtl.ood.spectral_detector import Spectral
@@ -27,6 +28,7 @@ IN_LAYERS: dict[str, Callable[[], ViewDetector]] = {
     "frodo": FRODO,
     "knn": KNN,
     "knn 3": lambda: KNN(neighbour=3),
+    "contrast": Contrast,
     "pca_mahalanobis": PCAMahalanobis,
     "vim": ViM,
 }
@@ -42,7 +44,8 @@ DETECTORS: dict[str, Callable[[], Detector]] = {
     "pairwise_dice": lambda: OutputScore("pairwise_dice"),
     "volume": Volume,
     "task_classifier": TaskClassifier,
-    # "fusion": Fusion,
+    "fusion": Fusion,
+    "fusion mean": lambda: Fusion(combine="mean", members=[KNN(), OutputScore("energy"), Volume()]),
 }
 every_detector = pytest.mark.parametrize("make", DETECTORS.values(), ids=list(DETECTORS))
 
