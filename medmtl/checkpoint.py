@@ -1,12 +1,17 @@
 """A checkpoint as data: read without running code from it, with one line for a file that is none; written whole."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 
 from medmtl.errors import RunError
 from medmtl.files import written_whole
+
+# Where a checkpoint keeps the configuration that testing it needs, as YAML text.
+CHECKPOINT_KEY = "config"
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -27,6 +32,23 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
         raise RunError(f"{path} is not a checkpoint of medmtl", fix="name another")
     return checkpoint
+
+
+def config_within(path: Path, checkpoint: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration kept in a checkpoint.
+
+    Args:
+        path: where it was read, for the message.
+        checkpoint: what `read_checkpoint` gave.
+
+    Raises:
+        RunError: it holds none.
+    """
+    text = checkpoint.get(CHECKPOINT_KEY)
+    if not isinstance(text, str):
+        raise RunError(f"{path} holds no configuration", fix="name a checkpoint that `medmtl fit` wrote")
+    config: dict[str, Any] = yaml.safe_load(text)
+    return config
 
 
 def write_checkpoint(path: Path, checkpoint: dict[str, Any]) -> None:

@@ -18,10 +18,9 @@ import yaml
 
 import medmtl
 from medmtl.callbacks.calibration import CalibrationCallback
-from medmtl.callbacks.record import CHECKPOINT_KEY
 from medmtl.callbacks.scaling import ScalingCallback
 from medmtl.callbacks.spectral import SpectralCallback
-from medmtl.checkpoint import read_checkpoint
+from medmtl.checkpoint import config_within, read_checkpoint
 from medmtl.data.datamodule import MultiTaskData
 from medmtl.distributed import is_first, launched_from_outside
 from medmtl.errors import ConfigError, RunError
@@ -135,7 +134,7 @@ def _to_use(options: argparse.Namespace, name: str | None, command: str) -> tupl
         checkpoint = run.checkpoint()
     else:
         raise ConfigError(f"nothing to {command}", fix="add --run FOLDER, --ckpt_path FILE or --config FILE")
-    return run, checkpoint, [config_within(checkpoint)]
+    return run, checkpoint, [known_config(checkpoint)]
 
 
 def run_and_checkpoint(folder: str | None, checkpoint: str | None) -> tuple[RunFolder, Path]:
@@ -196,16 +195,13 @@ def _name(configs: Sequence[Path]) -> str | None:
     return name
 
 
-def config_within(checkpoint: Path) -> str:
+def known_config(checkpoint: Path) -> str:
     """The configuration kept in a checkpoint, as YAML text, less the options that no longer exist.
 
     Raises:
         RunError: the checkpoint is missing, is none, or holds no configuration.
     """
-    text = read_checkpoint(checkpoint).get(CHECKPOINT_KEY)
-    if not isinstance(text, str):
-        raise RunError(f"{checkpoint} holds no configuration", fix="name a checkpoint that `medmtl fit` wrote")
-    config = yaml.safe_load(text)
+    config = config_within(checkpoint, read_checkpoint(checkpoint))
     for section, owner in SECTIONS.items():
         known = inspect.signature(owner).parameters
         for key in sorted(set(config.get(section, {})) - set(known)):

@@ -123,6 +123,7 @@ class MedCLI(LightningCLI):
             load_weights(self.model.network, self.request.checkpoint)  # and so does that of another network,
         elif self.subcommand == "fit":
             self.model.load_source()  # to fine-tune, too
+        self.model.load_members(self.request.checkpoint, self.datamodule, str(self.subcommand))
         run, given = self.request.run, self._get(self.config_init, "trainer")
         kwargs = {
             **kwargs,

@@ -11,6 +11,7 @@ NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
 BRIEFLY = {
     "01-quickstart": ("EPOCHS = 1\nBATCHES = 2", 5),
     "02-experiment": ('STEPS = 2\nARMS = ["dedicated", "multitask"]\nTASKS = 2', 4),
+    "03-calibration": ("EPOCHS = 1\nBATCHES = 2", 3),
 }
 
 

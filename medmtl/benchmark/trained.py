@@ -15,7 +15,7 @@ from medmtl.data.datamodule import MultiTaskData
 from medmtl.errors import RunError
 from medmtl.models.finetune import load_weights
 from medmtl.models.segmenter import Segmenter
-from medmtl.request import config_within
+from medmtl.request import known_config
 
 
 @dataclass(frozen=True)
@@ -60,12 +60,12 @@ def load_trained(checkpoint: Path) -> Trained:
     kept = read_checkpoint(checkpoint)
     data.load_state_dict(kept[type(data).__qualname__])
     segmenter = _network(checkpoint, built.model)
-    spectral = yaml.safe_load(config_within(checkpoint)).get("spectral") or {}
+    spectral = yaml.safe_load(known_config(checkpoint)).get("spectral") or {}
     return Trained(segmenter, data, list(spectral.get("layers") or []), _digest(segmenter))
 
 
 def _built(checkpoint: Path) -> Any:
-    config = yaml.safe_load(config_within(checkpoint))
+    config = yaml.safe_load(known_config(checkpoint))
     parser = LightningArgumentParser(exit_on_error=False)
     parser.add_lightning_class_args(Segmenter, "model")
     parser.add_lightning_class_args(MultiTaskData, "data")

@@ -1,6 +1,14 @@
-"""Calibration on plain tensors: reliability bins streamed over volumes, their metrics, regions, post-hoc scaling."""
+"""Calibration on plain tensors: bins streamed over volumes, their metrics and intervals, regions, post-hoc scaling."""
 
 from medmtl.calibration.bins import BinTable, bin_classes, bin_top_label, bin_true_class, bin_volume, edges, fine_edges
+from medmtl.calibration.intervals import (
+    INTERVAL_METRICS,
+    CaseDraws,
+    FrequencyBand,
+    frequency_band,
+    resampled_metrics,
+)
+from medmtl.calibration.local import local_gap
 from medmtl.calibration.logits import LogitHistogram, logit_histogram
 from medmtl.calibration.metrics import (
     ALL_METRICS,
@@ -26,13 +34,16 @@ from medmtl.calibration.streaming import CalibrationBins, CalibrationMetrics
 
 __all__ = [
     "ALL_METRICS",
+    "INTERVAL_METRICS",
     "METHODS",
     "METRICS",
     "REGIONS",
     "BinTable",
     "CalibrationBins",
     "CalibrationMetrics",
+    "CaseDraws",
     "Fitted",
+    "FrequencyBand",
     "Isotonic",
     "LogitHistogram",
     "Platt",
@@ -54,12 +65,15 @@ __all__ = [
     "ece",
     "edges",
     "fine_edges",
+    "frequency_band",
     "gap",
     "likely",
+    "local_gap",
     "logit_histogram",
     "mce",
     "nll",
     "reliability",
+    "resampled_metrics",
     "resolution",
     "rmsce",
     "shell",

@@ -15,7 +15,7 @@ from medmtl.distributed import gather
 from medmtl.errors import ConfigError
 from medmtl.files import written_whole
 from medmtl.mirror import show_figures
-from medmtl.report.figures import reliability_diagram
+from medmtl.report.reliability import reliability_diagram
 from medmtl.report.theme import to_png
 
 

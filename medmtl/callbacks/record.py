@@ -10,6 +10,7 @@ import yaml
 from pytorch_lightning.cli import SaveConfigCallback
 
 from medmtl.callbacks.checkpoints import MONITOR
+from medmtl.checkpoint import CHECKPOINT_KEY
 from medmtl.data.splits import write_splits
 from medmtl.files import write_text
 from medmtl.mirror import Mirror
@@ -17,7 +18,6 @@ from medmtl.run import RunFolder, environment
 
 # What a checkpoint must know to be tested without a configuration.
 CHECKPOINT_SECTIONS = ("seed_everything", "data", "model", "calibration", "spectral", "scaling", "wandb")
-CHECKPOINT_KEY = "config"
 # What belongs to one training alone: a checkpoint holds its split and its weights, and the files may be gone by then.
 NOT_KEPT = (("data", "splits"), ("model", "finetune"))
 

@@ -59,7 +59,7 @@ class ReportCallback(pl.Callback):
             asd_mm=outputs["asd_mm"],
             calibration=outputs.get("calibration", {}),
             calibration_scaled=outputs.get("calibration_scaled", {}),
-            scores={} if verdict is None else verdict.scores,
+            scores={} if verdict is None else {**verdict.scores, **outputs.get("disagreement", {})},
             p_value=None if verdict is None else verdict.p_value,
             rejected=None if verdict is None else verdict.rejected,
             nearest_task=None if verdict is None else verdict.nearest.task,
@@ -112,6 +112,7 @@ class ReportCallback(pl.Callback):
         facts = {
             "medmtl": __version__,
             "checkpoint": self.checkpoint.name,
+            "ensemble": str(trainer.lightning_module.ensemble or ""),
             "trained": f"{trained['steps']} steps in {trained['seconds'] / 60:.1f} min" if "steps" in trained else "",
             "device": str(trainer.strategy.root_device),
             "recipes": "; ".join(map(str, data.recipes)),

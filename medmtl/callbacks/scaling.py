@@ -13,8 +13,7 @@ from medmtl.calibration.bins import bin_volume
 from medmtl.calibration.logits import LogitHistogram, logit_histogram
 from medmtl.calibration.regions import REGIONS
 from medmtl.calibration.scaling import Fitted, TaskScalings
-from medmtl.callbacks.record import CHECKPOINT_KEY
-from medmtl.checkpoint import read_checkpoint, write_checkpoint
+from medmtl.checkpoint import CHECKPOINT_KEY, read_checkpoint, write_checkpoint
 from medmtl.distributed import gather
 from medmtl.errors import ConfigError
 
@@ -46,7 +45,7 @@ class ScalingCallback(pl.Callback):
     ) -> None:
         self.options: dict[str, Any] = {"method": method, "per_task": per_task, "region": region}
         self.scalings: TaskScalings | None = None
-        self._fitted_with: Mapping[str, Any] = self.options
+        self._fitted_with: Mapping[str, Any] = {**self.options, "ensemble": ""}
         self._histograms: dict[str, LogitHistogram] = {}
 
     @property
@@ -63,6 +62,7 @@ class ScalingCallback(pl.Callback):
         if state_dict:
             self.scalings = TaskScalings.from_state_dict(state_dict)
             self._fitted_with = {name: state_dict[name] for name in self.options}
+            self._fitted_with |= {"ensemble": state_dict.get("ensemble", "")}
 
     def summary(self) -> dict[str, Any] | None:
         """What a report says of the scaling that is applied; None if there is none."""
@@ -101,7 +101,7 @@ class ScalingCallback(pl.Callback):
         empty = LogitHistogram.empty()
         pooled = {task: sum((share[task] for share in shares), empty) for task in self._histograms}
         self.scalings = TaskScalings.fit(pooled, self.options["method"], self.options["per_task"])
-        self._fitted_with = self.options
+        self._fitted_with = {**self.options, "ensemble": _ensemble(pl_module)}
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Put what `medmtl calibrate` fitted, and how, into the checkpoint; a training saves its own."""
@@ -126,7 +126,7 @@ class ScalingCallback(pl.Callback):
         """See whether the checkpoint holds what the options ask for.
 
         Raises:
-            ConfigError: it was fitted with others.
+            ConfigError: it was fitted with others, or for another ensemble.
         """
         if not self.active:
             return
@@ -137,6 +137,10 @@ class ScalingCallback(pl.Callback):
             if value != self._fitted_with[name]:
                 fitted = f"the checkpoint was fitted with {self._fitted_with[name]}"
                 raise ConfigError(f"scaling.{name}={value}, but {fitted}", fix="fit anew with `medmtl calibrate`")
+        wanted, found = (pool or "the network alone" for pool in (_ensemble(pl_module), self._fitted_with["ensemble"]))
+        if wanted != found:
+            fix = "fit anew with `medmtl calibrate` and the same model.ensemble"
+            raise ConfigError(f"the scaling was fitted for {found}, and this is {wanted}", fix=fix)
 
     def on_test_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, *_: Any
@@ -145,7 +149,9 @@ class ScalingCallback(pl.Callback):
         if self.scalings is None or not self.active or outputs is None or outputs["probability"] is None:
             return
         verdict, label = outputs.get("verdict"), batch["label"][0].as_tensor().bool()
-        scaled = self.scalings.choose(None if verdict is None else verdict.nearest.task)(outputs["probability"])
+        scaled = outputs.get("probability_scaled")  # of an ensemble whose members are scaled before pooling
+        if scaled is None:
+            scaled = self.scalings.choose(None if verdict is None else verdict.nearest.task)(outputs["probability"])
         outputs["calibration_scaled"] = {
             name: bin_volume(scaled, label, outputs["regions"][name], len(table.count))
             for name, table in outputs["calibration"].items()
@@ -163,6 +169,12 @@ class ScalingCallback(pl.Callback):
 def _gain(fitted: Fitted) -> str:
     cases = "1 validation case" if fitted.cases == 1 else f"{fitted.cases} validation cases"
     return f"{fitted.scaling}, NLL {fitted.nll_before:.4f} -> {fitted.nll_after:.4f} on {cases}"
+
+
+def _ensemble(module: pl.LightningModule) -> str:
+    """What `Members.scaled_as` says of the segmenter; empty for one network."""
+    members: Any = module.members
+    return "" if members is None else members.scaled_as
 
 
 def _calibrating(trainer: pl.Trainer) -> bool:

@@ -121,6 +121,7 @@ class SpectralCallback(pl.Callback):
             fitted = ", ".join(self.bank.signatures)
             raise ConfigError("spectral.layers differs from the signature bank's", fix=f"use {fitted}, or train again")
         _segmenter(pl_module).tap = FeatureTap(_segmenter(pl_module).network, self.layers)
+        _segmenter(pl_module).bank = self.bank
 
     def on_test_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, *_: Any

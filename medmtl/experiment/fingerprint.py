@@ -22,9 +22,11 @@ from medmtl.request import SECTIONS
 
 # What is fitted after the training and changes no figure that is compared.
 AFTERWARDS = ("scaling",)
-# Where data lie, how a split was made (it counts itself), who draws the patches and what mirrors the figures.
+# Where data lie, how a split was made (it counts itself), who draws the patches, what mirrors the figures, and what a
+# training refuses.
 WITHOUT_EFFECT = {
     "data": ("splits", "val", "test", "split_seed", "workers", "seed"),
+    "model": ("ensemble",),
     "trainer": ("enable_progress_bar", "logger"),
 }
 

@@ -12,7 +12,7 @@ from medmtl.ood.features import FeatureTap
 
 
 class VolumePredictor:
-    """Foreground probability of whole volumes.
+    """Foreground logits and probability of whole volumes.
 
     Args:
         network: maps `(B, 1, H, W, D)` to one logit, `(B, 1, H, W, D)`.
@@ -32,15 +32,27 @@ class VolumePredictor:
 
         Args:
             image: `(1, h, w, d)` in a working space.
-            tap: collects statistics of its layers, every voxel of the image counted once: where windows overlap each
-                gets an equal share, and padding none.
+            tap: see `logits`.
 
         Returns:
             Foreground probability, `(1, h, w, d)` float32 in [0, 1], with the image's affine.
         """
+        return torch.sigmoid(self.logits(image, tap))
+
+    def logits(self, image: MetaTensor, tap: FeatureTap | None = None) -> MetaTensor:
+        """The logits of foreground of one volume, blended where windows overlap.
+
+        Args:
+            image: `(1, h, w, d)` in a working space.
+            tap: collects statistics of its layers, every voxel of the image counted once: where windows overlap each
+                gets an equal share, and padding none.
+
+        Returns:
+            `(1, h, w, d)` float32, with the image's affine.
+        """
         shares = self._shares(image.shape[1:])
 
-        def logits(windows: torch.Tensor, places: list[list[slice]]) -> torch.Tensor:
+        def run(windows: torch.Tensor, places: list[list[slice]]) -> torch.Tensor:
             if tap is None:
                 return self.network(windows)
             weights = [torch.einsum("h,w,d->hwd", *_cut(shares, place[2:])) for place in places]
@@ -51,13 +63,13 @@ class VolumePredictor:
             image.as_tensor()[None],
             self.patch_size,
             self.window_batch,
-            logits,
+            run,
             overlap=self.overlap,
             mode="gaussian",
             cval=float(image.min()),
             with_coord=True,
         )
-        return MetaTensor(torch.sigmoid(blended[0].float()), affine=image.affine)
+        return MetaTensor(blended[0].float(), affine=image.affine)
 
     def _shares(self, shape: Sequence[int]) -> list[torch.Tensor]:
         """Along each axis of the padded volume, 1 / number of windows over a voxel, and 0 in the padding.

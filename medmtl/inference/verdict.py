@@ -32,6 +32,24 @@ class Verdict:
     rejected: bool | None
 
 
+def nearest_recipe(
+    grams: Mapping[Recipe, Mapping[str, torch.Tensor]], bank: SignatureBank
+) -> tuple[Recipe, Signature, Nearest]:
+    """The recipe under which an image is nearest to the training images.
+
+    Args:
+        grams: recipe -> layer -> F^T F / n.
+        bank: signatures of the training images.
+
+    Returns:
+        The recipe of the lowest OODM, the image's signature under it, and the nearest training image.
+    """
+    signatures = {recipe: signature(found) for recipe, found in grams.items()}
+    nearest = {recipe: bank.nearest(found) for recipe, found in signatures.items()}
+    recipe = min(nearest, key=lambda candidate: nearest[candidate].oodm)
+    return recipe, signatures[recipe], nearest[recipe]
+
+
 def judge(
     probabilities: Mapping[Recipe, torch.Tensor],
     grams: Mapping[Recipe, Mapping[str, torch.Tensor]],
@@ -49,18 +67,16 @@ def judge(
         bank: signatures of the training images.
         rule: how scores become decisions.
     """
-    signatures = {recipe: signature(found) for recipe, found in grams.items()}
-    nearest = {recipe: bank.nearest(found) for recipe, found in signatures.items()}
-    recipe = min(nearest, key=lambda candidate: nearest[candidate].oodm)
+    recipe, found, nearest = nearest_recipe(grams, bank)
     scores = {
-        "spectral": nearest[recipe].oodm,
+        "spectral": nearest.oodm,
         "entropy": mean_foreground_entropy(probabilities[recipe]),
         "max_softmax": mean_foreground_max_softmax(probabilities[recipe]),
     }
     return Verdict(
         recipe=recipe,
-        signature=signatures[recipe],
-        nearest=nearest[recipe],
+        signature=found,
+        nearest=nearest,
         scores=scores,
         p_value=rule.p_value(scores["spectral"]),
         rejected=rule.rejects(scores["spectral"]),

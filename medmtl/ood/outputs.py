@@ -1,6 +1,8 @@
-"""Scores of an image from the network's output alone: the rivals of the signature."""
+"""Scores of an image from the output alone, of one network or of an ensemble: the rivals of the signature."""
 
 import math
+from collections.abc import Sequence
+from itertools import combinations
 
 import torch
 
@@ -20,8 +22,7 @@ def mean_foreground_entropy(probability: torch.Tensor) -> float:
     foreground = probability[probability >= 0.5].double()
     if not foreground.numel():
         return 0.0
-    entropy = torch.special.entr(foreground) + torch.special.entr(1 - foreground)
-    return float(entropy.mean())
+    return float(_entropy(foreground).mean())
 
 
 def mean_foreground_max_softmax(probability: torch.Tensor) -> float:
@@ -67,3 +68,78 @@ def mean_foreground_energy(probability: torch.Tensor) -> float:
     """
     foreground = probability[probability >= 0.5]
     return -float(torch.nn.functional.softplus(to_logits(foreground)).mean()) if foreground.numel() else -math.log(2)
+
+
+def mean_foreground_mutual_information(mean: torch.Tensor, mean_entropy: torch.Tensor) -> float:
+    """Mutual information of label and member, mean over the predicted foreground (Depeweg et al., arXiv 1710.07283).
+
+    H(mean of p) - mean of H(p): what members that are sure of different things leave open. It is 0 where they agree,
+    however unsure each may be. The foreground and its averaging are those of `mean_foreground_entropy`.
+
+    Args:
+        mean: mean of the members' foreground probabilities p of one volume, any shape, in [0, 1].
+        mean_entropy: mean of their voxel entropies H(p) in nats, of the same shape.
+
+    Returns:
+        0 to log 2 nats, higher = more foreign; 0 for an empty prediction.
+    """
+    foreground = mean >= 0.5
+    if not foreground.any():
+        return 0.0
+    information = _entropy(mean[foreground].double()) - mean_entropy[foreground].double()
+    return max(0.0, float(information.mean()))  # it is never below 0, but for rounding
+
+
+def pairwise_dice_distance(masks: Sequence[torch.Tensor]) -> float:
+    """1 - Dice of two members' segmentations, mean over all pairs (as in Zenk et al., arXiv 2406.03323).
+
+    Args:
+        masks: True for foreground, one bool volume a member, all of one shape.
+
+    Returns:
+        0 to 1, higher = more foreign; 0 for a single member. Two empty masks agree: their Dice is 1.
+    """
+    sizes = [int(mask.sum()) for mask in masks]
+    distances = []
+    for one, other in combinations(range(len(masks)), 2):
+        both = sizes[one] + sizes[other]
+        distances.append(1 - 2 * int((masks[one] & masks[other]).sum()) / both if both else 0.0)
+    return sum(distances) / len(distances) if distances else 0.0
+
+
+class Disagreement:
+    """How much the members of an ensemble disagree on one image, gathered one member after the other.
+
+    Held are two volumes and, of every member, a mask.
+    """
+
+    def __init__(self) -> None:
+        self._total: torch.Tensor | None = None
+        self._entropy: torch.Tensor | None = None
+        self._masks: list[torch.Tensor] = []
+
+    def add(self, probability: torch.Tensor) -> None:
+        """Add a member.
+
+        Args:
+            probability: its foreground probability, any shape, in [0, 1].
+        """
+        entropy = _entropy(probability)
+        self._total = probability if self._total is None else self._total + probability
+        self._entropy = entropy if self._entropy is None else self._entropy + entropy
+        self._masks.append(probability >= 0.5)
+
+    def scores(self) -> dict[str, float]:
+        """`mutual_information` and `pairwise_dice_distance`; nothing for fewer than two members."""
+        members = len(self._masks)
+        if self._total is None or self._entropy is None or members < 2:
+            return {}
+        return {
+            "mutual_information": mean_foreground_mutual_information(self._total / members, self._entropy / members),
+            "pairwise_dice_distance": pairwise_dice_distance(self._masks),
+        }
+
+
+def _entropy(probability: torch.Tensor) -> torch.Tensor:
+    """Voxel entropy -p log p - (1 - p) log(1 - p), nats."""
+    return torch.special.entr(probability) + torch.special.entr(1 - probability)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from itertools import combinations
 from typing import Any
 
-from medmtl.report.html import number
+from medmtl.report.html import bracketed
 from medmtl.report.theme import DIGITS
 
 ALL_CASES = "all"
@@ -71,13 +71,7 @@ def with_interval(value: Mapping[str, Any], metric: str, key: str = "mean") -> s
         metric: the metric, for the digits.
         key: "mean" of an arm, or "difference" of a pair, which gets a sign.
     """
-    digits, middle, interval = DIGITS.get(metric, 3), value[key], interval_of(value)
-    if middle is None:
-        return number(None)
-    text = f"{middle:{'+' if key == 'difference' else ''}z.{digits}f}"
-    if interval is not None:
-        text += f" [{interval[0]:z.{digits}f}, {interval[1]:z.{digits}f}]"
-    return text.replace("-", "\N{MINUS SIGN}")
+    return bracketed(value[key], value, DIGITS.get(metric, 3), signed=key == "difference")
 
 
 def intervals(comparison: Mapping[str, Any]) -> str:

@@ -22,7 +22,7 @@ from medmtl.report.compared import (
     tasks_of,
     value_of,
 )
-from medmtl.report.figures import reliability_points
+from medmtl.report.reliability import reliability_points
 from medmtl.report.theme import (
     ARM_LOOKS,
     ARM_NAMES,

@@ -10,7 +10,9 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from medmtl.calibration import regions
+from medmtl.calibration.intervals import INTERVAL_METRICS
 from medmtl.files import write_text
+from medmtl.report.intervals import gain_sentences
 from medmtl.report.results import CaseResult, cases_table, tasks_of
 from medmtl.report.theme import DOTS_PER_INCH, FOREIGN, METRICS, REGIONS, SCORES, task_colours
 
@@ -68,6 +70,8 @@ def render_report(
         model_regions=[name for name, region in regions.REGIONS.items() if region.follows_prediction],
         metrics=METRICS,
         scores=SCORES,
+        interval_metrics=INTERVAL_METRICS,
+        gained=gain_sentences(report, METRICS),
     )
     write_text(out, page)
 
@@ -81,7 +85,7 @@ def page_template(name: str) -> Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["number"] = number
+    environment.filters |= {"number": number, "bracketed": bracketed}
     return environment.get_template(name)
 
 
@@ -110,6 +114,24 @@ def headline(report: Mapping[str, Any]) -> str:
 def number(value: float | None, digits: int = 3) -> str:
     """A number for a table cell; a dash where there is none."""
     return "\N{EN DASH}" if value is None or not math.isfinite(value) else f"{value:.{digits}f}"
+
+
+def bracketed(middle: float | None, ends: Mapping[str, Any], digits: int = 3, signed: bool = False) -> str:
+    """A number and its interval for a table cell: "0.912 [0.880, 0.940]"; a dash where there is none.
+
+    Args:
+        middle: the number.
+        ends: holds its `low` and `high`, None where there is no interval.
+        digits: after the point.
+        signed: whether the number gets a sign, as a difference does.
+    """
+    if middle is None:
+        return number(None)
+    text = f"{middle:{'+' if signed else ''}z.{digits}f}"
+    low, high = ends["low"], ends["high"]
+    if low is not None and high is not None:
+        text += f" [{low:z.{digits}f}, {high:z.{digits}f}]"
+    return text.replace("-", "\N{MINUS SIGN}")
 
 
 def _count(count: int, noun: str, words: bool = True) -> str:

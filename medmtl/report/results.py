@@ -15,6 +15,7 @@ from medmtl.calibration.bins import BinTable
 from medmtl.calibration.metrics import METRICS, summarise
 from medmtl.files import written_whole
 from medmtl.ood.detection import detection_metrics
+from medmtl.report.intervals import calibration_intervals
 
 SCHEMA = 1
 # What is measured of a segmentation, as attributes of `CaseResult`.
@@ -57,6 +58,11 @@ class CaseResult:
     patient: str | None = None
     calibration_scaled: Mapping[str, BinTable] = field(default_factory=dict)
 
+    @property
+    def person(self) -> str:
+        """Whose case it is: one that names no patient is a patient of its own."""
+        return self.patient or self.case
+
 
 def tasks_of(results: Iterable[CaseResult]) -> list[str]:
     """The in-distribution tasks, in the order in which they first appear."""
@@ -91,8 +97,8 @@ def build_report(
     """The content of `report.json`.
 
     Standard deviations are over cases with n - 1 in the denominator. `calibration` pools the voxels of all cases of
-    a task, `calibration_per_case` is the mean over its cases, and `calibration_scaled` pools them after scaling. A
-    number that does not exist is None, never NaN.
+    a task, `calibration_per_case` is the mean over its cases, and `calibration_scaled` pools them after scaling. Their
+    intervals and `scaling_gain` are those of `calibration_intervals`. A number that does not exist is None, never NaN.
 
     Args:
         run: name of the run.
@@ -103,11 +109,13 @@ def build_report(
     Returns:
         A dict that strict JSON can hold.
     """
-    tasks = {task: _task([result for result in results if result.source == task]) for task in tasks_of(results)}
+    cases = {task: [result for result in results if result.source == task] for task in tasks_of(results)}
+    tasks = {task: _task(task, own) for task, own in cases.items()}
     means = {
         **{metric: _mean(task[metric]["mean"] for task in tasks.values()) for metric in ACCURACY},
         "calibration": _mean_over_tasks(tasks, "calibration"),
         **{kind: _mean_over_tasks(tasks, kind) for kind in ("calibration_per_case", "calibration_scaled")},
+        **calibration_intervals(cases),
     }
     report = {
         "schema": SCHEMA,
@@ -162,7 +170,7 @@ def write_cases(path: Path, results: Sequence[CaseResult]) -> None:
         writer.writerows(rows)
 
 
-def _task(results: Sequence[CaseResult]) -> dict[str, Any]:
+def _task(name: str, results: Sequence[CaseResult]) -> dict[str, Any]:
     regions = list(dict.fromkeys(region for result in results for region in result.calibration))
     pooled, per_case, scaled = {}, {}, {}
     for region in regions:
@@ -180,6 +188,7 @@ def _task(results: Sequence[CaseResult]) -> dict[str, Any]:
         "calibration": pooled,
         "calibration_per_case": per_case,
         "calibration_scaled": scaled,
+        **calibration_intervals({name: results}),
     }
 
 

@@ -3,22 +3,51 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
+import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
+from medmtl.calibration.local import local_gap
+from medmtl.calibration.regions import band
 from medmtl.report.theme import literal, style
 
-TRUTH, PREDICTION = "#FFD92F", "#00C8F0"
-_DASHES = (0, (2.5, 1.5))
+Dashes = Literal["solid"] | tuple[float, tuple[float, ...]]
+
 _OUTLINE = [withStroke(linewidth=3.6, foreground="black")]
 _MARGIN_MM = 12.0
 _WIDTH, _TALLEST, _PAD, _GAP, _FOOT = 5.2, 2.4, 0.06, 0.08, 0.47  # inches
+
+
+class Outline(NamedTuple):
+    """How an outline is drawn.
+
+    Attributes:
+        label: what it is called in the legend.
+        colour: hexadecimal.
+        dashes: matplotlib's line style.
+        width: in points.
+    """
+
+    label: str
+    colour: str
+    dashes: Dashes
+    width: float
+
+    @property
+    def handle(self) -> Line2D:
+        """Its entry in the legend."""
+        return Line2D([], [], color=self.colour, linestyle=self.dashes, linewidth=self.width, label=self.label)
+
+
+DASHED: Dashes = (0, (2.5, 1.5))
+TRUTH = Outline("truth", "#FFD92F", "solid", 2.0)
+PREDICTION = Outline("prediction", "#00C8F0", DASHED, 1.1)
 
 
 class Plane(NamedTuple):
@@ -29,12 +58,15 @@ class Plane(NamedTuple):
         label: the truth, bool, same shape.
         probability: of the foreground, in [0, 1], same shape.
         spacing: pixel size in mm along width and height.
+        gap: probability less observed frequency of organ around each pixel, see `local_gap`, same shape; NaN farther
+            than 5 mm from the organ.
     """
 
     image: NDArray[np.float32]
     label: NDArray[np.bool_]
     probability: NDArray[np.float32]
     spacing: tuple[float, float]
+    gap: NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -71,15 +103,18 @@ class CaseSlices:
         centre = np.round([np.average(np.arange(len(mass)), weights=mass) for mass in _profiles(organ)]).astype(int)
         # Padding is left out, so that a small organ in a padded volume is not shown as a speck.
         shown = _box(organ | (np.asarray(image) != image.min()))
+        near_organ = band(torch.from_numpy(np.array(label, dtype=bool)), spacing).numpy()
         planes = {}
         for name, fixed in (("axial", 2), ("coronal", 1), ("sagittal", 0)):
             across, up = (axis for axis in range(3) if axis != fixed)
+            gap = local_gap(probability, label, near_organ, spacing, fixed, int(centre[fixed]))
             window = tuple(int(centre[axis]) if axis == fixed else shown[axis] for axis in range(3))
             planes[name] = Plane(
                 image=np.array(image[window], dtype=np.float32),
                 label=np.array(label[window], dtype=bool),
                 probability=np.array(probability[window], dtype=np.float32),
                 spacing=(float(spacing[across]), float(spacing[up])),
+                gap=gap[shown[across], shown[up]].copy(),
             )
         # The greys are set by what surrounds the organ: over a whole CT, air and bone would leave it without contrast.
         margin = [math.ceil(_MARGIN_MM / size) for size in spacing]
@@ -95,49 +130,82 @@ def case_slices(slices: CaseSlices, title: str) -> Figure:
         slices: the planes of the case.
         title: written above, for example the case, its Dice and its rank.
     """
+    with style():
+        figure, panels, scale = lay_out(slices, title)
+        for axes, plane in panels:
+            draw_outlines(axes, plane, TRUTH, PREDICTION)
+        add_legend(figure, TRUTH.handle, PREDICTION.handle, scale)
+    return figure
+
+
+def lay_out(slices: CaseSlices, title: str, more_foot: float = 0.0) -> tuple[Figure, list[tuple[Axes, Plane]], Line2D]:
+    """The images of the planes side by side, with a title above and room for a legend at the foot.
+
+    Args:
+        slices: the planes of the case.
+        title: written above.
+        more_foot: room between planes and legend, inches.
+
+    Returns:
+        The figure, the axes of each plane in mm, and the legend's entry of the scale.
+    """
     sizes = [np.multiply(plane.image.shape, plane.spacing) for plane in slices.planes.values()]
     widths, heights = zip(*sizes, strict=True)
     # One scale for all planes; layout by hand, because the engines leave gaps around axes of fixed proportions.
     scale = min((_WIDTH - 2 * _PAD - 2 * _GAP) / sum(widths), _TALLEST / max(heights))
-    height = _FOOT + max(heights) * scale + 0.32
+    foot = _FOOT + more_foot
+    height = foot + max(heights) * scale + 0.32
     left = (_WIDTH - sum(widths) * scale - 2 * _GAP) / 2
     bar = _round_length(min(widths))
-    with style():
-        figure = Figure(figsize=(_WIDTH, height))
-        size = min(9.0, 9.0 * 70 / max(len(title), 1))
-        figure.text(0.5, 1 - 0.08 / height, literal(title), ha="center", va="top", fontsize=size)
-        for name, plane, (across, up) in zip(slices.planes, slices.planes.values(), sizes, strict=True):
-            place = (left / _WIDTH, _FOOT / height, across * scale / _WIDTH, up * scale / height)
-            _draw(figure.add_axes(place), plane, slices.grey, name, bar)
-            left += across * scale + _GAP
-        figure.legend(
-            handles=[
-                Line2D([], [], color=TRUTH, linewidth=2, label="truth"),
-                Line2D([], [], color=PREDICTION, linewidth=1.4, linestyle=_DASHES, label="prediction"),
-                Line2D([], [], color="white", linewidth=2, path_effects=_OUTLINE, label=f"{bar:g} mm"),
-            ],
-            loc="lower center",
-            bbox_to_anchor=(0.5, 0),
-            borderaxespad=0.1,
-            ncols=3,
-            fontsize=8,
-        )
-    return figure
+    figure = Figure(figsize=(_WIDTH, height))
+    size = min(9.0, 9.0 * 70 / max(len(title), 1))
+    figure.text(0.5, 1 - 0.08 / height, literal(title), ha="center", va="top", fontsize=size)
+    panels = []
+    for name, plane, (across, up) in zip(slices.planes, slices.planes.values(), sizes, strict=True):
+        place = (left / _WIDTH, foot / height, across * scale / _WIDTH, up * scale / height)
+        axes = figure.add_axes(place)
+        _draw_image(axes, plane, slices.grey, name, bar)
+        panels.append((axes, plane))
+        left += across * scale + _GAP
+    return figure, panels, Line2D([], [], color="white", linewidth=2, path_effects=_OUTLINE, label=f"{bar:g} mm")
 
 
-def _draw(axes: Axes, plane: Plane, grey: tuple[float, float], name: str, bar: float) -> None:
-    (columns, rows), (across, up) = plane.image.shape, plane.spacing
-    extent = (0.0, columns * across, 0.0, rows * up)
-    axes.imshow(plane.image.T, cmap="gray", vmin=grey[0], vmax=grey[1], origin="lower", extent=extent)
-    centres = (np.arange(columns) + 0.5) * across, (np.arange(rows) + 0.5) * up
-    for mask, colour, dashes, width in (
-        (plane.label.astype(np.float32), TRUTH, "solid", 2.0),
-        (plane.probability, PREDICTION, _DASHES, 1.1),
-    ):
+def draw_outlines(axes: Axes, plane: Plane, truth: Outline, prediction: Outline) -> None:
+    """Draw where the label ends, and where the probability passes one half.
+
+    Args:
+        axes: of the plane, from `lay_out`.
+        plane: the plane.
+        truth: the look of the label's outline.
+        prediction: the look of the prediction's.
+    """
+    centres = [(np.arange(pixels) + 0.5) * size for pixels, size in zip(plane.image.shape, plane.spacing, strict=True)]
+    for mask, look in ((plane.label.astype(np.float32), truth), (plane.probability, prediction)):
         if min(mask.shape) > 1 and mask.max() >= 0.5 > mask.min():
-            axes.contour(*centres, mask.T, levels=[0.5], colors=[colour], linestyles=[dashes], linewidths=width)
+            axes.contour(
+                *centres, mask.T, levels=[0.5], colors=[look.colour], linestyles=[look.dashes], linewidths=look.width
+            )
+
+
+def add_legend(figure: Figure, *handles: Line2D) -> None:
+    """A legend in one line at the foot."""
+    figure.legend(
+        handles=handles, ncols=len(handles), fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 0), borderaxespad=0.1
+    )
+
+
+def extent_of(plane: Plane) -> tuple[float, float, float, float]:
+    """Left, right, lower and upper edge of the plane, mm."""
+    (columns, rows), (across, up) = plane.image.shape, plane.spacing
+    return 0.0, columns * across, 0.0, rows * up
+
+
+def _draw_image(axes: Axes, plane: Plane, grey: tuple[float, float], name: str, bar: float) -> None:
+    extent = extent_of(plane)
+    axes.imshow(plane.image.T, cmap="gray", vmin=grey[0], vmax=grey[1], origin="lower", extent=extent)
     start, level = 0.06 * extent[1], 0.06 * extent[3]
-    axes.plot([start, start + bar], [level, level], color="white", linewidth=2, path_effects=_OUTLINE)
+    # Above whatever is drawn over the image.
+    axes.plot([start, start + bar], [level, level], color="white", linewidth=2, path_effects=_OUTLINE, zorder=5)
     axes.set(xlim=extent[:2], ylim=extent[2:], xticks=(), yticks=())
     axes.set_xlabel(name, fontsize=8, labelpad=3)
     axes.spines[:].set_visible(False)

@@ -26,11 +26,15 @@ SCORES = {
     "spectral": "Spectral signature (OODM)",
     "entropy": "Mean foreground entropy",
     "max_softmax": "Max softmax",
+    "mutual_information": "Mutual information of the members",
+    "pairwise_dice_distance": "Pairwise Dice of the members",
 }
 SCORE_AXES = {
     "spectral": "OODM: distance to the nearest training signature",
     "entropy": "mean entropy over the predicted foreground (nats)",
     "max_softmax": "1 \N{MINUS SIGN} largest class probability, mean over the predicted foreground",
+    "mutual_information": "mutual information of label and member, mean over the predicted foreground (nats)",
+    "pairwise_dice_distance": "1 \N{MINUS SIGN} Dice of two members, mean over the pairs",
 }
 REGIONS = {
     "whole": "whole volume",

@@ -10,9 +10,12 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from medmtl.calibration.intervals import FrequencyBand, frequency_band
 from medmtl.files import write_text, written_whole
 from medmtl.report import figures
 from medmtl.report.html import number, render_report
+from medmtl.report.maps import calibration_map
+from medmtl.report.reliability import reliability_diagram
 from medmtl.report.results import CaseResult, best_and_worst, build_report, pooled_bins, tasks_of, write_cases
 from medmtl.report.slices import CaseSlices, case_slices
 from medmtl.report.theme import to_png
@@ -103,8 +106,9 @@ def _draw(
         for scaled, name in names.items():
             tables = {task: pooled_bins(cases[task], region, scaled) for task in tasks}
             known = {task: table for task, table in tables.items() if table is not None}
+            bands = {task: _band(cases[task], region, scaled) for task in known}
             if known:
-                drawn[name] = figures.reliability_diagram(known, region, scaled)
+                drawn[name] = reliability_diagram(known, region, scaled, bands)
     for layer, by_source in signatures.items():
         drawn[f"spectra-{layer}"] = figures.spectra(by_source, layer, tasks)
     for score in dict.fromkeys(score for result in results for score in result.scores):
@@ -113,9 +117,17 @@ def _draw(
     if len({result.expected for result in results}) == 2:
         drawn["roc"] = figures.roc(results)
     for task in tasks:
-        for rank, result in best_and_worst(cases[task]).items():
-            planes = slices.get((task, result.case))
-            if planes is not None:
-                title = f"{task}, {rank} case: {result.case}, Dice {number(result.dice, 2)}"
-                drawn[f"slices-{task}-{rank}"] = case_slices(planes, title)
+        shown = best_and_worst(cases[task])
+        for kind, draw in (("slices", case_slices), ("map", calibration_map)):
+            for rank, result in shown.items():
+                planes = slices.get((task, result.case))
+                if planes is not None:
+                    title = f"{task}, {rank} case: {result.case}, Dice {number(result.dice, 2)}"
+                    drawn[f"{kind}-{task}-{rank}"] = draw(planes, title)
     return drawn
+
+
+def _band(cases: Sequence[CaseResult], region: str, scaled: bool) -> FrequencyBand:
+    tables = [(result.person, result.calibration_scaled if scaled else result.calibration) for result in cases]
+    known = [(person, table[region]) for person, table in tables if region in table]
+    return frequency_band([table for _, table in known], [person for person, _ in known])

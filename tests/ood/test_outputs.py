@@ -1,15 +1,19 @@
-"""Scores of the output against values worked out by hand."""
+"""Scores of the output against values worked out by hand; those of an ensemble against scipy and scikit-learn."""
 
 import math
 
 import pytest
 import torch
+from scipy import stats
+from sklearn.metrics import f1_score
 
 from medmtl.ood.outputs import (
+    Disagreement,
     mean_foreground_energy,
     mean_foreground_entropy,
     mean_foreground_max_logit,
     mean_foreground_max_softmax,
+    pairwise_dice_distance,
 )
 
 SCORES = [mean_foreground_entropy, mean_foreground_max_softmax]
@@ -71,3 +75,56 @@ def test_logit_scores_rise_with_doubt_and_an_empty_prediction_scores_the_most(sc
     rising = [score(torch.full((8,), value)) for value in (1.0, 0.99, 0.9, 0.75, 0.6, 0.5, 0.4)]
     assert rising == sorted(rising)
     assert rising[0] < rising[1] < rising[-2] == rising[-1]
+
+
+def members(number: int, shape: tuple[int, ...] = (7, 6, 5)) -> torch.Tensor:
+    """Probabilities of members that agree in part, `(members, H, W, D)`."""
+    generator = torch.Generator().manual_seed(number)
+    common = torch.randn(shape, generator=generator)
+    return torch.sigmoid(2 * common + torch.randn(number, *shape, generator=generator))
+
+
+def gathered(probabilities: torch.Tensor) -> Disagreement:
+    disagreement = Disagreement()
+    for probability in probabilities:
+        disagreement.add(probability)
+    return disagreement
+
+
+@pytest.mark.parametrize("number", [2, 3, 6])
+def test_mutual_information_is_that_of_the_stacked_members(number: int) -> None:
+    p = members(number).double().numpy()
+    mean = p.mean(0)
+    of_the_mean, own = (stats.entropy([x, 1 - x], axis=0) for x in (mean, p))
+    expected = (of_the_mean - own.mean(0))[mean >= 0.5].mean()
+    assert expected > 0.01
+    assert gathered(members(number)).scores()["mutual_information"] == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("number", [2, 3, 6])
+def test_pairwise_dice_is_that_of_all_pairs(number: int) -> None:
+    masks = members(number) >= 0.5
+    dice = [f1_score(one.flatten(), other.flatten()) for place, one in enumerate(masks) for other in masks[place + 1 :]]
+    expected = 1 - sum(dice) / len(dice)
+    assert 0 < expected < 1
+    assert gathered(members(number)).scores()["pairwise_dice_distance"] == pytest.approx(expected, abs=1e-9)
+    assert pairwise_dice_distance(list(masks)) == pytest.approx(expected, abs=1e-9)
+
+
+def test_members_that_say_the_same_do_not_disagree_however_unsure() -> None:
+    for value in (0.0, 0.3, 0.5, 0.77, 1.0):
+        scores = gathered(torch.full((3, 4, 4, 4), value)).scores()
+        assert scores["mutual_information"] == pytest.approx(0, abs=1e-7)
+        assert scores["pairwise_dice_distance"] == 0
+
+
+def test_members_that_are_sure_of_opposite_things_disagree_the_most() -> None:
+    scores = gathered(torch.stack([torch.ones(4, 4, 4), torch.zeros(4, 4, 4)])).scores()
+    assert scores["mutual_information"] == pytest.approx(math.log(2))
+    assert scores["pairwise_dice_distance"] == 1
+
+
+def test_a_pool_without_foreground_has_no_mutual_information_and_one_member_no_disagreement() -> None:
+    assert gathered(torch.tensor([[0.9, 0.1], [0.0, 0.1]])).scores()["mutual_information"] == 0
+    assert gathered(torch.rand(1, 4)).scores() == {}
+    assert pairwise_dice_distance([torch.ones(3, dtype=torch.bool)]) == 0

@@ -2,21 +2,15 @@ import math
 
 import numpy as np
 import pytest
-import torch
 from matplotlib.colors import to_hex
 
-from medmtl.calibration.bins import bin_volume
-from medmtl.calibration.metrics import ece
 from medmtl.report import figures, theme
+from medmtl.report.reliability import reliability_diagram
 from medmtl.report.results import pooled_bins, tasks_of
 
 
 def lines_in(axes, colour):
     return [line for line in axes.lines if to_hex(line.get_color()) == colour.lower()]
-
-
-def texts_of(figure):
-    return [text.get_text() for axes in figure.axes for text in axes.texts]
 
 
 def panel(figure, title):
@@ -38,7 +32,7 @@ def signatures():
 def test_a_task_has_the_same_colour_in_every_figure(results, tables, signatures):
     colours = theme.task_colours(tasks_of(results))
     for task, colour in colours.items():
-        reliability = panel(figures.reliability_diagram(tables, "band"), task)
+        reliability = panel(reliability_diagram(tables, "band"), task)
         spectrum = panel(figures.spectra(signatures, "decoder", tasks_of(results)), task)
         assert lines_in(reliability, colour)
         assert lines_in(spectrum, colour)
@@ -61,20 +55,6 @@ def test_foreign_sources_are_grey_and_no_task_is(results, signatures):
 def test_colours_stay_distinct_for_twelve_tasks_and_exist_for_more():
     assert len(set(theme.task_colours([str(i) for i in range(12)]).values())) == 12
     assert len(theme.task_colours([str(i) for i in range(30)])) == 30
-
-
-def test_the_reliability_diagram_draws_frequency_over_mean_probability_and_states_the_errors(tables):
-    table = tables["Heart"]
-    figure = figures.reliability_diagram(tables, "band")
-    curve = lines_in(panel(figure, "Heart"), theme.task_colours(list(tables))["Heart"])[0]
-    filled = table.count > 0
-    np.testing.assert_allclose(curve.get_xdata(), (table.probability / table.count)[filled])
-    np.testing.assert_allclose(curve.get_ydata(), (table.positives / table.count)[filled])
-    assert any(f"ECE {ece(table):.3f}" in text for text in texts_of(figure))
-    counts = [bar.get_height() for bar in figure.axes[3].patches]
-    assert counts == table.count.tolist()
-    assert figure.axes[3].get_yscale() == "log"
-    assert "5 mm" in figure.get_suptitle()
 
 
 def test_the_lower_row_of_the_spectra_shows_the_difference_from_the_mean_of_the_tasks(signatures):
@@ -103,11 +83,8 @@ def test_roc_names_the_auroc_of_every_score(results):
 
 
 def test_figures_survive_what_a_small_or_odd_run_gives(make_case):
-    empty = bin_volume(torch.zeros(0), torch.zeros(0, dtype=torch.bool))
     one = [make_case(dice=math.nan, scores={"entropy": math.nan}, rejected=None)]
     for figure in (
-        figures.reliability_diagram({"Liver": empty}, "whole"),
-        figures.reliability_diagram({f"Task{i}": one[0].calibration["band"] for i in range(6)}, "band"),
         figures.spectra({"Liver": np.ones((1, 1)), "Other": np.zeros((0, 1))}, "decoder", ["Liver"]),
         figures.dice_by_task(one),
         figures.dice_by_task([]),

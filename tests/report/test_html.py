@@ -72,7 +72,12 @@ def test_a_report_is_a_page_a_table_a_json_file_and_figures(folder, results):
         for region, table in result.calibration.items():
             assert bins[result.source][result.case][region] == table.to_dict()
     drawn = {path.stem for path in (folder / "figures").iterdir()}
-    slices = {f"slices-{task}-{rank}" for task in ("Liver", "Heart") for rank in ("best", "worst")}
+    slices = {
+        f"{kind}-{task}-{rank}"
+        for kind in ("slices", "map")
+        for task in ("Liver", "Heart")
+        for rank in ("best", "worst")
+    }
     scores = {"score-spectral", "score-entropy", "score-max_softmax"}
     assert drawn == {"dice", "reliability-whole", "reliability-band", "spectra-model.2", "roc"} | scores | slices
 
@@ -187,8 +192,10 @@ def test_what_scaling_changed_stands_beside_what_it_did_not(tmp_path, results, p
     shown = fitted.tasks["Liver"].scaling if per_task else fitted.single.scaling
     assert str(shown) in words
     assert ("T = 1.00 (kept)" in words) == ("Heart is left as it is" in words) == per_task
-    nll = f"{report['tasks']['Heart']['calibration']['band']['nll']:.4f}"
-    assert f"{nll} {nll}" in words
+    heart = report["tasks"]["Heart"]
+    interval = heart["calibration_intervals"]["band"]["nll"]
+    nll = f"{heart['calibration']['band']['nll']:.4f} [{interval['low']:.4f}, {interval['high']:.4f}]"
+    assert f"{nll} {nll} +0.0000 [0.0000, 0.0000] too few patients" in words
     assert (tmp_path / "figures" / "reliability-band-scaled.png").is_file()
     assert not (tmp_path / "figures" / "reliability-whole-scaled.png").exists()
     if per_task:

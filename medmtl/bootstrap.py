@@ -1,0 +1,86 @@
+"""Bootstrap by patient: which patients a resample draws, and the interval that follows from the resampled values.
+
+The unit is the patient: cases of one patient are no independent observations, and neither are the images of one
+patient in several tasks.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse.csgraph import connected_components
+from scipy.stats import norm, t
+
+SEED = 0
+
+# With fewer degrees of freedom intervals are too narrow: those of 2, 3, 4 and 5 patients cover the mean of normal
+# values in 50, 75, 88 and 93 % of samples instead of 95 %, and no signed-rank test of theirs can fall to 0.05.
+RELIABLE_FREEDOM = 5
+
+
+@dataclass(frozen=True, eq=False)
+class Resamples:
+    """Patients drawn with replacement, each with all its cases.
+
+    Where there are several tasks, those that share patients form a group and each group keeps its number of patients,
+    so that a small task is not lost.
+
+    Attributes:
+        drawn: how often each patient is drawn, `(resamples, patients)` float64; each row adds up to `patients`.
+        freedom: degrees of freedom, patients less groups.
+    """
+
+    drawn: NDArray[np.float64]
+    freedom: int
+
+    @classmethod
+    def of(cls, counts: NDArray[np.float64], resamples: int) -> "Resamples | None":
+        """Draw, always alike for the same arguments.
+
+        Args:
+            counts: cases of each patient in each task, `(patients, tasks)`, none of whose rows is all 0.
+            resamples: how many to draw.
+
+        Returns:
+            The draws; None where a task has fewer than two patients, who show no spread.
+        """
+        if not counts.size or np.count_nonzero(counts, axis=0).min() < 2:
+            return None
+        groups, group_of_task = connected_components(counts.T @ counts, directed=False)
+        group = group_of_task[counts.argmax(axis=1)]
+        place = np.empty(len(counts), dtype=np.int64)
+        place[np.argsort(group, kind="stable")] = np.arange(len(counts))
+        drawn = _draws(tuple(np.bincount(group).tolist()), resamples)[:, place]
+        return cls(drawn, len(counts) - int(groups))
+
+    @property
+    def reliable(self) -> bool:
+        """Whether there are patients enough for the interval to cover about as often as it says."""
+        return self.freedom >= RELIABLE_FREEDOM
+
+    def interval(self, values: NDArray[np.float64], level: float = 0.05) -> NDArray[np.float64]:
+        """The expanded percentile interval (Hesterberg 2015, Am. Stat. 69(4)).
+
+        Its ends are the quantiles at Phi(-sqrt(n / (n - g)) t) and 1 less that instead of level / 2, for n patients in
+        g groups, with t the quantile of Student's t of n - g degrees of freedom. The plain percentile interval is too
+        narrow for few patients: of five normal values it covers the mean in 84 % of samples, this one in 93 %.
+
+        Args:
+            values: of each resample, `(resamples, ...)`; NaN where a resample has none, which is left out.
+            level: 1 minus the coverage.
+
+        Returns:
+            Lower and upper end, `(2, ...)`.
+        """
+        tail = norm.cdf(np.sqrt(self.drawn.shape[1] / self.freedom) * t.ppf(level / 2, self.freedom))
+        ends: NDArray[np.float64] = np.nanquantile(values, [tail, 1 - tail], axis=0)
+        return ends
+
+
+@lru_cache(maxsize=4)
+def _draws(sizes: tuple[int, ...], resamples: int) -> NDArray[np.float64]:
+    """How often each patient is drawn, `(resamples, patients)`: with replacement within groups of these sizes."""
+    generator = np.random.default_rng(SEED)
+    drawn = [generator.multinomial(size, np.full(size, 1 / size), resamples) for size in sizes]
+    return np.concatenate(drawn, axis=1).astype(np.float64)

@@ -1,0 +1,153 @@
+"""Ensembles: several checkpoints, or one network with its dropout at work, tested and calibrated as one model."""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+import torch
+from monai.data import MetaTensor
+from torch import nn
+from torch.nn.modules.dropout import _DropoutNd
+
+from medmtl.calibration.logits import to_logits
+from medmtl.calibration.scaling import TaskScalings
+from medmtl.data.transforms import to_native
+from medmtl.inference.pool import Average, Pool
+from medmtl.inference.predictor import VolumePredictor
+from medmtl.ood.outputs import Disagreement
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """Several networks, or several passes of one, as one model; for `medmtl test` and `medmtl calibrate` alone.
+
+    The run's own network is the first. Signature, nearest task and verdict are its alone, without dropout;
+    segmentation, calibration, entropy and max-softmax are those of the pool.
+
+    Args:
+        checkpoints: checkpoints that join it: the same network, trained on the same tasks and split, for example
+            [runs/multitask-2/checkpoints/best.ckpt].
+        dropout_passes: passes of every network over a volume with its dropout layers at work, each a member (Monte
+            Carlo dropout, Gal & Ghahramani, arXiv 1506.02142); 0 = one pass without dropout.
+        average: what is averaged over the members: probabilities, or logits.
+        scale: members = each member's probability is scaled as its own checkpoint says, before pooling; pool = the
+            pooled probability is scaled, as `medmtl calibrate` fitted it for the same members (Rahaman & Thiery,
+            arXiv 2007.08792, find that temperatures must be fitted after pooling).
+    """
+
+    checkpoints: list[str] = field(default_factory=list)
+    dropout_passes: int = 0
+    average: Average = "probabilities"
+    scale: Literal["members", "pool"] = "members"
+
+    def __str__(self) -> str:
+        """For reports."""
+        parts = [f"with {', '.join(self.checkpoints)}"] if self.checkpoints else []
+        parts += [f"{self.dropout_passes} passes each with dropout"] if self.dropout_passes else []
+        scaled = "each member scaled before" if self.scale == "members" else "the pool scaled"
+        return "; ".join([*parts, f"{self.average} averaged", scaled])
+
+
+class Pooled(NamedTuple):
+    """What an ensemble says of a volume.
+
+    Attributes:
+        probability: of foreground, `(1, h, w, d)` in the working space.
+        scaled: the same on the image's own grid, `(H, W, D)`, with each member scaled before pooling; None where that
+            is not wanted, or the members have no scaling.
+        disagreement: see `Disagreement.scores`.
+    """
+
+    probability: MetaTensor
+    scaled: torch.Tensor | None
+    disagreement: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Members:
+    """The networks of an ensemble, which are run over a volume one after the other.
+
+    Attributes:
+        options: how they are run and pooled.
+        predictors: one a network, the run's own first.
+        scalings: what each network's probability is scaled with before pooling, in the same order; empty if with
+            nothing.
+        scaled_as: what the run's scaling is fitted for, or must have been: this pool, in words that tell it from
+            others wherever its files lie, or (empty) the network by itself.
+    """
+
+    options: Ensemble
+    predictors: Sequence[VolumePredictor]
+    scalings: Sequence[TaskScalings] = ()
+    scaled_as: str = ""
+
+    def pool(
+        self, image: MetaTensor, own: MetaTensor, case: str, native: MetaTensor | None, task: str | None
+    ) -> Pooled:
+        """Pool what the members say of a volume.
+
+        Args:
+            image: `(1, h, w, d)` in a working space.
+            own: logits of the run's own network without dropout, of the same shape.
+            case: whose volume it is, which with the number of the pass decides what dropout leaves out.
+            native: a volume on the image's own grid, `(1, H, W, D)`; None if nothing is to be scaled.
+            task: the task whose scalings apply, see `TaskScalings.choose`.
+        """
+        pool, scaled, disagreement = Pool(self.options.average), Pool(self.options.average), Disagreement()
+        for network, logits in self._passes(image, own, case):
+            probability: MetaTensor = torch.sigmoid(logits)
+            pool.add(logits.as_tensor())
+            disagreement.add(probability.as_tensor())
+            if self.scalings and native is not None:
+                scale = self.scalings[network].choose(task)
+                scaled.add(to_logits(scale(to_native(probability, native))))
+        return Pooled(
+            MetaTensor(pool.probability(), affine=image.affine),
+            scaled.probability().float() if scaled.members else None,
+            disagreement.scores(),
+        )
+
+    def _passes(self, image: MetaTensor, own: MetaTensor, case: str) -> Iterator[tuple[int, MetaTensor]]:
+        """Number of the network, and its logits, of each pass."""
+        like = next(self.predictors[0].network.parameters())
+        for number, predictor in enumerate(self.predictors):
+            predictor.network.to(like)
+            if not self.options.dropout_passes:
+                yield number, own if number == 0 else predictor.logits(image)
+            for turn in range(self.options.dropout_passes):
+                with dropping(predictor.network, seed_of(case, turn)):
+                    logits = predictor.logits(image)
+                yield number, logits
+
+
+def dropout_layers(network: nn.Module) -> list[nn.Module]:
+    """The layers of a network that leave something out in training."""
+    return [layer for layer in network.modules() if isinstance(layer, _DropoutNd) and layer.p > 0]
+
+
+@contextmanager
+def dropping(network: nn.Module, seed: int) -> Iterator[None]:
+    """Put a network's dropout layers to work within the block; normalisation stays as it is in evaluation.
+
+    Args:
+        network: in evaluation mode.
+        seed: what they leave out depends on it alone, and random numbers after the block do not.
+    """
+    device = next(network.parameters()).device
+    layers = dropout_layers(network)
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        for layer in layers:
+            layer.train()
+        try:
+            yield
+        finally:
+            for layer in layers:
+                layer.eval()
+
+
+def seed_of(case: str, turn: int) -> int:
+    """Seed of the dropout of one pass over one volume: the same in every test, another for every case and pass."""
+    return int.from_bytes(hashlib.sha256(f"{case}:{turn}".encode()).digest()[:8]) >> 1

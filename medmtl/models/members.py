@@ -1,0 +1,130 @@
+"""The members of an ensemble: read from their checkpoints, with a line for those that do not belong together."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from medmtl.calibration.scaling import TaskScalings
+from medmtl.checkpoint import config_within, read_checkpoint
+from medmtl.data.task import Task
+from medmtl.errors import ConfigError, RunError
+from medmtl.inference.predictor import VolumePredictor
+from medmtl.models.ensemble import Ensemble, Members, dropout_layers
+from medmtl.models.finetune import PREFIX, load_weights
+
+Part = Literal["test", "val"]
+
+# Where Lightning keeps the split, and where what was fitted after the training, of the classes of these names.
+DATA, SCALING = "MultiTaskData", "ScalingCallback"
+# What a member must not have done with a patient of the run's part: its figures, or its scaling, would flatter it.
+SEEN = {"test": {"train": "trained on", "val": "chosen by"}, "val": {"train": "trained on"}}
+WORDS = {"test": "a test patient", "val": "a validation patient"}
+
+
+def read_members(
+    options: Ensemble, own: VolumePredictor, checkpoint: Path, tasks: Mapping[str, Task], part: Part
+) -> Members:
+    """Read the networks of an ensemble.
+
+    Args:
+        options: what belongs to it.
+        own: of the run's own network, with the weights of `checkpoint`.
+        checkpoint: the run's.
+        tasks: what the run was trained on, by name.
+        part: what the ensemble is run over: the run's test cases, or to fit a scaling its validation cases.
+
+    Raises:
+        ConfigError: dropout is wanted of a network that has none, or less than 0 times, or a network is named twice.
+        RunError: a checkpoint is missing, or that of another network, or was trained on other tasks or on the patients
+            of the part, or holds no scaling of its own though the run does and members are to be scaled.
+    """
+    if options.dropout_passes < 0:
+        raise ConfigError(f"model.ensemble.dropout_passes={options.dropout_passes}", fix="use 0 or more")
+    if options.dropout_passes and not dropout_layers(own.network):
+        raise ConfigError(
+            f"model.ensemble.dropout_passes: {type(own.network).__name__} has no dropout layer",
+            fix="train it with dropout, or name checkpoints",
+        )
+    kept = read_checkpoint(checkpoint)
+    names, predictors, states = {weights_digest(kept): checkpoint}, [own], [_scaling(kept)]
+    for path in (Path(name).expanduser() for name in options.checkpoints):
+        other = read_checkpoint(path)
+        network = deepcopy(own.network)
+        load_weights(network, path)
+        _check_tasks(path, other, tasks)
+        _check_patients(path, other, kept, part)
+        twin = names.setdefault(weights_digest(other), path)
+        if len(names) == len(predictors):
+            raise ConfigError(f"model.ensemble.checkpoints: {path} holds the network of {twin}", fix="leave one out")
+        predictors.append(VolumePredictor(network.eval(), own.patch_size, own.overlap, own.window_batch))
+        states.append(_scaling(other))
+    if part == "test" and options.scale == "members":
+        own_scalings = zip(names.values(), states, strict=True) if states[0] else ()
+        return Members(options, predictors, [_scalings(path, state) for path, state in own_scalings])
+    return Members(options, predictors, scaled_as=_identity(options, sorted(names)))
+
+
+def weights_digest(checkpoint: Mapping[str, Any]) -> str:
+    """A short name of the weights in a checkpoint, the same wherever the file lies: 8 hexadecimal digits."""
+    digest = hashlib.sha256()
+    for name, value in checkpoint["state_dict"].items():
+        if name.startswith(PREFIX):
+            digest.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
+            digest.update(value.contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()[:8]
+
+
+def _check_tasks(path: Path, checkpoint: Mapping[str, Any], tasks: Mapping[str, Task]) -> None:
+    data = config_within(path, checkpoint)["data"]
+    held_out = data.get("held_out") or []
+    theirs = {name: Task(**entry) for name, entry in data["tasks"].items() if name not in held_out}
+    for name in dict.fromkeys([*tasks, *theirs]):
+        there, here = (_in_words(known.get(name)) for known in (theirs, tasks))
+        if there != here:
+            raise RunError(
+                f"{path} was trained on other tasks: {name} is {there} there and {here} here",
+                fix="name checkpoints of the same tasks",
+            )
+
+
+def _in_words(task: Task | None) -> str:
+    """What a task is to a network, wherever its data lie."""
+    return "absent" if task is None else f"organ {sorted(task.organ)} of channel {task.channel} at {task.recipe}"
+
+
+def _check_patients(path: Path, checkpoint: Mapping[str, Any], own: Mapping[str, Any], part: Part) -> None:
+    """Compare the splits: patients are named alike in all tasks, see `data.splits`."""
+    there, here = (kept[DATA]["patients"] for kept in (checkpoint, own))
+    for patient, place in here.items():
+        if place == part and there.get(patient) in SEEN[part]:
+            raise RunError(
+                f"{path} was {SEEN[part][there[patient]]} {patient}, {WORDS[part]} here",
+                fix="name checkpoints of the same split: train with data.splits",
+            )
+
+
+def _identity(options: Ensemble, networks: Sequence[str]) -> str:
+    """What tells a pool from others; empty for a pool of one, which is that network."""
+    if len(networks) == 1 and not options.dropout_passes:
+        return ""
+    dropout = f" with {options.dropout_passes} dropout passes" if options.dropout_passes else ""
+    return f"the averaged {options.average} of {', '.join(networks)}{dropout}"
+
+
+def _scaling(checkpoint: Mapping[str, Any]) -> Mapping[str, Any]:
+    state: Mapping[str, Any] = checkpoint.get("callbacks", {}).get(SCALING, {})
+    return state
+
+
+def _scalings(path: Path, state: Mapping[str, Any]) -> TaskScalings:
+    if not state or state.get("ensemble"):
+        problem = "holds the scaling of an ensemble" if state else "holds no scaling"
+        raise RunError(
+            f"{path} {problem}, and none of its own",
+            fix="fit one with `medmtl calibrate`, or set model.ensemble.scale to pool",
+        )
+    return TaskScalings.from_state_dict(state)

@@ -1,0 +1,194 @@
+"""Ensembles: the mean of members that were run by themselves, the same whenever it is asked for."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from monai.data import MetaTensor
+from monai.losses import DiceCELoss
+from monai.networks.nets import UNet
+from torch import nn
+
+from medmtl.calibration.scaling import Fitted, TaskScalings, Temperature
+from medmtl.data.task import Recipe
+from medmtl.data.transforms import to_native
+from medmtl.inference.predictor import VolumePredictor
+from medmtl.models.ensemble import Ensemble, Members, dropout_layers, dropping, seed_of
+from medmtl.models.segmenter import Segmenter
+from medmtl.ood.features import FeatureTap
+from medmtl.ood.spectral import SignatureBank, signature
+
+FINE, COARSE = Recipe((1.0, 1.0, 1.0), None), Recipe((2.0, 2.0, 2.0), None)
+WINDOW = (8, 8, 8)
+AVERAGES = ("probabilities", "logits")
+
+pytestmark = pytest.mark.usefixtures("without_gradients")
+
+
+@pytest.fixture
+def without_gradients() -> Any:
+    with torch.no_grad():
+        yield
+
+
+def unet(seed: int, dropout: float = 0.2, norm: str = "instance") -> UNet:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return UNet(3, 1, 1, channels=(4, 8), strides=(2,), num_res_units=1, norm=norm, dropout=dropout).eval()
+
+
+def predictor(network: nn.Module) -> VolumePredictor:
+    return VolumePredictor(network, WINDOW, overlap=0.25, window_batch=3)
+
+
+def volume(seed: int, shape: tuple[int, int, int] = (10, 9, 8), step: float = 1) -> MetaTensor:
+    values = torch.randn(1, *shape, generator=torch.Generator().manual_seed(seed))
+    return MetaTensor(values, affine=torch.diag(torch.tensor([step, step, step, 1.0], dtype=torch.float64)))
+
+
+def mean(logits: Sequence[torch.Tensor], average: str) -> torch.Tensor:
+    """Brute force, float64."""
+    stack = torch.stack([member.as_tensor().double() for member in logits])
+    return torch.sigmoid(stack.mean(0)) if average == "logits" else torch.sigmoid(stack).mean(0)
+
+
+def run(options: Ensemble, predictors: Sequence[VolumePredictor], image: MetaTensor, case: str = "a") -> torch.Tensor:
+    pooled = Members(options, predictors).pool(image, predictors[0].logits(image), case, None, None)
+    assert torch.equal(pooled.probability.affine, image.affine)
+    return pooled.probability.as_tensor()
+
+
+@pytest.mark.parametrize("average", AVERAGES)
+def test_several_networks_are_averaged(average: Any) -> None:
+    predictors, image = [predictor(unet(seed)) for seed in range(3)], volume(0)
+    expected = mean([one.logits(image) for one in predictors], average)
+    found = run(Ensemble(average=average), predictors, image)
+    torch.testing.assert_close(found.double(), expected, rtol=0, atol=1e-6)
+    assert not torch.allclose(found, predictors[0](image).as_tensor(), atol=1e-3)
+
+
+@pytest.mark.parametrize("average", AVERAGES)
+def test_a_single_network_without_dropout_is_that_network(average: Any) -> None:
+    alone, image = predictor(unet(0)), volume(0)
+    assert torch.equal(run(Ensemble(average=average), [alone], image), alone(image).as_tensor())
+
+
+@pytest.mark.parametrize("average", AVERAGES)
+def test_passes_with_dropout_are_averaged_over_every_network(average: Any) -> None:
+    networks, image = [unet(seed) for seed in range(2)], volume(0)
+    passes = []
+    for network in networks:
+        for turn in range(3):
+            for layer in network.modules():
+                layer.training = isinstance(layer, nn.Dropout)
+            torch.manual_seed(seed_of("a", turn))
+            passes.append(predictor(network).logits(image))
+            network.eval()
+    found = run(Ensemble(average=average, dropout_passes=3), [predictor(network) for network in networks], image)
+    torch.testing.assert_close(found.double(), mean(passes, average), rtol=0, atol=1e-6)
+    assert len({float(one.mean()) for one in passes}) == 6
+
+
+def test_dropout_depends_on_case_and_pass_alone_and_leaves_no_trace() -> None:
+    alone, image, options = predictor(unet(0)), volume(0), Ensemble(dropout_passes=2)
+    before, state = alone(image), torch.random.get_rng_state()
+    first = run(options, [alone], image)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert torch.equal(alone(image), before)
+    torch.manual_seed(99)
+    assert torch.equal(run(options, [alone], image), first)
+    assert not torch.equal(run(options, [alone], image, "b"), first)
+    assert not torch.equal(run(Ensemble(dropout_passes=1), [alone], image), first)
+
+
+def test_only_dropout_is_put_to_work_and_ends_even_after_an_error() -> None:
+    network = unet(0, norm="batch")
+    with dropping(network, 0):
+        assert {type(layer) for layer in network.modules() if layer.training} == {nn.Dropout}
+    with pytest.raises(RuntimeError), dropping(network, 0):
+        network(torch.zeros(1))
+    assert not any(layer.training for layer in network.modules())
+
+
+@pytest.mark.parametrize(("dropout", "found"), [(0.2, True), (0.0, False), (None, False)])
+def test_dropout_that_leaves_nothing_out_is_none(dropout: Any, found: bool) -> None:
+    assert bool(dropout_layers(unet(0, dropout))) == found
+    assert dropout_layers(nn.Sequential(nn.Dropout3d(0.1), nn.ReLU()))
+
+
+def scalings(temperature: float) -> TaskScalings:
+    single, own = (Fitted(Temperature(value), 1, 1, 1.0, 1.0) for value in (1.5, temperature))
+    return TaskScalings(single, {"Liver": own})
+
+
+@pytest.mark.parametrize("average", AVERAGES)
+@pytest.mark.parametrize("task", ["Liver", None])
+def test_members_are_scaled_by_their_own_temperature_on_the_image_s_own_grid(average: Any, task: str | None) -> None:
+    image, native = volume(0, (5, 5, 4), step=2), volume(1)
+    predictors = [predictor(unet(seed)) for seed in range(2)]
+    temperatures = (3.0, 0.5) if task else (1.5, 1.5)
+    scaled = [
+        torch.logit(to_native(one(image), native).double()) / temperature
+        for one, temperature in zip(predictors, temperatures, strict=True)
+    ]
+    stack = torch.stack(scaled)
+    expected = torch.sigmoid(stack.mean(0)) if average == "logits" else torch.sigmoid(stack).mean(0)
+    members = Members(Ensemble(average=average), predictors, [scalings(3.0), scalings(0.5)])
+    pooled = members.pool(image, predictors[0].logits(image), "a", native, task)
+    assert pooled.scaled is not None
+    assert (pooled.scaled.shape, pooled.scaled.dtype) == (native.shape[1:], torch.float32)
+    torch.testing.assert_close(pooled.scaled.double(), expected, rtol=0, atol=1e-6)
+    # The pool itself is that of the members as they are.
+    raw = mean([one.logits(image) for one in predictors], average)
+    torch.testing.assert_close(pooled.probability.as_tensor().double(), raw, rtol=0, atol=1e-6)
+
+
+def segmenter(network: nn.Module, others: Sequence[nn.Module] = (), **options: Any) -> Segmenter:
+    model = Segmenter(network, DiceCELoss(sigmoid=True), partial(torch.optim.SGD, lr=0.1), WINDOW)
+    model.members = Members(Ensemble(**options), [model.predictor, *map(predictor, others)])
+    return model.eval()
+
+
+def scan(own: Recipe | None) -> dict[str, Any]:
+    native = volume(0)
+    label = MetaTensor((native.as_tensor() > 0.5).to(torch.uint8), affine=native.affine)
+    images = {FINE: native, COARSE: volume(1, (5, 5, 4), step=2)}
+    return {"images": images, "native": native, "label": label, "case": "a", "source": "Liver", "own": own}
+
+
+def test_a_case_is_measured_by_the_pool_under_its_own_recipe() -> None:
+    networks, item = [unet(seed) for seed in range(2)], scan(FINE)
+    outputs = segmenter(networks[0], networks[1:]).validation_step(item, 0)
+    expected = mean([predictor(network).logits(item["native"]) for network in networks], "probabilities")
+    torch.testing.assert_close(outputs["probability"].double(), expected[0], rtol=0, atol=1e-6)
+    predicted, label = expected[0] >= 0.5, item["label"][0].as_tensor().bool()
+    assert outputs["dice"] == pytest.approx(float(2 * (predicted & label).sum() / (predicted.sum() + label.sum())))
+    assert outputs["probability_scaled"] is None
+
+
+@pytest.mark.parametrize("own", [FINE, None])
+def test_recipes_are_told_apart_by_the_run_s_own_network_and_only_the_nearest_is_pooled(own: Recipe | None) -> None:
+    networks, item = [unet(seed) for seed in range(2)], scan(own)
+    model = segmenter(networks[0], networks[1:], dropout_passes=2)
+    tap = FeatureTap(networks[0], ["model.0", "model.1.submodule"])
+    plain, grams = model.predict_recipes(item["images"], tap)
+    model.tap, model.bank = tap, SignatureBank.fit([("Kidney", "k", signature(grams[COARSE]))])
+    outputs = model.test_step(item, 0)
+    for recipe, found in grams.items():
+        assert all(torch.equal(outputs["grams"][recipe][layer], gram) for layer, gram in found.items())
+    pooled = {recipe for recipe in plain if not torch.equal(outputs["probabilities"][recipe], plain[recipe])}
+    assert pooled == ({FINE, COARSE} if own else {COARSE})
+    assert set(outputs["disagreement"]) == {"mutual_information", "pairwise_dice_distance"}
+    assert all(0 < score < 1 for score in outputs["disagreement"].values())
+    assert "disagreement" not in model.validation_step(scan(FINE), 0)
+    again = model.test_step(item, 0)
+    assert again["disagreement"] == outputs["disagreement"]
+    assert all(torch.equal(again["probabilities"][recipe], outputs["probabilities"][recipe]) for recipe in plain)
+
+
+def test_other_networks_are_no_part_of_the_weights() -> None:
+    network = unet(0)
+    names = {f"network.{name}" for name in network.state_dict()}
+    assert set(segmenter(network, [unet(1)]).state_dict()) == names
