@@ -61,6 +61,12 @@ def _dashboard(argv: list[str]) -> None:
     write_dashboard(argv[1:])
 
 
+def _ood(argv: list[str]) -> None:
+    from medmtl.benchmark.command import run_ood
+
+    run_ood(argv[1:])
+
+
 def _data(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="medmtl data", description="Data to start with.")
     kinds = parser.add_subparsers(dest="kind", required=True)
@@ -85,6 +91,7 @@ COMMANDS: dict[str, tuple[Callable[[list[str]], None], str]] = {
     "fit": (_train_or_test, "train one model on several tasks: medmtl fit --config multitask.yaml"),
     "test": (_train_or_test, "accuracy, calibration and out-of-distribution report of a run"),
     "calibrate": (_train_or_test, "fit how sure a trained run may be, anew, on its validation cases"),
+    "ood": (_ood, "detectors of foreign images compared on a run: medmtl ood --run runs/multitask"),
     "experiment": (_experiment, "dedicated, transfer and multi-task training compared; stop and start as you like"),
     "compare": (_compare, "tables, statistics and figures of an experiment, without training"),
     "dashboard": (_dashboard, "the comparison as a Weights & Biases workspace"),

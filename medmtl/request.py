@@ -127,17 +127,33 @@ def _new_run(name: str) -> RunFolder:
 def _to_use(options: argparse.Namespace, name: str | None, command: str) -> tuple[RunFolder, Path, list[str | Path]]:
     if options.resume or options.overwrite:
         raise ConfigError("--resume and --overwrite belong to `medmtl fit`", fix="leave them out")
-    if options.ckpt_path:
-        checkpoint = Path(options.ckpt_path)
-        folder = checkpoint.resolve().parent
-        home = folder.parent if folder.name == "checkpoints" else folder / checkpoint.stem
-        run = RunFolder(Path(options.run) if options.run else _relative(home))
-    elif options.run or name:
-        run = RunFolder(Path(options.run)) if options.run else RunFolder.newest(str(name))
+    if options.ckpt_path or options.run:
+        run, checkpoint = run_and_checkpoint(options.run, options.ckpt_path)
+    elif name:
+        run = RunFolder.newest(name)
         checkpoint = run.checkpoint()
     else:
         raise ConfigError(f"nothing to {command}", fix="add --run FOLDER, --ckpt_path FILE or --config FILE")
-    return run, checkpoint, [_config_within(checkpoint)]
+    return run, checkpoint, [known_config(checkpoint)]
+
+
+def run_and_checkpoint(folder: str | None, checkpoint: str | None) -> tuple[RunFolder, Path]:
+    """The run and the checkpoint that `--run` and `--ckpt_path` mean together, at least one of them given.
+
+    Args:
+        folder: the run folder; that of the checkpoint if None.
+        checkpoint: the checkpoint; that of the run folder if None.
+
+    Raises:
+        RunError: the run folder holds no checkpoint.
+    """
+    if checkpoint is None:
+        run = RunFolder(Path(str(folder)))
+        return run, run.checkpoint()
+    path = Path(checkpoint)
+    parent = path.resolve().parent
+    home = parent.parent if parent.name == "checkpoints" else parent / path.stem
+    return RunFolder(Path(folder) if folder else _relative(home)), path
 
 
 def find_config(name: str) -> Path:
@@ -179,8 +195,12 @@ def _name(configs: Sequence[Path]) -> str | None:
     return name
 
 
-def _config_within(checkpoint: Path) -> str:
-    """The configuration kept in a checkpoint, as YAML text, less the options that no longer exist."""
+def known_config(checkpoint: Path) -> str:
+    """The configuration kept in a checkpoint, as YAML text, less the options that no longer exist.
+
+    Raises:
+        RunError: the checkpoint is missing, is none, or holds no configuration.
+    """
     config = config_within(checkpoint, read_checkpoint(checkpoint))
     for section, owner in SECTIONS.items():
         known = inspect.signature(owner).parameters

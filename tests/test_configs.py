@@ -1,16 +1,19 @@
 """Every shipped configuration is found by its bare name, parses, and trains and tests briefly."""
 
 import json
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 import yaml
 
+from medmtl.benchmark.options import Options
 from medmtl.cli import main
 from medmtl.request import find_config
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))
 EXPERIMENTS = [config for config in CONFIGS if config.stem.startswith("experiment")]
+BENCHMARKS = [config for config in CONFIGS if config.stem.startswith("ood-benchmark")]
 
 # Two steps on small patches: that every value is accepted and every room works with every other.
 BRIEFLY = [
@@ -46,7 +49,7 @@ def test_a_bare_name_is_found(name: str, tmp_path: Path, monkeypatch: pytest.Mon
     [
         pytest.param(config, id=config.stem, marks=[pytest.mark.real_data] if config.stem.endswith("-open") else [])
         for config in CONFIGS
-        if config not in EXPERIMENTS
+        if config not in (*EXPERIMENTS, *BENCHMARKS)
     ],
 )
 def test_it_trains_and_tests_briefly(
@@ -59,6 +62,11 @@ def test_it_trains_and_tests_briefly(
     report = json.loads(Path("runs", config.stem, "report", "report.json").read_text())
     assert list(report["tasks"]) == list(yaml.safe_load(config.read_text())["data"]["tasks"])
     assert 0 <= report["ood"]["scores"]["spectral"]["auroc"] <= 1
+
+
+@pytest.mark.parametrize("config", BENCHMARKS, ids=lambda config: config.stem)
+def test_a_benchmark_names_every_option(config: Path) -> None:
+    assert set(yaml.safe_load(config.read_text())) == {option.name for option in fields(Options)}
 
 
 @pytest.mark.parametrize(

@@ -191,7 +191,7 @@ class MultiTaskData(pl.LightningDataModule):
         Raises:
             DataError: a case that is needed is gone.
         """
-        needed = {"fit": PARTS, "calibrate": ("val",)}.get(self._stage, ("test",))
+        needed = {"fit": PARTS, "ood": PARTS, "calibrate": ("val",)}.get(self._stage, ("test",))
         for name in [name for name in state_dict["splits"] if name in self.tasks]:
             known = {case.name for case in self._cases[name]}
             gone = [case for part in needed for case in state_dict["splits"][name][part] if case not in known]
@@ -215,6 +215,10 @@ class MultiTaskData(pl.LightningDataModule):
     def patients(self, name: str) -> dict[str, str]:
         """Case id -> patient, of all cases of a task."""
         return {case.name: case.patient for case in self._cases[name]}
+
+    def part_of(self, patient: str) -> str | None:
+        """The part of the split in which a patient is; None for one who is in no task."""
+        return self._part_of.get(patient)
 
     def cases(self, name: str, part: str) -> list[Case]:
         """The cases of a task in one part of the split."""

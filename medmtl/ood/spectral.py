@@ -4,9 +4,10 @@ Karimi & Gholipour, arXiv 2004.06569. How the method is described elsewhere, and
 with each function.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -17,22 +18,43 @@ Signature = dict[str, torch.Tensor]
 # Singular values below this share of the largest are rounding noise or dead channels, whose logarithm would otherwise
 # decide the distance. (The public implementation adds 1e-10 instead, in units of the feature scale.)
 RELATIVE_FLOOR = 1e-6
+MEDICOOD_EPSILON = 1e-10
+
+Norm = Literal["l2", "none"]
 
 
-def log_singular_values(gram: torch.Tensor) -> torch.Tensor:
+def singular_values(gram: torch.Tensor) -> torch.Tensor:
+    """Singular values of a feature map, from its Gram matrix: the square roots of the eigenvalues.
+
+    Args:
+        gram: F^T F of the map F as a matrix of voxels by channels, `(C, C)` float64.
+
+    Returns:
+        `(C,)` float64, falling.
+    """
+    return torch.linalg.eigvalsh(gram).clamp_min(0).sqrt().flip(0)
+
+
+def log_singular_values(gram: torch.Tensor, floor: float = RELATIVE_FLOOR) -> torch.Tensor:
     """Logarithms of the singular values of a feature map, from its Gram matrix.
 
     Args:
         gram: F^T F of the map F as a matrix of voxels by channels, or a multiple of it, `(C, C)` float64.
+        floor: share of the largest singular value that the others are held at.
 
     Returns:
-        log max(sigma_k, floor * sigma_1), `(C,)` float64, falling; sigma_k is the square root of the k-th eigenvalue.
+        log max(sigma_k, floor * sigma_1), `(C,)` float64, falling.
     """
-    sigma = torch.linalg.eigvalsh(gram).clamp_min(0).sqrt().flip(0)
-    return torch.log(torch.maximum(sigma, RELATIVE_FLOOR * sigma[0]).clamp_min(torch.finfo(sigma.dtype).tiny))
+    sigma = singular_values(gram)
+    return torch.log(torch.maximum(sigma, floor * sigma[0]).clamp_min(torch.finfo(sigma.dtype).tiny))
 
 
-def signature(grams: Mapping[str, torch.Tensor]) -> Signature:
+def signature(
+    grams: Mapping[str, torch.Tensor],
+    floor: float = RELATIVE_FLOOR,
+    centre: bool = False,
+    norm: Norm = "l2",
+) -> Signature:
     """The spectral signature: the log singular values of each layer's feature map, L2-normalised.
 
     The map is divided by the square root of its number of voxels n, which the paper's description does not mention.
@@ -42,15 +64,42 @@ def signature(grams: Mapping[str, torch.Tensor]) -> Signature:
 
     Args:
         grams: layer -> F^T F / n, `(C, C)` float64, as `FeatureTap.per_voxel` gives it.
+        floor: see `log_singular_values`.
+        centre: take the mean from the logarithms first, so that the scale of the features does not count.
+        norm: `l2` divides by the L2 norm, as the paper does; `none` does not.
 
     Returns:
-        Layer -> unit vector `(C,)` float64. Permuting voxels, repeating the volume or rotating channels does not
-        change it; scaling the features does (it adds a constant to the logarithms).
+        Layer -> vector `(C,)` float64, of length 1 with `l2`. Permuting voxels, repeating the volume or rotating
+        channels does not change it; scaling the features does (it adds a constant to the logarithms) unless `centre`.
     """
     result = {}
     for layer, gram in grams.items():
-        logs = log_singular_values(gram)
-        result[layer] = logs / logs.norm().clamp_min(torch.finfo(logs.dtype).tiny)
+        logs = log_singular_values(gram, floor)
+        logs = logs - logs.mean() if centre else logs
+        result[layer] = logs / logs.norm().clamp_min(torch.finfo(logs.dtype).tiny) if norm == "l2" else logs
+    return result
+
+
+def medicood_signature(grams: Mapping[str, torch.Tensor]) -> Signature:
+    """The signature as the only public code (MedicOOD, after Lambert et al., arXiv 2307.15647) computes it.
+
+    `log(diag(svdvals(F)) + 1e-10)` over its L2 norm, where `diag` makes a C x C matrix of the C singular values: the
+    zeros beside its diagonal become log(1e-10) = -23, which makes the norm nearly the same for every image. These
+    C (C - 1) equal numbers are kept as one, so that distances are those of the matrices.
+
+    Args:
+        grams: layer -> F^T F of maps with at least as many voxels as channels, `(C, C)` float64.
+
+    Returns:
+        Layer -> unit vector `(C + 1,)` float64.
+    """
+    result = {}
+    for layer, gram in grams.items():
+        channels = len(gram)
+        beside = math.log(MEDICOOD_EPSILON) * math.sqrt(channels * (channels - 1))
+        logs = torch.log(singular_values(gram) + MEDICOOD_EPSILON)
+        matrix = torch.cat([logs, logs.new_tensor([beside])])
+        result[layer] = matrix / matrix.norm()
     return result
 
 
@@ -100,15 +149,18 @@ class SignatureBank:
         stacked = {layer: torch.stack([found[layer] for _, _, found in images]) for layer in layers}
         return cls([task for task, _, _ in images], [case for _, case, _ in images], stacked)
 
-    def nearest(self, image: Signature) -> Nearest:
+    def nearest(self, image: Signature, neighbour: int = 1) -> Nearest:
         """Compare one image with the bank.
 
         Args:
             image: layer -> `(C,)`, of the same layers and network.
+            neighbour: take the distance to the k-th nearest signature of each layer, the farthest of fewer; the
+                paper's is the nearest.
         """
         distances = torch.stack([(bank - image[layer]).norm(dim=1) for layer, bank in self.signatures.items()])
         index = int(distances.mean(0).argmin())
-        return Nearest(oodm=float(distances.min(1).values.mean()), task=self.tasks[index], case=self.cases[index])
+        oodm = distances.kthvalue(min(neighbour, len(self.cases)), dim=1).values.mean()
+        return Nearest(oodm=float(oodm), task=self.tasks[index], case=self.cases[index])
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors and strings, for a checkpoint that loads with `weights_only=True`."""

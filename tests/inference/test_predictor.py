@@ -1,6 +1,7 @@
 """Whole volumes: the same as MONAI's sliding windows, with each voxel counted once in the feature statistics."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -129,8 +130,8 @@ def test_the_singular_values_of_a_volume_are_those_of_its_stacked_weighted_windo
     tap = FeatureTap(network, ["model.0"])
     original = tap._add
 
-    def spy(layer: str, output: torch.Tensor, weights: torch.Tensor) -> None:
-        share = torch.nn.functional.avg_pool3d(weights, 2).reshape(-1, 1).double()
+    def spy(layer: str, output: torch.Tensor, weights: Any) -> None:
+        share = torch.nn.functional.avg_pool3d(weights.full, 2).reshape(-1, 1).double()
         rows.append(output.movedim(1, -1).reshape(-1, output.shape[1]).double() * share.sqrt())
         original(layer, output, weights)
 

@@ -66,12 +66,12 @@ def test_an_image_is_rejected_just_where_its_score_is_above_the_threshold(alpha:
         # Every other time with ties.
         draw = (lambda size: rng.integers(0, 15, size)) if number % 2 else (lambda size: rng.normal(size=size))
         rule = ConformalRule({f"T{task}": draw(size).tolist() for task, size in enumerate(sizes)}, alpha)
-        highest = np.sort([score for group in rule.groups.values() for score in group])[-3 * max(sizes) :]
+        highest = np.sort([score for group in rule.groups.values() for score in group.scores])[-3 * max(sizes) :]
         chosen = np.r_[rng.choice(highest, 6), rule.threshold if rule.decides else 0]
         for score in (*chosen, *(chosen + 1e-6), *(chosen - 1e-6)):
             if rule.decides:
                 decided += 1
-                fractions = [brute_p(score, group) for group in rule.groups.values()]
+                fractions = [brute_p(score, list(group.scores)) for group in rule.groups.values()]
                 expected = all(numerator <= alpha * denominator + 1e-9 for numerator, denominator in fractions)
                 assert rule.rejects(float(score)) == (score > rule.threshold) == expected
                 assert rule.p_value(score) == pytest.approx(max(n / d for n, d in fractions))
@@ -83,7 +83,7 @@ def test_an_image_is_rejected_just_where_its_score_is_above_the_threshold(alpha:
 def test_each_task_judges_with_its_own_cases_where_all_have_enough() -> None:
     near, far = list(np.linspace(0, 1, 19)), list(np.linspace(10, 20, 40))
     rule = ConformalRule({"Near": near, "Far": far}, 0.05)
-    assert rule.groups == {"Near": near, "Far": far}
+    assert {task: group.scores for task, group in rule.groups.items()} == {"Near": near, "Far": far}
     # Accepted as soon as one task accepts it.
     assert rule.rejects(5.0) is False
     assert rule.p_value(5.0) == p_value(5.0, far) == 1
@@ -94,7 +94,7 @@ def test_the_cases_of_all_tasks_are_pooled_where_one_has_too_few() -> None:
     near, far = list(np.linspace(0, 1, 18)), list(np.linspace(10, 20, 40))
     rule = ConformalRule({"Near": near, "Far": far}, 0.05)
     (pooled,) = rule.groups.values()
-    assert sorted(pooled) == sorted(near + far)
+    assert sorted(pooled.scores) == sorted(near + far)
     assert rule.p_value(5.0) == p_value(5.0, near + far) == 41 / 59
     assert rule.decides
     pair = ConformalRule({"A": [0.0] * 10, "B": [1.0] * 9}, 0.05)
@@ -122,3 +122,52 @@ def test_images_of_several_tasks_are_rejected_no_more_often_than_alpha() -> None
         alarms += bool(ConformalRule(scores, alpha).rejects(rng.normal(task, 1 + task)))
     assert alarms / draws <= alpha + 4 * math.sqrt(alpha * (1 - alpha) / draws)
     assert alarms > 0
+
+
+def test_a_patient_with_several_images_counts_once() -> None:
+    scores, patients = [1.0, 2.0, 3.0, 2.5, 0.5], ["a", "a", "a", "b", "c"]
+    # Two of three images of a, one of one of b, none of c.
+    assert p_value(2.0, scores, patients) == pytest.approx((1 + 2 / 3 + 1) / 4)
+    assert p_value(2.0, scores, [*"vwxyz"]) == p_value(2.0, scores) == pytest.approx((1 + 3) / 6)
+    rule = ConformalRule({"CT": scores[:3], "MR": scores[3:]}, 0.5, {"CT": [*"aaa"], "MR": [*"bc"]})
+    assert rule.p_value(2.0) == max(p_value(2.0, scores[:3], [*"aaa"]), p_value(2.0, scores[3:], [*"bc"]))
+    # Twenty images of ten patients are ten patients, who are too few for 5 %.
+    twice = {"CT": [float(number) for number in range(10)], "MR": [float(number) for number in range(10)]}
+    names = [f"p{number}" for number in range(10)]
+    assert ConformalRule(twice, 0.05).decides
+    assert not ConformalRule(twice, 0.05, {"CT": names, "MR": names}).decides
+    pooled = ConformalRule(twice, 0.1, {"CT": names, "MR": names[:5] + [f"q{number}" for number in range(5)]})
+    assert list(pooled.groups) == ["CT", "MR"]
+
+
+def test_with_several_images_a_patient_the_threshold_still_divides() -> None:
+    rng, decided = np.random.default_rng(6), 0
+    for _ in range(60):
+        alpha, people = rng.choice(ALPHAS[1:]), rng.integers(5, 40)
+        owners = {task: [f"p{who}" for who in rng.integers(0, people, 30)] for task in ("A", "B")}
+        scores = {task: rng.integers(0, 20, 30).astype(float).tolist() for task in owners}
+        rule = ConformalRule(scores, alpha, owners)
+        decided += rule.decides
+        for score in (*range(-1, 21), 7.5):
+            assert rule.rejects(score) == ((score > rule.threshold) if rule.decides else None)
+    assert decided > 20
+
+
+def test_images_of_new_patients_are_rejected_no_more_often_than_alpha_where_patients_have_several() -> None:
+    rng, draws, alpha = np.random.default_rng(7), 2000, 0.1
+    alarms = by_image = 0
+    for _ in range(draws):
+        # One to six images a patient, much alike, and less foreign the more there are.
+        counts = rng.integers(1, 7, 16)
+        levels = rng.normal(0, 1, 16) - 0.6 * counts
+        images = [
+            (f"p{who}", level + rng.normal(0, 0.1)) for who, level in enumerate(levels) for _ in range(counts[who])
+        ]
+        known = [(who, score) for who, score in images if who != "p0"]
+        new = next(score for who, score in images if who == "p0")
+        names, scores = [who for who, _ in known], [score for _, score in known]
+        alarms += bool(ConformalRule({"A": scores}, alpha, {"A": names}).rejects(new))
+        by_image += bool(ConformalRule({"A": scores}, alpha).rejects(new))
+    assert 0 < alarms / draws <= alpha + 3 * math.sqrt(alpha * (1 - alpha) / draws)
+    # Counting images, many of which few patients have, would break the promise.
+    assert by_image / draws > alpha + 3 * math.sqrt(alpha * (1 - alpha) / draws)

@@ -165,3 +165,69 @@ def test_a_layer_that_does_not_return_one_feature_map_is_named() -> None:
         images, weights = windows(1)
         with pytest.raises(ConfigError, match="'0'"), FeatureTap(net, ["0"]).weighing(weights):
             net(images)
+
+
+def test_means_streamed_over_windows_are_those_of_the_weighted_voxels_stacked() -> None:
+    net = network().double()
+    images, weights = (tensor.double() for tensor in windows(5))
+    tap = FeatureTap(net, ["0", "2"])
+    for start, end in pairwise((0, 2, 5)):
+        with torch.no_grad(), tap.weighing(weights[start:end]):
+            net(images[start:end])
+    for layer, weight in {"0": weights, "2": functional.avg_pool3d(weights, 2)}.items():
+        maps = feature_maps(net, images, int(layer)).numpy()
+        stacked = np.moveaxis(maps, 1, -1).reshape(-1, maps.shape[1])
+        found = tap.evidence()[layer]
+        np.testing.assert_allclose(found.mean.numpy(), np.average(stacked, axis=0, weights=weight.flatten()), rtol=1e-9)
+        np.testing.assert_array_equal(found.gram.numpy(), tap.per_voxel()[layer].numpy())
+        assert found.voxels == pytest.approx(float(weight.sum()), rel=1e-12)
+        assert found.windows is None
+
+
+def test_maps_of_many_voxels_are_multiplied_in_float32_and_lose_next_to_nothing() -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        maps = torch.randn(2, 6, 12, 11, 10) @ torch.randn(10, 10)
+        # Channels whose sizes differ by a thousand: eigenvalues by a million.
+        maps *= torch.logspace(0, -3, 6)[:, None, None, None]
+        maps[:, 0] += 3
+    tap = FeatureTap(nn.Sequential(nn.Identity()), ["0"])
+    with tap.weighing(torch.ones(2, 1, 12, 11, 10)):
+        tap.modules["0"](maps)
+    stacked = maps.movedim(1, -1).reshape(-1, 6).double()
+    roots = torch.linalg.eigvalsh(tap.grams["0"]).flip(0).sqrt()
+    torch.testing.assert_close(roots, torch.linalg.svdvals(stacked), rtol=1e-4, atol=0)
+    assert not torch.equal(tap.grams["0"], stacked.T @ stacked)
+
+
+def test_windows_are_averaged_over_pairs_until_they_are_small() -> None:
+    maps = torch.randn(3, 5, 16, 8, 6, generator=torch.Generator().manual_seed(0))
+    tap = FeatureTap(nn.Sequential(nn.Identity()), ["0"], pooled=["0"])
+    for part in (maps[:2], maps[2:]):
+        with tap.weighing(torch.ones(len(part), 1, 16, 8, 6)):
+            tap.modules["0"](part)
+    kept = tap.evidence()["0"].windows
+    # 5 x 16 x 8 x 6 = 3,840 numbers, 480 after one averaging.
+    expected = maps.unflatten(2, (8, 2)).unflatten(4, (4, 2)).unflatten(6, (3, 2)).mean((3, 5, 7)).flatten(1)
+    assert kept is not None
+    torch.testing.assert_close(kept, expected)
+
+
+def test_of_many_windows_some_are_kept_evenly_spaced() -> None:
+    tap = FeatureTap(nn.Sequential(nn.Identity()), ["0"], pooled=["0"])
+    maps = torch.arange(200.0).reshape(200, 1, 1, 1, 1)
+    with tap.weighing(torch.ones_like(maps)):
+        tap.modules["0"](maps)
+    kept = tap.evidence()["0"].windows
+    assert kept is not None
+    assert len(kept) == 64
+    steps = kept.flatten().diff()
+    assert kept[0] == 0
+    assert kept[-1] == 199
+    assert steps.min() >= 3
+    assert steps.max() <= 4
+
+
+def test_a_pooled_layer_must_be_tapped() -> None:
+    with pytest.raises(ConfigError, match="'2'"):
+        FeatureTap(network(), ["0"], pooled=["2"])

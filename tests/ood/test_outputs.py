@@ -9,7 +9,9 @@ from sklearn.metrics import f1_score
 
 from medmtl.ood.outputs import (
     Disagreement,
+    mean_foreground_energy,
     mean_foreground_entropy,
+    mean_foreground_max_logit,
     mean_foreground_max_softmax,
     pairwise_dice_distance,
 )
@@ -58,6 +60,21 @@ def test_the_shape_does_not_matter_and_the_background_neither(score) -> None:
 def test_a_large_volume_is_averaged_without_rounding_away(score) -> None:
     probability = torch.full((3_000_000,), 0.9)
     assert score(probability) == pytest.approx(score(probability[:1]), rel=1e-9)
+
+
+def test_max_logit_and_energy_are_means_over_the_predicted_foreground() -> None:
+    logits = torch.tensor([-3.0, -0.1, 0.0, 0.5, 4.0])
+    probability = logits.sigmoid()
+    assert mean_foreground_max_logit(probability) == pytest.approx(-(0.0 + 0.5 + 4.0) / 3, abs=1e-5)
+    hand = -sum(math.log(1 + math.exp(z)) for z in (0.0, 0.5, 4.0)) / 3
+    assert mean_foreground_energy(probability) == pytest.approx(hand, abs=1e-5)
+
+
+@pytest.mark.parametrize("score", [mean_foreground_max_logit, mean_foreground_energy])
+def test_logit_scores_rise_with_doubt_and_an_empty_prediction_scores_the_most(score) -> None:
+    rising = [score(torch.full((8,), value)) for value in (1.0, 0.99, 0.9, 0.75, 0.6, 0.5, 0.4)]
+    assert rising == sorted(rising)
+    assert rising[0] < rising[1] < rising[-2] == rising[-1]
 
 
 def members(number: int, shape: tuple[int, ...] = (7, 6, 5)) -> torch.Tensor:

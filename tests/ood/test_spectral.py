@@ -3,6 +3,7 @@
 import io
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,9 +14,11 @@ from monai.networks.nets import UNet
 from medmtl.data.layouts.msd import labelled_cases
 from medmtl.data.task import Task
 from medmtl.data.transforms import load_image, prepare
-from medmtl.errors import DataError
+from medmtl.errors import ConfigError, DataError
+from medmtl.ood.evidence import Evidence, LayerEvidence, View
 from medmtl.ood.features import FeatureTap
-from medmtl.ood.spectral import RELATIVE_FLOOR, Signature, SignatureBank, log_singular_values, signature
+from medmtl.ood.spectral import RELATIVE_FLOOR, Norm, Signature, SignatureBank, log_singular_values, signature
+from medmtl.ood.spectral_detector import Spectral
 
 LAYERS = ["model.0", "model.0.conv.unit0.conv", "model.1.submodule.0", "model.1.submodule.1", "model.2"]
 
@@ -202,3 +205,126 @@ def test_a_bank_is_the_same_after_a_checkpoint(images: list[tuple[str, str, Sign
 def test_a_bank_without_images_is_refused() -> None:
     with pytest.raises(DataError, match="no training image"):
         SignatureBank.fit([])
+
+
+def view_of(features: torch.Tensor) -> View:
+    """An image with one layer, of some feature map of voxels by channels."""
+    kept = LayerEvidence(gram_of(features), features.mean(0), len(features))
+    return View("any", {"layer": kept}, {}, torch.empty(0))
+
+
+def image_of(features: torch.Tensor, task: str = "A", case: str = "1") -> Evidence:
+    return Evidence(task, case, case, (view_of(features),), torch.empty(0))
+
+
+TRAINING = [features_of(seed=10 + number) for number in range(6)]
+
+
+def fitted(**options: Any) -> Spectral:
+    detector = Spectral(**options)
+    detector.fit([image_of(features, case=str(number)) for number, features in enumerate(TRAINING)])
+    return detector
+
+
+def distance_to_training(features: torch.Tensor, make: Callable[[torch.Tensor], torch.Tensor]) -> float:
+    return min(float((make(features) - make(known)).norm()) for known in TRAINING)
+
+
+def normalised_logs(features: torch.Tensor, epsilon: float = 0.0, root: float = 1.0) -> torch.Tensor:
+    logs = torch.log(torch.linalg.svdvals(features) / root + epsilon)
+    return logs / logs.norm()
+
+
+def medicood_formula(features: torch.Tensor) -> torch.Tensor:
+    """Line by line as the public code has it."""
+    s = torch.linalg.svdvals(features)
+    spectrum = torch.log(torch.diag(s) + 1e-10)
+    return spectrum / torch.linalg.norm(spectrum)
+
+
+@pytest.mark.parametrize("voxels", [150, 200, 600])
+def test_the_detector_is_the_distance_of_signatures_of_svdvals(voxels: int) -> None:
+    query = features_of(voxels, seed=77)
+    found = fitted().score(image_of(query))
+    expected = distance_to_training(query, lambda f: normalised_logs(f, root=len(f) ** 0.5))
+    assert found == pytest.approx(expected, abs=1e-9)
+    whole = fitted(per_voxel=False).score(image_of(query))
+    assert whole == pytest.approx(distance_to_training(query, normalised_logs), abs=1e-9)
+
+
+@pytest.mark.parametrize("voxels", [150, 200, 600])
+def test_compat_medicood_is_the_public_formula(voxels: int) -> None:
+    query = features_of(voxels, seed=77)
+    found = fitted(compat="medicood").score(image_of(query))
+    assert found == pytest.approx(distance_to_training(query, medicood_formula), rel=1e-7)
+    # It is not the paper's distance, which does not see the matrix beside the diagonal.
+    assert found != pytest.approx(distance_to_training(query, lambda f: normalised_logs(f, 1e-10)), rel=1e-2)
+
+
+def test_neighbour_takes_the_kth_nearest() -> None:
+    query = features_of(seed=77)
+    distances = sorted(float((sign(query) - sign(known)).norm()) for known in TRAINING)
+    for neighbour in range(1, 9):
+        expected = distances[min(neighbour, len(TRAINING)) - 1]
+        assert fitted(neighbour=neighbour).score(image_of(query)) == pytest.approx(expected, abs=1e-12)
+
+
+def test_without_l2_the_signature_is_the_logarithms_themselves() -> None:
+    query = features_of(seed=77)
+    expected = distance_to_training(query, lambda f: log_singular_values(gram_of(f)))
+    assert fitted(norm="none").score(image_of(query)) == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("norm", ["l2", "none"])
+def test_a_centred_signature_does_not_see_the_scale_of_the_features(norm: Norm) -> None:
+    query = features_of(seed=77)
+    for scale in (0.1, 3.0):
+        centred = fitted(centre=True, norm=norm)
+        assert centred.score(image_of(query * scale)) == pytest.approx(centred.score(image_of(query)), abs=1e-9)
+        plain = fitted(norm=norm)
+        assert abs(plain.score(image_of(query * scale)) - plain.score(image_of(query))) > 1e-2
+
+
+def test_the_field_of_view_counts_only_without_per_voxel() -> None:
+    query = features_of(seed=77)
+    larger = torch.cat([query] * 8)
+    assert fitted().score(image_of(larger)) == pytest.approx(fitted().score(image_of(query)), abs=1e-9)
+    whole = fitted(per_voxel=False)
+    assert abs(whole.score(image_of(larger)) - whole.score(image_of(query))) > 1e-2
+
+
+def test_the_floor_bounds_what_dead_channels_do() -> None:
+    query = features_of(seed=77)
+    query[:, 2] = 0
+    scores = [fitted(floor=floor, norm="none").score(image_of(query)) for floor in (1e-8, 1e-4, 1e-1)]
+    assert scores == sorted(scores, reverse=True)
+    assert scores[2] < scores[0]
+
+
+def test_whitening_divides_by_the_spread_within_tasks() -> None:
+    images = [image_of(f + 5 * (n % 2), task="AB"[n % 2], case=str(n)) for n, f in enumerate(TRAINING)]
+    detector = Spectral(whitening=True)
+    detector.fit(images)
+    signatures = torch.stack([sign(f + 5 * (n % 2)) for n, f in enumerate(TRAINING)])
+    residuals = signatures.clone()
+    for task in range(2):
+        residuals[task::2] -= signatures[task::2].mean(0)
+    spread = residuals.square().mean(0).sqrt()
+    query = features_of(seed=77)
+    expected = float(((signatures - sign(query)) / spread).norm(dim=1).min())
+    assert detector.score(image_of(query)) == pytest.approx(expected, rel=1e-9)
+
+
+def test_the_detector_names_the_nearest_task() -> None:
+    images = [image_of(f * (1 + 50 * (n % 2)), task="AB"[n % 2], case=str(n)) for n, f in enumerate(TRAINING)]
+    detector = Spectral()
+    detector.fit(images)
+    for image in images:
+        nearest = detector.nearest(image.view)
+        assert (nearest.task, nearest.case, nearest.oodm) == (image.source, image.case, 0)
+
+
+@pytest.mark.parametrize("options", [{"neighbour": 0}, {"floor": 1.0}, {"floor": -0.1}])
+def test_options_outside_their_domain_are_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=f"detector spectral: {next(iter(options))}"):
+        Spectral(**options)

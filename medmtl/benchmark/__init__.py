@@ -1,0 +1,1 @@
+"""The out-of-distribution benchmark: which detector notices which shift of a trained run."""

@@ -1,0 +1,113 @@
+"""Scores: every detector learns from the training images, then judges all others; each has its own conformal rule."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from medmtl.benchmark.cache import Observation
+from medmtl.benchmark.cases import Image
+from medmtl.benchmark.records import Record
+from medmtl.errors import DataError, RunError
+from medmtl.ood.conformal import ConformalRule
+from medmtl.ood.detector import Detector
+from medmtl.ood.evidence import Evidence, View
+from medmtl.ood.spectral import Signature, SignatureBank, signature
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Detectors that have learnt what is familiar.
+
+    Attributes:
+        detectors: those that can judge.
+        bank: signatures of the training images, by which the recipe is chosen that fits an image best.
+        left_out: in words, which detectors cannot judge, and what they lack.
+    """
+
+    detectors: list[Detector]
+    bank: SignatureBank
+    left_out: list[str]
+
+    @classmethod
+    def fit(cls, detectors: Sequence[Detector], training: Sequence[Evidence], probe: Evidence) -> "Panel":
+        """Let every detector learn that has what it needs.
+
+        Args:
+            detectors: all of them.
+            training: the training images, each with its own task's view.
+            probe: an image with a view for every recipe, which shows what there is.
+
+        Raises:
+            RunError: none can be used.
+        """
+        able, left_out = [], []
+        for detector in detectors:
+            lack = detector.missing(training[0]) or detector.missing(probe)
+            try:
+                reason = f"there is no {lack}" if lack else ""
+                if not lack:
+                    detector.fit(training)
+            except DataError as error:  # too few images for it
+                reason = str(error)
+            if reason:
+                left_out.append(f"detector {detector.name} is left out: {reason}")
+            else:
+                able.append(detector)
+        if not able:
+            raise RunError(f"no detector can be used ({'; '.join(left_out)})", fix="name others")
+        bank = SignatureBank.fit([(case.source, case.case, _signature(case.view)) for case in training])
+        return cls(able, bank, left_out)
+
+    def choose(self, image: Evidence) -> Evidence:
+        """The image with the view chosen whose signature is nearest to the training images."""
+        if len(image.views) == 1:
+            return image
+        distances = [self.bank.nearest(_signature(view)).oodm for view in image.views]
+        return image.choosing(distances.index(min(distances)))
+
+    def score(self, image: Image, observation: Observation) -> list[Record]:
+        """The score of every detector, not yet judged."""
+        evidence = self.choose(observation.evidence)
+        return [
+            Record(
+                detector=detector.name,
+                group=image.group,
+                source=image.source,
+                severity=image.severity,
+                task=image.task,
+                case=image.case.name,
+                patient=image.case.patient,
+                score=detector.score(evidence),
+                dice=observation.dice,
+            )
+            for detector in self.detectors
+        ]
+
+
+def judged(records: Iterable[Record], alpha: float) -> list[Record]:
+    """Records with p-values and decisions, each detector's from the calibration cases' scores of its own.
+
+    Args:
+        records: scores of all detectors, calibration cases included; those stay as they are.
+        alpha: share of familiar images that may be rejected.
+    """
+    records = list(records)
+    calibration: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for record in records:
+        if record.group == "calibration":
+            calibration[record.detector][record.task].append(record.score)
+    rules = {detector: ConformalRule(scores, alpha) for detector, scores in calibration.items()}
+    return [
+        record
+        if record.group == "calibration" or record.detector not in rules
+        else replace(
+            record,
+            p_value=rules[record.detector].p_value(record.score),
+            rejected=rules[record.detector].rejects(record.score),
+        )
+        for record in records
+    ]
+
+
+def _signature(view: View) -> Signature:
+    return signature({layer: kept.gram for layer, kept in view.layers.items()})

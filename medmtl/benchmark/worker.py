@@ -1,0 +1,80 @@
+"""Worker: looks at one image after another and leaves what it found in the cache."""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from monai.data import MetaTensor
+
+from medmtl.benchmark.cache import Cache, Observation
+from medmtl.benchmark.cases import Image
+from medmtl.benchmark.trained import load_segmenter
+from medmtl.data.transforms import load_image, load_organ, prepare, to_native
+from medmtl.inference.accuracy import dice
+from medmtl.inference.observe import Observer
+from medmtl.models.segmenter import Segmenter
+from medmtl.ood.shifts import SHIFTS
+
+
+class Worker:
+    """Observes images with one network.
+
+    Args:
+        segmenter: the network.
+        layers: layers to look at.
+        pooled: those of them that are kept by window; the coarsest if None.
+        cache: where observations go.
+        seed: of the shifts.
+    """
+
+    def __init__(
+        self, segmenter: Segmenter, layers: Sequence[str], pooled: Sequence[str] | None, cache: Cache, seed: int
+    ) -> None:
+        self.observer = Observer(segmenter.predictor, layers, pooled)
+        self.cache = cache
+        self.seed = seed
+
+    def __call__(self, image: Image, key: str) -> None:
+        """Observe an image and keep the observation."""
+        native = load_image(image.case)
+        label = None if image.own is None or image.case.label is None else load_organ(image.case, image.organ, native)
+        if image.shift:
+            shift, seed = SHIFTS[image.shift], _seed(self.seed, image)
+            native = shift.apply(native, image.severity, seed)
+            label = None if label is None else shift.apply_to_label(label, image.severity, seed)
+        images = {recipe: prepare(native, recipe) for recipe in image.recipes}
+        with torch.inference_mode():
+            evidence, probabilities = self.observer(
+                images, native, image.task or image.source, image.case.name, image.case.patient
+            )
+            found = None
+            if label is not None and image.own in probabilities:
+                found = _dice(probabilities[image.own], native, label)
+        self.cache.write(key, Observation(evidence, found))
+
+
+def _dice(probability: MetaTensor, native: MetaTensor, label: MetaTensor) -> float:
+    return dice(to_native(probability.cpu(), native) >= 0.5, label[0].as_tensor())
+
+
+def _seed(seed: int, image: Image) -> int:
+    """The seed of a shift: another for each case and shift, the same for all severities."""
+    text = f"{seed} {image.shift} {image.task} {image.case.name}"
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4])
+
+
+_worker: Worker | None = None
+
+
+def start(checkpoint: Path, layers: Sequence[str], pooled: Sequence[str] | None, cache: Cache, seed: int) -> None:
+    """Make this process a worker: one of several, so with a single thread."""
+    global _worker
+    torch.set_num_threads(1)
+    _worker = Worker(load_segmenter(checkpoint), layers, pooled, cache, seed)
+
+
+def work(image: Image, key: str) -> None:
+    """What a process does that was started as a worker."""
+    assert _worker is not None
+    _worker(image, key)

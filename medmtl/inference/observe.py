@@ -1,0 +1,93 @@
+"""Observer: an image in, the evidence for all detectors out, with one pass of the network a recipe."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from monai.data import MetaTensor
+from monai.transforms import Orientation
+
+from medmtl.data.task import Recipe
+from medmtl.inference.predictor import VolumePredictor
+from medmtl.ood.classifier import thumbnail
+from medmtl.ood.evidence import Evidence, View
+from medmtl.ood.features import FeatureTap
+from medmtl.ood.intensity import intensity_histogram
+from medmtl.ood.outputs import (
+    mean_foreground_energy,
+    mean_foreground_entropy,
+    mean_foreground_max_logit,
+    mean_foreground_max_softmax,
+)
+
+CUBIC_MM = 1000.0  # in a millilitre
+
+OUTPUTS = {
+    "entropy": mean_foreground_entropy,
+    "max_softmax": mean_foreground_max_softmax,
+    "max_logit": mean_foreground_max_logit,
+    "energy": mean_foreground_energy,
+}
+
+
+class Observer:
+    """Runs images through a network and keeps what detectors need of them.
+
+    Args:
+        predictor: the network and its sliding windows.
+        layers: layers whose feature maps are summed up.
+        pooled: those of them that are kept by window; the coarsest if None.
+    """
+
+    def __init__(self, predictor: VolumePredictor, layers: Sequence[str], pooled: Sequence[str] | None = None) -> None:
+        self.predictor = predictor
+        chosen = [coarsest(predictor, layers)] if pooled is None else pooled
+        self.tap = FeatureTap(predictor.network, layers, chosen)
+
+    def __call__(
+        self, images: Mapping[Recipe, MetaTensor], native: MetaTensor, source: str, case: str, patient: str
+    ) -> tuple[Evidence, dict[Recipe, MetaTensor]]:
+        """Observe one image.
+
+        Args:
+            images: recipe -> `(1, h, w, d)` in its working space.
+            native: `(1, H, W, D)` on its own grid.
+            source: the task, or the folder of images without a task.
+            case: name within the source.
+            patient: whose image it is.
+
+        Returns:
+            The evidence with a view a recipe, of which none is chosen yet; and recipe -> foreground probability
+            `(1, h, w, d)`.
+        """
+        device = next(self.predictor.network.parameters()).device
+        views, probabilities = [], {}
+        for recipe, image in images.items():
+            self.tap.reset()
+            probability = self.predictor(image.to(device), self.tap)
+            probabilities[recipe] = probability
+            views.append(
+                View(
+                    recipe=str(recipe),
+                    layers=self.tap.evidence(),
+                    outputs=_outputs(probability.as_tensor(), recipe),
+                    histogram=intensity_histogram(image, window=recipe.window is not None),
+                )
+            )
+        upright = Orientation("RAS", labels=None)(native)
+        return Evidence(source, case, patient, tuple(views), thumbnail(upright)), probabilities
+
+
+def coarsest(predictor: VolumePredictor, layers: Sequence[str]) -> str:
+    """The layer whose feature map of a window has the fewest voxels, the first of several."""
+    tap = FeatureTap(predictor.network, layers)
+    like = next(predictor.network.parameters())
+    window = torch.zeros(1, 1, *predictor.patch_size, device=like.device, dtype=like.dtype)
+    with torch.inference_mode(), tap.weighing(torch.ones_like(window)):
+        predictor.network(window)
+    return min(layers, key=lambda layer: tap.sizes[layer])
+
+
+def _outputs(probability: torch.Tensor, recipe: Recipe) -> dict[str, float]:
+    scores = {name: score(probability) for name, score in OUTPUTS.items()}
+    voxel = torch.tensor(recipe.spacing, dtype=torch.float64).prod()
+    return {**scores, "volume_ml": float((probability >= 0.5).sum() * voxel) / CUBIC_MM}

@@ -1,0 +1,75 @@
+"""Features of familiar images as a Gaussian a task with one covariance, and the Mahalanobis distance from them."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.covariance import LedoitWolf
+from torch import Tensor
+
+from medmtl.errors import DataError
+
+# A channel that hardly varies among few training images is not known to this share of the others' spread.
+LEAST_SPREAD = 0.01
+
+
+def spread(residuals: Tensor) -> Tensor:
+    """Standard deviation of each feature around 0, `(F,)` float64, held at 1 % of the mean of all.
+
+    Args:
+        residuals: features without their task's mean, `(samples, F)`.
+    """
+    deviation = residuals.square().mean(0).sqrt()
+    return deviation.clamp_min(max(LEAST_SPREAD * float(deviation.mean()), torch.finfo(torch.float64).tiny ** 0.5))
+
+
+def task_means(features: Tensor, tasks: Sequence[str]) -> tuple[Tensor, Tensor]:
+    """The mean of each task, and what is left without it.
+
+    Args:
+        features: `(samples, F)` float64.
+        tasks: the task of each sample.
+
+    Returns:
+        Means `(tasks, F)`, in alphabetical order, and residuals `(samples, F)`.
+    """
+    names = sorted(set(tasks))
+    index = torch.tensor([names.index(task) for task in tasks])
+    means = torch.stack([features[index == number].mean(0) for number in range(len(names))])
+    return means, features - means[index]
+
+
+def fit_gaussian(features: Tensor, tasks: Sequence[str], estimator: Any = LedoitWolf) -> dict[str, Tensor]:
+    """Fit a mean for each task and one covariance for all (Lee et al., arXiv 1807.03888, with tasks as the classes).
+
+    Features are standardised by their spread within tasks. With one task this is the plain Gaussian.
+
+    Args:
+        features: `(samples, F)` float64.
+        tasks: the task of each sample.
+        estimator: covariance estimator of scikit-learn; shrinkage (Ledoit & Wolf) is what few samples need.
+
+    Returns:
+        `means` (tasks, F), `scale` (F,), `precision` (F, F) of the standardised features, all float64.
+
+    Raises:
+        DataError: no task has two samples.
+    """
+    means, residuals = task_means(features, tasks)
+    if len(means) == len(features):
+        raise DataError("no task has two training images, so their spread is not known", fix="add cases")
+    scale = spread(residuals)
+    covariance = estimator(assume_centered=True).fit((residuals / scale).numpy())
+    return {"means": means, "scale": scale, "precision": torch.from_numpy(np.asarray(covariance.precision_))}
+
+
+def mahalanobis(fitted: dict[str, Tensor], features: Tensor) -> Tensor:
+    """Distance of samples from each task's mean, `(samples, tasks)` float64.
+
+    Args:
+        fitted: what `fit_gaussian` gave.
+        features: `(samples, F)`.
+    """
+    apart = (features.double()[:, None] - fitted["means"]) / fitted["scale"]
+    return torch.einsum("stf,fg,stg->st", apart, fitted["precision"], apart).clamp_min(0).sqrt()
