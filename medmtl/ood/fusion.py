@@ -52,7 +52,8 @@ class Fusion(Detector):
     Args:
         name: how tables and files call it.
         members: detectors with different names; None takes whitened spectral signatures, `KNN`, `Contrast` and
-            `IntensityHistogram` with both of its distances.
+            `IntensityHistogram`, as it is and
+            whitened.
         combine: `mean` of the z, their `max`, or `fisher`, the mean of - log p with the p-values of the z as if they
             were normal (logistic approximation), where a member that sees nothing cannot outvote one that does.
         folds: parts of the patients; each is scored by members fitted to the others.
@@ -143,7 +144,7 @@ def _default_members() -> list[Detector]:
         KNN(),
         Contrast(),
         IntensityHistogram(),
-        IntensityHistogram("ihf_mahalanobis", distance="mahalanobis"),
+        IntensityHistogram("ihf_whitened", whitening=True),
     ]
 
 
