@@ -52,8 +52,7 @@ class Fusion(Detector):
     Args:
         name: how tables and files call it.
         members: detectors with different names; None takes `Spectral`, `KNN`, `Contrast` and
-            `IntensityHistogram`, as it is and
-            whitened.
+            `IntensityHistogram`, as it is and whitened.
         combine: `mean` of the z, their `max`, or `fisher`, the mean of - log p with the p-values of the z as if they
             were normal (logistic approximation), where a member that sees nothing cannot outvote one that does.
         folds: parts of the patients; each is scored by members fitted to the others.
