@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,32 +9,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import PercentFormatter
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
+from medmtl.ood.failure import Rejection, rejection, risk_coverage
 from medmtl.report.ood_figures import legend_of_scores, look_of
 from medmtl.report.ood_numbers import shown_by_name, tasks_of
 from medmtl.report.ood_record import Record
 from medmtl.report.ood_scores import wide_axis
 from medmtl.report.theme import FOREIGN, LINE, QUIET, WIDTH_INCHES, fitting, literal, score_name, style, task_colours
 
-REJECTED_SHARE = 0.2  # of the sentence that says what rejecting would have gained
-
-
-@dataclass(frozen=True)
-class Rejection:
-    """What rejecting the images of highest score would have done.
-
-    Attributes:
-        images: how many have a Dice.
-        rejected: how many of them are rejected.
-        before: mean Dice of all.
-        after: mean Dice of the rest.
-    """
-
-    images: int
-    rejected: int
-    before: float
-    after: float
+REJECTED_SHARE = 0.1  # of the images, in the sentence that says what rejecting the worst would have gained
 
 
 def labelled(records: Iterable[Record], detector: str) -> list[Record]:
@@ -51,33 +34,9 @@ def labelled(records: Iterable[Record], detector: str) -> list[Record]:
     ]
 
 
-def rejecting(records: Iterable[Record], detector: str, share: float = REJECTED_SHARE) -> Rejection | None:
-    """What rejecting a share of the labelled images would have done; None if it rejects none or all of them."""
-    known = sorted(labelled(records, detector), key=lambda record: record.score)
-    rejected = round(share * len(known))
-    if not 0 < rejected < len(known):
-        return None
-    _, dice = _points(known)
-    return Rejection(len(known), rejected, float(dice.mean()), float(dice[: len(known) - rejected].mean()))
-
-
-def risk_coverage(score: ArrayLike, dice: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean risk, 1 - Dice, of the images that are accepted, as the threshold rises (Geifman & El-Yaniv 2017).
-
-    Args:
-        score: `(n,)`, higher = more foreign, rejected first.
-        dice: `(n,)`, in [0, 1].
-
-    Returns:
-        Coverage, the share that is accepted, and its mean risk, a point for each distinct score: images of one score
-        are accepted together.
-    """
-    score, dice = np.asarray(score, dtype=np.float64), np.asarray(dice, dtype=np.float64)
-    order = np.argsort(score, kind="stable")
-    accepted = np.arange(1, score.size + 1)
-    risk = np.cumsum(1 - dice[order]) / accepted
-    last = np.append(np.diff(score[order]) > 0, True)[: score.size]
-    return accepted[last] / max(score.size, 1), risk[last]
+def rejecting(records: Iterable[Record], detector: str) -> Rejection | None:
+    """What rejecting a tenth of the labelled images would have done; None if nothing would be left."""
+    return rejection(*_points(labelled(records, detector)), REJECTED_SHARE)
 
 
 def score_against_dice(records: Sequence[Record], names: Sequence[str], statistics: Mapping[str, Any]) -> Figure:

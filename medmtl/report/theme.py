@@ -37,10 +37,13 @@ SCORES = {
     "vim": "ViM",
     "task_classifier": "Task classifier",
     "ihf": "Intensity histogram (IHF)",
+    "ihf_whitened": "IHF, whitened",
+    "contrast": "Channel contrast",
+    "fusion": "Fusion",
     "volume": "Predicted volume",
 }
 PAPER = "spectral"  # the score that the method was published with
-BARS = ("ihf", "volume")  # scores that need no network of their own, the bar for all others to clear
+BARS = ("ihf", "ihf_whitened", "volume")  # scores that need no network of their own, the bar for all others to clear
 SCORE_AXES = {
     "spectral": "OODM: distance to the nearest training signature",
     "entropy": "mean entropy over the predicted foreground (nats)",
@@ -114,6 +117,7 @@ SCORE_LOOKS = (
     Look("^", "-", "#7A8290"),
     Look("D", (0, (1, 1.2)), "#5F6670"),
     Look("v", (0, (4, 1.5, 1, 1.5)), "#8A919C"),
+    Look("X", (0, (8, 2)), "#3D434C"),
 )
 
 _STYLE: dict[Any, Any] = {
