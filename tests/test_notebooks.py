@@ -12,6 +12,7 @@ BRIEFLY = {
     "01-quickstart": ("EPOCHS = 1\nBATCHES = 2", 5),
     "02-experiment": ('STEPS = 2\nARMS = ["dedicated", "multitask"]\nTASKS = 2', 4),
     "03-calibration": ("EPOCHS = 1\nBATCHES = 2", 3),
+    "04-foreign-images": ("EPOCHS = 1\nBATCHES = 2\nSEVERITIES = [1, 5]\nCASES = 1", 3),
 }
 
 
