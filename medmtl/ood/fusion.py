@@ -46,13 +46,13 @@ class Fusion(Detector):
     make each member's score a z. An image is as foreign as its z are together, under the recipe where that is least.
 
     Members and combination were chosen by leaving out one training task at a time, without any foreign image: over the
-    five real tasks of `multitask-open.yaml`, after 600 steps, the mean AUROC was .99 with it, .95 with the histogram
-    and .93 with the whitened signature alone.
+    training images of the five real tasks of `multitask-open.yaml`, after 600 steps, the mean AUROC was .991 with it,
+    .976 with whitened histograms, .952 with signatures, .940 with `Contrast`, .894 with `KNN` and .689 with entropy.
 
     Args:
         name: how tables and files call it.
-        members: detectors with different names; None takes whitened spectral signatures, `KNN`, `Contrast` and
-            `IntensityHistogram` with both of its distances.
+        members: detectors with different names; None takes `Spectral`, `KNN`, `Contrast` and
+            `IntensityHistogram`, as it is and whitened.
         combine: `mean` of the z, their `max`, or `fisher`, the mean of - log p with the p-values of the z as if they
             were normal (logistic approximation), where a member that sees nothing cannot outvote one that does.
         folds: parts of the patients; each is scored by members fitted to the others.
@@ -139,11 +139,11 @@ class Fusion(Detector):
 
 def _default_members() -> list[Detector]:
     return [
-        Spectral("whitened", norm="none", whitening=True),
+        Spectral(),
         KNN(),
         Contrast(),
         IntensityHistogram(),
-        IntensityHistogram("ihf_mahalanobis", distance="mahalanobis"),
+        IntensityHistogram("ihf_whitened", whitening=True),
     ]
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from medmtl.ood.detector import ViewDetector
 from medmtl.ood.distances import kth_distance
 from medmtl.ood.evidence import Evidence, View
-from medmtl.ood.gaussian import fit_gaussian, mahalanobis
+from medmtl.ood.gaussian import fit_gaussian, mahalanobis, spread, task_means
 from medmtl.ood.layers import Fitted, require
 
 BINS = 150
@@ -45,6 +45,7 @@ class IntensityHistogram(ViewDetector):
         name: how tables and files call it.
         distance: `nearest` or `mahalanobis`.
         variance: share of the variance that the components keep, in (0, 1).
+        whitening: first divide each bin by its spread within tasks, so that bins that hold little count as much.
     """
 
     source = "Vasiliuk et al., arXiv 2306.13528"
@@ -54,28 +55,29 @@ class IntensityHistogram(ViewDetector):
         name: str = "ihf",
         distance: Literal["nearest", "mahalanobis"] = "nearest",
         variance: float = 0.9999,
+        whitening: bool = False,
     ) -> None:
         self.name = name
         self.distance = distance
         self.variance = variance
+        self.whitening = whitening
         self.fitted: Fitted = {}
 
     def fit(self, cases: Sequence[Evidence]) -> None:
         """See `Detector.fit`."""
         require(self, cases)
+        tasks = [case.source for case in cases]
         histograms = torch.stack([case.view.histogram for case in cases])
-        found = PCA(self.variance, svd_solver="full").fit(histograms.numpy())
+        scale = spread(task_means(histograms, tasks)[1]) if self.whitening else torch.ones_like(histograms[0])
+        found = PCA(self.variance, svd_solver="full").fit((histograms / scale).numpy())
         axes, origin = torch.from_numpy(found.components_), torch.from_numpy(found.mean_)
-        reduced = (histograms - origin) @ axes.T
-        self.fitted = {"axes": axes, "origin": origin}
-        if self.distance == "nearest":
-            self.fitted["bank"] = reduced
-        else:
-            self.fitted |= fit_gaussian(reduced, [case.source for case in cases])
+        self.fitted = {"axes": axes, "origin": origin, "bins": scale}
+        reduced = self._reduced(histograms)
+        self.fitted |= {"bank": reduced} if self.distance == "nearest" else fit_gaussian(reduced, tasks)
 
     def score_view(self, view: View) -> float:
         """See `ViewDetector.score_view`."""
-        reduced = (view.histogram - self.fitted["origin"]) @ self.fitted["axes"].T
+        reduced = self._reduced(view.histogram)
         if self.distance == "nearest":
             return kth_distance(self.fitted["bank"], reduced, neighbour=1)
         return float(mahalanobis(self.fitted, reduced[None]).min())
@@ -87,3 +89,7 @@ class IntensityHistogram(ViewDetector):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """See `Detector.load_state_dict`."""
         self.fitted = dict(state["fitted"])
+
+    def _reduced(self, histograms: Tensor) -> Tensor:
+        """Principal components of histograms `(..., bins)`."""
+        return (histograms / self.fitted["bins"] - self.fitted["origin"]) @ self.fitted["axes"].T

@@ -35,6 +35,7 @@ IN_LAYERS: dict[str, Callable[[], ViewDetector]] = {
 DETECTORS: dict[str, Callable[[], Detector]] = {
     **IN_LAYERS,
     "ihf": IntensityHistogram,
+    "ihf whitened": lambda: IntensityHistogram(whitening=True),
     "ihf mahalanobis": lambda: IntensityHistogram(distance="mahalanobis"),
     "entropy": lambda: OutputScore("entropy"),
     "max_softmax": lambda: OutputScore("max_softmax"),
