@@ -61,7 +61,7 @@ def draw_evidence(task: str, patient: int, noise: float = 0.0, gain: float = 1.0
         "energy": mean_foreground_energy(probability),
         "volume_ml": 10 * (1 + key % 5) * float((0.2 * normal(1, seed=seed + 9)).exp()) / (1 + 30 * doubt),
         "mutual_information": 0.01 + 0.1 * doubt + 0.001 * patient / 100,
-        "pairwise_dice": 0.1 + 0.3 * doubt + 0.001 * patient / 100,
+        "pairwise_dice_distance": 0.1 + 0.3 * doubt + 0.001 * patient / 100,
     }
     view = View(f"recipe of {task}", layers, outputs, intensity_histogram(volume, window=False))
     return Evidence(task, f"{task}_{patient}", f"{task}_{patient}", (view,), thumbnail(volume.float()))

@@ -2,7 +2,7 @@
 
 import argparse
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +13,15 @@ from rich.progress import track
 
 from medmtl.benchmark.cases import images_of
 from medmtl.benchmark.options import Options
-from medmtl.benchmark.records import Record, write_records
+from medmtl.benchmark.records import write_records
 from medmtl.benchmark.run import cache_of, observe, recall
 from medmtl.benchmark.score import Panel, judged
 from medmtl.benchmark.summary import print_summary, write_summary
 from medmtl.benchmark.trained import load_trained
 from medmtl.errors import ConfigError
 from medmtl.files import write_text
+from medmtl.report.ood_page import write_ood_page
+from medmtl.report.ood_record import Record
 from medmtl.request import find_config, run_and_checkpoint
 from medmtl.run import RunFolder, environment
 
@@ -28,7 +30,7 @@ logger = logging.getLogger(__name__)
 DESCRIPTION = (
     "Compare out-of-distribution detectors on a trained run: on images of other organs and modalities, of other "
     "scanners and populations, and on its test images, shifted in many ways. What was found of an image is kept, so it "
-    "is safe to stop and start again. Ends with a table, ood.csv and ood.json in runs/NAME/ood."
+    "is safe to stop and start again. Ends with a table, and with ood.html, ood.csv and ood.json in runs/NAME/ood."
 )
 
 
@@ -67,8 +69,15 @@ def run_ood(argv: Sequence[str]) -> None:
         **environment(),
     }
     summary = write_summary(folder / "ood.json", records, options, [*notes, *panel.left_out], facts)
+    page = write_ood_page(folder, run.path.name, records, summary, _shown(facts), summary["notes"])
     print_summary(console, summary)
-    console.print(f"benchmark: {folder / 'ood.json'}", soft_wrap=True)
+    console.print(f"benchmark: {page}", soft_wrap=True)
+
+
+def _shown(facts: Mapping[str, Any]) -> dict[str, str]:
+    """The facts that the page tells."""
+    told = ("checkpoint", "layers", "recipes", "data_note", "platform")
+    return {key: "; ".join(value) if isinstance(value, list) else value for key, value in facts.items() if key in told}
 
 
 def _parse(argv: list[str]) -> tuple[Options, RunFolder, Path, str]:

@@ -1,46 +1,13 @@
-"""Record: the score that one detector gave one image; `ood.csv` has a row for each."""
+"""The records of a benchmark as a table, `ood.csv`: a row for each detector and image."""
 
 import csv
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, fields
 from pathlib import Path
 
 from medmtl.errors import RunError
 from medmtl.files import written_whole
-
-
-@dataclass(frozen=True)
-class Record:
-    """One row of `ood.csv`.
-
-    Attributes:
-        detector: its name.
-        group: `familiar` (test cases as they are), `calibration` (validation cases), `far`, `near`, `covariate`,
-            `control` or `nonsense`.
-        source: the task, the folder or the shift.
-        severity: of the shift, 1 to 5; 0 where it has no meaning.
-        task: the task of the image, of a shifted one that of the test case; empty for foreign images.
-        case: its name.
-        patient: whose image it is.
-        score: higher = more foreign.
-        dice: against the label on the image's own grid, under the task's own recipe; None without a label, NaN without
-            foreground.
-        p_value: conformal p-value with the calibration cases' scores of this detector; None for those cases.
-        rejected: at the benchmark's alpha; None for calibration cases, and where there are too few of them.
-    """
-
-    detector: str
-    group: str
-    source: str
-    severity: int
-    task: str
-    case: str
-    patient: str
-    score: float
-    dice: float | None = None
-    p_value: float | None = None
-    rejected: bool | None = None
-
+from medmtl.report.ood_record import Record
 
 COLUMNS = [field.name for field in fields(Record)]
 

@@ -6,12 +6,12 @@ from dataclasses import dataclass, replace
 
 from medmtl.benchmark.cache import Observation
 from medmtl.benchmark.cases import Image
-from medmtl.benchmark.records import Record
 from medmtl.errors import DataError, RunError
 from medmtl.ood.conformal import ConformalRule
 from medmtl.ood.detector import Detector
 from medmtl.ood.evidence import Evidence, View
 from medmtl.ood.spectral import Signature, SignatureBank, signature
+from medmtl.report.ood_record import Record
 
 
 @dataclass(frozen=True)
@@ -92,11 +92,18 @@ def judged(records: Iterable[Record], alpha: float) -> list[Record]:
         alpha: share of familiar images that may be rejected.
     """
     records = list(records)
-    calibration: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    calibration: dict[str, dict[str, list[Record]]] = defaultdict(lambda: defaultdict(list))
     for record in records:
         if record.group == "calibration":
-            calibration[record.detector][record.task].append(record.score)
-    rules = {detector: ConformalRule(scores, alpha) for detector, scores in calibration.items()}
+            calibration[record.detector][record.task].append(record)
+    rules = {
+        detector: ConformalRule(
+            {task: [record.score for record in found] for task, found in tasks.items()},
+            alpha,
+            {task: [record.patient for record in found] for task, found in tasks.items()},
+        )
+        for detector, tasks in calibration.items()
+    }
     return [
         record
         if record.group == "calibration" or record.detector not in rules

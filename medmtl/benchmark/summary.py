@@ -10,13 +10,13 @@ from rich.console import Console
 from rich.table import Table
 
 from medmtl.benchmark.options import Options
-from medmtl.benchmark.records import Record
 from medmtl.files import write_text
 from medmtl.ood.columns import COLUMNS, Scored, detection_columns
 from medmtl.ood.failure import failure_detection, rejection
+from medmtl.ood.repartition import false_alarms
+from medmtl.report.ood_failure import REJECTED_SHARE
+from medmtl.report.ood_record import Record
 
-# Share of the images whose rejection is looked at beside the whole curve.
-REJECTED = 0.1
 # Where a rejection is right; controls should change nothing and covariate shifts need not change enough.
 FOREIGN = ("far", "near", "nonsense")
 
@@ -35,7 +35,8 @@ def write_summary(
 
     Returns:
         What was written: `detectors` (figures by column, with intervals), `verdict` and `verdicts` (how often each
-        detector rejects familiar and foreign images; the verdict is the first detector's), `failure` (how well each
+        detector rejects familiar and foreign images; the verdict is the first detector's), `false_alarms` (how often it
+        rejects familiar images over re-partitions of validation and test images), `failure` (how well each
         tells bad segmentations, with intervals, and what rejecting a tenth would have done), `images` (how many by
         group), `notes` and `facts`.
     """
@@ -47,6 +48,7 @@ def write_summary(
         "detectors": _columns(of),
         "verdict": {"detector": detectors[0], **verdicts[detectors[0]]},
         "verdicts": verdicts,
+        "false_alarms": {name: _false_alarms(found, options.alpha) for name, found in of.items()},
         "failure": {name: _failure(found) for name, found in of.items()},
         "images": {group: groups.count(group) for group in dict.fromkeys(groups)},
         "notes": list(notes),
@@ -113,13 +115,24 @@ def _verdict(records: Sequence[Record], alpha: float) -> dict[str, float | None]
     return {"alpha": alpha, "false_alarm_rate": _share(familiar), "detection_rate": _share(foreign)}
 
 
+def _false_alarms(records: Sequence[Record], alpha: float) -> dict[str, Any]:
+    held = [record for record in records if record.group in ("calibration", "familiar")]
+    found = false_alarms(
+        [record.score for record in held],
+        [record.task for record in held],
+        [record.patient for record in held],
+        alpha,
+    )
+    return {"rate": found.rate.value, "low": found.rate.low, "high": found.rate.high, "decided": found.decided}
+
+
 def _failure(records: Sequence[Record]) -> dict[str, Any]:
     """All images with a label count, shifted or not, but for those that detectors are calibrated with."""
     labelled = [record for record in records if record.group != "calibration"]
     scores = [record.score for record in labelled]
     dice = [math.nan if record.dice is None else record.dice for record in labelled]
     found = failure_detection(scores, dice, [record.patient for record in labelled])
-    gain = rejection(scores, dice, REJECTED)
+    gain = rejection(scores, dice, REJECTED_SHARE)
     return {
         **{name: getattr(found, name).value for name in ("aurc", "e_aurc", "spearman")},
         "intervals": {

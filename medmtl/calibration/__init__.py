@@ -9,7 +9,9 @@ from medmtl.calibration.intervals import (
     resampled_metrics,
 )
 from medmtl.calibration.local import local_gap
+from medmtl.calibration.local_temperature import LocalTemperature
 from medmtl.calibration.logits import LogitHistogram, logit_histogram
+from medmtl.calibration.maps import Isotonic, Monotone, Platt, Scaling, Temperature
 from medmtl.calibration.metrics import (
     ALL_METRICS,
     METRICS,
@@ -29,12 +31,15 @@ from medmtl.calibration.metrics import (
     within_bins,
 )
 from medmtl.calibration.regions import REGIONS, Region, band, body, box, likely, shell, whole
-from medmtl.calibration.scaling import METHODS, Fitted, Isotonic, Platt, Scaling, TaskScalings, Temperature
+from medmtl.calibration.scaling import KINDS, METHODS, Fitted, TaskScalings
 from medmtl.calibration.streaming import CalibrationBins, CalibrationMetrics
+from medmtl.calibration.vector import VectorScaling
+from medmtl.calibration.working import VoxelSample, WorkingVolume, sample_voxels
 
 __all__ = [
     "ALL_METRICS",
     "INTERVAL_METRICS",
+    "KINDS",
     "METHODS",
     "METRICS",
     "REGIONS",
@@ -45,12 +50,17 @@ __all__ = [
     "Fitted",
     "FrequencyBand",
     "Isotonic",
+    "LocalTemperature",
     "LogitHistogram",
+    "Monotone",
     "Platt",
     "Region",
     "Scaling",
     "TaskScalings",
     "Temperature",
+    "VectorScaling",
+    "VoxelSample",
+    "WorkingVolume",
     "ace",
     "adaptive_ece",
     "adaptive_error",
@@ -76,6 +86,7 @@ __all__ = [
     "resampled_metrics",
     "resolution",
     "rmsce",
+    "sample_voxels",
     "shell",
     "summarise",
     "uncertainty",

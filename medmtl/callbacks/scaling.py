@@ -13,6 +13,7 @@ from medmtl.calibration.bins import bin_volume
 from medmtl.calibration.logits import LogitHistogram, logit_histogram
 from medmtl.calibration.regions import REGIONS
 from medmtl.calibration.scaling import Fitted, TaskScalings
+from medmtl.calibration.working import VoxelSample, WorkingVolume, sample_voxels
 from medmtl.checkpoint import CHECKPOINT_KEY, read_checkpoint, write_checkpoint
 from medmtl.distributed import gather
 from medmtl.errors import ConfigError
@@ -25,21 +26,23 @@ class ScalingCallback(pl.Callback):
 
     Every validation fits it anew, on the image's own grid, so that each checkpoint holds the scaling of its weights
     (one that was saved because of an interruption: of the validation before). Where nothing can be fitted T = 1 is
-    kept, and said.
+    kept, and said; where local temperatures do not help patients that they were not fitted on, a single one.
 
     In a test the task is not told: a case gets the scaling of the task of its nearest signature, and without a
     signature bank that of all tasks together. Accuracy and `calibration` stay those of the network; what scaling
     changes is left in `outputs["calibration_scaled"]`.
 
     Args:
-        method: temperature (sigmoid(z / T) of the logit z), platt (sigmoid(a z + b)), isotonic, or none.
+        method: temperature (sigmoid(z / T) of the logit z), platt (sigmoid(a z + b)), isotonic, local (a T for every
+            voxel, told by a small network from logit and image around it; some seconds more at every validation), or
+            none.
         per_task: a scaling for every task, instead of one for all.
         region: where the likelihood counts: band (the organ dilated by 5 mm) or whole (the volume).
     """
 
     def __init__(
         self,
-        method: Literal["temperature", "platt", "isotonic", "none"] = "temperature",
+        method: Literal["temperature", "platt", "isotonic", "local", "none"] = "temperature",
         per_task: bool = True,
         region: Literal["band", "whole"] = "band",
     ) -> None:
@@ -47,6 +50,7 @@ class ScalingCallback(pl.Callback):
         self.scalings: TaskScalings | None = None
         self._fitted_with: Mapping[str, Any] = {**self.options, "ensemble": ""}
         self._histograms: dict[str, LogitHistogram] = {}
+        self._samples: dict[int, tuple[str, VoxelSample]] = {}
 
     @property
     def active(self) -> bool:
@@ -82,7 +86,7 @@ class ScalingCallback(pl.Callback):
         self._histograms = dict.fromkeys(trainer.datamodule.trained, LogitHistogram.empty())  # type: ignore[attr-defined]
 
     def on_validation_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, *_: Any
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, index: int, *_: Any
     ) -> None:
         """Add the logits of a validation volume."""
         if not self.active or outputs is None:
@@ -92,6 +96,9 @@ class ScalingCallback(pl.Callback):
         if region is None:
             region = REGIONS[name](label, batch["label"].pixdim.tolist())
         self._histograms[batch["source"]] += logit_histogram(outputs["probability"], label, region)
+        if self.options["method"] == "local":
+            found = sample_voxels(outputs["probability"], label, region, _working(outputs, batch), batch["patient"])
+            self._samples[index] = batch["source"], found
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Fit, to what all processes found."""
@@ -100,7 +107,11 @@ class ScalingCallback(pl.Callback):
         shares = gather({0: self._histograms})
         empty = LogitHistogram.empty()
         pooled = {task: sum((share[task] for share in shares), empty) for task in self._histograms}
-        self.scalings = TaskScalings.fit(pooled, self.options["method"], self.options["per_task"])
+        samples: dict[str, list[VoxelSample]] = {task: [] for task in pooled}
+        for task, sample in gather(self._samples):
+            samples[task].append(sample)
+        self._samples.clear()
+        self.scalings = TaskScalings.fit(pooled, self.options["method"], self.options["per_task"], samples)
         self._fitted_with = {**self.options, "ensemble": _ensemble(pl_module)}
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -151,7 +162,8 @@ class ScalingCallback(pl.Callback):
         verdict, label = outputs.get("verdict"), batch["label"][0].as_tensor().bool()
         scaled = outputs.get("probability_scaled")  # of an ensemble whose members are scaled before pooling
         if scaled is None:
-            scaled = self.scalings.choose(None if verdict is None else verdict.nearest.task)(outputs["probability"])
+            scaling = self.scalings.choose(None if verdict is None else verdict.nearest.task)
+            scaled = scaling(outputs["probability"], _working(outputs, batch))
         outputs["calibration_scaled"] = {
             name: bin_volume(scaled, label, outputs["regions"][name], len(table.count))
             for name, table in outputs["calibration"].items()
@@ -161,7 +173,7 @@ class ScalingCallback(pl.Callback):
         if self.scalings is not None:
             for task, fitted in (self.scalings.tasks or {"all tasks": self.scalings.single}).items():
                 if fitted.refused:
-                    logger.warning("calibrate: %s is left as it is (T = 1): %s", task, fitted.refused)
+                    logger.warning("calibrate: %s keeps %s: %s", task, fitted.scaling, fitted.refused)
                 else:
                     logger.info("calibrate: %s %s", task, _gain(fitted))
 
@@ -175,6 +187,12 @@ def _ensemble(module: pl.LightningModule) -> str:
     """What `Members.scaled_as` says of the segmenter; empty for one network."""
     members: Any = module.members
     return "" if members is None else members.scaled_as
+
+
+def _working(outputs: Mapping[str, Any], scan: Mapping[str, Any]) -> WorkingVolume:
+    """A volume as its own recipe prepared it, and what the network said of it there."""
+    image, probability = scan["images"][scan["own"]], outputs["probabilities"][scan["own"]]
+    return WorkingVolume.of(image[0], probability[0], image.affine, scan["native"].affine)
 
 
 def _calibrating(trainer: pl.Trainer) -> bool:

@@ -42,11 +42,12 @@ class SpectralCallback(pl.Callback):
         self.alpha = alpha
         self.bank: SignatureBank | None = None
         self.calibration: dict[str, list[float]] = {}
+        self._patients: dict[str, list[str]] | None = None  # a checkpoint of an earlier version does not know them
 
     @property
     def rule(self) -> ConformalRule:
         """How scores become decisions."""
-        return ConformalRule(self.calibration, self.alpha)
+        return ConformalRule(self.calibration, self.alpha, self._patients)
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Find the layers before anything is computed.
@@ -59,13 +60,16 @@ class SpectralCallback(pl.Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Bank and calibration scores, as tensors and strings; empty before the end of training."""
-        return {} if self.bank is None else {"bank": self.bank.state_dict(), "calibration": self.calibration}
+        if self.bank is None:
+            return {}
+        return {"bank": self.bank.state_dict(), "calibration": self.calibration, "patients": self._patients}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take bank and calibration scores from a checkpoint."""
         if state_dict:
             self.bank = SignatureBank.from_state_dict(state_dict["bank"])
             self.calibration = state_dict["calibration"]
+            self._patients = state_dict.get("patients")
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Fit bank and threshold with the best weights, and add them to `best.ckpt`."""
@@ -92,16 +96,17 @@ class SpectralCallback(pl.Callback):
             segmenter.predictor(MetaTensor(item["image"].to(segmenter.device)), tap)
             signatures[step] = task, item["case"], signature(tap.per_voxel())
         self.bank = SignatureBank.fit(gather(signatures))
-        self.calibration = {task: [] for task in data.trained}
+        self.calibration, self._patients = {task: [] for task in data.trained}, {task: [] for task in data.trained}
         scores, scans = {}, data.calibration_dataloader()
         waiting = track(scans, "Scores of the validation images", total=len(scans), disable=rank > 0)
         for step, scan in enumerate(waiting):
             if scan is not None:
                 volumes = {recipe: image.to(segmenter.device) for recipe, image in scan["images"].items()}
                 verdict = judge(*segmenter.predict_recipes(volumes, tap), self.bank, self.rule)
-                scores[step] = scan["source"], verdict.scores["spectral"]
-        for task, score in gather(scores):
+                scores[step] = scan["source"], scan["patient"], verdict.scores["spectral"]
+        for task, patient, score in gather(scores):
             self.calibration[task].append(score)
+            self._patients[task].append(patient)
         if not self.rule.decides:
             logger.warning("too few validation cases to reject at alpha = %g: verdicts will be undecided", self.alpha)
         logger.info("signature bank: %d images, threshold %.4f", len(images), self.rule.threshold)

@@ -13,6 +13,7 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from medmtl.calibration.logits import to_logits
 from medmtl.calibration.scaling import TaskScalings
+from medmtl.calibration.working import WorkingVolume
 from medmtl.data.transforms import to_native
 from medmtl.inference.pool import Average, Pool
 from medmtl.inference.predictor import VolumePredictor
@@ -102,7 +103,8 @@ class Members:
             disagreement.add(probability.as_tensor())
             if self.scalings and native is not None:
                 scale = self.scalings[network].choose(task)
-                scaled.add(to_logits(scale(to_native(probability, native))))
+                working = WorkingVolume.of(image[0], probability[0], image.affine, native.affine)
+                scaled.add(to_logits(scale(to_native(probability, native), working)))
         return Pooled(
             MetaTensor(pool.probability(), affine=image.affine),
             scaled.probability().float() if scaled.members else None,

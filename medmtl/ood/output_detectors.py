@@ -17,7 +17,7 @@ SOURCES = {
     "max_logit": "Hendrycks et al., arXiv 1911.11132",
     "energy": "Liu et al., arXiv 2010.03759",
     "mutual_information": "Gal & Ghahramani, arXiv 1506.02142; Lakshminarayanan et al., arXiv 1612.01474",
-    "pairwise_dice": "Zenk et al., arXiv 2406.03323",
+    "pairwise_dice_distance": "Zenk et al., arXiv 2406.03323",
 }
 
 # Volumes below a drop are as good as none, and a spread of less than 10 % of the volume is not known from few images.

@@ -78,7 +78,7 @@ def score_distributions(results: Sequence[CaseResult], name: str, threshold: flo
     with style():
         figure = Figure(figsize=(WIDTH_INCHES, 0.95 + 0.32 * max(len(values), 1)), layout="constrained")
         axes = figure.add_subplot()
-        _strips(axes, values, task_colours(tasks_of(results)))
+        strips(axes, values, task_colours(tasks_of(results)))
         axes.set_title(SCORES.get(name, name), loc="left")
         axes.set_xlabel(f"{SCORE_AXES.get(name, name)}   (higher = more foreign)")
         if threshold is not None and math.isfinite(threshold):
@@ -96,7 +96,7 @@ def dice_by_task(results: Sequence[CaseResult]) -> Figure:
     with style():
         figure = Figure(figsize=(WIDTH_INCHES, 0.75 + 0.32 * max(len(values), 1)), layout="constrained")
         axes = figure.add_subplot()
-        _strips(axes, values, task_colours(list(values)))
+        strips(axes, values, task_colours(list(values)))
         axes.set_xlim(-0.02, 1.02)
         axes.set_xlabel("Dice")
     return figure
@@ -141,7 +141,7 @@ def _spectra(axes: Axes, values: NDArray[np.float64], others: Sequence[NDArray[n
     axes.xaxis.set_major_locator(MaxNLocator(3, integer=True))
 
 
-def _strips(axes: Axes, values: Mapping[str, Sequence[float]], colours: Mapping[str, str]) -> None:
+def strips(axes: Axes, values: Mapping[str, Sequence[float]], colours: Mapping[str, str]) -> None:
     """A row a source: every case a dot, a bar from the lower to the upper quartile, a line at the median."""
     generator = np.random.default_rng(0)
     labels = []
@@ -155,7 +155,8 @@ def _strips(axes: Axes, values: Mapping[str, Sequence[float]], colours: Mapping[
             axes.barh(row, upper - lower, left=lower, height=0.56, color=colour, alpha=0.2, linewidth=0)
             axes.plot([middle, middle], [row - 0.28, row + 0.28], color=colour, linewidth=2, solid_capstyle="butt")
         heights = row + generator.uniform(-0.2, 0.2, known.size)
-        axes.scatter(known, heights, s=22, color=colour, alpha=0.85, edgecolor="white", linewidth=0.4, zorder=3)
+        size = 22 if known.size <= 50 else 8
+        axes.scatter(known, heights, s=size, color=colour, alpha=0.85, edgecolor="white", linewidth=0.4, zorder=3)
     axes.set_yticks(range(len(labels)), labels)
     axes.set_ylim(max(len(labels), 1) - 0.5, -0.5)
     axes.tick_params(axis="y", length=0)

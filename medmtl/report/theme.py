@@ -28,7 +28,22 @@ SCORES = {
     "max_softmax": "Max softmax",
     "mutual_information": "Mutual information of the members",
     "pairwise_dice_distance": "Pairwise Dice of the members",
+    "max_logit": "Max logit",
+    "energy": "Energy",
+    "frodo": "FRODO",
+    "md_pool": "MD-Pool",
+    "pca_mahalanobis": "PCA + Mahalanobis",
+    "knn": "Nearest neighbours",
+    "vim": "ViM",
+    "task_classifier": "Task classifier",
+    "ihf": "Intensity histogram (IHF)",
+    "ihf_whitened": "IHF, whitened",
+    "contrast": "Channel contrast",
+    "fusion": "Fusion",
+    "volume": "Predicted volume",
 }
+PAPER = "spectral"  # the score that the method was published with
+BARS = ("ihf", "ihf_whitened", "volume")  # scores that need no network of their own, the bar for all others to clear
 SCORE_AXES = {
     "spectral": "OODM: distance to the nearest training signature",
     "entropy": "mean entropy over the predicted foreground (nats)",
@@ -73,8 +88,8 @@ ARM_NAMES = {
 
 
 @dataclass(frozen=True)
-class ArmLook:
-    """How an arm is drawn.
+class Look:
+    """How an arm or a score is drawn: without a colour, since colours belong to the tasks.
 
     Attributes:
         marker: matplotlib's letter of the marker.
@@ -88,13 +103,22 @@ class ArmLook:
 
 
 ARM_LOOKS = {
-    "dedicated": ArmLook("o", "-", "#8A919C"),
-    "transfer": ArmLook("^", (0, (5, 2)), "#6B7280"),
-    "transfer_decoder": ArmLook("v", (0, (4, 1.5, 1, 1.5)), "#7A8290"),
-    "transfer_head": ArmLook("P", (0, (1, 1.2)), "#7A8290"),
-    "multitask": ArmLook("s", "-", INK),
-    "multitask_finetune": ArmLook("D", (0, (5, 2)), INK),
+    "dedicated": Look("o", "-", "#8A919C"),
+    "transfer": Look("^", (0, (5, 2)), "#6B7280"),
+    "transfer_decoder": Look("v", (0, (4, 1.5, 1, 1.5)), "#7A8290"),
+    "transfer_head": Look("P", (0, (1, 1.2)), "#7A8290"),
+    "multitask": Look("s", "-", INK),
+    "multitask_finetune": Look("D", (0, (5, 2)), INK),
 }
+# Scores that a figure tells apart by name, in this order; the rest are thin pale lines.
+SCORE_LOOKS = (
+    Look("o", "-", INK),
+    Look("s", (0, (5, 2)), INK),
+    Look("^", "-", "#7A8290"),
+    Look("D", (0, (1, 1.2)), "#5F6670"),
+    Look("v", (0, (4, 1.5, 1, 1.5)), "#8A919C"),
+    Look("X", (0, (8, 2)), "#3D434C"),
+)
 
 _STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
@@ -122,6 +146,11 @@ _STYLE: dict[Any, Any] = {
     "figure.facecolor": "white",
     "savefig.facecolor": "white",
 }
+
+
+def score_name(name: str) -> str:
+    """How a page calls a score; one that is not known here by its own name, in words."""
+    return SCORES.get(name, name[:1].upper() + name[1:].replace("_", " "))
 
 
 def task_colours(tasks: Sequence[str]) -> dict[str, str]:

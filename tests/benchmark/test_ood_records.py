@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from medmtl.benchmark.records import Record, read_records, write_records
+from medmtl.benchmark.records import read_records, write_records
 from medmtl.errors import RunError
+from medmtl.report.ood_record import Record
 
 RECORDS = [
     Record("spectral", "familiar", "LiverCT", 0, "LiverCT", "a", "p", 0.1, 0.9, 0.5, False),

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from medmtl.calibration.bins import bin_volume
 from medmtl.calibration.logits import LogitHistogram, logit_histogram, to_logits
+from medmtl.calibration.maps import Isotonic, Platt, Scaling, Temperature
 from medmtl.calibration.metrics import nll
-from medmtl.calibration.scaling import METHODS, Fitted, Isotonic, Platt, Scaling, TaskScalings, Temperature
+from medmtl.calibration.scaling import METHODS, Fitted, TaskScalings
 
 VOXELS = 200_000
 

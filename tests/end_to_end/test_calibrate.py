@@ -12,8 +12,8 @@ import yaml
 
 from medmtl.calibration.bins import bin_volume
 from medmtl.calibration.logits import logit_histogram
+from medmtl.calibration.maps import Temperature
 from medmtl.calibration.metrics import METRICS
-from medmtl.calibration.scaling import Temperature
 from medmtl.cli import main
 
 TASKS = ["LiverCT", "KidneyT2"]
@@ -89,7 +89,7 @@ def test_each_case_gets_the_temperature_of_its_nearest_task(
     used: list[float] = []
     scale = Temperature.__call__
 
-    def spy(self: Temperature, probability: torch.Tensor) -> torch.Tensor:
+    def spy(self: Temperature, probability: torch.Tensor, working: object) -> torch.Tensor:
         used.append(self.temperature)
         return scale(self, probability)
 
@@ -232,3 +232,29 @@ def test_the_temperature_is_fitted_to_the_band_on_the_image_s_own_grid(
     exact = bin_volume(p, y)
     assert single["voxels"] == exact.voxels
     assert single["nll_before"] == pytest.approx(exact.negative_log_likelihood / exact.voxels, abs=1e-5)
+
+
+def test_local_temperatures_follow_the_image_from_the_checkpoint_on(run: Path) -> None:
+    raw, best = figures(run), run / "checkpoints" / "best.ckpt"
+    main(["calibrate", "--run", str(run), "--scaling.method=local"])
+    found = state(best)
+    for fitted in found["tasks"].values():  # one validation case each: there is no stranger to try a network on
+        assert fitted["refused"]
+        assert fitted["scaling"]["method"] == "temperature"
+    weights = {name: torch.zeros(shape) for name, shape in (("0.weight", (8, 54)), ("0.bias", (8,)))}
+    weights |= {name: torch.zeros(shape) for name, shape in (("2.weight", (8, 8)), ("2.bias", (8,)))}
+    weights |= {"4.weight": torch.full((1, 8), 2.0), "4.bias": torch.zeros(1)}
+    weights["0.weight"][:, 27 + 13] = weights["2.weight"][:, 0] = 1.0  # the intensity of the voxel itself
+    told = torch.load(best, weights_only=True)
+    local = {"method": "local", "temperature": 2.0, "gain": 0.0, "held_out_gain": 0.0, "weights": weights}
+    for fitted in told["callbacks"]["ScalingCallback"]["tasks"].values():
+        fitted.update(scaling=local, refused="")
+    torch.save(told, best)
+    main(["test", "--run", str(run)])
+    scaled = figures(run)
+    assert scaled["scaling"]["tasks"]["LiverCT"]["scaling"] == "local T around 2.00"
+    for task in TASKS:
+        kinds = ("dice", "calibration", "calibration_per_case")
+        assert all(scaled["tasks"][task][kind] == raw["tasks"][task][kind] for kind in kinds)
+        before, after = (scaled["tasks"][task][kind]["band"] for kind in ("calibration", "calibration_scaled"))
+        assert after["nll"] != before["nll"]

@@ -35,7 +35,10 @@ def benchmark(workplace: Path, phantom_store: Path) -> Path:
         "detectors": [
             {"class_path": "medmtl.ood.spectral_detector.Spectral"},
             {"class_path": "medmtl.ood.output_detectors.OutputScore", "init_args": {"output": "entropy"}},
-            {"class_path": "medmtl.ood.output_detectors.OutputScore", "init_args": {"output": "pairwise_dice"}},
+            {
+                "class_path": "medmtl.ood.output_detectors.OutputScore",
+                "init_args": {"output": "pairwise_dice_distance"},
+            },
         ],
         "shifts": ["noise", "crop", "flip", "empty"],
         "severities": [1, 5],
@@ -114,7 +117,7 @@ def test_it_scores_every_image_and_says_what_it_left_out(
     notes = "\n".join(summary["notes"])
     assert "Nowhere is left out: MEDMTL_NOT_SET is not set" in notes
     assert "Again: 2 of 5 images are left out" in notes
-    assert "pairwise_dice is left out" in notes
+    assert "pairwise_dice_distance is left out" in notes
     said = capsys.readouterr().out
     assert "spectral" in said
     assert "ood.json" in said

@@ -42,7 +42,7 @@ DETECTORS: dict[str, Callable[[], Detector]] = {
     "max_logit": lambda: OutputScore("max_logit"),
     "energy": lambda: OutputScore("energy"),
     "mutual_information": lambda: OutputScore("mutual_information"),
-    "pairwise_dice": lambda: OutputScore("pairwise_dice"),
+    "pairwise_dice_distance": lambda: OutputScore("pairwise_dice"),
     "volume": Volume,
     "task_classifier": TaskClassifier,
     "fusion": Fusion,

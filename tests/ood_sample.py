@@ -1,0 +1,117 @@
+"""Records of an out-of-distribution benchmark and what `ood.json` would hold of them, plausible and telling a story."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from scipy.stats import spearmanr
+
+from medmtl.ood.detection import detection_metrics
+from medmtl.report.ood_record import Record
+
+TASKS = {"LiverCT": 3, "KidneyT2": 3, "HeartPET": 2}
+GRADED = ("noise", "blur", "wrong_spacing")
+UNGRADED = ("inverted",)
+# Detector -> how much it sees of far images, of quality and of organs: in standard deviations of the familiar scores.
+DETECTORS = {"spectral": 2.6, "entropy": 1.0, "ihf": 3.0, "fusion": 3.6, "volume": 0.5, "some_new_one": 1.6}
+ALPHA = 0.05
+
+
+def make_records(
+    detectors: Mapping[str, float] = DETECTORS,
+    tasks: Mapping[str, int] = TASKS,
+    graded: Sequence[str] = GRADED,
+    severities: Sequence[int] = (1, 3, 5),
+    near: bool = True,
+    labels: bool = True,
+    calibration: int = 8,
+) -> list[Record]:
+    """Records of `detectors` on the test images of `tasks`; the same arguments give the same records.
+
+    Args:
+        detectors: name -> how well it tells foreign from familiar, in standard deviations.
+        tasks: name -> test images.
+        graded: shifts with severities.
+        severities: of these shifts.
+        near: whether there are near images.
+        labels: whether images of the tasks have a Dice.
+        calibration: calibration images a task.
+    """
+    images: list[tuple[Any, ...]] = []  # group, source, severity, task, case, patient, shiftedness, Dice
+    generator = np.random.default_rng(0)
+    quality = {(task, i): generator.uniform(0.6, 0.95) for task, count in tasks.items() for i in range(count)}
+    for task, count in tasks.items():
+        rows = [("calibration", task, 0, 0.0, i) for i in range(100, 100 + calibration)]
+        for i in range(count):
+            rows.append(("familiar", task, 0, 0.0, i))
+            rows += [("covariate", shift, level, level / 3, i) for shift in graded for level in severities]
+            rows += [("covariate", shift, 0, 1.0, i) for shift in UNGRADED]
+            rows += [("control", "flip", 0, 0.05, i), ("nonsense", "constant", 0, 4.0, i)]
+        for group, source, severity, shifted, i in rows:
+            dice = quality.get((task, i), 0.8) * (1 - 0.2 * shifted + 0.05 * generator.normal())
+            has = labels and group != "nonsense"
+            images.append(
+                (group, source, severity, task, f"{task}_{i:02d}", f"{task}-{i}", shifted, dice if has else None)
+            )
+    foreign = [("far", "OtherPhantom", 7, 1.0), ("far", "Leg$", 4, 1.4)] + [("near", "OtherScanner", 5, 0.4)] * near
+    for group, source, count, shifted in foreign:
+        images += [(group, source, 0, "", f"{source}_{i}", f"{source}-{i}", shifted, None) for i in range(count)]
+    return [record for name, strength in detectors.items() for record in _by_detector(name, strength, images)]
+
+
+def _by_detector(name: str, strength: float, images: Sequence[tuple[Any, ...]]) -> list[Record]:
+    generator = np.random.default_rng(len(name))
+    scores = [1 + 0.2 * (generator.normal() + strength * image[6]) for image in images]
+    held_out = np.array([score for score, image in zip(scores, images, strict=True) if image[0] == "calibration"])
+    records = []
+    for score, (*where, _, dice) in zip(scores, images, strict=True):
+        p = (1 + int(np.sum(held_out >= score))) / (len(held_out) + 1)
+        rejected = p <= ALPHA if len(held_out) >= 19 else None
+        dice = None if dice is None else float(np.clip(dice, 0, 1))
+        records.append(Record(name, *where, float(score), dice, None if where[0] == "calibration" else p,
+                              None if where[0] == "calibration" else rejected))  # fmt: skip
+    return records
+
+
+def make_statistics(records: Sequence[Record]) -> dict[str, Any]:
+    """What `ood.json` holds: AUROC by sklearn's rules, intervals of a plausible width."""
+    detectors: dict[str, Any] = {}
+    for name in dict.fromkeys(record.detector for record in records):
+        mine = [record for record in records if record.detector == name]
+        inside = [r.score for r in mine if r.group == "familiar"]
+        row = {}
+        for group in ("far", "near", "nonsense"):
+            outside = [r.score for r in mine if r.group == group]
+            if outside:
+                row[group] = detection_metrics(inside, outside)
+        pairs = sorted({(r.source, r.severity) for r in mine if r.group == "covariate"})
+        cells = {
+            pair: detection_metrics(inside, [r.score for r in mine if (r.source, r.severity) == pair]) for pair in pairs
+        }
+        row["covariate"] = _mean(list(cells.values()))
+        row["covariate_severe"] = _mean([cell for (_, severity), cell in cells.items() if severity in (0, 3, 4, 5)])
+        row["mean"] = _mean([value for column, value in row.items() if column != "covariate_severe"])
+        detectors[name] = {column: _shown(value) for column, value in row.items()}
+    best = max(detectors, key=lambda name: detectors[name]["mean"]["auroc"])
+    for name, row in detectors.items():
+        near = row["mean"]["auroc"] > detectors[best]["mean"]["auroc"] - 0.07
+        row["mean"]["standing"] = "first" if name == best else "tied" if near else "behind"
+    verdict = {"alpha": ALPHA, "detector": best, "false_alarm_rate": 0.0, "detection_rate": 1.0}
+    failure = {}
+    for name in detectors:
+        known = [r for r in records if r.detector == name and r.dice is not None and r.group != "calibration"]
+        if known:
+            spearman = spearmanr([r.score for r in known], [r.dice for r in known]).statistic
+            failure[name] = {"aurc": 0.2 + 0.01 * len(name), "spearman": float(spearman)}
+    return {"detectors": detectors, "verdict": verdict, "failure": failure}
+
+
+def _mean(cells: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    return {key: float(np.mean([cell[key] for cell in cells])) for key in ("auroc", "fpr_at_95_in_kept")}
+
+
+def _shown(cell: Mapping[str, float]) -> dict[str, Any]:
+    auroc = cell["auroc"]
+    wide = 0.02 + 0.3 * auroc * (1 - auroc)
+    low, high = max(0.0, auroc - wide), min(1.0, auroc + wide)
+    return {"auroc": auroc, "low": low, "high": high, "fpr_at_95_in_kept": cell["fpr_at_95_in_kept"]}
