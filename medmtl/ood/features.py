@@ -28,8 +28,8 @@ class FeatureTap:
 
     A Gram matrix squares the condition number, so sums over pieces of a map are float64, and so are the products, but
     for maps of at least 50 voxels a channel in a window: their products are float32 within pieces of 256 voxels, which
-    takes a third of the time. In three trained networks of `multitask-open.yaml` and nine volumes this changed no logarithm
-    of a singular value by more than 1e-5.
+    takes a third of the time. In three trained networks of `multitask-open.yaml` and nine volumes this changed no
+    logarithm of a singular value by more than 1e-5.
 
     Args:
         network: any module.
