@@ -82,7 +82,7 @@ def coarsest(predictor: VolumePredictor, layers: Sequence[str]) -> str:
     tap = FeatureTap(predictor.network, layers)
     like = next(predictor.network.parameters())
     window = torch.zeros(1, 1, *predictor.patch_size, device=like.device, dtype=like.dtype)
-    with torch.inference_mode(), tap.weighing(torch.ones_like(window)):
+    with torch.inference_mode(), tap.weighing([torch.ones(1, side) for side in predictor.patch_size]):
         predictor.network(window)
     return min(layers, key=lambda layer: tap.sizes[layer])
 

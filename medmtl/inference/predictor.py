@@ -55,8 +55,8 @@ class VolumePredictor:
         def run(windows: torch.Tensor, places: list[list[slice]]) -> torch.Tensor:
             if tap is None:
                 return self.network(windows)
-            weights = [torch.einsum("h,w,d->hwd", *_cut(shares, place[2:])) for place in places]
-            with tap.weighing(torch.stack(weights)[:, None]):
+            cut = [_cut(shares, place[2:]) for place in places]
+            with tap.weighing([torch.stack(axis) for axis in zip(*cut, strict=True)]):
                 return self.network(windows)
 
         blended = sliding_window_inference(

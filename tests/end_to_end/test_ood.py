@@ -120,7 +120,7 @@ def test_it_scores_every_image_and_says_what_it_left_out(
     assert "pairwise_dice_distance is left out" in notes
     said = capsys.readouterr().out
     assert "spectral" in said
-    assert "ood.json" in said
+    assert "ood.html" in said
 
 
 def test_scores_dice_and_verdicts_are_those_of_the_report(run: Path, benchmark: Path) -> None:

@@ -131,7 +131,8 @@ def test_the_singular_values_of_a_volume_are_those_of_its_stacked_weighted_windo
     original = tap._add
 
     def spy(layer: str, output: torch.Tensor, weights: Any) -> None:
-        share = torch.nn.functional.avg_pool3d(weights.full, 2).reshape(-1, 1).double()
+        full = torch.einsum("bh,bw,bd->bhwd", *weights._shares)[:, None]
+        share = torch.nn.functional.avg_pool3d(full, 2).reshape(-1, 1).double()
         rows.append(output.movedim(1, -1).reshape(-1, output.shape[1]).double() * share.sqrt())
         original(layer, output, weights)
 

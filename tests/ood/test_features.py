@@ -26,11 +26,25 @@ def network() -> nn.Sequential:
         ).eval()
 
 
-def windows(count: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
-    """Random windows and weights from 0 to 1, some of them 0."""
+def windows(count: int, seed: int = 0) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """Random windows, and shares of their voxels along the axes from 0 to 1, some of them 0."""
     generator = torch.Generator().manual_seed(seed)
     images = torch.randn(count, 1, 8, 6, 4, generator=generator)
-    return images, (torch.rand(count, 1, 8, 6, 4, generator=generator) * 1.5 - 0.5).clamp(0, 1)
+    shares = [(torch.rand(count, side, generator=generator) * 1.5 - 0.4).clamp(0, 1) for side in (8, 6, 4)]
+    return images, shares
+
+
+def some(shares: list[torch.Tensor], start: int, end: int | None) -> list[torch.Tensor]:
+    return [share[start:end] for share in shares]
+
+
+def full(shares: list[torch.Tensor]) -> torch.Tensor:
+    """The weight of each voxel, `(B, 1, H, W, D)`."""
+    return torch.einsum("bh,bw,bd->bhwd", *shares)[:, None]
+
+
+def ones(volumes: torch.Tensor) -> list[torch.Tensor]:
+    return [torch.ones(len(volumes), side) for side in volumes.shape[2:]]
 
 
 def feature_maps(net: nn.Sequential, images: torch.Tensor, layer: int) -> torch.Tensor:
@@ -39,10 +53,12 @@ def feature_maps(net: nn.Sequential, images: torch.Tensor, layer: int) -> torch.
 
 def test_the_gram_matrix_streamed_over_windows_is_that_of_all_windows_stacked() -> None:
     net = network().double()
-    images, weights = (tensor.double() for tensor in windows(7))
+    images, shares = windows(7)
+    images, shares = images.double(), [share.double() for share in shares]
+    weights = full(shares)
     tap = FeatureTap(net, ["0", "2", "3"])
     for start, end in pairwise((0, 3, 4, 7)):
-        with torch.no_grad(), tap.weighing(weights[start:end]):
+        with torch.no_grad(), tap.weighing(some(shares, start, end)):
             net(images[start:end])
     scaled = {
         "0": weights.numpy(),
@@ -62,7 +78,7 @@ def test_the_gram_matrix_streamed_over_windows_is_that_of_all_windows_stacked() 
 def test_unit_weights_give_the_plain_gram_matrix_whose_roots_are_the_singular_values() -> None:
     net, (images, _) = network(), windows(3)
     tap = FeatureTap(net, ["2"])
-    with torch.no_grad(), tap.weighing(torch.ones_like(images)):
+    with torch.no_grad(), tap.weighing(ones(images)):
         net(images)
     stacked = feature_maps(net, images, 2).movedim(1, -1).reshape(-1, 5).double()
     roots = torch.linalg.eigvalsh(tap.grams["2"]).flip(0).sqrt()
@@ -85,14 +101,14 @@ def test_reset_forgets_the_volume() -> None:
     net, (images, weights) = network(), windows(4)
     tap, fresh = FeatureTap(net, ["0"]), FeatureTap(net, ["0"])
     with torch.no_grad():
-        with tap.weighing(weights[:3]):
+        with tap.weighing(some(weights, 0, 3)):
             net(images[:3])
         kept = tap.grams["0"]
         before = kept.clone()
         tap.reset()
         assert tap.grams == tap.voxels == {}
         for one in (tap, fresh):
-            with one.weighing(weights[3:]):
+            with one.weighing(some(weights, 3, None)):
                 net(images[3:])
     assert torch.equal(tap.grams["0"], fresh.grams["0"])
     assert tap.voxels == fresh.voxels
@@ -129,7 +145,7 @@ def test_tapping_changes_neither_the_output_nor_the_gradients() -> None:
 def test_bfloat16_features_are_summed_in_float64() -> None:
     net, (images, _) = network().to(torch.bfloat16), windows(3)
     tap = FeatureTap(net, ["0"])
-    with torch.no_grad(), tap.weighing(torch.ones_like(images)):
+    with torch.no_grad(), tap.weighing(ones(images)):
         net(images.to(torch.bfloat16))
     stacked = feature_maps(net, images.to(torch.bfloat16), 0).movedim(1, -1).reshape(-1, 6).double()
     torch.testing.assert_close(tap.grams["0"], stacked.T @ stacked, rtol=1e-12, atol=0)
@@ -169,10 +185,12 @@ def test_a_layer_that_does_not_return_one_feature_map_is_named() -> None:
 
 def test_means_streamed_over_windows_are_those_of_the_weighted_voxels_stacked() -> None:
     net = network().double()
-    images, weights = (tensor.double() for tensor in windows(5))
+    images, shares = windows(5)
+    images, shares = images.double(), [share.double() for share in shares]
+    weights = full(shares)
     tap = FeatureTap(net, ["0", "2"])
     for start, end in pairwise((0, 2, 5)):
-        with torch.no_grad(), tap.weighing(weights[start:end]):
+        with torch.no_grad(), tap.weighing(some(shares, start, end)):
             net(images[start:end])
     for layer, weight in {"0": weights, "2": functional.avg_pool3d(weights, 2)}.items():
         maps = feature_maps(net, images, int(layer)).numpy()
@@ -192,7 +210,7 @@ def test_maps_of_many_voxels_are_multiplied_in_float32_and_lose_next_to_nothing(
         maps *= torch.logspace(0, -3, 6)[:, None, None, None]
         maps[:, 0] += 3
     tap = FeatureTap(nn.Sequential(nn.Identity()), ["0"])
-    with tap.weighing(torch.ones(2, 1, 12, 11, 10)):
+    with tap.weighing(ones(maps)):
         tap.modules["0"](maps)
     stacked = maps.movedim(1, -1).reshape(-1, 6).double()
     roots = torch.linalg.eigvalsh(tap.grams["0"]).flip(0).sqrt()
@@ -204,7 +222,7 @@ def test_windows_are_averaged_over_pairs_until_they_are_small() -> None:
     maps = torch.randn(3, 5, 16, 8, 6, generator=torch.Generator().manual_seed(0))
     tap = FeatureTap(nn.Sequential(nn.Identity()), ["0"], pooled=["0"])
     for part in (maps[:2], maps[2:]):
-        with tap.weighing(torch.ones(len(part), 1, 16, 8, 6)):
+        with tap.weighing(ones(part)):
             tap.modules["0"](part)
     kept = tap.evidence()["0"].windows
     # 5 x 16 x 8 x 6 = 3,840 numbers, 480 after one averaging.
@@ -216,7 +234,7 @@ def test_windows_are_averaged_over_pairs_until_they_are_small() -> None:
 def test_of_many_windows_some_are_kept_evenly_spaced() -> None:
     tap = FeatureTap(nn.Sequential(nn.Identity()), ["0"], pooled=["0"])
     maps = torch.arange(200.0).reshape(200, 1, 1, 1, 1)
-    with tap.weighing(torch.ones_like(maps)):
+    with tap.weighing(ones(maps)):
         tap.modules["0"](maps)
     kept = tap.evidence()["0"].windows
     assert kept is not None

@@ -54,7 +54,7 @@ def check_against_svd(network: UNet, image: MetaTensor) -> None:
         for layer in LAYERS
     ]
     tap = FeatureTap(network, LAYERS)
-    with torch.no_grad(), tap.weighing(torch.ones_like(window)):
+    with torch.no_grad(), tap.weighing([torch.ones(len(window), side) for side in window.shape[2:]]):
         network(window)
     for hook in hooks:
         hook.remove()
