@@ -1,0 +1,131 @@
+"""What detection adds to the time of sliding-window inference; `make bench` runs it.
+
+The network of `multitask-open.yaml`, untrained, on a volume of noise. Runs without and with detection are interleaved,
+so that a busy machine slows both alike, and each pair gives one ratio. A bound is exceeded only where the bootstrap
+interval of the mean ratio lies above it. What was found is added to `bench.json`.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from monai.data import MetaTensor
+from monai.networks.nets import UNet
+from scipy.stats import bootstrap
+
+from medmtl.inference.predictor import VolumePredictor
+from medmtl.ood.detector import Detector
+from medmtl.ood.distances import FRODO, KNN, Contrast, MDPool, PCAMahalanobis, ViM
+from medmtl.ood.evidence import Evidence, LayerEvidence, View
+from medmtl.ood.features import FeatureTap
+from medmtl.ood.spectral_detector import Spectral
+from medmtl.request import find_config
+
+SHAPE = (160, 192, 160)
+TRAINING = 24  # images that the detectors are fitted to, of two tasks
+TARGETS = {"spectral": 0.03, "all_feature_detectors": 0.10}
+
+
+def volume(shape: tuple[int, int, int], seed: int) -> MetaTensor:
+    """Noise, `(1, h, w, d)`."""
+    return MetaTensor(torch.randn(1, *shape, generator=torch.Generator().manual_seed(seed)))
+
+
+def evidence(layers: dict[str, LayerEvidence], number: int) -> Evidence:
+    """What detectors see of an image."""
+    view = View("one", layers, {"energy": 0.0}, torch.full((150,), 1 / 150, dtype=torch.float64))
+    return Evidence(f"task {number % 2}", f"case {number}", f"patient {number}", (view,), torch.zeros(32, 32, 32))
+
+
+def detecting(
+    predictor: VolumePredictor, layers: list[str], detectors: list[Detector], pooled: list[str]
+) -> Callable[[MetaTensor], None]:
+    """Inference and the scores of some detectors, which are fitted first."""
+    tap = FeatureTap(predictor.network, layers, pooled)
+
+    def observed(image: MetaTensor, number: int) -> Evidence:
+        tap.reset()
+        predictor(image, tap)
+        return evidence(tap.evidence(), number)
+
+    training = [observed(volume((48, 48, 48), seed), seed) for seed in range(TRAINING)]
+    for detector in detectors:
+        detector.fit(training)
+
+    def run(image: MetaTensor) -> None:
+        found = observed(image, 0)
+        for detector in detectors:
+            detector.score(found)
+
+    return run
+
+
+def compare(pairs: int) -> dict[str, Any]:
+    """Interleaved runs without detection, with the signature alone, and with all detectors that use features."""
+    torch.manual_seed(0)
+    config = yaml.safe_load(find_config("multitask-open.yaml").read_text())
+    layers: list[str] = config["spectral"]["layers"]
+    network = UNet(**config["model"]["network"]["init_args"]).to(memory_format=torch.channels_last_3d).eval()  # type: ignore[call-overload]
+    predictor = VolumePredictor(network, config["data"]["patch_size"], overlap=0.25, window_batch=4)
+    every: list[Detector] = [Spectral(), FRODO(), MDPool(), PCAMahalanobis(), KNN(), ViM(), Contrast()]
+    runs: dict[str, Callable[[MetaTensor], object]] = {
+        "inference": predictor,
+        "spectral": detecting(predictor, layers, [Spectral()], []),
+        "all_feature_detectors": detecting(predictor, layers, every, [layers[3]]),
+    }
+    image = volume(SHAPE, 0)
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    for number in range(pairs + 1):
+        for name, run in runs.items():
+            start = time.perf_counter()
+            run(image)
+            if number:  # the first warms up
+                seconds[name].append(time.perf_counter() - start)
+    added = {}
+    for name, bound in TARGETS.items():
+        ratios = np.array(seconds[name]) / np.array(seconds["inference"]) - 1
+        ends = bootstrap((ratios,), np.mean, random_state=0).confidence_interval
+        added[name] = {
+            "mean": float(ratios.mean()),
+            "median": float(np.median(ratios)),
+            "interval": [float(ends.low), float(ends.high)],
+            "at_most": bound,
+            "exceeded": bool(ends.low > bound),
+            "ratios": ratios.tolist(),
+        }
+    return {
+        "shape": SHAPE,
+        "layers": layers,
+        "detectors": [detector.name for detector in every],
+        "seconds": {name: float(np.median(values)) for name, values in seconds.items()},
+        "added": added,
+        "threads": torch.get_num_threads(),
+    }
+
+
+def main() -> None:
+    """Measure, print and write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path("bench.json"))
+    parser.add_argument("--pairs", type=int, default=15)
+    given = parser.parse_args()
+    with torch.inference_mode():
+        found = compare(given.pairs)
+    rows = json.loads(given.out.read_text()) if given.out.is_file() else {}
+    given.out.write_text(json.dumps({**rows, "detection": found}, indent=1) + "\n")
+    for name, added in found["added"].items():
+        low, high = added["interval"]
+        print(
+            f"{name}: adds {added['mean']:.1%} to inference, 95 % interval {low:.1%} to {high:.1%} "
+            f"(at most {added['at_most']:.0%})"
+        )
+
+
+if __name__ == "__main__":
+    main()
