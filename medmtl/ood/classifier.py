@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from medmtl.errors import DataError
 from medmtl.ood.detector import Detector
 from medmtl.ood.evidence import Evidence
 from medmtl.ood.layers import require
@@ -60,12 +61,15 @@ class TaskClassifier(Detector):
         self.network: nn.Module | None = None
 
     def fit(self, cases: Sequence[Evidence]) -> None:
-        """See `Detector.fit`; with one task alone there is nothing to train, which `missing` says."""
+        """See `Detector.fit`.
+
+        Raises:
+            DataError: there is one task alone, or no image.
+        """
         require(self, cases)
         self.tasks = sorted({case.source for case in cases})
-        self.network = None
         if len(self.tasks) < 2:
-            return
+            raise DataError(f"detector {self.name}: needs images of two tasks", fix="leave it out")
         images = torch.stack([case.thumbnail for case in cases])[:, None]
         labels = torch.tensor([self.tasks.index(case.source) for case in cases])
         with torch.random.fork_rng(devices=[]):
@@ -78,10 +82,6 @@ class TaskClassifier(Detector):
         assert self.network is not None, "fit or load the detector first"
         logits = self.network(image.thumbnail[None, None].float())
         return float(1 - logits.double().softmax(dim=1).max())
-
-    def missing(self, image: Evidence) -> str:
-        """See `Detector.missing`."""
-        return "at least two tasks" if len(self.tasks) == 1 else ""
 
     def state_dict(self) -> dict[str, Any]:
         """See `Detector.state_dict`."""

@@ -40,6 +40,7 @@ SCORES = {
     "ihf_whitened": "IHF, whitened",
     "contrast": "Channel contrast",
     "fusion": "Fusion",
+    "by_task": "By task (ours)",
     "volume": "Predicted volume",
 }
 PAPER = "spectral"  # the score that the method was published with

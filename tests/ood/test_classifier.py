@@ -1,8 +1,10 @@
 """The classifier of tasks: it learns them, doubts others, and is nothing with one task."""
 
+import pytest
 import torch
 from evidence_sample import TASKS, draw_evidence, draw_training
 
+from medmtl.errors import DataError
 from medmtl.ood.classifier import TaskClassifier
 
 
@@ -16,14 +18,9 @@ def test_it_is_surer_of_its_tasks_than_of_others() -> None:
     assert all(0 <= score <= 1 - 1 / len(TASKS) for score in familiar + foreign)
 
 
-def test_with_one_task_alone_it_is_missing() -> None:
-    detector, image = TaskClassifier(), draw_evidence("KidneyMR", 50)
-    assert not detector.missing(image)
-    detector.fit(draw_training(("KidneyMR",), patients=3))
-    assert detector.missing(image) == "at least two tasks"
-    again = TaskClassifier()
-    again.load_state_dict(detector.state_dict())
-    assert again.missing(image) == "at least two tasks"
+def test_with_one_task_alone_it_refuses() -> None:
+    with pytest.raises(DataError, match="task_classifier: needs images of two tasks"):
+        TaskClassifier().fit(draw_training(("KidneyMR",), patients=3))
 
 
 def test_fitting_leaves_the_random_numbers_of_others_alone() -> None:

@@ -9,6 +9,7 @@ import torch
 from evidence_sample import draw_evidence, draw_training, without_layer
 
 from medmtl.errors import DataError
+from medmtl.ood.by_task import ByTask
 from medmtl.ood.classifier import TaskClassifier
 from medmtl.ood.detector import Detector, ViewDetector
 from medmtl.ood.distances import FRODO, KNN, Contrast, MDPool, PCAMahalanobis, ViM
@@ -42,10 +43,11 @@ DETECTORS: dict[str, Callable[[], Detector]] = {
     "max_logit": lambda: OutputScore("max_logit"),
     "energy": lambda: OutputScore("energy"),
     "mutual_information": lambda: OutputScore("mutual_information"),
-    "pairwise_dice_distance": lambda: OutputScore("pairwise_dice"),
+    "pairwise_dice_distance": lambda: OutputScore("pairwise_dice_distance"),
     "volume": Volume,
     "task_classifier": TaskClassifier,
     "fusion": Fusion,
+    "by_task": lambda: ByTask(detector=Fusion(folds=3)),
     "fusion mean": lambda: Fusion(combine="mean", members=[KNN(), OutputScore("energy"), Volume()]),
 }
 every_detector = pytest.mark.parametrize("make", DETECTORS.values(), ids=list(DETECTORS))
