@@ -39,7 +39,7 @@ def volume(shape: tuple[int, int, int], seed: int) -> MetaTensor:
 
 def evidence(layers: dict[str, LayerEvidence], number: int) -> Evidence:
     """What detectors see of an image."""
-    view = View("one", layers, {"energy": 0.0}, torch.full((150,), 1 / 150, dtype=torch.float64))
+    view = View("one", layers, {"max_logit": 0.0, "energy": 0.0}, torch.full((150,), 1 / 150, dtype=torch.float64))
     return Evidence(f"task {number % 2}", f"case {number}", f"patient {number}", (view,), torch.zeros(32, 32, 32))
 
 
