@@ -115,10 +115,12 @@ def aurocs(records: Sequence[Record]) -> dict[str, dict[Condition, float]]:
 def threshold(records: Iterable[Record], detector: str, alpha: float) -> float:
     """The score above which a detector flags an image; infinite where it cannot decide."""
     scores: dict[str, list[float]] = {}
+    patients: dict[str, list[str]] = {}
     for r in records:
         if r.detector == detector and r.group == "calibration" and math.isfinite(r.score):
             scores.setdefault(r.task, []).append(r.score)
-    return ConformalRule(scores, alpha).threshold if scores else math.inf
+            patients.setdefault(r.task, []).append(r.patient)
+    return ConformalRule(scores, alpha, patients).threshold if scores else math.inf
 
 
 class Count(NamedTuple):
