@@ -123,7 +123,7 @@ def _together(
 
 def _effort(image: Image, window: Sequence[int]) -> float:
     """Voxels that the network will see of an image, about: what the time left is reckoned by."""
-    header = nibabel.load(image.case.image).header
+    header = nibabel.load(image.case.image_files[0]).header
     sides = [size * step for size, step in zip(header.get_data_shape()[:3], header.get_zooms()[:3], strict=True)]
     return sum(
         math.prod(max(side / step, least) for side, step, least in zip(sides, recipe.spacing, window, strict=True))

@@ -38,7 +38,7 @@ class Worker:
     def __call__(self, image: Image, key: str) -> None:
         """Observe an image and keep the observation."""
         native = load_image(image.case)
-        label = None if image.own is None or image.case.label is None else load_organ(image.case, image.organ, native)
+        label = None if image.own is None or not image.case.labels else load_organ(image.case, image.organ, native)
         if image.shift:
             shift, seed = SHIFTS[image.shift], _seed(self.seed, image)
             native = shift.apply(native, image.severity, seed)

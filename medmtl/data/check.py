@@ -8,7 +8,7 @@ import nibabel
 import numpy as np
 from nibabel.spatialimages import SpatialImage
 
-from medmtl.data.task import Case
+from medmtl.data.task import Case, LabelFile
 from medmtl.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -78,20 +78,36 @@ def read_volume(owner: str, case: Case, path: Path) -> tuple[SpatialImage, np.nd
 
 
 def check_image(owner: str, case: Case) -> SpatialImage:
-    """Read an image and check that it is a finite volume that has the wanted channel.
+    """Read an image and check that it is a finite volume that has the channels to use.
+
+    Returns:
+        The image, or the first file of one whose channels are files.
 
     Raises:
-        DataError: it is missing, unreadable, not three-dimensional, not finite, or lacks the channel.
+        DataError: a file is missing, unreadable, not three-dimensional, not finite, or on another grid than the first;
+            or a channel is lacking.
     """
-    image, voxels = read_volume(owner, case, case.image)
-    where = f"{owner}, case {case.name}: {case.image}"
+    if len(case.images) == 1:
+        return _check_file(owner, case, case.images[0], max(case.channels))
+    if max(case.channels) >= len(case.images):
+        fault = f"has {len(case.images)} channels, channel {max(case.channels)} is asked for"
+        raise DataError(f"{owner}, case {case.name}: {case.images[0]} {fault}", fix="set `channel`")
+    first, *others = [_check_file(owner, case, path, 0) for path in case.image_files]
+    for path, other in zip(case.image_files[1:], others, strict=True):
+        _check_grid(f"{owner}, case {case.name}: {path}", other, first, f"channel {case.image_files[0].name}")
+    return first
+
+
+def _check_file(owner: str, case: Case, path: Path, channel: int) -> SpatialImage:
+    image, voxels = read_volume(owner, case, path)
+    where = f"{owner}, case {case.name}: {path}"
     channels = voxels.shape[3] if voxels.ndim == 4 else 1
     if voxels.ndim not in (3, 4) or min(voxels.shape) < 1:
         raise DataError(f"{where} has shape {voxels.shape}", fix="use volumes of three dimensions")
     if voxels.dtype.kind not in "biuf":
         raise DataError(f"{where} holds {voxels.dtype} and not numbers", fix="save one number a voxel")
-    if case.channel >= channels:
-        raise DataError(f"{where} has {channels} channels, channel {case.channel} is asked for", fix="set `channel`")
+    if channel >= channels:
+        raise DataError(f"{where} has {channels} channels, channel {channel} is asked for", fix="set `channel`")
     if not np.isfinite(voxels).all():
         raise DataError(f"{where} holds values that are not finite", fix="repair or remove the case")
     if not np.isfinite(image.affine).all() or abs(np.linalg.det(image.affine[:3, :3])) < 1e-9:
@@ -99,20 +115,36 @@ def check_image(owner: str, case: Case) -> SpatialImage:
     return image
 
 
+def _check_grid(where: str, volume: SpatialImage, image: SpatialImage, other: str) -> None:
+    if volume.shape[:3] != image.shape[:3]:
+        raise DataError(
+            f"{where} has shape {volume.shape[:3]}, its {other} {image.shape[:3]}",
+            fix="resample one to the other's grid",
+        )
+    if not np.allclose(volume.affine, image.affine, atol=AFFINE_TOLERANCE_MM):
+        raise DataError(f"{where} has another affine than its {other}", fix="correct the header of one of them")
+
+
 def _check_case(task: str, case: Case, organ: Collection[int], declared: Collection[int]) -> bool:
     """Check one case; whether it has foreground."""
     owner = f"task {task}"
     image = check_image(owner, case)
-    if case.label is None:
+    if not case.labels:
         raise DataError(f"{owner}, case {case.name} has no label", fix="take the case out of dataset.json")
-    label, voxels = read_volume(owner, case, case.label)
-    where = f"{owner}, case {case.name}: label {case.label}"
-    if voxels.shape != image.shape[:3]:
-        raise DataError(
-            f"{where} has shape {voxels.shape}, its image {image.shape[:3]}", fix="resample one to the other's grid"
-        )
-    if not np.allclose(label.affine, image.affine, atol=AFFINE_TOLERANCE_MM):
-        raise DataError(f"{where} has another affine than its image", fix="correct the header of one of them")
+    return any([_check_label(owner, case, label, image, organ, declared) for label in case.labels])
+
+
+def _check_label(
+    owner: str, case: Case, label: LabelFile, image: SpatialImage, organ: Collection[int], declared: Collection[int]
+) -> bool:
+    """Check one file of the labels; whether it has foreground."""
+    volume, voxels = read_volume(owner, case, label.path)
+    where = f"{owner}, case {case.name}: label {label.path}"
+    if voxels.ndim != 3:
+        raise DataError(f"{where} has shape {voxels.shape}", fix="use labels of three dimensions")
+    _check_grid(where, volume, image, "image")
+    if label.value is not None:  # the mask of one organ
+        return label.value in organ and bool((voxels > 0).any())
     values = np.unique(voxels)
     unknown = [value.item() for value in values if value not in declared]
     if unknown:

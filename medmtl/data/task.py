@@ -15,22 +15,41 @@ SOFT_TISSUE_WINDOW = (-160.0, 240.0)
 
 
 @dataclass(frozen=True)
+class LabelFile:
+    """A file of the ground truth of an image.
+
+    Attributes:
+        path: the file.
+        value: None where its voxels are label values; otherwise it is the mask of one organ, whose voxels above 0 stand
+            for this label value.
+    """
+
+    path: Path
+    value: int | None = None
+
+
+@dataclass(frozen=True)
 class Case:
-    """One image, with its label if it has one.
+    """One image, with its labels if it has any.
 
     Attributes:
         name: unique within its task or folder, for example `hippocampus_001`.
         patient: whose image it is; cases of one patient are never split apart.
-        image: the image file.
-        label: the label file, or None.
-        channel: the channel to use where the image has several.
+        images: one file, whose fourth axis may hold several channels, or one file a channel.
+        labels: one file of label values, or one mask an organ; empty without a ground truth.
+        channels: the channels to use, in this order.
     """
 
     name: str
     patient: str
-    image: Path
-    label: Path | None
-    channel: int = 0
+    images: tuple[Path, ...]
+    labels: tuple[LabelFile, ...] = ()
+    channels: tuple[int, ...] = (0,)
+
+    @property
+    def image_files(self) -> tuple[Path, ...]:
+        """The files that hold the channels to use: the only one, or one a channel."""
+        return self.images if len(self.images) == 1 else tuple(self.images[channel] for channel in self.channels)
 
 
 class Recipe(NamedTuple):

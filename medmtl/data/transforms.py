@@ -32,13 +32,14 @@ PERCENTILES = (0.5, 99.5)
 
 
 def load_image(case: Case) -> MetaTensor:
-    """Load the wanted channel of an image on its own grid, float32, `(1, H, W, D)`."""
-    image = LoadImage(reader="NibabelReader", ensure_channel_first=True, image_only=True)(case.image)
-    return image[case.channel : case.channel + 1]
+    """Load the channels to use of an image on its own grid, float32, `(C, H, W, D)`."""
+    load = LoadImage(reader="NibabelReader", ensure_channel_first=True, image_only=True)
+    files = [load(path) for path in case.image_files]
+    return files[0][list(case.channels)] if len(case.images) == 1 else torch.cat(files)
 
 
 def load_organ(case: Case, organ: Collection[int], image: MetaTensor) -> MetaTensor:
-    """Load a label as the organ of interest against everything else.
+    """Load the labels of a case as the organ of interest against everything else.
 
     Args:
         case: the case.
@@ -47,11 +48,17 @@ def load_organ(case: Case, organ: Collection[int], image: MetaTensor) -> MetaTen
             which the checks before training allow, cannot tell them apart.
 
     Returns:
-        `(1, H, W, D)` uint8.
+        `(1, H, W, D)` uint8: 1 in the organ.
     """
-    label = LoadImage(reader="NibabelReader", ensure_channel_first=True, image_only=True, dtype=np.int64)(case.label)
+    load = LoadImage(reader="NibabelReader", ensure_channel_first=True, image_only=True, dtype=np.int64)
     values = torch.as_tensor(sorted(organ))
-    return MetaTensor(torch.isin(label.as_tensor(), values).to(torch.uint8), affine=image.affine)
+    inside = torch.zeros((1, *image.shape[1:]), dtype=torch.bool)
+    for label in case.labels:
+        if label.value is None:
+            inside |= torch.isin(load(label.path).as_tensor(), values)
+        elif label.value in organ:
+            inside |= load(label.path).as_tensor() > 0
+    return MetaTensor(inside.to(torch.uint8), affine=image.affine)
 
 
 def prepare(image: MetaTensor, recipe: Recipe) -> MetaTensor:

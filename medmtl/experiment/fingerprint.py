@@ -131,9 +131,12 @@ class Digests:
         write_text(self.path, json.dumps(self._known, indent=0) + "\n")
 
     def case(self, case: Case) -> str:
-        """Digest of a case's image and label together, with the channel that is used."""
-        digests = [self._file(path) for path in (case.image, case.label) if path is not None]
-        return hashlib.sha256(":".join([*digests, str(case.channel)]).encode()).hexdigest()
+        """Digest of a case's images and labels together, with the channels that are used."""
+        digests = [self._file(path) for path in case.image_files]
+        for label in case.labels:
+            digests.append(self._file(label.path) + ("" if label.value is None else f"={label.value}"))
+        channels = ",".join(map(str, case.channels))
+        return hashlib.sha256(":".join([*digests, channels]).encode()).hexdigest()
 
     def _file(self, path: Path) -> str:
         state = path.stat()

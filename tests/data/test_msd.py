@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from medmtl.data.layouts.msd import declared_labels, foreign_cases, labelled_cases
-from medmtl.data.task import Case, ForeignImages, Task, resolve_root
+from medmtl.data.task import Case, ForeignImages, LabelFile, Task, resolve_root
 from medmtl.errors import ConfigError, DataError
 
 WriteTask = Callable[..., Path]
@@ -36,10 +36,10 @@ def test_labelled_cases_come_with_their_files_in_the_order_of_their_names(write_
     root = write_task({name: (CUBE, CUBE) for name in ("b_2", "b_10", "a_1")} | {"unlabelled": (CUBE, None)})
     cases = labelled_cases("T", task_at(root, channel=2))
     assert cases == [
-        Case(name, name, root / f"imagesTr/{name}.nii.gz", root / f"labelsTr/{name}.nii.gz", 2)
+        Case(name, name, (root / f"imagesTr/{name}.nii.gz",), (LabelFile(root / f"labelsTr/{name}.nii.gz"),), (2,))
         for name in ("a_1", "b_10", "b_2")
     ]
-    assert all(case.image.is_file() and case.label is not None and case.label.is_file() for case in cases)
+    assert all(case.images[0].is_file() and case.labels[0].path.is_file() for case in cases)
 
 
 def test_the_declared_labels_hold_the_background_even_if_it_is_left_out(write_task: WriteTask) -> None:
@@ -93,7 +93,7 @@ def test_an_image_that_links_to_a_store_elsewhere_lies_within_the_root(write_tas
     image.rename(tmp_path / "stored.nii.gz")
     image.symlink_to(tmp_path / "stored.nii.gz")
     (case,) = labelled_cases("T", task_at(root))
-    assert (case.name, case.image) == ("a", image)
+    assert (case.name, case.images) == ("a", (image,))
 
 
 @pytest.mark.parametrize("place", ["../Other/imagesTr/a.nii.gz", "/etc/a.nii.gz", "imagesTr/../../a.nii.gz"])
@@ -160,9 +160,9 @@ def test_a_pattern_that_does_not_fit_is_named(write_task: WriteTask, pattern: st
 def test_foreign_images_of_a_described_folder_are_those_of_training_and_test(write_task: WriteTask) -> None:
     root = write_task({"b": (CUBE, CUBE), "a": (CUBE, None), "c": (CUBE, None)})
     assert foreign_cases("Other", ForeignImages(str(root), channel=1)) == [
-        Case("a", "a", root / "imagesTs/a.nii.gz", None, 1),
-        Case("b", "b", root / "imagesTr/b.nii.gz", None, 1),
-        Case("c", "c", root / "imagesTs/c.nii.gz", None, 1),
+        Case("a", "a", (root / "imagesTs/a.nii.gz",), (), (1,)),
+        Case("b", "b", (root / "imagesTr/b.nii.gz",), (), (1,)),
+        Case("c", "c", (root / "imagesTs/c.nii.gz",), (), (1,)),
     ]
 
 
@@ -178,8 +178,8 @@ def test_foreign_images_of_a_plain_folder_are_all_its_nifti_files(save_volume: C
     root = files[0].parent
     (root / "notes.txt").write_text("not an image")
     cases = foreign_cases("Other", ForeignImages(str(root)))
-    assert [(case.name, case.image, case.label) for case in cases] == [
-        (name, path, None) for name, path in zip("abc", files, strict=True)
+    assert [(case.name, case.images, case.labels) for case in cases] == [
+        (name, (path,), ()) for name, path in zip("abc", files, strict=True)
     ]
 
 
@@ -262,8 +262,8 @@ def test_the_real_corpora_have_the_cases_that_their_folders_hold(real_data: Path
     for name in ("HippocampusMR", "FetalBrainMR", "SarcomaMR", "SarcomaCT", "SarcomaPET"):
         cases = labelled_cases(name, task_at(real_data / name))
         stored = sorted((real_data / name / "labelsTr").glob("*.nii*"))
-        assert sorted(case.label for case in cases if case.label) == stored
-        assert all(case.image.is_file() for case in cases)
+        assert sorted(label.path for case in cases for label in case.labels) == stored
+        assert all(case.images[0].is_file() for case in cases)
     copied = tmp_path / "Copy"
     shutil.copytree(real_data / "OtherAnatomy", copied)
     described = [case.name for case in foreign_cases("Other", ForeignImages(str(copied)))]

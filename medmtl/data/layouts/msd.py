@@ -6,7 +6,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from medmtl.data.task import Case, ForeignImages, Task, patient_of, resolve_root
+from medmtl.data.task import Case, ForeignImages, LabelFile, Task, patient_of, resolve_root
 from medmtl.errors import DataError
 
 SUFFIXES = (".nii.gz", ".nii")
@@ -35,7 +35,8 @@ def labelled_cases(name: str, task: Task) -> list[Case]:
     for pair in _entries(name, root, dataset, "training"):
         image, label = (_inside(name, root, pair, key) for key in ("image", "label"))
         case = _stem(image)
-        cases.append(Case(case, patient_of(name, case, task.patient), image, label, task.channel))
+        patient = patient_of(name, case, task.patient)
+        cases.append(Case(case, patient, (image,), (LabelFile(label),), (task.channel,)))
     return _sorted_unique(name, cases, root)
 
 
@@ -60,7 +61,7 @@ def foreign_cases(name: str, folder: ForeignImages) -> list[Case]:
         images = [_inside(name, root, entry, "image") for entry in entries]
     else:
         images = [path for path in root.rglob("*") if path.name.endswith(SUFFIXES)]
-    return _sorted_unique(name, [Case(_stem(p), _stem(p), p, None, folder.channel) for p in images], root)
+    return _sorted_unique(name, [Case(_stem(p), _stem(p), (p,), channels=(folder.channel,)) for p in images], root)
 
 
 def _read_dataset(name: str, root: Path) -> dict[str, Any]:
