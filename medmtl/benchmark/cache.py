@@ -56,7 +56,7 @@ class Cache:
             "case": [image.task or image.source, case.name, case.patient, *case.channels],
             "recipes": [str(recipe) for recipe in image.recipes],
             "own": str(image.own),
-            "organ": list(image.organ),
+            "organ": [*image.organ, *([] if image.ignore is None else [f"unknown {image.ignore}"])],
             "shift": [image.shift, image.severity],
         }
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()

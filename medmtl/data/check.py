@@ -4,11 +4,11 @@ import logging
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-import nibabel
 import numpy as np
-from nibabel.spatialimages import SpatialImage
 
 from medmtl.data.task import Case, LabelFile
+from medmtl.data.volume import Volume
+from medmtl.data.volume import read_volume as read
 from medmtl.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -17,14 +17,14 @@ logger = logging.getLogger(__name__)
 AFFINE_TOLERANCE_MM = 1e-3
 
 
-def check_task(name: str, cases: Sequence[Case], organ: Collection[int], declared: Collection[int]) -> None:
+def check_task(name: str, cases: Sequence[Case], organ: Collection[int], declared: Collection[int] | None) -> None:
     """Read all cases of a task and stop at the first that cannot be used.
 
     Args:
         name: the task.
         cases: its labelled cases.
         organ: label values of the organ of interest.
-        declared: all label values that may occur.
+        declared: all label values that may occur; None if any may.
 
     Raises:
         DataError: names the task, the case and the file, and says what to do. A single case without foreground is
@@ -37,7 +37,9 @@ def check_task(name: str, cases: Sequence[Case], organ: Collection[int], declare
         )
 
 
-def check_cases(name: str, cases: Sequence[Case], organ: Collection[int], declared: Collection[int]) -> list[str]:
+def check_cases(
+    name: str, cases: Sequence[Case], organ: Collection[int], declared: Collection[int] | None
+) -> list[str]:
     """Read some cases of a task, as `check_task` does with all.
 
     Returns:
@@ -52,32 +54,30 @@ def check_cases(name: str, cases: Sequence[Case], organ: Collection[int], declar
     return empty
 
 
-def read_volume(owner: str, case: Case, path: Path) -> tuple[SpatialImage, np.ndarray]:
-    """Read a NIfTI file.
+def read_volume(owner: str, case: Case, path: Path) -> Volume:
+    """Read a file of a case.
 
     Args:
         owner: the task or folder, for messages.
         case: the case that the file belongs to.
         path: the file.
 
-    Returns:
-        The nibabel image and its voxels, `(H, W, D)` or `(H, W, D, C)`.
-
     Raises:
         DataError: the file is missing or unreadable.
     """
     where = f"{owner}, case {case.name}: {path}"
     try:
-        image = nibabel.load(path)
-        return image, np.asanyarray(image.dataobj)
+        return read(path)
+    except DataError:
+        raise
     except FileNotFoundError:
-        raise DataError(f"{where} is missing", fix="restore the file or take the case out of dataset.json") from None
-    except Exception as error:  # nibabel raises a dozen kinds for a broken file
+        raise DataError(f"{where} is missing", fix="restore the file or take the case out of the dataset") from None
+    except Exception as error:  # the libraries raise a dozen kinds for a broken file
         reason = " ".join(str(error).split())
         raise DataError(f"{where} cannot be read ({reason})", fix="replace the file") from error
 
 
-def check_image(owner: str, case: Case) -> SpatialImage:
+def check_image(owner: str, case: Case) -> Volume:
     """Read an image and check that it is a finite volume that has the channels to use.
 
     Returns:
@@ -98,9 +98,9 @@ def check_image(owner: str, case: Case) -> SpatialImage:
     return first
 
 
-def _check_file(owner: str, case: Case, path: Path, channel: int) -> SpatialImage:
-    image, voxels = read_volume(owner, case, path)
-    where = f"{owner}, case {case.name}: {path}"
+def _check_file(owner: str, case: Case, path: Path, channel: int) -> Volume:
+    image = read_volume(owner, case, path)
+    voxels, where = image.voxels, f"{owner}, case {case.name}: {path}"
     channels = voxels.shape[3] if voxels.ndim == 4 else 1
     if voxels.ndim not in (3, 4) or min(voxels.shape) < 1:
         raise DataError(f"{where} has shape {voxels.shape}", fix="use volumes of three dimensions")
@@ -115,7 +115,7 @@ def _check_file(owner: str, case: Case, path: Path, channel: int) -> SpatialImag
     return image
 
 
-def _check_grid(where: str, volume: SpatialImage, image: SpatialImage, other: str) -> None:
+def _check_grid(where: str, volume: Volume, image: Volume, other: str) -> None:
     if volume.shape[:3] != image.shape[:3]:
         raise DataError(
             f"{where} has shape {volume.shape[:3]}, its {other} {image.shape[:3]}",
@@ -125,31 +125,31 @@ def _check_grid(where: str, volume: SpatialImage, image: SpatialImage, other: st
         raise DataError(f"{where} has another affine than its {other}", fix="correct the header of one of them")
 
 
-def _check_case(task: str, case: Case, organ: Collection[int], declared: Collection[int]) -> bool:
+def _check_case(task: str, case: Case, organ: Collection[int], declared: Collection[int] | None) -> bool:
     """Check one case; whether it has foreground."""
     owner = f"task {task}"
     image = check_image(owner, case)
     if not case.labels:
-        raise DataError(f"{owner}, case {case.name} has no label", fix="take the case out of dataset.json")
+        raise DataError(f"{owner}, case {case.name} has no label", fix="take the case out of the dataset")
     return any([_check_label(owner, case, label, image, organ, declared) for label in case.labels])
 
 
 def _check_label(
-    owner: str, case: Case, label: LabelFile, image: SpatialImage, organ: Collection[int], declared: Collection[int]
+    owner: str, case: Case, label: LabelFile, image: Volume, organ: Collection[int], declared: Collection[int] | None
 ) -> bool:
     """Check one file of the labels; whether it has foreground."""
-    volume, voxels = read_volume(owner, case, label.path)
-    where = f"{owner}, case {case.name}: label {label.path}"
+    volume = read_volume(owner, case, label.path)
+    voxels, where = volume.voxels, f"{owner}, case {case.name}: label {label.path}"
     if voxels.ndim != 3:
         raise DataError(f"{where} has shape {voxels.shape}", fix="use labels of three dimensions")
     _check_grid(where, volume, image, "image")
     if label.value is not None:  # the mask of one organ
         return label.value in organ and bool((voxels > 0).any())
     values = np.unique(voxels)
-    unknown = [value.item() for value in values if value not in declared]
+    unknown = [value.item() for value in values if declared is not None and value not in declared]
     if unknown:
         raise DataError(
-            f"{where} holds the values {unknown[:5]}, which dataset.json does not declare (it has {sorted(declared)})",
+            f"{where} holds the values {unknown[:5]}, which are not declared (these are: {sorted(declared or ())})",
             fix="declare or correct them",
         )
     return bool(np.isin(values, list(organ)).any())

@@ -30,6 +30,9 @@ WITHOUT_EFFECT = {
     "trainer": ("enable_progress_bar", "logger"),
 }
 
+# How the files of a task are found, and which split of theirs is used: both count themselves.
+FOUND_AS = ("layout", "fold")
+
 
 def resolve(config: Mapping[str, Any]) -> dict[str, Any]:
     """Check a configuration, and fill in the defaults of its data, model, calibration and signatures.
@@ -96,7 +99,10 @@ def fingerprint(
     sources = {key: kept["data"].get(key) or {} for key in ("tasks", "foreign")}
     used = {task: sorted(case for cases in split[task].values() for case in cases) for task in sources["tasks"]}
     for key, entries in sources.items():
-        kept["data"][key] = {name: {**entry, "root": None} for name, entry in entries.items()}
+        kept["data"][key] = {
+            name: {key: None if key == "root" else value for key, value in entry.items() if key not in FOUND_AS}
+            for name, entry in entries.items()
+        }
     facts = {
         "config": kept,
         "order": list(sources["tasks"]),

@@ -21,6 +21,7 @@ from medmtl.errors import ConfigError
 from medmtl.inference.accuracy import dice, surface_distances
 from medmtl.inference.predictor import VolumePredictor
 from medmtl.inference.verdict import nearest_recipe
+from medmtl.losses.masked import leave_out_unknown
 from medmtl.models.ensemble import Ensemble, Members
 from medmtl.models.finetune import FineTune, freeze, load_weights
 from medmtl.models.members import Part, read_members
@@ -134,8 +135,8 @@ class Segmenter(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def training_step(self, batch: dict[str, torch.Tensor], index: int) -> torch.Tensor:
-        """Loss of a batch of patches, `{"image", "label"}` each `(B, 1, H, W, D)`."""
-        loss = self.loss(self.network(batch["image"]), batch["label"].float())
+        """Loss of a batch of patches, `image` `(B, C, H, W, D)` and `label` `(B, 1, H, W, D)`, where it is known."""
+        loss = self.loss(*leave_out_unknown(self.network(batch["image"]), batch["label"].float()))
         self.log("train/loss", loss, prog_bar=True, sync_dist=True)
         return loss
 
@@ -159,8 +160,8 @@ class Segmenter(pl.LightningModule):
             scan = {**scan, "images": {own: scan["images"][own] for own in [scan["own"]] if own is not None}}
         outputs = {**self._score(scan, tap=self.tap), "hd95_mm": None, "asd_mm": None}
         if outputs["probability"] is not None:
-            predicted, label = outputs["probability"] >= 0.5, scan["label"]
-            distances = surface_distances(predicted, label[0].as_tensor(), label.pixdim.tolist())
+            label = scan["label"]
+            distances = surface_distances(_found(outputs, scan), label[0].as_tensor(), label.pixdim.tolist())
             outputs["hd95_mm"], outputs["asd_mm"] = distances
         self._keep(index, scan["source"], outputs)
         return outputs
@@ -211,7 +212,7 @@ class Segmenter(pl.LightningModule):
             self._pool(self.members, scan, logits, outputs, None if tap is None else self.bank)
         if scan["own"] is not None:
             outputs["probability"] = to_native(probabilities[scan["own"]], scan["native"])
-            outputs["dice"] = dice(outputs["probability"] >= 0.5, scan["label"][0].as_tensor())
+            outputs["dice"] = dice(_found(outputs, scan), scan["label"][0].as_tensor())
         return outputs
 
     def _pool(
@@ -261,6 +262,12 @@ class Segmenter(pl.LightningModule):
                 self.log(f"{stage}/{task}/{metric}", mean)
             self.log(f"{stage}/mean/{metric}", torch.stack(list(means.values())).nanmean(), prog_bar=metric == "dice")
         self._accuracy.clear()
+
+
+def _found(outputs: Mapping[str, Any], scan: Mapping[str, Any]) -> torch.Tensor:
+    """Foreground of a volume, bool `(H, W, D)`; none where the truth is unknown, as in the label."""
+    found: torch.Tensor = outputs["probability"] >= 0.5
+    return found if scan["known"] is None else found & scan["known"][0].to(found.device)
 
 
 def _with_total_steps(scheduler: Any, steps: int) -> LRSchedulerCallable:

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from medmtl.data.cases import task_cases
 from medmtl.data.check import check_image, check_task
-from medmtl.data.layouts.msd import declared_labels, labelled_cases
 from medmtl.data.task import Case, LabelFile, Task
 from medmtl.errors import DataError
 
@@ -213,4 +213,5 @@ def test_a_foreign_image_is_checked_by_itself(cases: list[Case], save_volume: Sa
 )
 def test_real_cases_pass(real_data: Path, name: str, options: dict[str, Any]) -> None:
     task = Task(str(real_data / name), "MR", spacing=(1, 1, 1), **options)
-    check_task(name, labelled_cases(name, task)[:5], task.organ, declared_labels(name, task))
+    found = task_cases(name, task)
+    check_task(name, found.cases[:5], found.organ, found.declared)

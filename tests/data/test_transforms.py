@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 from scipy.spatial.transform import Rotation
 
+from medmtl.data.cases import foreign_cases, task_cases
 from medmtl.data.check import check_task
-from medmtl.data.layouts.msd import foreign_cases, labelled_cases
 from medmtl.data.task import Case, ForeignImages, LabelFile, Recipe, Task
 from medmtl.data.transforms import (
     LoadPair,
@@ -140,10 +140,10 @@ def test_an_oblique_anisotropic_scan_comes_back_to_its_own_grid(seed: int, tmp_p
     assert np.abs((values.numpy() - 0.5) * 20 - volume).mean() < 0.1
 
 
-def assert_one_working_grid(case: Case) -> None:
+def assert_one_working_grid(case: Case, spacing: float = 1.0) -> None:
     """For a pair that the checks let through and whose image is the organ itself."""
     check_task("T", [case], [1], {0, 1})
-    pair = LoadPair(Recipe((1.0, 1.0, 1.0), (0.0, 1.0)), [1])(case)
+    pair = LoadPair(Recipe((spacing, spacing, spacing), (0.0, 1.0)), [1])(case)
     assert pair["image"].shape == pair["label"].shape
     assert dice(pair["image"].numpy() > 0, pair["label"].numpy() == 1) > 0.9
 
@@ -168,7 +168,7 @@ def test_an_image_whose_qform_and_sform_disagree_shares_one_working_grid_with_it
     image.set_sform(affine, code=2)
     image.header.set_zooms((1, 1, 1))
     nib.save(image, tmp_path / "i.nii")
-    assert_one_working_grid(paired(tmp_path / "i.nii", save_volume("l.nii", blob(), affine)))
+    assert_one_working_grid(paired(tmp_path / "i.nii", save_volume("l.nii", blob(), affine)), spacing=2.0)
 
 
 def test_probabilities_stay_within_0_and_1_on_the_way_back() -> None:
@@ -363,7 +363,7 @@ def test_real_labels_survive_the_working_space(
     real_data: Path, name: str, modality: str, organ: list[int], spacing: tuple[float, float, float]
 ) -> None:
     task = Task(str(real_data / name), modality, organ, spacing)
-    for case in labelled_cases(name, task)[:2]:
+    for case in task_cases(name, task).cases[:2]:
         pair, scan = LoadPair(task.recipe, organ)(case), LoadScan([task.recipe], organ)(case)
         assert pair["image"].shape == pair["label"].shape
         probability = MetaTensor(pair["label"].float(), affine=scan["images"][task.recipe].affine)

@@ -155,7 +155,15 @@ def scan(own: Recipe | None) -> dict[str, Any]:
     native = volume(0)
     label = MetaTensor((native.as_tensor() > 0.5).to(torch.uint8), affine=native.affine)
     images = {FINE: native, COARSE: volume(1, (5, 5, 4), step=2)}
-    return {"images": images, "native": native, "label": label, "case": "a", "source": "Liver", "own": own}
+    return {
+        "images": images,
+        "native": native,
+        "label": label,
+        "known": None,
+        "case": "a",
+        "source": "Liver",
+        "own": own,
+    }
 
 
 def test_a_case_is_measured_by_the_pool_under_its_own_recipe() -> None:
