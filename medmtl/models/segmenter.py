@@ -19,6 +19,7 @@ from medmtl.data.transforms import to_native
 from medmtl.distributed import gather
 from medmtl.errors import ConfigError
 from medmtl.inference.accuracy import dice, surface_distances
+from medmtl.inference.channels import input_channels
 from medmtl.inference.predictor import VolumePredictor
 from medmtl.inference.verdict import nearest_recipe
 from medmtl.losses.masked import leave_out_unknown
@@ -38,7 +39,8 @@ class Segmenter(pl.LightningModule):
     Karimi & Gholipour (arXiv 2004.06569).
 
     Args:
-        network: maps `(B, 1, H, W, D)` to one foreground logit `(B, 1, H, W, D)`.
+        network: maps `(B, C, H, W, D)` to one foreground logit `(B, 1, H, W, D)`; C is 1, or as many channels as each
+            task stacks.
         loss: takes logits and labels, both `(B, 1, H, W, D)`.
         optimizer: takes the parameters.
         scheduler: takes the optimizer, stepped every batch. A `total_steps` that it wants and that is not given is the
@@ -119,6 +121,19 @@ class Segmenter(pl.LightningModule):
             raise ConfigError("model.ensemble is for `medmtl test` and `medmtl calibrate`", fix="leave it out")
         part: Part = "test" if command == "test" else "val"
         self.members = read_members(self.ensemble, self.predictor, checkpoint, data.trained, part)
+
+    def check_channels(self, data: MultiTaskData) -> None:
+        """Check that the network takes what the tasks give, before anything is computed.
+
+        Raises:
+            ConfigError: it takes more or fewer channels.
+        """
+        taken = input_channels(self.network)
+        if taken != data.channels:
+            raise ConfigError(
+                f"model.network takes {taken} channels and the tasks stack {data.channels}",
+                fix="set its in_channels, or `channel` of the tasks",
+            )
 
     def configure_optimizers(self) -> Any:
         """The optimizer of what trains, and the scheduler stepped every batch."""
