@@ -119,6 +119,7 @@ class MedCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The trainer, with loggers, checkpoints and report of the run folder."""
         self.datamodule.setup(self.subcommand)  # bad input ends here, before anything is written
+        self.model.check_channels(self.datamodule)
         if self.request.checkpoint is not None:
             load_weights(self.model.network, self.request.checkpoint)  # and so does that of another network,
         elif self.subcommand == "fit":

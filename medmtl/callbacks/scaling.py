@@ -14,6 +14,7 @@ from medmtl.calibration.logits import LogitHistogram, logit_histogram
 from medmtl.calibration.regions import REGIONS
 from medmtl.calibration.scaling import Fitted, TaskScalings
 from medmtl.calibration.working import VoxelSample, WorkingVolume, sample_voxels
+from medmtl.callbacks.calibration import where_known
 from medmtl.checkpoint import CHECKPOINT_KEY, read_checkpoint, write_checkpoint
 from medmtl.distributed import gather
 from medmtl.errors import ConfigError
@@ -94,7 +95,7 @@ class ScalingCallback(pl.Callback):
         name, label = self.options["region"], batch["label"][0].as_tensor().bool()
         region = outputs["regions"].get(name)
         if region is None:
-            region = REGIONS[name](label, batch["label"].pixdim.tolist())
+            region = where_known(REGIONS[name](label, batch["label"].pixdim.tolist()), batch)
         self._histograms[batch["source"]] += logit_histogram(outputs["probability"], label, region)
         if self.options["method"] == "local":
             found = sample_voxels(outputs["probability"], label, region, _working(outputs, batch), batch["patient"])

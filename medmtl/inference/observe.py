@@ -7,6 +7,7 @@ from monai.data import MetaTensor
 from monai.transforms import Orientation
 
 from medmtl.data.task import Recipe
+from medmtl.inference.channels import input_channels
 from medmtl.inference.predictor import VolumePredictor
 from medmtl.ood.classifier import thumbnail
 from medmtl.ood.evidence import Evidence, View
@@ -49,8 +50,8 @@ class Observer:
         """Observe one image.
 
         Args:
-            images: recipe -> `(1, h, w, d)` in its working space.
-            native: `(1, H, W, D)` on its own grid.
+            images: recipe -> `(C, h, w, d)` in its working space.
+            native: `(C, H, W, D)` on its own grid; the thumbnail shows the first channel.
             source: the task, or the folder of images without a task.
             case: name within the source.
             patient: whose image it is.
@@ -72,7 +73,7 @@ class Observer:
                     histogram=intensity_histogram(image, window=recipe.window is not None),
                 )
             )
-        upright = Orientation("RAS", labels=None)(native)
+        upright = Orientation("RAS", labels=None)(native[:1])
         return Evidence(source, case, patient, tuple(views), thumbnail(upright)), logits
 
 
@@ -80,7 +81,8 @@ def coarsest(predictor: VolumePredictor, layers: Sequence[str]) -> str:
     """The layer whose feature map of a window has the fewest voxels, the first of several."""
     tap = FeatureTap(predictor.network, layers)
     like = next(predictor.network.parameters())
-    window = torch.zeros(1, 1, *predictor.patch_size, device=like.device, dtype=like.dtype)
+    shape = (1, input_channels(predictor.network), *predictor.patch_size)
+    window = torch.zeros(shape, device=like.device, dtype=like.dtype)
     with torch.inference_mode(), tap.weighing([torch.ones(1, side) for side in predictor.patch_size]):
         predictor.network(window)
     return min(layers, key=lambda layer: tap.sizes[layer])

@@ -20,9 +20,11 @@ from medmtl.data.transforms import to_native
 from medmtl.distributed import gather
 from medmtl.errors import ConfigError
 from medmtl.inference.accuracy import dice, surface_distances
+from medmtl.inference.channels import input_channels
 from medmtl.inference.observe import Observer, output_scores
 from medmtl.inference.predictor import VolumePredictor
 from medmtl.inference.verdict import OUTPUTS, Judge
+from medmtl.losses.masked import leave_out_unknown
 from medmtl.models.ensemble import Ensemble, Members
 from medmtl.models.finetune import FineTune, freeze, load_weights
 from medmtl.models.members import Part, read_members
@@ -37,7 +39,8 @@ class Segmenter(pl.LightningModule):
     Karimi & Gholipour (arXiv 2004.06569).
 
     Args:
-        network: maps `(B, 1, H, W, D)` to one foreground logit `(B, 1, H, W, D)`.
+        network: maps `(B, C, H, W, D)` to one foreground logit `(B, 1, H, W, D)`; C is 1, or as many channels as each
+            task stacks.
         loss: takes logits and labels, both `(B, 1, H, W, D)`.
         optimizer: takes the parameters.
         scheduler: takes the optimizer, stepped every batch. A `total_steps` that it wants and that is not given is the
@@ -119,6 +122,19 @@ class Segmenter(pl.LightningModule):
         part: Part = "test" if command == "test" else "val"
         self.members = read_members(self.ensemble, self.predictor, checkpoint, data.trained, part)
 
+    def check_channels(self, data: MultiTaskData) -> None:
+        """Check that the network takes what the tasks give, before anything is computed.
+
+        Raises:
+            ConfigError: it takes more or fewer channels.
+        """
+        taken = input_channels(self.network)
+        if taken != data.channels:
+            raise ConfigError(
+                f"model.network takes {taken} channels and the tasks stack {data.channels}",
+                fix="set its in_channels, or `channel` of the tasks",
+            )
+
     def configure_optimizers(self) -> Any:
         """The optimizer of what trains, and the scheduler stepped every batch."""
         optimizer = self.optimizer(parameter for parameter in self.network.parameters() if parameter.requires_grad)
@@ -134,8 +150,8 @@ class Segmenter(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def training_step(self, batch: dict[str, torch.Tensor], index: int) -> torch.Tensor:
-        """Loss of a batch of patches, `{"image", "label"}` each `(B, 1, H, W, D)`."""
-        loss = self.loss(self.network(batch["image"]), batch["label"].float())
+        """Loss of a batch of patches, `image` `(B, C, H, W, D)` and `label` `(B, 1, H, W, D)`, where it is known."""
+        loss = self.loss(*leave_out_unknown(self.network(batch["image"]), batch["label"].float()))
         self.log("train/loss", loss, prog_bar=True, sync_dist=True)
         return loss
 
@@ -159,8 +175,8 @@ class Segmenter(pl.LightningModule):
             scan = {**scan, "images": {own: scan["images"][own] for own in [scan["own"]] if own is not None}}
         outputs = {**self._score(scan, self.observer, self.judge), "hd95_mm": None, "asd_mm": None}
         if outputs["probability"] is not None:
-            predicted, label = outputs["probability"] >= 0.5, scan["label"]
-            distances = surface_distances(predicted, label[0].as_tensor(), label.pixdim.tolist())
+            label = scan["label"]
+            distances = surface_distances(_found(outputs, scan), label[0].as_tensor(), label.pixdim.tolist())
             outputs["hd95_mm"], outputs["asd_mm"] = distances
         self._keep(index, scan["source"], outputs)
         return outputs
@@ -194,7 +210,7 @@ class Segmenter(pl.LightningModule):
             self._pool(self.members, scan, logits, outputs)
         if scan["own"] is not None:
             outputs["probability"] = to_native(probabilities[scan["own"]], scan["native"])
-            outputs["dice"] = dice(outputs["probability"] >= 0.5, scan["label"][0].as_tensor())
+            outputs["dice"] = dice(_found(outputs, scan), scan["label"][0].as_tensor())
         return outputs
 
     def _pool(
@@ -243,6 +259,12 @@ class Segmenter(pl.LightningModule):
                 self.log(f"{stage}/{task}/{metric}", mean)
             self.log(f"{stage}/mean/{metric}", torch.stack(list(means.values())).nanmean(), prog_bar=metric == "dice")
         self._accuracy.clear()
+
+
+def _found(outputs: Mapping[str, Any], scan: Mapping[str, Any]) -> torch.Tensor:
+    """Foreground of a volume, bool `(H, W, D)`; none where the truth is unknown, as in the label."""
+    found: torch.Tensor = outputs["probability"] >= 0.5
+    return found if scan["known"] is None else found & scan["known"][0].to(found.device)
 
 
 def _with_total_steps(scheduler: Any, steps: int) -> LRSchedulerCallable:

@@ -163,6 +163,7 @@ def scan(own: Recipe | None) -> dict[str, Any]:
         "label": label,
         "case": "a",
         "patient": "a",
+        "known": None,
         "source": "Liver",
         "own": own,
     }

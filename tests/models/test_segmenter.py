@@ -73,6 +73,7 @@ def scan(seed: int, source: str, label: torch.Tensor | None, own: Recipe | None 
     return {
         "images": {FINE: native},
         "native": native,
+        "known": None,
         "label": None if label is None else MetaTensor(label.to(torch.uint8), affine=native.affine),
         "case": f"case{seed}",
         "patient": f"case{seed}",
@@ -186,6 +187,7 @@ def test_dice_is_measured_on_the_image_s_own_grid_under_its_own_recipe() -> None
     working = MetaTensor(label[:, ::2, ::2, ::2] * 2 - 1, affine=doubled)
     item = scan(0, "Liver", None, own=COARSE) | {
         "native": native,
+        "known": None,
         "label": MetaTensor(label.to(torch.uint8), affine=native.affine),
         "images": {FINE: volume(1), COARSE: working},
     }
