@@ -174,11 +174,11 @@ def _distinct(found: list[Input]) -> list[Input]:
 
 
 def _kind(path: Path) -> Kind | None:
-    """Kind of a file by its name, or else by its first bytes; a folder is that of a DICOM series."""
+    """Kind of a file by its name, or else by its first bytes; a folder, or what is missing, is a DICOM series."""
     for suffix, kind in SUFFIXES.items():
         if path.name.lower().endswith(suffix):
             return kind
-    return "dicom" if path.is_dir() or dicom.is_dicom(path) else None
+    return "dicom" if path.is_dir() or not path.exists() or dicom.is_dicom(path) else None
 
 
 def _stem(path: Path) -> str:

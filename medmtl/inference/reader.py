@@ -12,7 +12,7 @@ from medmtl.inference.dicom import read_dicom
 from medmtl.inference.inputs import Input
 from medmtl.inference.itk import read_itk
 from medmtl.inference.nifti import read_nifti
-from medmtl.inference.voxels import Stored, check_grid, gather
+from medmtl.inference.voxels import Stored, check_grid, gather, reason
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,7 @@ def read(source: Input) -> Scan:
     except MemoryError:
         raise DataError(f"{source.path} does not fit into memory", fix="crop it") from None
     except Exception as error:  # nibabel, SimpleITK and pydicom raise a dozen kinds for a broken file
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise DataError(f"{source.path} cannot be read ({reason})", fix="replace the file") from error
+        raise DataError(f"{source.path} cannot be read ({reason(error)})", fix="replace the file") from error
     return _scan(source, stored)
 
 

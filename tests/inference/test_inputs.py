@@ -73,7 +73,7 @@ def test_a_json_list_holds_paths_or_objects(save_volume: Save, tmp_path: Path) -
         ("list.csv", "image,modality\na.nii.gz,XR\n", "entry 1 has the modality 'XR': use one of CT, MR, PET, other"),
         ("list.csv", "image\nb.nii\na.nii\nb.nii\n", "more than one entry named b: give each"),
         ("list.csv", "image,name\nb.nii,x\na.nii,x\n", "more than one entry named x"),
-        ("list.csv", "image\nreport.pdf\n", "report.pdf is not an image"),
+        ("list.csv", "image\nlist.csv\n", "list.csv is not an image"),
         ("list.csv", "", "holds no images"),
         ("list.json", "{", "is not a readable list"),
         ("list.json", "{}", "is not a list of images"),
