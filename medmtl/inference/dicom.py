@@ -211,11 +211,13 @@ def _read_frames(file: Path, header: "Dataset") -> Stored:
     except ImportError:
         raise DataError(f"{file} has several frames, which needs highdicom", fix=INSTALL) from None
     _check_decoder(file, header)
-    volume = highdicom.imread(file).get_volume(dtype=np.float32, apply_presentation_lut=False)
+    frames = highdicom.imread(file)
+    # Rescaled and no more, as single slices are: neither inverted for the eye nor mapped to other units.
+    volume = frames.get_volume(dtype=np.float32, apply_real_world_transform=False, apply_presentation_lut=False)
     affine = RAS @ volume.affine[:, [2, 1, 0, 3]]  # highdicom's axes are slices, rows, columns
-    frames = volume.array.transpose(2, 1, 0)
-    check_grid(str(file), affine, frames.shape)
-    voxels = gather(str(file), frames.shape, lambda part: frames[..., part])
+    array = volume.array.transpose(2, 1, 0)
+    check_grid(str(file), affine, array.shape)
+    voxels = gather(str(file), array.shape, lambda part: array[..., part])
     return Stored(voxels, affine, (header,), *_described(header))
 
 

@@ -100,5 +100,7 @@ def _stored(source: Input) -> Stored:
 
 def _scan(source: Input, stored: Stored) -> Scan:
     image = MetaTensor(torch.from_numpy(stored.voxels)[None], affine=torch.from_numpy(stored.affine))
-    modality = source.modality or stored.modality
-    return Scan(source.name, source, image, modality, stored.warnings, stored.header)
+    modality, warnings = source.modality or stored.modality, stored.warnings
+    if stored.modality not in (None, modality):
+        warnings += (f"the list says {modality}, the file {stored.modality}: the list is believed",)
+    return Scan(source.name, source, image, modality, warnings, stored.header)

@@ -172,6 +172,27 @@ def test_a_bad_file_is_refused_in_one_line(tmp_path: Path, make: Make, reason: s
     assert reason in message
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("name", ["scan.nii", "scan.nii.gz", "scan.nrrd", "scan.mha", "slice.dcm"])
+def test_any_damage_is_read_or_refused(tmp_path: Path, name: str) -> None:
+    if name == "slice.dcm":
+        path = write_series(tmp_path, VOXELS, AFFINE)[2]
+    else:
+        path = (nifti if ".nii" in name else itk)(name)(tmp_path)
+    content, draw = path.read_bytes(), np.random.default_rng(0)
+    for _ in range(60):
+        damage = bytearray(content)
+        for place in draw.integers(0, min(len(content), 1500), draw.integers(1, 6)):
+            damage[place] = draw.integers(256)
+        path.write_bytes(damage)
+        for source in find_inputs(path.parent):
+            try:
+                assert read(source).image.isfinite().all()
+            except DataError as error:
+                assert "\n" not in str(error)  # noqa: PT017
+                assert str(path.parent) in str(error)  # noqa: PT017
+
+
 def test_a_grid_that_resampling_left_a_trace_in_is_fine(tmp_path: Path) -> None:
     (source,) = find_inputs(nifti(affine=sheared(0.5))(tmp_path))
     assert np.allclose(read(source).image.affine.numpy(), sheared(0.5))

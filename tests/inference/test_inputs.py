@@ -38,6 +38,14 @@ def test_names_are_never_shared(save_volume: Save, tmp_path: Path) -> None:
     assert names(tmp_path / "in") == ["a", "a-2", "x_y", "x_y-2"]
 
 
+def test_names_are_short_enough_for_a_file_system(save_volume: Save, tmp_path: Path) -> None:
+    for scan in ("a.nii", "b.nii"):
+        save_volume("/".join(["in", *["1.3.6.1.4.1.14519.5.2.1." + 40 * "7"] * 4, scan]), VOXELS)
+    first, second = names(tmp_path / "in")
+    assert (first[-2:], second[-2:]) == ("_a", "_b")
+    assert max(len(f"{first}_probability.nii.gz"), len(f".12345678.{second}_mask.nii.gz")) < 255
+
+
 def test_a_file_of_four_dimensions_has_a_chosen_volume_or_all(save_volume: Save, tmp_path: Path) -> None:
     save_volume("in/four.nii.gz", np.stack([VOXELS, VOXELS + 1, VOXELS + 2], axis=-1))
     save_volume("in/three.nii.gz", VOXELS)

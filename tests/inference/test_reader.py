@@ -1,5 +1,6 @@
 """Reader: voxels and grid are what nibabel and SimpleITK say, whatever the file's kind, type and storage order."""
 
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -156,6 +157,30 @@ def test_a_dicom_series_reads_as_simpleitk_reads_it(tmp_path: Path) -> None:
     for index in [(0, 0, 0), (6, 0, 0), (0, 5, 0), (0, 0, 4)]:
         place = image.TransformIndexToPhysicalPoint(index) * np.array([-1, -1, 1])
         assert np.allclose(scan.image.affine.numpy() @ (*index, 1), (*place, 1), atol=1e-5)
+
+
+def test_a_list_is_believed_and_what_the_file_says_is_told(tmp_path: Path) -> None:
+    write_series(tmp_path / "p1", VOXELS, OBLIQUE, "CT")
+    (tmp_path / "list.csv").write_text("image,modality\np1,MR\n")
+    scan = read_one(tmp_path / "list.csv")
+    assert (scan.name, scan.modality) == ("p1", "MR")
+    assert scan.warnings == ("the list says MR, the file CT: the list is believed",)
+
+
+@pytest.mark.parametrize("kind", ["nifti", "dicom"])
+def test_no_second_copy_of_a_volume_is_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    monkeypatch.setattr("medmtl.inference.voxels.SLAB_VOXELS", 256 * 256)
+    voxels = np.random.default_rng(0).integers(0, 200, (256, 256, 16)).astype(np.int16)
+    if kind == "dicom":
+        write_series(tmp_path, voxels, OBLIQUE)
+    else:
+        nib.save(nib.Nifti1Image(voxels, OBLIQUE), tmp_path / "scan.nii.gz")
+    read_one(tmp_path)  # imports on first use
+    tracemalloc.start()
+    scan = read_one(tmp_path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert 1 < peak / (4 * scan.image.numel()) < 1.5
 
 
 def test_a_folder_of_several_series_is_several_inputs(tmp_path: Path) -> None:
