@@ -104,11 +104,8 @@ def _of_folder(folder: Path) -> Iterator[Input]:
     for place, files in series.items():
         numbers = dicom.series_of(files)
         name = "_".join(place.relative_to(folder).parts) or place.absolute().name
-        if len(numbers) < 2:
-            yield Input(_safe(name), place, "dicom", next(iter(numbers), None))
-            continue
         for uid, number in numbers.items():
-            yield Input(_safe(f"{name}_{number}"), place, "dicom", uid)
+            yield Input(_safe(name if len(numbers) == 1 else f"{name}_{number}"), place, "dicom", uid)
 
 
 def _of_list(path: Path) -> Iterator[Input]:
