@@ -109,6 +109,15 @@ def test_headers_that_leave_doubts_are_warned_of(tmp_path: Path, save_volume: Sa
     assert "left and right may be swapped" in warning
 
 
+def test_a_qform_that_is_no_rotation_spoils_no_sform(tmp_path: Path) -> None:
+    image = nib.Nifti1Image(VOXELS.astype(np.int16), OBLIQUE)
+    image.header["qform_code"], image.header["quatern_b"] = 1, 7
+    nib.save(image, tmp_path / "scan.nii")
+    scan = read_one(tmp_path / "scan.nii")
+    assert np.allclose(scan.image.affine.numpy(), OBLIQUE, atol=1e-6)
+    assert scan.warnings == ()
+
+
 @pytest.mark.parametrize("suffix", ["nrrd", "nhdr", "mha", "mhd"])
 @pytest.mark.parametrize("kind", [np.uint8, np.int16, np.uint16, np.float32, np.float64])
 def test_nrrd_and_meta_files_are_the_nifti_file(tmp_path: Path, save_volume: Save, suffix: str, kind: type) -> None:
