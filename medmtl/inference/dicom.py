@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from medmtl.data.volume import LPS_TO_RAS
 from medmtl.errors import DataError
-from medmtl.inference.itk import RAS
 from medmtl.inference.voxels import Stored, check_grid, gather, reason
 
 if TYPE_CHECKING:
@@ -178,7 +178,7 @@ def _stacked(where: str, slices: Sequence["Dataset"]) -> tuple[list[int], np.nda
     height, width = map(float, slices[0].PixelSpacing)
     affine = np.eye(4)
     affine[:3] = np.column_stack([across * width, down * height, step, places[0]])
-    return order.tolist(), RAS @ affine
+    return order.tolist(), LPS_TO_RAS @ affine
 
 
 def _values(file: Path) -> np.ndarray:
@@ -218,7 +218,7 @@ def _read_frames(file: Path, header: "Dataset") -> Stored:
     frames = highdicom.imread(file)
     # Rescaled and no more, as single slices are: neither inverted for the eye nor mapped to other units.
     volume = frames.get_volume(dtype=np.float32, apply_real_world_transform=False, apply_presentation_lut=False)
-    affine = RAS @ volume.affine[:, [2, 1, 0, 3]]  # highdicom's axes are slices, rows, columns
+    affine = LPS_TO_RAS @ volume.affine[:, [2, 1, 0, 3]]  # highdicom's axes are slices, rows, columns
     array = volume.array.transpose(2, 1, 0)
     check_grid(str(file), affine, array.shape)
     voxels = gather(str(file), array.shape, lambda part: array[..., part])
