@@ -68,8 +68,6 @@ def read_volume(owner: str, case: Case, path: Path) -> Volume:
     where = f"{owner}, case {case.name}: {path}"
     try:
         return read(path)
-    except DataError:
-        raise
     except FileNotFoundError:
         raise DataError(f"{where} is missing", fix="restore the file or take the case out of the dataset") from None
     except Exception as error:  # the libraries raise a dozen kinds for a broken file

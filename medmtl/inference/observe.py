@@ -57,25 +57,24 @@ class Observer:
             patient: whose image it is.
 
         Returns:
-            The evidence with a view a recipe, of which none is chosen yet; and recipe -> foreground probability
+            The evidence with a view a recipe, of which none is chosen yet; and recipe -> foreground logits
             `(1, h, w, d)`.
         """
         device = next(self.predictor.network.parameters()).device
-        views, probabilities = [], {}
+        views, logits = [], {}
         for recipe, image in images.items():
             self.tap.reset()
-            probability = self.predictor(image.to(device), self.tap)
-            probabilities[recipe] = probability
+            logits[recipe] = self.predictor.logits(image.to(device), self.tap)
             views.append(
                 View(
                     recipe=str(recipe),
                     layers=self.tap.evidence(),
-                    outputs=_outputs(probability.as_tensor(), recipe),
+                    outputs=output_scores(torch.sigmoid(logits[recipe].as_tensor()), recipe),
                     histogram=intensity_histogram(image, window=recipe.window is not None),
                 )
             )
         upright = Orientation("RAS", labels=None)(native[:1])
-        return Evidence(source, case, patient, tuple(views), thumbnail(upright)), probabilities
+        return Evidence(source, case, patient, tuple(views), thumbnail(upright)), logits
 
 
 def coarsest(predictor: VolumePredictor, layers: Sequence[str]) -> str:
@@ -89,7 +88,8 @@ def coarsest(predictor: VolumePredictor, layers: Sequence[str]) -> str:
     return min(layers, key=lambda layer: tap.sizes[layer])
 
 
-def _outputs(probability: torch.Tensor, recipe: Recipe) -> dict[str, float]:
+def output_scores(probability: torch.Tensor, recipe: Recipe) -> dict[str, float]:
+    """What an image's foreground probability `(1, h, w, d)` under a recipe says, see `View.outputs`."""
     scores = {name: score(probability) for name, score in OUTPUTS.items()}
     voxel = torch.tensor(recipe.spacing, dtype=torch.float64).prod()
     return {**scores, "volume_ml": float((probability >= 0.5).sum() * voxel) / CUBIC_MM}
