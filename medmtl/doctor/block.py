@@ -94,7 +94,7 @@ def working_spacing(spacing: Sequence[float], extent: Sequence[float], most: int
         all to one size, until it has not.
     """
     sizes = list(spacing)
-    for coarser in [*sorted(spacing)[1:], math.inf]:
+    for coarser in [*sorted(set(spacing))[1:], math.inf]:
         if math.prod(length / size for length, size in zip(extent, sizes, strict=True)) <= most:
             break
         finest = [axis for axis in range(3) if sizes[axis] < coarser]

@@ -90,7 +90,7 @@ def _blocks(config: Path) -> tuple[Mapping[str, Task], Mapping[str, ForeignImage
     parser.add_argument("--tasks", type=dict[str, Task])
     parser.add_argument("--foreign", type=dict[str, ForeignImages])
     try:
-        built = parser.instantiate_classes(parser.parse_object(given))
+        built = parser.instantiate(parser.parse_object(given))
     except ArgumentError as error:
         raise ConfigError(f"{config}: {' '.join(str(error).split())}") from None
     return built.tasks, built.foreign
