@@ -47,12 +47,12 @@ class Worker:
             label = None if label is None else shift.apply_to_label(label, image.severity, seed)
         images = {recipe: prepare(native, recipe) for recipe in image.recipes}
         with torch.inference_mode():
-            evidence, probabilities = self.observer(
+            evidence, logits = self.observer(
                 images, native, image.task or image.source, image.case.name, image.case.patient
             )
             found = None
-            if label is not None and image.own in probabilities:
-                found = _dice(probabilities[image.own], native, label)
+            if label is not None and image.own in logits:
+                found = _dice(torch.sigmoid(logits[image.own]), native, label)
         self.cache.write(key, Observation(evidence, found))
 
 

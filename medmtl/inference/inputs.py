@@ -1,0 +1,197 @@
+"""What there is to read: the volumes of a file, a folder tree or a list, found without reading a voxel."""
+
+import csv
+import json
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from medmtl.data.task import MODALITIES
+from medmtl.errors import DataError
+from medmtl.inference import dicom, itk, nifti
+
+Kind = Literal["nifti", "nrrd", "meta", "dicom", "array"]
+SUFFIXES: dict[str, Kind] = {
+    ".nii.gz": "nifti",
+    ".nii": "nifti",
+    ".nrrd": "nrrd",
+    ".nhdr": "nrrd",
+    ".mha": "meta",
+    ".mhd": "meta",
+    ".dcm": "dicom",
+    ".ima": "dicom",
+}
+LISTS = (".csv", ".json")
+NAME_LENGTH = 150  # file systems take 255 bytes; folders named by DICOM identifiers have up to 64 characters each
+USABLE = f"use NIfTI, NRRD, MetaImage ({', '.join(SUFFIXES)}), DICOM series, folders of these, or a CSV or JSON list"
+
+
+@dataclass(frozen=True)
+class Input:
+    """One volume that is to be read.
+
+    Attributes:
+        name: unique among the inputs that were found together, and safe as a file name.
+        path: the file, or the folder of a DICOM series.
+        kind: kind of file; `array` for a volume that was in memory already, whose path is only for messages.
+        series: unique identifier of the series in a DICOM folder; None for other kinds.
+        volume: which volume of the file, from 0; None for DICOM and arrays.
+        modality: CT, MR, PET or other, where a list says so.
+        task: the task, where a list says so.
+    """
+
+    name: str
+    path: Path
+    kind: Kind
+    series: str | None = None
+    volume: int | None = None
+    modality: str | None = None
+    task: str | None = None
+
+
+def find_inputs(path: Path, volume: int | Literal["all"] = 0) -> list[Input]:
+    """All volumes that a path means: sorted by place in a folder, or as a list gives them.
+
+    Args:
+        path: an image; a folder, in which images are found at any depth; or a list of images, as CSV with the columns
+            `image[, name, modality, task]`, or as JSON with paths or objects that have these keys. Paths in a list
+            start at its folder.
+        volume: which volume of files with four dimensions, from 0, or all of them.
+
+    Returns:
+        One input a volume. A file that is missing from its place in a list or cannot be opened is among them: `read`
+        says what is wrong with it, and the others go on.
+
+    Raises:
+        DataError: nothing is found, or a list cannot be understood.
+    """
+    if not path.exists():
+        raise DataError(f"{path} does not exist", fix=USABLE)
+    if path.is_dir():
+        found = list(_of_folder(path))
+    elif path.suffix in LISTS:
+        found = list(_of_list(path))
+    else:
+        found = [_of_file(path, _stem(path))]
+    if not found:
+        raise DataError(f"{path} holds no images", fix=USABLE)
+    return _distinct([each for one in found for each in _volumes(one, volume)])
+
+
+def _of_file(path: Path, name: str) -> Input:
+    kind = _kind(path)
+    if kind is None:
+        raise DataError(f"{path} is not an image that can be read", fix=USABLE)
+    return Input(_safe(name), path, kind)
+
+
+def _of_folder(folder: Path) -> Iterator[Input]:
+    series: dict[Path, list[Path]] = {}
+    for path in sorted(folder.rglob("*")):
+        inside = path.relative_to(folder)
+        hidden = any(part.startswith(".") for part in inside.parts)  # what file managers leave beside files
+        if hidden or not path.is_file():
+            continue
+        kind = _kind(path)
+        if kind == "dicom":
+            series.setdefault(path.parent, []).append(path)
+        elif kind is not None:
+            yield _of_file(path, _joined(inside))
+    for place, files in series.items():
+        numbers = dicom.series_of(files)
+        name = "_".join(place.relative_to(folder).parts) or place.absolute().name
+        if len(numbers) < 2:
+            yield Input(_safe(name), place, "dicom", next(iter(numbers), None))
+            continue
+        for uid, number in numbers.items():
+            yield Input(_safe(f"{name}_{number}"), place, "dicom", uid)
+
+
+def _of_list(path: Path) -> Iterator[Input]:
+    rows = [_checked(f"{path}, entry {number}", row) for number, row in enumerate(_rows(path), start=1)]
+    images = [Path(os.path.normpath(path.parent.absolute() / Path(row["image"]).expanduser())) for row in rows]
+    common = Path(os.path.commonpath([image.parent for image in images])) if images else path.parent
+    names = [row.get("name") or _joined(image.relative_to(common)) for row, image in zip(rows, images, strict=True)]
+    repeated = [name for name, times in Counter(map(_safe, names)).items() if times > 1]
+    if repeated:
+        raise DataError(f"{path} has more than one entry named {repeated[0]}", fix="give each a `name` of its own")
+    for row, image, name in zip(rows, images, names, strict=True):
+        yield replace(_of_file(image, name), modality=row.get("modality") or None, task=row.get("task") or None)
+
+
+def _rows(path: Path) -> Sequence[Any]:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        rows = json.loads(text) if path.suffix == ".json" else list(csv.DictReader(text.splitlines()))
+    except (OSError, ValueError, csv.Error) as error:
+        raise DataError(f"{path} is not a readable list ({error})", fix="correct the file") from None
+    if not isinstance(rows, list):
+        raise DataError(f"{path} is not a list of images", fix='write ["scan.nii.gz", …] or [{"image": …}, …]')
+    return rows
+
+
+def _checked(where: str, row: Any) -> Mapping[str, str]:
+    """An entry of a list as `{"image": ..., ...}`."""
+    entry = {"image": row} if isinstance(row, str) else row
+    if not isinstance(entry, dict) or not isinstance(entry.get("image"), str) or not entry["image"]:
+        raise DataError(f"{where} has no `image`: {json.dumps(row)}", fix="name its file in the column `image`")
+    modality = entry.get("modality") or None
+    if modality is not None and modality not in MODALITIES:
+        raise DataError(f"{where} has the modality {modality!r}", fix=f"use one of {', '.join(MODALITIES)}")
+    return entry
+
+
+def _volumes(one: Input, volume: int | Literal["all"]) -> list[Input]:
+    """The wanted volumes of a file."""
+    if one.kind == "dicom":
+        return [one]
+    if volume != "all":
+        return [replace(one, volume=volume)]
+    try:
+        count = (nifti if one.kind == "nifti" else itk).count_volumes(one.path)
+    except Exception:  # whatever is wrong with the file, reading it says so
+        count = 1
+    if count == 1:
+        return [replace(one, volume=0)]
+    return [replace(one, name=f"{one.name}_{index:03d}", volume=index) for index in range(count)]
+
+
+def _distinct(found: list[Input]) -> list[Input]:
+    """Files of one name that differ only in their suffix, or in what is unsafe in a name, are numbered."""
+    taken: set[str] = set()
+    distinct = []
+    for one in found:
+        name, number = one.name, 1
+        while name in taken:
+            number += 1
+            name = f"{one.name}-{number}"
+        taken.add(name)
+        distinct.append(replace(one, name=name))
+    return distinct
+
+
+def _kind(path: Path) -> Kind | None:
+    """Kind of a file by its name, or else by its first bytes; a folder, or what is missing, is a DICOM series."""
+    for suffix, kind in SUFFIXES.items():
+        if path.name.lower().endswith(suffix):
+            return kind
+    return "dicom" if path.is_dir() or not path.exists() or dicom.is_dicom(path) else None
+
+
+def _stem(path: Path) -> str:
+    suffix = next((suffix for suffix in SUFFIXES if path.name.lower().endswith(suffix)), "")
+    return path.name[: len(path.name) - len(suffix)]
+
+
+def _joined(inside: Path) -> str:
+    """A path as one name: `patient/scan.nii.gz` -> `patient_scan`."""
+    return "_".join([*inside.parent.parts, _stem(inside)])
+
+
+def _safe(name: str) -> str:
+    """A name that every file system takes, and that no shell and no reader of CSV stumbles over."""
+    return re.sub(r"[^\w.+-]+", "_", name)[-NAME_LENGTH:].strip("._-") or "image"
