@@ -11,11 +11,9 @@ from pathlib import Path
 from threading import Thread
 
 import pytest
-import yaml
 from monai.apps import DecathlonDataset
 
 from medmtl.cli import main
-from medmtl.data.task import Task
 from medmtl.doctor.download import address, download
 from medmtl.errors import ConfigError, DataError
 
@@ -143,13 +141,3 @@ def test_a_task_that_does_not_exist_and_a_missing_folder_are_usage(monkeypatch: 
         download(["Task11"], Path("x"))
     with pytest.raises(ConfigError, match="add --to DIR, or set MEDMTL_DATA"):
         download([NAME])
-
-
-def test_the_configuration_names_tasks_that_can_be_downloaded() -> None:
-    path = Path(__file__).parents[2] / "configs" / "multitask-msd.yaml"
-    config = yaml.safe_load(path.read_text())
-    roots = [Task(**task).root for task in config["data"]["tasks"].values()]
-    names = [root.removeprefix("${MEDMTL_DATA}/") for root in roots]
-    assert set(names) <= set(DecathlonDataset.resource)
-    (command,) = [line for line in path.read_text().splitlines() if "medmtl data download" in line]
-    assert sorted(command.split("download ")[1].split()) == sorted(names)
