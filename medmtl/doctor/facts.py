@@ -19,6 +19,7 @@ from medmtl.report.data_record import CaseFacts, Finding, Intensity, Severity
 from medmtl.report.thumbnail import thumbnail
 
 RAS = Volume(np.zeros((1, 1, 1)), np.eye(4))  # stands for the order of the axes alone
+PIECE = 1 << 20  # values
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,8 @@ class _Findings:
         self.found.append(Finding(severity, rule, request.dataset, request.case.name, told, fix))
 
     def unreadable(self, error: DataError) -> None:
-        self.add("error", "unreadable", str(error))
+        told, _, fix = str(error).rpartition(": ")
+        self.add("error", "unreadable", told, fix)
 
 
 def look_at(request: Request) -> tuple[CaseFacts, list[Finding]]:
@@ -113,7 +115,7 @@ def _image(request: Request, path: Path, findings: _Findings) -> Volume:
         raise DataError(f"{path} holds {voxels.dtype} and not numbers", fix="save one number a voxel")
     if not has_axes(image):
         raise DataError(f"{path} has an affine that cannot be inverted", fix="repair its header")
-    bad = voxels.size - int(np.isfinite(voxels).sum())
+    bad = voxels.size - int(np.isfinite(voxels).sum()) if voxels.dtype.kind == "f" else 0
     if bad:
         findings.add("error", "not-finite", f"{path} holds {bad:,} values that are not finite", "repair or remove it")
     return image
@@ -126,10 +128,9 @@ def _channels(image: Volume) -> list[NDArray[Any]]:
 
 def _measure(number: int, channel: NDArray[Any], findings: _Findings) -> tuple[Intensity, str]:
     """Intensities of a channel, and the digest of its values in order, which no other storage order changes."""
-    finite = channel[np.isfinite(channel)]
-    if not finite.size:
+    ordered = np.sort(channel if channel.dtype.kind != "f" else channel[np.isfinite(channel)], axis=None)
+    if not ordered.size:
         return Intensity(*(float("nan"),) * 5), ""
-    ordered = np.sort(finite, axis=None)
     shares = (0, 0.01, 0.5, 0.99, 1)
     intensity = Intensity(*(float(ordered[round(share * (len(ordered) - 1))]) for share in shares))
     if intensity.minimum == intensity.maximum:
@@ -140,8 +141,11 @@ def _measure(number: int, channel: NDArray[Any], findings: _Findings) -> tuple[I
 
 
 def _digest(voxels: NDArray[Any]) -> str:
-    """Of values as float32, whatever type they are stored as."""
-    return hashlib.sha256(np.ascontiguousarray(voxels, dtype="<f4").data).hexdigest()
+    """Of values as float32, whatever type they are stored as; piece by piece, to need no second copy."""
+    digest = hashlib.sha256()
+    for piece in np.array_split(voxels, voxels.size // PIECE + 1):
+        digest.update(np.ascontiguousarray(piece, dtype="<f4").data)
+    return digest.hexdigest()
 
 
 def _label(request: Request, image: Volume, findings: _Findings) -> Volume | None:

@@ -53,11 +53,11 @@ def outliers(cases: Sequence[CaseFacts], organs: Mapping[int, str]) -> Iterator[
         if len(far) > max(MANY * len(values), 2):
             lowest, highest = min(value for _, value, _ in far), max(value for _, value, _ in far)
             text = f"{quantity.name} differs widely: in {len(far)} of {len(values)} cases it is far from the median, "
-            text += f"{lowest:.3g} to {highest:.3g}{quantity.unit}"
+            text += f"{_three(lowest)} to {_three(highest)}{quantity.unit}"
             yield Finding("note", quantity.rule, cases[0].dataset, "", text, "are these cases of one kind?")
             continue
         for case, value, median in far:
-            text = f"{quantity.name} is {value:.3g}{quantity.unit}, the median {median:.3g}{quantity.unit}"
+            text = f"{quantity.name} is {_three(value)}{quantity.unit}, the median {_three(median)}{quantity.unit}"
             yield Finding("note", quantity.rule, case.dataset, case.case, text, "look at the case")
     yield from _levels(cases)
     yield from _uncommon(cases, organs)
@@ -152,6 +152,11 @@ def _uncommon(cases: Sequence[CaseFacts], organs: Mapping[int, str]) -> Iterator
                 if value not in case.volumes_ml:
                     text = f"label {_named(value, organs)} is absent, which {times} of {len(labelled)} cases have"
                     yield Finding("note", "absent", case.dataset, case.case, text, "is it truly absent?")
+
+
+def _three(value: float) -> str:
+    """Three digits, without an exponent below a million."""
+    return f"{float(f'{value:.3g}'):g}"
 
 
 def _named(value: int, organs: Mapping[int, str]) -> str:

@@ -36,7 +36,9 @@ def write_data_page(
     of_case: dict[tuple[str, str], list[Finding]] = {}
     for finding in findings:
         of_case.setdefault((finding.dataset, finding.case), []).append(finding)
-    ordered = sorted(cases, key=lambda case: _rank(of_case.get((case.dataset, case.case), [])))
+    # Cases without findings take turns, so that every dataset has its pictures.
+    turn = {id(case): number for each in summaries for number, case in enumerate(_own(cases, each.name))}
+    ordered = sorted(cases, key=lambda case: (*_rank(of_case.get((case.dataset, case.case), [])), turn[id(case)]))
     page = page_template("data.html.j2").render(
         title=title,
         headline=headline(cases, findings),
@@ -57,8 +59,12 @@ def write_data_page(
     write_text(path, page)
 
 
+def _own(cases: Sequence[CaseFacts], dataset: str) -> list[CaseFacts]:
+    return [case for case in cases if case.dataset == dataset]
+
+
 def _rank(findings: Sequence[Finding]) -> tuple[int, int]:
-    """Worst findings first, and more before fewer; cases without any keep their order at the end."""
+    """Worst findings first, and more before fewer; cases without any at the end."""
     if not findings:
         return len(SEVERITIES), 0
     return min(SEVERITIES.index(finding.severity) for finding in findings), -len(findings)

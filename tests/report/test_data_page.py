@@ -1,6 +1,7 @@
 """The page of `medmtl data check`: self-contained, worst findings first, and what users wrote is text."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -77,6 +78,17 @@ def test_of_very_many_cases_the_worst_are_pictured(tmp_path: Path) -> None:
     assert f"The first {SHOWN} of {SHOWN + len(CASES)} are shown" in text
     assert "<b>bad</b>" in text
     assert f"<b>c{SHOWN - 1}</b>" not in text
+
+
+def test_every_dataset_has_pictures(tmp_path: Path) -> None:
+    liver = [case(f"c{number}") for number in range(SHOWN)]
+    spleen = [replace(case(f"s{number}"), dataset="Spleen") for number in range(SHOWN)]
+    path = tmp_path / "check.html"
+    summaries = [summarise(name, [*liver, *spleen], {}) for name in ("Liver", "Spleen")]
+    write_data_page(path, "both", [*liver, *spleen], [], summaries, {})
+    shown = re.findall(r"<b>([cs]\d+)</b>", path.read_text())
+    assert shown[:4] == ["c0", "s0", "c1", "s1"]
+    assert len(shown) == SHOWN
 
 
 @pytest.mark.parametrize("note", ["", "Digital phantoms, not patients"])
