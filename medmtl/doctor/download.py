@@ -40,6 +40,7 @@ def download(tasks: Sequence[str], to: Path | None = None) -> list[Path]:
         raise ConfigError(f"there is no task {unknown[0]}", fix=f"use one of: {', '.join(DecathlonDataset.resource)}")
     if to is None and not os.environ.get("MEDMTL_DATA"):
         raise ConfigError("no folder is named", fix="add --to DIR, or set MEDMTL_DATA")
+    logging.getLogger("monai.apps").setLevel(logging.CRITICAL)  # what it says on stdout is said here, in one line
     folder = to or Path(os.environ["MEDMTL_DATA"])
     return [_download(task, folder) for task in dict.fromkeys(tasks)]
 
@@ -62,12 +63,16 @@ def _download(task: str, to: Path) -> Path:
         archive.unlink()
     url = address(task)
     try:
+        if not archive.exists():
+            logger.info("fetching %s", url)
         download_url(url, archive, checksum, "md5", progress=sys.stderr.isatty())
         with TemporaryDirectory(dir=to, prefix=f".{task}.") as beside:
             extractall(archive, beside, checksum, "md5")
             (Path(beside) / task).replace(folder)
     except HashCheckError:
-        raise DataError(f"{url} has another checksum than MONAI's list", fix="try again, or another mirror") from None
+        raise DataError(
+            f"what came from {url} has another checksum than MONAI's list", fix="try again, or another mirror"
+        ) from None
     except (URLError, OSError) as error:
         reason = " ".join(str(error).split())
         fix = f"mend the connection, or the space in {to} and in TMPDIR, and give the same command again"

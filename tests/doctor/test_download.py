@@ -100,7 +100,7 @@ def test_what_has_another_checksum_is_refused_and_leaves_nothing(served: Path, t
 
 
 def test_a_server_that_lacks_it_or_is_gone_is_one_line(
-    served: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    served: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     served.unlink()
     for mirror in (None, "http://127.0.0.1:9"):
@@ -110,6 +110,11 @@ def test_a_server_that_lacks_it_or_is_gone_is_one_line(
             download([NAME], tmp_path / "corpora")
         assert "\n" not in str(error.value)
         assert not list((tmp_path / "corpora").iterdir())
+    with pytest.raises(SystemExit, match="1"):
+        main(["data", "download", NAME, "--to", str(tmp_path / "corpora")])
+    printed = capsys.readouterr()
+    assert not printed.out
+    assert printed.err.splitlines()[-1].startswith("medmtl: error: http://127.0.0.1:9/")
 
 
 def test_a_failure_while_unpacking_leaves_the_archive_alone(
