@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
 
+import nibabel
 import numpy as np
 import yaml
 from nibabel.affines import voxel_sizes
@@ -16,7 +17,7 @@ from nibabel.orientations import aff2axcodes
 
 from medmtl.data.check import read_volume
 from medmtl.data.layouts.layout import Corpus
-from medmtl.data.task import MODALITIES
+from medmtl.data.task import MODALITIES, Case
 from medmtl.doctor.listing import list_folder
 from medmtl.errors import ConfigError, DataError
 
@@ -144,15 +145,23 @@ def _spacing(folder: Path, corpus: Corpus) -> tuple[list[float], str]:
     some = [cases[round(number)] for number in np.linspace(0, len(cases) - 1, min(READ, len(cases)))]
     sizes, extents = [], []
     for case in some:
-        image = read_volume(str(folder), case, case.images[0])
-        order = ["RLAPSI".index(str(letter)) // 2 for letter in aff2axcodes(image.affine)]
-        steps = voxel_sizes(image.affine)
-        stored = [order.index(axis) for axis in range(3)]
-        sizes.append([float(steps[axis]) for axis in stored])
-        extents.append([float(steps[axis] * image.shape[axis]) for axis in stored])
+        shape, affine = _grid(folder, case)
+        order = ["RLAPSI".index(str(letter)) // 2 for letter in aff2axcodes(affine)]
+        stored = [order.index(direction) for direction in range(3)]
+        sizes.append([float(voxel_sizes(affine)[axis]) for axis in stored])
+        extents.append([size * shape[axis] for size, axis in zip(sizes[-1], stored, strict=True)])
     spacing = [median(each) for each in zip(*sizes, strict=True)]
     extent = [median(each) for each in zip(*extents, strict=True)]
     return working_spacing(spacing, extent), " x ".join(f"{size:.3g}" for size in spacing)
+
+
+def _grid(folder: Path, case: Case) -> tuple[tuple[int, ...], np.ndarray]:
+    """Shape and affine of a case's image, without its voxels where it is NIfTI."""
+    try:
+        image = nibabel.load(case.images[0])
+    except Exception:  # another format, or broken: reading it all says which
+        image = read_volume(str(folder), case, case.images[0])
+    return image.shape, image.affine
 
 
 def _name(folder: str, modality: str) -> str:

@@ -39,17 +39,15 @@ def duplicates(cases: Iterable[CaseFacts]) -> Iterator[Finding]:
 
 def _same_image(first: CaseFacts, case: CaseFacts) -> Iterator[Finding]:
     near = first.dataset == case.dataset
-    where = f"{first.case}" if near else f"{first.case} of {first.dataset}"
+    text = f"the same image as {first.case}" if near else f"the same image as {first.case} of {first.dataset}"
     if first.part != case.part:
-        text = f"the same image as {where}, which is a {first.part} image: a {case.part} image must be unknown"
+        text += f", one for {first.part} and one for {case.part}: no test image may be known from training"
         yield Finding("warning", "leak", case.dataset, case.case, text, "remove one of them")
-    elif near and first.patient == case.patient:
-        yield Finding(
-            "warning", "duplicate", case.dataset, case.case, f"the same image as {where}", "remove one of them"
-        )
     elif first.patient != case.patient:
-        text = f"the same image as {where}, but another patient: a split by patient can tear them apart"
+        text += ", but another patient: a split by patient can tear them apart"
         yield Finding("warning", "duplicate", case.dataset, case.case, text, "remove one, or give both one patient")
+    elif near:
+        yield Finding("warning", "duplicate", case.dataset, case.case, text, "remove one of them")
 
 
 def shared_patients(cases: Sequence[CaseFacts]) -> Iterator[Finding]:

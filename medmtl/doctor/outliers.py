@@ -46,7 +46,8 @@ def outliers(cases: Sequence[CaseFacts], organs: Mapping[int, str]) -> Iterator[
         organs: label value -> name.
 
     Yields:
-        A note for each case and quantity that is far from the median, and for each property that it alone has not.
+        A note for each quantity of a case that is far from the median, and for each property that nearly all others
+        have and it has not.
     """
     for quantity, values in _quantities(cases, organs).items():
         far = list(_far(values, quantity.factor))

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import SimpleITK
 import yaml
 
 from medmtl.cli import main
@@ -54,6 +55,38 @@ def test_what_is_unknown_is_asked_for(write_task: WriteTask) -> None:
         task_block(root, organ=["spleen"])
     with pytest.raises(ConfigError, match="--modality MRI"):
         task_block(root, modality="MRI")
+
+
+def test_an_nnunet_folder_with_regions_and_an_ignore_label(tmp_path: Path) -> None:
+    root = tmp_path / "Dataset007_BrainTumour"
+    for folder, suffixes in (("imagesTr", ("_0000", "_0001")), ("labelsTr", ("",))):
+        (root / folder).mkdir(parents=True)
+        for suffix in suffixes:
+            image = SimpleITK.GetImageFromArray(LABEL)
+            image.SetSpacing((1.5, 1.5, 4.0))
+            SimpleITK.WriteImage(image, str(root / folder / f"a{suffix}.nrrd"))
+    described = {
+        "channel_names": {"0": "T1", "1": "FLAIR"},
+        "labels": {"background": 0, "whole": [1, 2, 3], "core": [2, 3], "ignore": 4},
+        "numTraining": 1,
+        "file_ending": ".nrrd",
+        "regions_class_order": [1, 2],
+    }
+    (root / "dataset.json").write_text(json.dumps(described))
+    name, task = parsed(task_block(root))
+    assert name == "BrainTumourMR"
+    assert task["organ"] == [1, 2, 3]
+    assert task["channel"] == 0
+    assert task["spacing"] == [1.5, 1.5, 4]
+    assert "0 T1, 1 FLAIR; a list stacks several" in task_block(root)
+    assert parsed(task_block(root, organ=["core"]))[1]["organ"] == [2, 3]
+
+
+def test_an_image_that_cannot_be_read_is_named(write_task: WriteTask) -> None:
+    root = write_task({"a": (IMAGE, LABEL)})
+    (root / "imagesTr" / "a.nii.gz").write_bytes(b"no image")
+    with pytest.raises(DataError, match=r"case a: .*a\.nii\.gz cannot be read"):
+        task_block(root)
 
 
 def test_a_folder_without_labels_is_no_task(write_task: WriteTask) -> None:
