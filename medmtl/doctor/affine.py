@@ -13,6 +13,17 @@ from medmtl.files import written_whole
 from medmtl.report.data_record import Finding
 
 
+def refuse_within(datasets: Sequence[Dataset], out: Path) -> None:
+    """Check that a folder for copies does not lie within a dataset.
+
+    Raises:
+        DataError: it does.
+    """
+    for dataset in datasets:
+        if out.resolve().is_relative_to(dataset.root.resolve()):
+            raise DataError(f"--fix-affine {out} lies within {dataset.root}", fix="write the copies elsewhere")
+
+
 def write_fixed(datasets: Sequence[Dataset], findings: Sequence[Finding], out: Path) -> list[Path]:
     """Write a copy of every label that has the finding `affine`; the originals stay as they are.
 
@@ -28,11 +39,8 @@ def write_fixed(datasets: Sequence[Dataset], findings: Sequence[Finding], out: P
         The files that were written.
 
     Raises:
-        DataError: the folder lies within a dataset, or a label is of another format than NIfTI.
+        DataError: a label is of another format than NIfTI.
     """
-    for dataset in datasets:
-        if out.resolve().is_relative_to(dataset.root.resolve()):
-            raise DataError(f"--fix-affine {out} lies within {dataset.root}", fix="write the copies elsewhere")
     named = {(finding.dataset, finding.case) for finding in findings if finding.rule == "affine"}
     written = []
     for dataset in datasets:

@@ -8,7 +8,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from medmtl.data.task import data_note
-from medmtl.doctor.affine import write_fixed
+from medmtl.doctor.affine import refuse_within, write_fixed
 from medmtl.doctor.examine import examine
 from medmtl.doctor.listing import Dataset
 from medmtl.doctor.records import write_csv, write_json
@@ -39,6 +39,8 @@ def check(
         DataError: `fixed` lies within a dataset.
         RunError: see `examine`.
     """
+    if fixed is not None:
+        refuse_within(datasets, fixed)
     cases, findings = examine(datasets, jobs)
     note = data_note(dataset.source for dataset in datasets)
     names = {dataset.name: dataset.names for dataset in datasets}
@@ -46,11 +48,11 @@ def check(
     write_csv(out / "check.csv", cases, findings)
     summaries = [summarise(dataset.name, cases, names[dataset.name]) for dataset in datasets]
     write_data_page(out / "check.html", title, cases, findings, summaries, names, note)
-    console = Console()
+    console = Console(markup=False, highlight=False)
     _print(console, summaries, findings)
-    console.print(headline(cases, findings), highlight=False)
+    console.print(headline(cases, findings))
     if note:
-        console.print(f"{note}.", highlight=False)
+        console.print(f"{note}.")
     if fixed is not None:
         written = write_fixed(datasets, findings, fixed)
         console.print(f"labels on their image's grid: {len(written)} written into {fixed}", soft_wrap=True)
@@ -69,7 +71,8 @@ def _print(console: Console, summaries: Sequence[Summary], findings: Sequence[Fi
         found = Table(*(Column(title, overflow="fold") for title in ("", "case", "what", "what to do")))
         for finding in findings[:TOLD]:
             severity = Text(finding.severity, COLOURS[finding.severity])
-            found.add_row(severity, finding.case or finding.dataset, Text(finding.message), finding.fix)
+            where = f"{finding.dataset} {finding.case}" if len(summaries) > 1 else finding.case
+            found.add_row(severity, where or "all", finding.message, finding.fix)
         console.print(found)
     if len(findings) > TOLD:
-        console.print(f"and {len(findings) - TOLD} more, in the files", highlight=False)
+        console.print(f"and {len(findings) - TOLD} more, in the files")
