@@ -1,0 +1,1 @@
+"""Prediction: a trained run, a stranger's scan, and a verdict beside the mask."""
