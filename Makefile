@@ -33,6 +33,7 @@ test: develop ## run the tests (real data too, where MEDMTL_DATA names it)
 bench: develop ## measure speed and memory against other libraries, into bench.json
 	$(BIN)/python tests/benchmarks/calibration.py
 	$(BIN)/python tests/benchmarks/detection.py
+	$(BIN)/python tests/benchmarks/prediction.py
 
 lint: develop ## check style, types and the direction of imports
 	$(BIN)/ruff check .

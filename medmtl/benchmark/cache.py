@@ -97,7 +97,7 @@ class Cache:
 def _packed(observation: Observation) -> dict[str, Any]:
     evidence = observation.evidence
     views = []
-    arrays = {"thumbnail": evidence.thumbnail.numpy()}
+    arrays = {} if evidence.thumbnail is None else {"thumbnail": evidence.thumbnail.numpy()}
     for number, view in enumerate(evidence.views):
         arrays[f"{number}.histogram"] = view.histogram.numpy()
         for layer, kept in view.layers.items():
@@ -132,6 +132,6 @@ def _unpacked(arrays: Mapping[str, Any]) -> Observation:
         }
         histogram = torch.from_numpy(arrays[f"{number}.histogram"])
         views.append(View(view["recipe"], layers, view["outputs"], histogram))
-    thumbnail = torch.from_numpy(arrays["thumbnail"])
+    thumbnail = torch.from_numpy(arrays["thumbnail"]) if "thumbnail" in arrays else None
     evidence = Evidence(facts["source"], facts["case"], facts["patient"], tuple(views), thumbnail)
     return Observation(evidence, facts["dice"])

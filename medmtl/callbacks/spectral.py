@@ -123,8 +123,7 @@ class SpectralCallback(pl.Callback):
         segmenter.observer, segmenter.judge = self._observer(segmenter), self.judge
 
     def _observer(self, segmenter: Segmenter) -> Observer:
-        """With the windows of the coarsest layer, if the detector looks at windows."""
-        return Observer(segmenter.predictor, self.layers, None if self.detector.needs_windows else [])
+        return Observer.serving(self.detector, segmenter.predictor, self.layers)
 
 
 def _training(observer: Observer, data: MultiTaskData) -> dict[int, Evidence]:
@@ -135,8 +134,9 @@ def _training(observer: Observer, data: MultiTaskData) -> dict[int, Evidence]:
     found = {}
     for step, (task, item) in enumerate(track(images, "Features of the training images", disable=rank > 0)):
         case = cases[task, item["case"]]
-        prepared = {data.tasks[task].recipe: MetaTensor(item["image"])}
-        found[step], _ = observer(prepared, load_image(case), task, case.name, case.patient)
+        prepared = MetaTensor(item["image"])
+        native = load_image(case) if observer.thumbnails else prepared
+        found[step], _ = observer({data.tasks[task].recipe: prepared}, native, task, case.name, case.patient)
     return found
 
 

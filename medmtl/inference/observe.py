@@ -10,6 +10,7 @@ from medmtl.data.task import Recipe
 from medmtl.inference.channels import input_channels
 from medmtl.inference.predictor import VolumePredictor
 from medmtl.ood.classifier import thumbnail
+from medmtl.ood.detector import Detector
 from medmtl.ood.evidence import Evidence, View
 from medmtl.ood.features import FeatureTap
 from medmtl.ood.intensity import intensity_histogram
@@ -37,12 +38,25 @@ class Observer:
         predictor: the network and its sliding windows.
         layers: layers whose feature maps are summed up.
         pooled: those of them that are kept by window; the coarsest if None.
+        thumbnails: whether to keep the image itself, shrunk.
     """
 
-    def __init__(self, predictor: VolumePredictor, layers: Sequence[str], pooled: Sequence[str] | None = None) -> None:
+    def __init__(
+        self,
+        predictor: VolumePredictor,
+        layers: Sequence[str],
+        pooled: Sequence[str] | None = None,
+        thumbnails: bool = True,
+    ) -> None:
         self.predictor = predictor
         chosen = [coarsest(predictor, layers)] if pooled is None else pooled
         self.tap = FeatureTap(predictor.network, layers, chosen)
+        self.thumbnails = thumbnails
+
+    @classmethod
+    def serving(cls, detector: Detector, predictor: VolumePredictor, layers: Sequence[str]) -> "Observer":
+        """One that keeps what a detector needs, and the rest only where it costs nothing."""
+        return cls(predictor, layers, None if detector.needs_windows else [], detector.needs_thumbnail)
 
     def __call__(
         self, images: Mapping[Recipe, MetaTensor], native: MetaTensor, source: str, case: str, patient: str
@@ -73,8 +87,8 @@ class Observer:
                     histogram=intensity_histogram(image, window=recipe.window is not None),
                 )
             )
-        upright = Orientation("RAS", labels=None)(native[:1])
-        return Evidence(source, case, patient, tuple(views), thumbnail(upright)), logits
+        small = thumbnail(Orientation("RAS", labels=None)(native[:1])) if self.thumbnails else None
+        return Evidence(source, case, patient, tuple(views), small), logits
 
 
 def coarsest(predictor: VolumePredictor, layers: Sequence[str]) -> str:

@@ -30,6 +30,7 @@ class ByTask(Detector):
         self.name = name
         self.detector = Fusion() if detector is None else detector
         self.needs_windows = self.detector.needs_windows
+        self.needs_thumbnail = self.detector.needs_thumbnail
         self.tasks: dict[str, Detector] = {}
         self.recipes: dict[str, str] = {}
 

@@ -53,6 +53,7 @@ class TaskClassifier(Detector):
     """
 
     source = "Hendrycks & Gimpel, arXiv 1610.02136, on a classifier of tasks"
+    needs_thumbnail = True
 
     def __init__(self, name: str = "task_classifier", seed: int = 0) -> None:
         self.name = name
@@ -70,7 +71,7 @@ class TaskClassifier(Detector):
         self.tasks = sorted({case.source for case in cases})
         if len(self.tasks) < 2:
             raise DataError(f"detector {self.name}: needs images of two tasks", fix="leave it out")
-        images = torch.stack([case.thumbnail for case in cases])[:, None]
+        images = torch.stack([_seen(case) for case in cases])[:, None]
         labels = torch.tensor([self.tasks.index(case.source) for case in cases])
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
@@ -80,8 +81,12 @@ class TaskClassifier(Detector):
     def score(self, image: Evidence) -> float:
         """See `Detector.score`: 0 to 1 - 1 / tasks."""
         assert self.network is not None, "fit or load the detector first"
-        logits = self.network(image.thumbnail[None, None].float())
+        logits = self.network(_seen(image)[None, None].float())
         return float(1 - logits.double().softmax(dim=1).max())
+
+    def missing(self, image: Evidence) -> str:
+        """See `Detector.missing`."""
+        return "thumbnail" if image.thumbnail is None else ""
 
     def state_dict(self) -> dict[str, Any]:
         """See `Detector.state_dict`."""
@@ -94,6 +99,12 @@ class TaskClassifier(Detector):
         if state["network"]:
             self.network = _network(len(self.tasks)).eval()
             self.network.load_state_dict(state["network"])
+
+
+def _seen(image: Evidence) -> Tensor:
+    """The thumbnail; `missing` has seen that there is one."""
+    assert image.thumbnail is not None
+    return image.thumbnail
 
 
 def _network(tasks: int) -> nn.Module:

@@ -29,11 +29,13 @@ class Detector(ABC):
         name: how tables and files call it, unique among those in use.
         source: where it is described.
         needs_windows: whether it looks at feature maps window by window.
+        needs_thumbnail: whether it looks at the image itself, shrunk.
     """
 
     name: str
     source: ClassVar[str]
     needs_windows: bool = False
+    needs_thumbnail: bool = False
 
     @abstractmethod
     def fit(self, cases: Sequence[Evidence]) -> None:

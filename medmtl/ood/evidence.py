@@ -59,7 +59,7 @@ class Evidence:
         patient: whose image it is.
         views: one a recipe.
         thumbnail: the image on its own grid, clipped to percentiles 0.5 and 99.5, scaled to [0, 1] and shrunk to
-            `(32, 32, 32)` float32.
+            `(32, 32, 32)` float32; None where not kept.
         chosen: index of the view that fits best, by the distance of the spectral signature; output scores are read
             from it.
     """
@@ -68,7 +68,7 @@ class Evidence:
     case: str
     patient: str
     views: tuple[View, ...]
-    thumbnail: Tensor
+    thumbnail: Tensor | None
     chosen: int = field(default=0)
 
     @property

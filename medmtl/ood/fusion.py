@@ -76,6 +76,7 @@ class Fusion(Detector):
         self.combine: Combine = combine
         self.folds = folds
         self.needs_windows = any(member.needs_windows for member in self.members)
+        self.needs_thumbnail = any(member.needs_thumbnail for member in self.members)
         self.centre = torch.empty(0)
         self.spread = torch.empty(0)
         self.floor = torch.empty(0)

@@ -100,8 +100,8 @@ class Model:
         if window_batch is not None:
             self.predictor.window_batch = window_batch
         layers = trained.layers if self.judge is not None else []
-        windows: list[str] | None = None if trained.spectral.detector.needs_windows else []
-        self.observer = Observer(self.predictor, layers, windows) if layers else None
+        detector = trained.spectral.detector
+        self.observer = Observer.serving(detector, self.predictor, layers) if layers else None
         self.precision: Precision = precision
 
     @classmethod

@@ -11,7 +11,13 @@ from monai.networks.nets import UNet
 from medmtl.data.task import Recipe
 from medmtl.inference.observe import Observer, coarsest
 from medmtl.inference.predictor import VolumePredictor
+from medmtl.ood.by_task import ByTask
+from medmtl.ood.classifier import TaskClassifier
+from medmtl.ood.detector import Detector
+from medmtl.ood.distances import KNN, MDPool
+from medmtl.ood.evidence import Evidence
 from medmtl.ood.features import FeatureTap
+from medmtl.ood.fusion import Fusion
 
 LAYERS = ["model.0", "model.1.submodule.0"]
 RECIPES = [Recipe((1, 1, 1), None), Recipe((2, 1, 1), (-160, 240))]
@@ -65,6 +71,27 @@ def test_windows_are_kept_of_the_coarsest_layer_or_those_named(predictor: Volume
         with torch.no_grad():
             evidence, _ = Observer(predictor, LAYERS, pooled)({RECIPES[0]: image}, image, "Task", "one", "one")
         assert [name for name, layer in evidence.view.layers.items() if layer.windows is not None] == kept
+
+
+@pytest.mark.parametrize(
+    ("detector", "windows", "small"), [(KNN(), False, False), (MDPool(), True, False), (TaskClassifier(), False, True)]
+)
+def test_only_what_a_detector_needs_is_kept(
+    predictor: VolumePredictor, detector: Detector, windows: bool, small: bool
+) -> None:
+    image = image_of(8, 8, 8)
+
+    def seen(served: Detector) -> Evidence:
+        with torch.no_grad():
+            found, _ = Observer.serving(served, predictor, LAYERS)({RECIPES[0]: image}, image, "Task", "one", "one")
+        return found
+
+    for served in (detector, ByTask(detector=Fusion(members=[KNN("other"), detector]))):
+        evidence = seen(served)
+        assert (evidence.view.layers[LAYERS[1]].windows is not None) == windows
+        assert (evidence.thumbnail is not None) == small
+        assert served.missing(evidence) == ""
+        assert bool(served.missing(seen(KNN()))) == (windows or small)
 
 
 def test_the_thumbnail_does_not_depend_on_how_the_axes_are_stored(predictor: VolumePredictor) -> None:
