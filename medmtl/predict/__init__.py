@@ -1,0 +1,1 @@
+"""Images in, masks and verdicts out: `medmtl predict` and `medmtl.load`."""
