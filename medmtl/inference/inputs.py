@@ -12,12 +12,21 @@ from typing import Any, Literal
 
 from medmtl.data.task import MODALITIES
 from medmtl.errors import DataError
-from medmtl.inference import nifti
+from medmtl.inference import dicom, itk, nifti
 
 Kind = Literal["nifti", "nrrd", "meta", "dicom", "array"]
-SUFFIXES: dict[str, Kind] = {".nii.gz": "nifti", ".nii": "nifti"}
+SUFFIXES: dict[str, Kind] = {
+    ".nii.gz": "nifti",
+    ".nii": "nifti",
+    ".nrrd": "nrrd",
+    ".nhdr": "nrrd",
+    ".mha": "meta",
+    ".mhd": "meta",
+    ".dcm": "dicom",
+    ".ima": "dicom",
+}
 LISTS = (".csv", ".json")
-USABLE = f"use {', '.join(SUFFIXES)}, a folder of them, or a list of them as CSV or JSON"
+USABLE = f"use NIfTI, NRRD, MetaImage ({', '.join(SUFFIXES)}), DICOM series, folders of these, or a CSV or JSON list"
 
 
 @dataclass(frozen=True)
@@ -80,11 +89,25 @@ def _of_file(path: Path, name: str) -> Input:
 
 
 def _of_folder(folder: Path) -> Iterator[Input]:
+    series: dict[Path, list[Path]] = {}
     for path in sorted(folder.rglob("*")):
         inside = path.relative_to(folder)
         hidden = any(part.startswith(".") for part in inside.parts)  # what file managers leave beside files
-        if _kind(path) is not None and path.is_file() and not hidden:
+        if hidden or not path.is_file():
+            continue
+        kind = _kind(path)
+        if kind == "dicom":
+            series.setdefault(path.parent, []).append(path)
+        elif kind is not None:
             yield _of_file(path, _joined(inside))
+    for place, files in series.items():
+        numbers = dicom.series_of(files)
+        name = "_".join(place.relative_to(folder).parts) or place.absolute().name
+        if len(numbers) < 2:
+            yield Input(_safe(name), place, "dicom", next(iter(numbers), None))
+            continue
+        for uid, number in numbers.items():
+            yield Input(_safe(f"{name}_{number}"), place, "dicom", uid)
 
 
 def _of_list(path: Path) -> Iterator[Input]:
@@ -128,7 +151,7 @@ def _volumes(one: Input, volume: int | Literal["all"]) -> list[Input]:
     if volume != "all":
         return [replace(one, volume=volume)]
     try:
-        count = nifti.count_volumes(one.path)
+        count = (nifti if one.kind == "nifti" else itk).count_volumes(one.path)
     except Exception:  # whatever is wrong with the file, reading it says so
         count = 1
     if count == 1:
@@ -151,7 +174,11 @@ def _distinct(found: list[Input]) -> list[Input]:
 
 
 def _kind(path: Path) -> Kind | None:
-    return next((kind for suffix, kind in SUFFIXES.items() if path.name.lower().endswith(suffix)), None)
+    """Kind of a file by its name, or else by its first bytes; a folder is that of a DICOM series."""
+    for suffix, kind in SUFFIXES.items():
+        if path.name.lower().endswith(suffix):
+            return kind
+    return "dicom" if path.is_dir() or dicom.is_dicom(path) else None
 
 
 def _stem(path: Path) -> str:

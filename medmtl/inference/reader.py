@@ -8,7 +8,9 @@ import torch
 from monai.data import MetaTensor
 
 from medmtl.errors import DataError
+from medmtl.inference.dicom import read_dicom
 from medmtl.inference.inputs import Input
+from medmtl.inference.itk import read_itk
 from medmtl.inference.nifti import read_nifti
 from medmtl.inference.voxels import Stored, check_grid, gather
 
@@ -46,7 +48,7 @@ def read(source: Input) -> Scan:
             numbers, not finite, constant, or its grid has no size or no right angles.
     """
     try:
-        stored = read_nifti(source.path, source.volume or 0)
+        stored = _stored(source)
     except DataError:
         raise
     except FileNotFoundError:
@@ -87,6 +89,14 @@ def scan_of(image: np.ndarray | torch.Tensor, affine: np.ndarray | None = None) 
     voxels = gather(where, array.shape, lambda part: array[..., part])
     check_grid(where, grid, array.shape)
     return _scan(Input("image", Path("image"), "array"), Stored(voxels, grid, None))
+
+
+def _stored(source: Input) -> Stored:
+    if source.kind == "nifti":
+        return read_nifti(source.path, source.volume or 0)
+    if source.kind == "dicom":
+        return read_dicom(source.path, source.series)
+    return read_itk(source.path, source.volume or 0)
 
 
 def _scan(source: Input, stored: Stored) -> Scan:
