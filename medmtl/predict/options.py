@@ -12,9 +12,9 @@ from medmtl.errors import ConfigError
 OnOod = Literal["warn", "skip", "fail"]
 DESCRIPTION = (
     "Segment images, and say of each whether the network knows its kind. Writes for every image a mask on the image's "
-    "own grid and a verdict (NAME.json), and summary.csv. Images that are finished are not repeated, so it is safe to "
-    "stop and start again. Exit codes: 0 done, 1 error, 2 wrong usage, 3 done but an image could not be segmented, or "
-    "is foreign under --on-ood fail."
+    "own grid (NAME_mask) and a verdict (NAME.json), and summary.csv over all of them. Images that are finished are "
+    "not repeated, so it is safe to stop and start again. Exit codes: 0 done, 1 error, 2 wrong usage, 3 done but an "
+    "image could not be segmented, or is foreign under --on-ood fail."
 )
 
 
