@@ -17,10 +17,10 @@ class PredictedCase:
         input: where it was read.
         mask: name of the mask's file; None where none was written.
         in_distribution: whether the image is like the training images; None where that cannot be decided.
-        p_value: conformal p-value of the distance, in (0, 1]; None without a signature bank.
+        p_value: conformal p-value, in (0, 1]; None where the checkpoint holds nothing to judge by.
         alpha: up to this p-value an image is foreign.
-        nearest_task: task of the nearest training image; None without a signature bank.
-        distance: to that image; higher = more foreign; None without a signature bank.
+        nearest_task: the task that the image looks most like; None where p_value is.
+        distance: to the nearest training image, higher = more foreign; None where p_value is.
         scores: name of an out-of-distribution score -> its value, higher = more foreign.
         task: whose recipe was used.
         recipe: that recipe in words.
