@@ -101,7 +101,7 @@ COMMANDS: dict[str, tuple[Callable[[list[str]], None], str]] = {
     "fit": (_train_or_test, "train one model on several tasks: medmtl fit --config multitask.yaml"),
     "test": (_train_or_test, "accuracy, calibration and out-of-distribution report of a run"),
     "predict": (_predict, "masks and verdicts for images: medmtl predict --run runs/multitask --input X --output DIR"),
-    "calibrate": (_train_or_test, "fit how sure a trained run may be, anew, on its validation cases"),
+    "calibrate": (_train_or_test, "fit how sure a trained run may be, and what it knows, anew"),
     "ood": (_ood, "detectors of foreign images compared on a run: medmtl ood --run runs/multitask"),
     "experiment": (_experiment, "dedicated, transfer and multi-task training compared; stop and start as you like"),
     "compare": (_compare, "tables, statistics and figures of an experiment, without training"),

@@ -44,8 +44,8 @@ DESCRIPTIONS = {
     "test": "Accuracy, calibration and out-of-distribution report of the best checkpoint of a run, named with "
     "--run FOLDER or --ckpt_path FILE, or the newest of the configuration's name. Values come from the checkpoint, "
     "over them --config, over that flags.",
-    "calibrate": "Fit post-hoc scaling anew on the validation cases of a trained run, named as for `medmtl test`, and "
-    "put it into its best checkpoint.",
+    "calibrate": "Fit anew what follows a training, post-hoc scaling and what is familiar with its threshold, for a "
+    "run named as for `medmtl test`, and put it into its best checkpoint.",
 }
 
 
@@ -60,7 +60,7 @@ class CommandTrainer(Trainer):
         verbose: bool = True,
         weights_only: bool | None = None,
     ) -> None:
-        """Fit the scaling of a checkpoint: a validation, at whose end `ScalingCallback` writes it.
+        """Fit scaling and verdict of a checkpoint: a validation, at whose end their callbacks write them.
 
         Args:
             model: the network.
@@ -119,6 +119,7 @@ class MedCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The trainer, with loggers, checkpoints and report of the run folder."""
         self.datamodule.setup(self.subcommand)  # bad input ends here, before anything is written
+        self.model.check_channels(self.datamodule)
         if self.request.checkpoint is not None:
             load_weights(self.model.network, self.request.checkpoint)  # and so does that of another network,
         elif self.subcommand == "fit":

@@ -13,6 +13,7 @@ import torch
 
 from medmtl import __version__
 from medmtl.benchmark.cases import Image
+from medmtl.data.task import LabelFile
 from medmtl.files import written_whole
 from medmtl.ood.evidence import Evidence, LayerEvidence, View
 
@@ -50,12 +51,12 @@ class Cache:
         case = image.case
         facts = {
             **self._facts,
-            "image": self._digest(case.image),
-            "label": None if image.own is None or case.label is None else self._digest(case.label),
-            "case": [image.task or image.source, case.name, case.patient, case.channel],
+            "image": ":".join(self._digest(path) for path in case.image_files),
+            "label": None if image.own is None or not case.labels else ":".join(map(self._label, case.labels)),
+            "case": [image.task or image.source, case.name, case.patient, *case.channels],
             "recipes": [str(recipe) for recipe in image.recipes],
             "own": str(image.own),
-            "organ": list(image.organ),
+            "organ": [*image.organ, *([] if image.ignore is None else [f"unknown {image.ignore}"])],
             "shift": [image.shift, image.severity],
         }
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
@@ -82,6 +83,9 @@ class Cache:
 
     def _path(self, key: str) -> Path:
         return self.folder / f"{key[:32]}.npz"
+
+    def _label(self, label: LabelFile) -> str:
+        return self._digest(label.path) + ("" if label.value is None else f"={label.value}")
 
     def _digest(self, path: Path) -> str:
         if path not in self._files:

@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 from string import Template
 
 from medmtl.benchmark.options import ALL, Options, OtherImages
+from medmtl.data.cases import TaskCases, foreign_cases, task_cases
 from medmtl.data.check import check_cases, check_image
 from medmtl.data.datamodule import MultiTaskData
-from medmtl.data.layouts import msd
 from medmtl.data.task import Case, ForeignImages, Recipe, Task, patient_of
 from medmtl.ood.shifts import SHIFTS
 
@@ -25,6 +25,7 @@ class Image:
         task: the task whose organ it shows; empty for foreign images.
         own: the recipe of that task, under which it is segmented; None without a label.
         organ: label values of the organ of interest.
+        ignore: label value of voxels whose truth is unknown.
         severity: of the shift, 0 where it has no meaning.
     """
 
@@ -35,6 +36,7 @@ class Image:
     task: str = ""
     own: Recipe | None = None
     organ: tuple[int, ...] = ()
+    ignore: int | None = None
     severity: int = 0
 
     @property
@@ -63,14 +65,17 @@ def images_of(data: MultiTaskData, options: Options) -> tuple[list[Image], list[
     notes: list[str] = []
     recipes = tuple(data.recipes)
     for name, task in data.trained.items():
+        labels = data.labels(name)
         for group, part in (("training", "train"), ("calibration", "val"), ("familiar", "test")):
             cases = data.cases(name, part)
-            check_cases(name, cases, task.organ, msd.declared_labels(name, task))
+            check_cases(name, cases, labels.organ, labels.declared)
             views = (task.recipe,) if part == "train" else recipes
-            images += [_labelled(group, name, case, views, name, task.recipe, task.organ) for case in cases]
+            images += [_labelled(group, name, case, views, name, task.recipe, labels) for case in cases]
     for name in data.held_out:
         images += [Image("far", name, case, recipes) for case in data.cases(name, "test")]
-    foreign = {name: OtherImages(found.root, found.channel) for name, found in data.foreign.items()}
+    foreign = {
+        name: OtherImages(found.root, found.channel, layout=found.layout) for name, found in data.foreign.items()
+    }
     for name, folder in {**foreign, **options.far}.items():
         images += _others("far", name, folder, data, notes)
     for name, folder in options.near.items():
@@ -93,9 +98,10 @@ def _others(group: str, name: str, folder: OtherImages, data: MultiTaskData, not
     if unset:
         notes.append(f"{name} is left out: {unset[0]} is not set")
         return []
-    cases = msd.foreign_cases(name, ForeignImages(folder.root, folder.channel))
+    cases = foreign_cases(name, ForeignImages(folder.root, folder.channel, folder.layout))
     task = data.trained.get(folder.task or "")
-    labels = {} if task is None or folder.organ is None else _labels(name, folder, task)
+    found = None if task is None or folder.organ is None else _labels(name, folder, task)
+    labels = {} if found is None else {case.name: case for case in found.cases}
     images = []
     for case in cases:
         patient = patient_of(name, case.name, folder.patient)
@@ -103,9 +109,9 @@ def _others(group: str, name: str, folder: OtherImages, data: MultiTaskData, not
             continue
         check_image(name, case)
         labelled = labels.get(case.name)
-        if task is not None and labelled is not None:
+        if task is not None and found is not None and labelled is not None:
             case = replace(labelled, patient=patient)
-            images.append(_labelled(group, name, case, data.recipes, folder.task, task.recipe, folder.organ))
+            images.append(_labelled(group, name, case, data.recipes, folder.task, task.recipe, found))
         else:
             images.append(Image(group, name, replace(case, patient=patient), tuple(data.recipes)))
     if len(images) < len(cases):
@@ -114,11 +120,11 @@ def _others(group: str, name: str, folder: OtherImages, data: MultiTaskData, not
     return images
 
 
-def _labels(name: str, folder: OtherImages, task: Task) -> dict[str, Case]:
-    here = replace(task, root=folder.root, channel=folder.channel, organ=folder.organ or [], patient=folder.patient)
-    cases = msd.labelled_cases(name, here)
-    check_cases(name, cases, here.organ, msd.declared_labels(name, here))
-    return {case.name: case for case in cases}
+def _labels(name: str, folder: OtherImages, task: Task) -> TaskCases:
+    there = {key: getattr(folder, key) for key in ("root", "channel", "organ", "patient", "layout")}
+    found = task_cases(name, replace(task, fold=None, **there))
+    check_cases(name, found.cases, found.organ, found.declared)
+    return found
 
 
 def _labelled(
@@ -128,9 +134,9 @@ def _labelled(
     recipes: Collection[Recipe],
     task: str | None,
     own: Recipe,
-    organ: Collection[int] | None,
+    labels: TaskCases,
 ) -> Image:
-    return Image(group, source, case, tuple(recipes), task or "", own, tuple(organ or ()))
+    return Image(group, source, case, tuple(recipes), task or "", own, tuple(sorted(labels.organ)), labels.ignore)
 
 
 def _shifted(familiar: list[Image], options: Options) -> list[Image]:

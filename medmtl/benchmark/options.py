@@ -4,6 +4,8 @@ import os
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
+from medmtl.data.layouts.layout import Layout
+from medmtl.data.task import ForeignImages
 from medmtl.errors import ConfigError
 from medmtl.ood.detector import Detector
 from medmtl.ood.shifts import SHIFTS
@@ -16,30 +18,31 @@ class OtherImages:
     """A folder of images that no task of the run was trained on.
 
     Args:
-        root: a data folder with a `dataset.json`, or any folder of NIfTI files. `${NAME}` is taken from the
+        root: a data folder of any layout, or any folder of images. `${NAME}` is taken from the
             environment: where it is not set the folder is left out, and the result says so. `phantom:NAME` is a
             digital phantom.
-        channel: channel to use where the images have several.
+        channel: channel to use where the images have several, or as many as the run's tasks stack.
         patient: regular expression for the patient within a file name. Patients whom the run was trained or validated
             on are left out. Without it every image is taken.
         task: near images show the organ of this task. A run that was not trained on it counts them among the far.
-        organ: label values of the organ of interest, for near images with labels: how well they are segmented.
+        organ: label values or names of the organ of interest, for near images with labels: how well they are segmented.
+        layout: how files lie in the folder; None: recognised from it.
     """
 
     root: str
-    channel: int = 0
+    channel: int | list[int] = 0
     patient: str | None = None
     task: str | None = None
-    organ: list[int] | None = None
+    organ: list[int | str] | None = None
+    layout: Layout | None = None
 
     def __post_init__(self) -> None:
         """Check what belongs together.
 
         Raises:
-            ConfigError: a channel below 0, or an organ without a task.
+            ConfigError: a channel below 0 or listed twice, or an organ without a task.
         """
-        if self.channel < 0:
-            raise ConfigError(f"channel {self.channel} (root {self.root})", fix="count channels from 0")
+        ForeignImages(self.root, self.channel)
         if self.organ is not None and self.task is None:
             raise ConfigError(f"organ {self.organ} (root {self.root})", fix="add the `task` that segments it")
 

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
-import nibabel
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -17,6 +16,7 @@ from medmtl.benchmark.cache import Cache, Observation
 from medmtl.benchmark.cases import Image
 from medmtl.benchmark.options import Options, usable_cores
 from medmtl.benchmark.trained import Trained
+from medmtl.data.volume import extent_mm
 from medmtl.errors import ConfigError, RunError
 
 logger = logging.getLogger(__name__)
@@ -123,8 +123,7 @@ def _together(
 
 def _effort(image: Image, window: Sequence[int]) -> float:
     """Voxels that the network will see of an image, about: what the time left is reckoned by."""
-    header = nibabel.load(image.case.image).header
-    sides = [size * step for size, step in zip(header.get_data_shape()[:3], header.get_zooms()[:3], strict=True)]
+    sides = extent_mm(image.case.image_files[0])
     return sum(
         math.prod(max(side / step, least) for side, step, least in zip(sides, recipe.spacing, window, strict=True))
         for recipe in image.recipes

@@ -9,8 +9,8 @@ from medmtl.benchmark.cases import Image
 from medmtl.errors import DataError, RunError
 from medmtl.ood.conformal import ConformalRule
 from medmtl.ood.detector import Detector
-from medmtl.ood.evidence import Evidence, View
-from medmtl.ood.spectral import Signature, SignatureBank, signature
+from medmtl.ood.evidence import Evidence
+from medmtl.ood.spectral import SignatureBank, signature
 from medmtl.report.ood_record import Record
 
 
@@ -55,14 +55,14 @@ class Panel:
                 able.append(detector)
         if not able:
             raise RunError(f"no detector can be used ({'; '.join(left_out)})", fix="name others")
-        bank = SignatureBank.fit([(case.source, case.case, _signature(case.view)) for case in training])
+        bank = SignatureBank.fit([(case.source, case.case, signature(case.view.grams)) for case in training])
         return cls(able, bank, left_out)
 
     def choose(self, image: Evidence) -> Evidence:
         """The image with the view chosen whose signature is nearest to the training images."""
         if len(image.views) == 1:
             return image
-        distances = [self.bank.nearest(_signature(view)).oodm for view in image.views]
+        distances = [self.bank.nearest(signature(view.grams)).oodm for view in image.views]
         return image.choosing(distances.index(min(distances)))
 
     def score(self, image: Image, observation: Observation) -> list[Record]:
@@ -114,7 +114,3 @@ def judged(records: Iterable[Record], alpha: float) -> list[Record]:
         )
         for record in records
     ]
-
-
-def _signature(view: View) -> Signature:
-    return signature({layer: kept.gram for layer, kept in view.layers.items()})

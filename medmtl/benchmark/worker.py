@@ -10,7 +10,7 @@ from monai.data import MetaTensor
 from medmtl.benchmark.cache import Cache, Observation
 from medmtl.benchmark.cases import Image
 from medmtl.benchmark.trained import load_segmenter
-from medmtl.data.transforms import load_image, load_organ, prepare, to_native
+from medmtl.data.transforms import load_image, load_organ, prepare, split_unknown, to_native
 from medmtl.inference.accuracy import dice
 from medmtl.inference.observe import Observer
 from medmtl.models.segmenter import Segmenter
@@ -38,24 +38,28 @@ class Worker:
     def __call__(self, image: Image, key: str) -> None:
         """Observe an image and keep the observation."""
         native = load_image(image.case)
-        label = None if image.own is None or image.case.label is None else load_organ(image.case, image.organ, native)
+        label = None
+        if image.own is not None and image.case.labels:
+            label = load_organ(image.case, image.organ, native, image.ignore)
         if image.shift:
             shift, seed = SHIFTS[image.shift], _seed(self.seed, image)
             native = shift.apply(native, image.severity, seed)
             label = None if label is None else shift.apply_to_label(label, image.severity, seed)
         images = {recipe: prepare(native, recipe) for recipe in image.recipes}
         with torch.inference_mode():
-            evidence, probabilities = self.observer(
+            evidence, logits = self.observer(
                 images, native, image.task or image.source, image.case.name, image.case.patient
             )
             found = None
-            if label is not None and image.own in probabilities:
-                found = _dice(probabilities[image.own], native, label)
+            if label is not None and image.own in logits:
+                found = _dice(torch.sigmoid(logits[image.own]), native, label)
         self.cache.write(key, Observation(evidence, found))
 
 
 def _dice(probability: MetaTensor, native: MetaTensor, label: MetaTensor) -> float:
-    return dice(to_native(probability.cpu(), native) >= 0.5, label[0].as_tensor())
+    truth, known = split_unknown(label)
+    predicted = to_native(probability.cpu(), native) >= 0.5
+    return dice(predicted if known is None else predicted & known[0], truth[0].as_tensor())
 
 
 def _seed(seed: int, image: Image) -> int:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
+from torch import Tensor
 
 from medmtl.calibration.bins import BinTable, bin_volume
 from medmtl.calibration.metrics import summarise
@@ -68,7 +69,8 @@ class CalibrationCallback(pl.Callback):
             return
         label, image, probability = scan["label"][0].as_tensor().bool(), scan["native"][0], outputs["probability"]
         spacing = scan["label"].pixdim.tolist()
-        outputs["regions"] = {name: REGIONS[name](label, spacing, image, probability) for name in self.regions}
+        regions = {name: REGIONS[name](label, spacing, image, probability) for name in self.regions}
+        outputs["regions"] = {name: where_known(region, scan) for name, region in regions.items()}
         outputs["calibration"] = {
             name: bin_volume(probability, label, region, self.bins) for name, region in outputs["regions"].items()
         }
@@ -95,6 +97,11 @@ class CalibrationCallback(pl.Callback):
         with written_whole(path) as beside:
             beside.write_bytes(to_png(reliability_diagram(pooled, region), note=trainer.datamodule.note))  # type: ignore[attr-defined]
         show_figures(trainer, {f"val/reliability_{region}": path})
+
+
+def where_known(region: Tensor, scan: Mapping[str, Any]) -> Tensor:
+    """A region, bool `(H, W, D)`, without the voxels of a scan whose truth is unknown."""
+    return region if scan["known"] is None else region & scan["known"][0].to(region.device)
 
 
 def _figures(tables: list[BinTable], region: str) -> dict[str, float]:

@@ -31,7 +31,7 @@ class ReportCallback(pl.Callback):
     Args:
         run: the run folder.
         checkpoint: the checkpoint that is tested.
-        spectral: knows the signature bank and the rule of the verdict.
+        spectral: knows who judges.
         scaling: knows what was fitted after the training.
     """
 
@@ -62,7 +62,7 @@ class ReportCallback(pl.Callback):
             scores={} if verdict is None else {**verdict.scores, **outputs.get("disagreement", {})},
             p_value=None if verdict is None else verdict.p_value,
             rejected=None if verdict is None else verdict.rejected,
-            nearest_task=None if verdict is None else verdict.nearest.task,
+            nearest_task=None if verdict is None else verdict.task,
             recipe=str(batch["own"] if verdict is None else verdict.recipe),
             patient=batch["patient"],
         )
@@ -84,7 +84,8 @@ class ReportCallback(pl.Callback):
         for result, _, verdict in found:
             if verdict is not None:
                 judged[result.source].append(verdict)
-        threshold = self.spectral.rule.threshold if self.spectral.bank is not None else math.inf
+        judge = self.spectral.judge
+        threshold = math.inf if judge is None else judge.rule().threshold
         signatures = {
             layer: {
                 source: np.stack([verdict.signature[layer].numpy() for verdict in verdicts])
@@ -100,6 +101,7 @@ class ReportCallback(pl.Callback):
             signatures,
             {(result.source, result.case): slices for result, slices, _ in found if slices is not None},
             self._facts(trainer, layers=list(signatures)),
+            None if judge is None else judge.detector.name,
             threshold if math.isfinite(threshold) else None,
             self.scaling.summary(),
         )
@@ -118,6 +120,7 @@ class ReportCallback(pl.Callback):
             "recipes": "; ".join(map(str, data.recipes)),
             "held-out tasks": ", ".join(data.held_out),
             "signature layers": ", ".join(layers),
+            "judged by": "" if self.spectral.judge is None else self.spectral.judge.detector.name,
         }
         facts["data_note"] = data.note
         return {key: value for key, value in facts.items() if value}

@@ -14,6 +14,7 @@ from medmtl.calibration.logits import LogitHistogram, logit_histogram
 from medmtl.calibration.regions import REGIONS
 from medmtl.calibration.scaling import Fitted, TaskScalings
 from medmtl.calibration.working import VoxelSample, WorkingVolume, sample_voxels
+from medmtl.callbacks.calibration import where_known
 from medmtl.checkpoint import CHECKPOINT_KEY, read_checkpoint, write_checkpoint
 from medmtl.distributed import gather
 from medmtl.errors import ConfigError
@@ -28,7 +29,7 @@ class ScalingCallback(pl.Callback):
     (one that was saved because of an interruption: of the validation before). Where nothing can be fitted T = 1 is
     kept, and said; where local temperatures do not help patients that they were not fitted on, a single one.
 
-    In a test the task is not told: a case gets the scaling of the task of its nearest signature, and without a
+    In a test the task is not told: a case gets the scaling of the task that it looks most like, and without a
     signature bank that of all tasks together. Accuracy and `calibration` stay those of the network; what scaling
     changes is left in `outputs["calibration_scaled"]`.
 
@@ -94,7 +95,7 @@ class ScalingCallback(pl.Callback):
         name, label = self.options["region"], batch["label"][0].as_tensor().bool()
         region = outputs["regions"].get(name)
         if region is None:
-            region = REGIONS[name](label, batch["label"].pixdim.tolist())
+            region = where_known(REGIONS[name](label, batch["label"].pixdim.tolist()), batch)
         self._histograms[batch["source"]] += logit_histogram(outputs["probability"], label, region)
         if self.options["method"] == "local":
             found = sample_voxels(outputs["probability"], label, region, _working(outputs, batch), batch["patient"])
@@ -162,7 +163,7 @@ class ScalingCallback(pl.Callback):
         verdict, label = outputs.get("verdict"), batch["label"][0].as_tensor().bool()
         scaled = outputs.get("probability_scaled")  # of an ensemble whose members are scaled before pooling
         if scaled is None:
-            scaling = self.scalings.choose(None if verdict is None else verdict.nearest.task)
+            scaling = self.scalings.choose(None if verdict is None else verdict.task)
             scaled = scaling(outputs["probability"], _working(outputs, batch))
         outputs["calibration_scaled"] = {
             name: bin_volume(scaled, label, outputs["regions"][name], len(table.count))

@@ -1,53 +1,54 @@
-"""SpectralCallback: fits the signature bank and the threshold at the end of training, and judges test images."""
+"""SpectralCallback: fits signatures, detector and threshold at the end of training, and judges test images."""
 
 import logging
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from monai.data import MetaTensor
+from pytorch_lightning.trainer.states import TrainerFn
 from rich.progress import track
 
 from medmtl.callbacks.checkpoints import add_callback_state
 from medmtl.checkpoint import read_checkpoint
 from medmtl.data.datamodule import MultiTaskData
+from medmtl.data.transforms import load_image
 from medmtl.distributed import gather, place
 from medmtl.errors import ConfigError
-from medmtl.inference.verdict import judge
+from medmtl.inference.observe import Observer
+from medmtl.inference.verdict import Judge
 from medmtl.models.segmenter import Segmenter
-from medmtl.ood.conformal import ConformalRule
+from medmtl.ood.by_task import ByTask
+from medmtl.ood.detector import Detector
+from medmtl.ood.evidence import Evidence
 from medmtl.ood.features import FeatureTap
-from medmtl.ood.spectral import SignatureBank, signature
 
 logger = logging.getLogger(__name__)
 
 
 class SpectralCallback(pl.Callback):
-    """Spectral signatures (Karimi & Gholipour, arXiv 2004.06569) with a conformal threshold.
+    """Spectral signatures (Karimi & Gholipour, arXiv 2004.06569), and a verdict with a conformal threshold.
 
     After training, the best weights are run over the training images, not augmented, each under its task's recipe:
-    their signatures are the bank. Validation images, under every recipe, set the threshold. Both are kept in
-    `best.ckpt`.
+    their signatures are the bank, and from them the detector learns what is familiar. Validation images, under every
+    recipe, set the threshold. All is kept in `best.ckpt`; `medmtl calibrate` does it anew.
 
     Args:
         layers: names of the network's layers whose feature maps are used; none: no signatures and no verdict.
         alpha: share of familiar images that may be rejected.
+        detector: what gives the verdict; None takes `ByTask` with its default members. The signature's distance is
+            told beside it.
     """
 
-    def __init__(self, layers: list[str], alpha: float = 0.05) -> None:
+    def __init__(self, layers: list[str], alpha: float = 0.05, detector: Detector | None = None) -> None:
         if not 0 < alpha < 1:
             raise ConfigError(f"spectral.alpha={alpha}", fix="use a share between 0 and 1, such as 0.05")
         self.layers = layers
         self.alpha = alpha
-        self.bank: SignatureBank | None = None
-        self.calibration: dict[str, list[float]] = {}
-        self._patients: dict[str, list[str]] | None = None  # a checkpoint of an earlier version does not know them
-
-    @property
-    def rule(self) -> ConformalRule:
-        """How scores become decisions."""
-        return ConformalRule(self.calibration, self.alpha, self._patients)
+        self.detector = ByTask() if detector is None else detector
+        self.judge: Judge | None = None
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Find the layers before anything is computed.
@@ -59,81 +60,94 @@ class SpectralCallback(pl.Callback):
             FeatureTap(_segmenter(pl_module).network, self.layers)
 
     def state_dict(self) -> dict[str, Any]:
-        """Bank and calibration scores, as tensors and strings; empty before the end of training."""
-        if self.bank is None:
-            return {}
-        return {"bank": self.bank.state_dict(), "calibration": self.calibration, "patients": self._patients}
+        """What the judge knows, as tensors, numbers and strings; empty before the end of training."""
+        return {} if self.judge is None else self.judge.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take bank and calibration scores from a checkpoint."""
-        if state_dict:
-            self.bank = SignatureBank.from_state_dict(state_dict["bank"])
-            self.calibration = state_dict["calibration"]
-            self._patients = state_dict.get("patients")
+        """Take the judge from a checkpoint."""
+        if "fitted" in state_dict:
+            self.judge = Judge.from_state_dict(state_dict, self.detector, self.alpha)
+        elif state_dict:
+            logger.warning("the checkpoint's signatures are of an earlier version: run `medmtl calibrate` for verdicts")
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Fit bank and threshold with the best weights, and add them to `best.ckpt`."""
+        """Learn what is familiar with the best weights, and add it to `best.ckpt`."""
         checkpoint = trainer.checkpoint_callback
         if not self.layers or checkpoint is None or not checkpoint.best_model_path:  # type: ignore[attr-defined]
             return
         best = Path(checkpoint.best_model_path)  # type: ignore[attr-defined]
         pl_module.load_state_dict(read_checkpoint(best)["state_dict"])
+        self._learn(trainer, pl_module, best)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Learn it anew in `medmtl calibrate`, which is no validation of a training."""
+        if self.layers and trainer.state.fn == TrainerFn.VALIDATING:
+            self._learn(trainer, pl_module, Path(str(trainer.ckpt_path)))
+
+    def _learn(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: Path) -> None:
         pl_module.eval()
         with torch.inference_mode():
             self.fit(_segmenter(pl_module), _data(trainer))
         if trainer.is_global_zero:
-            add_callback_state(best, self)
+            add_callback_state(checkpoint, self)
 
     def fit(self, segmenter: Segmenter, data: MultiTaskData) -> None:
-        """Take the signatures of the training images and the scores of the validation images."""
-        tap = FeatureTap(segmenter.network, self.layers)
-        rank, processes = place()
-        images = [(task, item) for task in data.trained for item in data.training_cache(task)]
-        signatures = {}
-        share = images[rank::processes]
-        for step, (task, item) in enumerate(track(share, "Signatures of the training images", disable=rank > 0)):
-            tap.reset()
-            segmenter.predictor(MetaTensor(item["image"].to(segmenter.device)), tap)
-            signatures[step] = task, item["case"], signature(tap.per_voxel())
-        self.bank = SignatureBank.fit(gather(signatures))
-        self.calibration, self._patients = {task: [] for task in data.trained}, {task: [] for task in data.trained}
-        scores, scans = {}, data.calibration_dataloader()
-        waiting = track(scans, "Scores of the validation images", total=len(scans), disable=rank > 0)
-        for step, scan in enumerate(waiting):
-            if scan is not None:
-                volumes = {recipe: image.to(segmenter.device) for recipe, image in scan["images"].items()}
-                verdict = judge(*segmenter.predict_recipes(volumes, tap), self.bank, self.rule)
-                scores[step] = scan["source"], scan["patient"], verdict.scores["spectral"]
-        for task, patient, score in gather(scores):
-            self.calibration[task].append(score)
-            self._patients[task].append(patient)
-        if not self.rule.decides:
+        """Learn from the training images what is familiar, and from the validation images how much they differ."""
+        observer = self._observer(segmenter)
+        training, held_out = gather(_training(observer, data)), gather(_held_out(observer, data))
+        self.judge = Judge.fit(self.detector, training, held_out, self.alpha)
+        rule = self.judge.rule()
+        if not rule.decides:
             logger.warning("too few validation cases to reject at alpha = %g: verdicts will be undecided", self.alpha)
-        logger.info("signature bank: %d images, threshold %.4f", len(images), self.rule.threshold)
+        name = self.judge.detector.name
+        logger.info("signature bank: %d images; threshold of %s: %.4f", len(training), name, rule.threshold)
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Collect features during the test, if the checkpoint has a bank to compare them with.
+        """Collect features during the test and judge by them, if the checkpoint knows what is familiar.
 
         Raises:
-            ConfigError: the bank was fitted on other layers than `layers`.
+            ConfigError: that was learnt from other layers than `layers`.
         """
         if not self.layers:
             return
-        if self.bank is None:
+        if self.judge is None:
             logger.warning("the checkpoint holds no signature bank: accuracy and calibration are reported, OOD is not")
             return
-        if set(self.bank.signatures) != set(self.layers):
-            fitted = ", ".join(self.bank.signatures)
-            raise ConfigError("spectral.layers differs from the signature bank's", fix=f"use {fitted}, or train again")
-        _segmenter(pl_module).tap = FeatureTap(_segmenter(pl_module).network, self.layers)
-        _segmenter(pl_module).bank = self.bank
+        known = set(self.judge.bank.signatures)
+        if known != set(self.layers):
+            raise ConfigError(
+                "spectral.layers differs from the signature bank's", fix=f"use {', '.join(sorted(known))}, or calibrate"
+            )
+        segmenter = _segmenter(pl_module)
+        segmenter.observer, segmenter.judge = self._observer(segmenter), self.judge
 
-    def on_test_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, *_: Any
-    ) -> None:
-        """Judge a test image, and leave the `Verdict` in `outputs["verdict"]`."""
-        if self.layers and self.bank is not None and outputs is not None:
-            outputs["verdict"] = judge(outputs["probabilities"], outputs["grams"], self.bank, self.rule)
+    def _observer(self, segmenter: Segmenter) -> Observer:
+        """With the windows of the coarsest layer, if the detector looks at windows."""
+        return Observer(segmenter.predictor, self.layers, None if self.detector.needs_windows else [])
+
+
+def _training(observer: Observer, data: MultiTaskData) -> dict[int, Evidence]:
+    """This process's share of the training images, each under its task's recipe."""
+    rank, processes = place()
+    images = [(task, item) for task in data.trained for item in data.training_cache(task)][rank::processes]
+    cases = {(task, case.name): case for task in data.trained for case in data.cases(task, "train")}
+    found = {}
+    for step, (task, item) in enumerate(track(images, "Features of the training images", disable=rank > 0)):
+        case = cases[task, item["case"]]
+        prepared = {data.tasks[task].recipe: MetaTensor(item["image"])}
+        found[step], _ = observer(prepared, load_image(case), task, case.name, case.patient)
+    return found
+
+
+def _held_out(observer: Observer, data: MultiTaskData) -> dict[int, Evidence]:
+    """This process's share of the validation images, each under every recipe."""
+    scans, rank = data.calibration_dataloader(), place()[0]
+    waiting: Iterable[Any] = track(scans, "Features of the validation images", len(scans), disable=rank > 0)
+    return {
+        step: observer(*(scan[key] for key in ("images", "native", "source", "case", "patient")))[0]
+        for step, scan in enumerate(waiting)
+        if scan is not None
+    }
 
 
 def _segmenter(module: pl.LightningModule) -> Segmenter:

@@ -4,11 +4,11 @@ import logging
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-import nibabel
 import numpy as np
-from nibabel.spatialimages import SpatialImage
 
-from medmtl.data.task import Case
+from medmtl.data.task import Case, LabelFile
+from medmtl.data.volume import Volume
+from medmtl.data.volume import read_volume as read
 from medmtl.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -17,14 +17,14 @@ logger = logging.getLogger(__name__)
 AFFINE_TOLERANCE_MM = 1e-3
 
 
-def check_task(name: str, cases: Sequence[Case], organ: Collection[int], declared: Collection[int]) -> None:
+def check_task(name: str, cases: Sequence[Case], organ: Collection[int], declared: Collection[int] | None) -> None:
     """Read all cases of a task and stop at the first that cannot be used.
 
     Args:
         name: the task.
         cases: its labelled cases.
         organ: label values of the organ of interest.
-        declared: all label values that may occur.
+        declared: all label values that may occur; None if any may.
 
     Raises:
         DataError: names the task, the case and the file, and says what to do. A single case without foreground is
@@ -37,7 +37,9 @@ def check_task(name: str, cases: Sequence[Case], organ: Collection[int], declare
         )
 
 
-def check_cases(name: str, cases: Sequence[Case], organ: Collection[int], declared: Collection[int]) -> list[str]:
+def check_cases(
+    name: str, cases: Sequence[Case], organ: Collection[int], declared: Collection[int] | None
+) -> list[str]:
     """Read some cases of a task, as `check_task` does with all.
 
     Returns:
@@ -52,46 +54,60 @@ def check_cases(name: str, cases: Sequence[Case], organ: Collection[int], declar
     return empty
 
 
-def read_volume(owner: str, case: Case, path: Path) -> tuple[SpatialImage, np.ndarray]:
-    """Read a NIfTI file.
+def read_volume(owner: str, case: Case, path: Path) -> Volume:
+    """Read a file of a case.
 
     Args:
         owner: the task or folder, for messages.
         case: the case that the file belongs to.
         path: the file.
 
-    Returns:
-        The nibabel image and its voxels, `(H, W, D)` or `(H, W, D, C)`.
-
     Raises:
         DataError: the file is missing or unreadable.
     """
     where = f"{owner}, case {case.name}: {path}"
     try:
-        image = nibabel.load(path)
-        return image, np.asanyarray(image.dataobj)
+        return read(path)
+    except DataError:
+        raise
     except FileNotFoundError:
-        raise DataError(f"{where} is missing", fix="restore the file or take the case out of dataset.json") from None
-    except Exception as error:  # nibabel raises a dozen kinds for a broken file
+        raise DataError(f"{where} is missing", fix="restore the file or take the case out of the dataset") from None
+    except Exception as error:  # the libraries raise a dozen kinds for a broken file
         reason = " ".join(str(error).split())
         raise DataError(f"{where} cannot be read ({reason})", fix="replace the file") from error
 
 
-def check_image(owner: str, case: Case) -> SpatialImage:
-    """Read an image and check that it is a finite volume that has the wanted channel.
+def check_image(owner: str, case: Case) -> Volume:
+    """Read an image and check that it is a finite volume that has the channels to use.
+
+    Returns:
+        The image, or the first file of one whose channels are files.
 
     Raises:
-        DataError: it is missing, unreadable, not three-dimensional, not finite, or lacks the channel.
+        DataError: a file is missing, unreadable, not three-dimensional, not finite, or on another grid than the first;
+            or a channel is lacking.
     """
-    image, voxels = read_volume(owner, case, case.image)
-    where = f"{owner}, case {case.name}: {case.image}"
+    if len(case.images) == 1:
+        return _check_file(owner, case, case.images[0], max(case.channels))
+    if max(case.channels) >= len(case.images):
+        fault = f"has {len(case.images)} channels, channel {max(case.channels)} is asked for"
+        raise DataError(f"{owner}, case {case.name}: {case.images[0]} {fault}", fix="set `channel`")
+    first, *others = [_check_file(owner, case, path, 0) for path in case.image_files]
+    for path, other in zip(case.image_files[1:], others, strict=True):
+        _check_grid(f"{owner}, case {case.name}: {path}", other, first, f"channel {case.image_files[0].name}")
+    return first
+
+
+def _check_file(owner: str, case: Case, path: Path, channel: int) -> Volume:
+    image = read_volume(owner, case, path)
+    voxels, where = image.voxels, f"{owner}, case {case.name}: {path}"
     channels = voxels.shape[3] if voxels.ndim == 4 else 1
     if voxels.ndim not in (3, 4) or min(voxels.shape) < 1:
         raise DataError(f"{where} has shape {voxels.shape}", fix="use volumes of three dimensions")
     if voxels.dtype.kind not in "biuf":
         raise DataError(f"{where} holds {voxels.dtype} and not numbers", fix="save one number a voxel")
-    if case.channel >= channels:
-        raise DataError(f"{where} has {channels} channels, channel {case.channel} is asked for", fix="set `channel`")
+    if channel >= channels:
+        raise DataError(f"{where} has {channels} channels, channel {channel} is asked for", fix="set `channel`")
     if not np.isfinite(voxels).all():
         raise DataError(f"{where} holds values that are not finite", fix="repair or remove the case")
     if not np.isfinite(image.affine).all() or abs(np.linalg.det(image.affine[:3, :3])) < 1e-9:
@@ -99,25 +115,41 @@ def check_image(owner: str, case: Case) -> SpatialImage:
     return image
 
 
-def _check_case(task: str, case: Case, organ: Collection[int], declared: Collection[int]) -> bool:
+def _check_grid(where: str, volume: Volume, image: Volume, other: str) -> None:
+    if volume.shape[:3] != image.shape[:3]:
+        raise DataError(
+            f"{where} has shape {volume.shape[:3]}, its {other} {image.shape[:3]}",
+            fix="resample one to the other's grid",
+        )
+    if not np.allclose(volume.affine, image.affine, atol=AFFINE_TOLERANCE_MM):
+        raise DataError(f"{where} has another affine than its {other}", fix="correct the header of one of them")
+
+
+def _check_case(task: str, case: Case, organ: Collection[int], declared: Collection[int] | None) -> bool:
     """Check one case; whether it has foreground."""
     owner = f"task {task}"
     image = check_image(owner, case)
-    if case.label is None:
-        raise DataError(f"{owner}, case {case.name} has no label", fix="take the case out of dataset.json")
-    label, voxels = read_volume(owner, case, case.label)
-    where = f"{owner}, case {case.name}: label {case.label}"
-    if voxels.shape != image.shape[:3]:
-        raise DataError(
-            f"{where} has shape {voxels.shape}, its image {image.shape[:3]}", fix="resample one to the other's grid"
-        )
-    if not np.allclose(label.affine, image.affine, atol=AFFINE_TOLERANCE_MM):
-        raise DataError(f"{where} has another affine than its image", fix="correct the header of one of them")
+    if not case.labels:
+        raise DataError(f"{owner}, case {case.name} has no label", fix="take the case out of the dataset")
+    return any([_check_label(owner, case, label, image, organ, declared) for label in case.labels])
+
+
+def _check_label(
+    owner: str, case: Case, label: LabelFile, image: Volume, organ: Collection[int], declared: Collection[int] | None
+) -> bool:
+    """Check one file of the labels; whether it has foreground."""
+    volume = read_volume(owner, case, label.path)
+    voxels, where = volume.voxels, f"{owner}, case {case.name}: label {label.path}"
+    if voxels.ndim != 3:
+        raise DataError(f"{where} has shape {voxels.shape}", fix="use labels of three dimensions")
+    _check_grid(where, volume, image, "image")
+    if label.value is not None:  # the mask of one organ
+        return label.value in organ and bool((voxels > 0).any())
     values = np.unique(voxels)
-    unknown = [value.item() for value in values if value not in declared]
+    unknown = [value.item() for value in values if declared is not None and value not in declared]
     if unknown:
         raise DataError(
-            f"{where} holds the values {unknown[:5]}, which dataset.json does not declare (it has {sorted(declared)})",
+            f"{where} holds the values {unknown[:5]}, which are not declared (these are: {sorted(declared or ())})",
             fix="declare or correct them",
         )
     return bool(np.isin(values, list(organ)).any())

@@ -10,8 +10,8 @@ import torch
 from monai.data import CacheDataset
 from torch.utils.data import ConcatDataset, DataLoader, Dataset
 
+from medmtl.data.cases import TaskCases, foreign_cases, task_cases
 from medmtl.data.check import check_cases, check_image, check_task
-from medmtl.data.layouts import msd
 from medmtl.data.sampling import BalancedSampler, Draw, Share
 from medmtl.data.splits import PARTS, apply_splits, cases_by_part, split_patients
 from medmtl.data.task import Case, ForeignImages, Recipe, Task, data_note
@@ -38,7 +38,7 @@ class Union(Dataset[dict[str, torch.Tensor]]):
         self.draw_patch = random_patch(patch_size, foreground)
 
     def __getitem__(self, draw: Draw) -> dict[str, torch.Tensor]:
-        """Return `{"image": (1, H, W, D) float32, "label": (1, H, W, D) uint8}`."""
+        """Return `{"image": (C, H, W, D) float32, "label": (1, H, W, D) uint8}`."""
         patch = seeded_patch(self.draw_patch, self.caches[draw.task][draw.case], draw.seed)
         return {key: patch[key] for key in ("image", "label")}
 
@@ -119,7 +119,8 @@ class MultiTaskData(pl.LightningDataModule):
         self.workers = workers
         self.seed = seed
         self.splits: Splits = {}
-        self._cases: dict[str, list[Case]] = {}
+        self._found: dict[str, TaskCases] = {}
+        self._cases: dict[str, Sequence[Case]] = {}
         self._part_of: dict[str, str] = {}
         self._stage = ""
         self._caches: dict[tuple[str, str], CacheDataset] = {}
@@ -135,11 +136,24 @@ class MultiTaskData(pl.LightningDataModule):
             raise ConfigError("data.batch_size, data.batches or data.patch_size is below 1", fix="use 1 or more")
         if not self.trained:
             raise ConfigError("data.tasks leaves no task to train", fix="add one, or take one out of data.held_out")
+        channels = {name: len(task.channels) for name, task in tasks.items()}
+        channels |= {name: len(folder.channels) for name, folder in self.foreign.items()}
+        for name, number in channels.items():
+            if number != self.channels:
+                raise ConfigError(
+                    f"data: {name} uses {number} channels and {next(iter(self.trained))} {self.channels}",
+                    fix="let `channel` name as many in all tasks and foreign folders",
+                )
 
     @property
     def trained(self) -> dict[str, Task]:
         """The tasks that the network is trained on."""
         return {name: task for name, task in self.tasks.items() if name not in self.held_out}
+
+    @property
+    def channels(self) -> int:
+        """Channels of every image."""
+        return len(next(iter(self.trained.values())).channels)
 
     @property
     def note(self) -> str:
@@ -159,18 +173,20 @@ class MultiTaskData(pl.LightningDataModule):
         """
         if self._cases:
             return
-        cases = {name: msd.labelled_cases(name, task) for name, task in self.tasks.items()}
-        cases |= {name: msd.foreign_cases(name, folder) for name, folder in self.foreign.items()}
+        found = {name: task_cases(name, task) for name, task in self.tasks.items()}
+        cases: dict[str, Sequence[Case]] = {name: task.cases for name, task in found.items()}
+        cases |= {name: foreign_cases(name, folder) for name, folder in self.foreign.items()}
         if stage == "fit":
-            for name, task in self.tasks.items():
-                check_task(name, cases[name], task.organ, msd.declared_labels(name, task))
+            for name, task in found.items():
+                check_task(name, task.cases, task.organ, task.declared)
         for name in self.foreign:
             for case in cases[name]:
                 check_image(name, case)
-        self._cases, self._stage = cases, stage
+        self._found, self._cases, self._stage = found, cases, stage
         if self.split_file is None:
             patients = {name: [case.patient for case in cases[name]] for name in self.tasks}
-            self._part_of = split_patients(patients, seed=self.split_seed, **self.fractions)
+            folds = {name: self._fold(name) for name, task in self.tasks.items() if task.fold is not None}
+            self._part_of = split_patients(patients, seed=self.split_seed, folds=folds, **self.fractions)
             self.splits = {name: self._split(name) for name in self.tasks}
         else:
             patient_of = {name: self.patients(name) for name in self.tasks}
@@ -208,9 +224,23 @@ class MultiTaskData(pl.LightningDataModule):
     def _split(self, name: str) -> dict[str, list[str]]:
         return cases_by_part(self.patients(name), self._part_of)
 
+    def _fold(self, name: str) -> dict[str, str]:
+        """Patient -> part, in the fold that a task names."""
+        part_of: dict[str, str] = {}
+        for case in self._cases[name]:
+            part = self._found[name].fold[case.name]
+            if part_of.setdefault(case.patient, part) != part:
+                both = f"fold {self.tasks[name].fold} has patient {case.patient} on both sides"
+                raise DataError(f"task {name}, case {case.name}: {both}", fix="correct the splits")
+        return part_of
+
+    def labels(self, name: str) -> TaskCases:
+        """What a task found in its folder: cases, and what their labels mean."""
+        return self._found[name]
+
     def listed(self, name: str) -> list[Case]:
         """All cases of a task or foreign folder."""
-        return self._cases[name]
+        return list(self._cases[name])
 
     def patients(self, name: str) -> dict[str, str]:
         """Case id -> patient, of all cases of a task."""
@@ -227,11 +257,11 @@ class MultiTaskData(pl.LightningDataModule):
 
     def training_cache(self, name: str) -> CacheDataset:
         """The training cases of a task in the working space, not augmented."""
-        task = self.tasks[name]
-        return self._cache(name, "train", LoadPair(task.recipe, task.organ))
+        task, found = self.tasks[name], self._found[name]
+        return self._cache(name, "train", LoadPair(task.recipe, found.organ, found.ignore))
 
     def train_dataloader(self) -> DataLoader[dict[str, torch.Tensor]]:
-        """Batches `{"image": (B, 1, H, W, D), "label": (B, 1, H, W, D)}` drawn from the union."""
+        """Batches `{"image": (B, C, H, W, D), "label": (B, 1, H, W, D)}` drawn from the union."""
         caches = {name: self.training_cache(name) for name in self.trained}
         rank, processes = place()
         sampler = BalancedSampler(
@@ -253,9 +283,10 @@ class MultiTaskData(pl.LightningDataModule):
         """
         parts: list[Dataset[dict[str, Any]]] = []
         for name, task in self.trained.items():
+            found = self._found[name]
             if self._stage != "fit":  # a training has checked every case
-                check_cases(name, self.cases(name, "val"), task.organ, msd.declared_labels(name, task))
-            cache = self._cache(name, "val", LoadScan([task.recipe], task.organ))
+                check_cases(name, self.cases(name, "val"), found.organ, found.declared)
+            cache = self._cache(name, "val", LoadScan([task.recipe], found.organ, found.ignore))
             parts.append(Scans(name, cache, task.recipe))
         return _one_at_a_time(parts)
 
@@ -269,8 +300,8 @@ class MultiTaskData(pl.LightningDataModule):
         Raises:
             DataError: a case cannot be used; names task, case and file.
         """
-        for name, task in self.tasks.items():
-            check_cases(name, self.cases(name, "test"), task.organ, msd.declared_labels(name, task))
+        for name, found in self._found.items():
+            check_cases(name, self.cases(name, "test"), found.organ, found.declared)
         parts = [self._every_recipe(name, "test") for name in self.tasks]
         for name in self.foreign:
             volumes = _Loaded(self._cases[name], LoadScan(self.recipes, organ=None))
@@ -278,8 +309,8 @@ class MultiTaskData(pl.LightningDataModule):
         return _one_at_a_time(parts)
 
     def _every_recipe(self, name: str, part: str) -> Scans:
-        task, known = self.tasks[name], name not in self.held_out
-        load = LoadScan(self.recipes, task.organ if known else None)
+        task, found, known = self.tasks[name], self._found[name], name not in self.held_out
+        load = LoadScan(self.recipes, found.organ if known else None, found.ignore)
         return Scans(name, _Loaded(self.cases(name, part), load), task.recipe if known else None)
 
     def _cache(self, name: str, part: str, load: LoadPair | LoadScan) -> CacheDataset:

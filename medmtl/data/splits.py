@@ -16,7 +16,11 @@ PARTS = ("train", "val", "test")
 
 
 def split_patients(
-    patients: Mapping[str, Sequence[str]], val: float = 0.2, test: float = 0.2, seed: int = 0
+    patients: Mapping[str, Sequence[str]],
+    val: float = 0.2,
+    test: float = 0.2,
+    seed: int = 0,
+    folds: Mapping[str, Mapping[str, str]] | None = None,
 ) -> dict[str, str]:
     """Assign every patient to `train`, `val` or `test`.
 
@@ -30,13 +34,19 @@ def split_patients(
         val: share of validation patients, in [0, 1).
         test: share of test patients, in [0, 1).
         seed: another seed gives another split.
+        folds: task name -> patient -> `train` or `val`, of tasks that bring a split along. Whom it measures on are test
+            patients; of the others a share of `val` is validated on. The patients of all other tasks are split as if
+            these did not exist.
 
     Returns:
         Patient -> part, one of `PARTS`.
 
     Raises:
-        DataError: the fractions leave nothing to train on, or a task gets no patient for a part that was asked for.
+        DataError: the fractions leave nothing to train on, a task gets no patient for a part that was asked for, or two
+            folds disagree.
     """
+    if folds:
+        return _split_by_folds(patients, val, test, seed, folds)
     if not (0 <= val < 1 and 0 <= test < 1 and val + test < 1):
         raise DataError(f"data.val={val} and data.test={test} leave no training cases", fix="use fractions below 1")
     parts: dict[str, str] = {}
@@ -184,6 +194,31 @@ def apply_splits(
         if empty:
             raise DataError(f"task {task}: {path} lists no case for {empty[0]}", fix="add one")
     return {task: listed[task] for task in patients}, part_of
+
+
+def _split_by_folds(
+    patients: Mapping[str, Sequence[str]], val: float, test: float, seed: int, folds: Mapping[str, Mapping[str, str]]
+) -> dict[str, str]:
+    given: dict[str, str] = {}
+    for task, part_of in folds.items():
+        for patient, part in part_of.items():
+            if given.setdefault(patient, part) != part:
+                raise DataError(
+                    f"task {task}, patient {patient}: another task's fold has it on the other side",
+                    fix="correct `fold`",
+                )
+    learnt = {task: [patient for patient in patients[task] if given[patient] == "train"] for task in folds}
+    free = {task: [patient for patient in names if patient not in given] for task, names in patients.items()}
+    parts = {patient: "test" for patient, part in given.items() if part == "val"}
+    parts |= split_patients(learnt, val, 0, seed)
+    parts |= split_patients({task: names for task, names in free.items() if names}, val, test, seed)
+    for task, names in patients.items():
+        lacking = {"train", *(["val"] if val else [])} - {parts[patient] for patient in names}
+        if lacking:
+            raise DataError(
+                f"task {task}: the folds leave it no patient for {min(lacking)}", fix="leave `fold` out, or split anew"
+            )
+    return parts
 
 
 def _ordered_groups(patients: Mapping[str, Sequence[str]], seed: int) -> list[list[str]]:

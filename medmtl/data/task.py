@@ -8,6 +8,7 @@ from pathlib import Path
 from string import Template
 from typing import NamedTuple
 
+from medmtl.data.layouts.layout import Layout
 from medmtl.errors import ConfigError, DataError
 
 MODALITIES = ("CT", "MR", "PET", "other")
@@ -15,22 +16,41 @@ SOFT_TISSUE_WINDOW = (-160.0, 240.0)
 
 
 @dataclass(frozen=True)
+class LabelFile:
+    """A file of the ground truth of an image.
+
+    Attributes:
+        path: the file.
+        value: None where its voxels are label values; otherwise it is the mask of one organ, whose voxels above 0 stand
+            for this label value.
+    """
+
+    path: Path
+    value: int | None = None
+
+
+@dataclass(frozen=True)
 class Case:
-    """One image, with its label if it has one.
+    """One image, with its labels if it has any.
 
     Attributes:
         name: unique within its task or folder, for example `hippocampus_001`.
         patient: whose image it is; cases of one patient are never split apart.
-        image: the image file.
-        label: the label file, or None.
-        channel: the channel to use where the image has several.
+        images: one file, whose fourth axis may hold several channels, or one file a channel.
+        labels: one file of label values, or one mask an organ; empty without a ground truth.
+        channels: the channels to use, in this order.
     """
 
     name: str
     patient: str
-    image: Path
-    label: Path | None
-    channel: int = 0
+    images: tuple[Path, ...]
+    labels: tuple[LabelFile, ...] = ()
+    channels: tuple[int, ...] = (0,)
+
+    @property
+    def image_files(self) -> tuple[Path, ...]:
+        """The files that hold the channels to use: the only one, or one a channel."""
+        return self.images if len(self.images) == 1 else tuple(self.images[channel] for channel in self.channels)
 
 
 class Recipe(NamedTuple):
@@ -60,20 +80,27 @@ class Task:
     Args:
         root: data folder; `${NAME}` is taken from the environment, `phantom:NAME` is a digital phantom.
         modality: CT, MR, PET or other. It decides the intensity recipe.
-        organ: label values that together are the organ of interest.
+        organ: label values that together are the organ of interest, or names that the dataset declares for them.
         spacing: working voxel size in mm (right-left, anterior-posterior, superior-inferior).
-        channel: channel to use where the images have several.
-        patient: regular expression for the patient within a case name (default: the whole name).
+        channel: channel to use where the images have several, or a list of those to stack: the network then takes as
+            many, in all tasks.
+        patient: regular expression for the patient within a case name (default: what the dataset says, or the whole
+            name).
         window: Hounsfield units that a CT is clipped to (default: soft tissue).
+        layout: how files lie in the folder, see `medmtl.data.layouts`; None: recognised from the folder.
+        fold: number of a split that the dataset brings along: its validation cases are the test cases, and
+            `data.val` of the others are validated on. None: split by `data.val` and `data.test`.
     """
 
     root: str
     modality: str
-    organ: list[int]
+    organ: list[int | str]
     spacing: tuple[float, float, float]
-    channel: int = 0
+    channel: int | list[int] = 0
     patient: str | None = None
     window: tuple[float, float] | None = None
+    layout: Layout | None = None
+    fold: int | None = None
 
     def __post_init__(self) -> None:
         """Check the domains of the values.
@@ -83,9 +110,11 @@ class Task:
         """
         if self.modality not in MODALITIES:
             raise ConfigError(f"modality {self.modality!r} (root {self.root})", fix=f"use one of {MODALITIES}")
-        if not self.organ or min(self.organ) < 1:
-            raise ConfigError(f"organ {self.organ} (root {self.root})", fix="list the label values, all above 0")
-        _check_channel(self.channel, self.root)
+        if not self.organ or any(isinstance(value, int) and value < 1 for value in self.organ):
+            raise ConfigError(f"organ {self.organ} (root {self.root})", fix="list names or label values above 0")
+        _check_channels(self.channels, self.root)
+        if self.fold is not None and self.fold < 0:
+            raise ConfigError(f"fold {self.fold} (root {self.root})", fix="count folds from 0")
         if min(self.spacing) <= 0:
             raise ConfigError(f"spacing {self.spacing} (root {self.root})", fix="give three sizes in mm above 0")
         if self.window is not None and (self.modality != "CT" or self.window[0] >= self.window[1]):
@@ -93,6 +122,11 @@ class Task:
         if self.window is not None:
             self.window = (self.window[0], self.window[1])
         self.organ, self.spacing = list(self.organ), (self.spacing[0], self.spacing[1], self.spacing[2])
+
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """The channels to use, in their order."""
+        return _several(self.channel)
 
     @property
     def recipe(self) -> Recipe:
@@ -106,20 +140,27 @@ class ForeignImages:
     """Unlabelled images that no task knows: the out-of-distribution input of the test.
 
     Args:
-        root: a data folder with a `dataset.json`, or any folder of NIfTI files; see `Task.root`.
-        channel: channel to use where the images have several.
+        root: a data folder of any layout, or any folder of images; see `Task.root`.
+        channel: as of a task.
+        layout: as of a task.
     """
 
     root: str
-    channel: int = 0
+    channel: int | list[int] = 0
+    layout: Layout | None = None
 
     def __post_init__(self) -> None:
-        """Check the channel.
+        """Check the channels.
 
         Raises:
-            ConfigError: it is below 0.
+            ConfigError: there is none, one is below 0, or listed twice.
         """
-        _check_channel(self.channel, self.root)
+        _check_channels(self.channels, self.root)
+
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """The channels to use, in their order."""
+        return _several(self.channel)
 
 
 def resolve_root(name: str, root: str) -> Path:
@@ -178,6 +219,10 @@ def patient_of(task: str, case: str, pattern: str | None) -> str:
     return patient
 
 
-def _check_channel(channel: int, root: str) -> None:
-    if channel < 0:
-        raise ConfigError(f"channel {channel} (root {root})", fix="count channels from 0")
+def _several(channel: int | list[int]) -> tuple[int, ...]:
+    return tuple(channel) if isinstance(channel, list) else (channel,)
+
+
+def _check_channels(channels: tuple[int, ...], root: str) -> None:
+    if not channels or min(channels) < 0 or len(set(channels)) < len(channels):
+        raise ConfigError(f"channel {list(channels)} (root {root})", fix="count channels from 0, and name each once")

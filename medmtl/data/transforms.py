@@ -1,6 +1,7 @@
 """Deterministic transforms (what the cache holds) and the random ones (drawn anew for every patch)."""
 
 from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,6 @@ from monai.transforms import (
     CastToTyped,
     ClipIntensityPercentiles,
     Compose,
-    LoadImage,
     Orientation,
     RandAffined,
     RandCropByPosNegLabeld,
@@ -25,54 +25,90 @@ from monai.transforms import (
     ToTensord,
     Transform,
 )
+from numpy.typing import DTypeLike
 
 from medmtl.data.task import Case, Recipe
+from medmtl.data.volume import read_volume
+from medmtl.losses.masked import UNKNOWN
 
 PERCENTILES = (0.5, 99.5)
 
 
 def load_image(case: Case) -> MetaTensor:
-    """Load the wanted channel of an image on its own grid, float32, `(1, H, W, D)`."""
-    image = LoadImage(reader="NibabelReader", ensure_channel_first=True, image_only=True)(case.image)
-    return image[case.channel : case.channel + 1]
+    """Load the channels to use of an image on its own grid, float32, `(C, H, W, D)`."""
+    files = [_load(path, np.float32) for path in case.image_files]
+    return files[0][list(case.channels)] if len(case.images) == 1 else torch.cat(files)
 
 
-def load_organ(case: Case, organ: Collection[int], image: MetaTensor) -> MetaTensor:
-    """Load a label as the organ of interest against everything else.
+def load_organ(case: Case, organ: Collection[int], image: MetaTensor, ignore: int | None = None) -> MetaTensor:
+    """Load the labels of a case as the organ of interest against everything else.
 
     Args:
         case: the case.
         organ: label values of the organ of interest.
         image: the case's image on its own grid; the label takes over its affine, so that rounding in their headers,
             which the checks before training allow, cannot tell them apart.
+        ignore: label value of voxels whose truth is unknown.
 
     Returns:
-        `(1, H, W, D)` uint8.
+        `(1, H, W, D)` uint8: 1 in the organ, `UNKNOWN` where the truth is, 0 elsewhere.
     """
-    label = LoadImage(reader="NibabelReader", ensure_channel_first=True, image_only=True, dtype=np.int64)(case.label)
     values = torch.as_tensor(sorted(organ))
-    return MetaTensor(torch.isin(label.as_tensor(), values).to(torch.uint8), affine=image.affine)
+    result = torch.zeros((1, *image.shape[1:]), dtype=torch.uint8)
+    for label in case.labels:
+        if label.value is None:
+            found = _load(label.path, np.int64).as_tensor()
+            if ignore is not None:
+                result[found == ignore] = UNKNOWN
+            result[torch.isin(found, values)] = 1
+        elif label.value in organ:
+            result[_load(label.path, np.float32).as_tensor() > 0] = 1
+    return MetaTensor(result, affine=image.affine)
+
+
+def _load(path: Path, dtype: DTypeLike) -> MetaTensor:
+    """A file as `(C, H, W, D)`, whatever its format."""
+    volume = read_volume(path)
+    voxels = np.moveaxis(volume.voxels, 3, 0) if volume.voxels.ndim == 4 else volume.voxels[None]
+    return MetaTensor(torch.from_numpy(np.array(voxels, dtype, order="C")), affine=torch.from_numpy(volume.affine))
+
+
+def split_unknown(label: MetaTensor) -> tuple[MetaTensor, torch.Tensor | None]:
+    """Tell the voxels of unknown truth from the others.
+
+    Args:
+        label: what `load_organ` returns.
+
+    Returns:
+        The label with 0 there, and where the truth is known, bool `(1, H, W, D)`; None if that is everywhere.
+    """
+    known = label.as_tensor() != UNKNOWN
+    return (label, None) if known.all() else (label * known, known)
 
 
 def prepare(image: MetaTensor, recipe: Recipe) -> MetaTensor:
     """Bring an image into a recipe's working space.
 
     Args:
-        image: `(1, H, W, D)` on its own grid.
+        image: `(C, H, W, D)` on its own grid.
         recipe: spacing and intensity.
 
     Returns:
-        `(1, h, w, d)` float32, right-anterior-superior, at the recipe's spacing. CT is clipped to the window and
-        scaled to [-1, 1]; everything else is clipped to percentiles 0.5 and 99.5 and z-scored (a constant image
-        becomes 0).
+        `(C, h, w, d)` float32, right-anterior-superior, at the recipe's spacing. CT is clipped to the window and
+        scaled to [-1, 1]; of everything else each channel is clipped to percentiles 0.5 and 99.5 and z-scored (a
+        constant one becomes 0).
     """
     image = Spacing(recipe.spacing, mode="bilinear", padding_mode="border")(Orientation("RAS", labels=None)(image))
     if recipe.window is not None:
         return ScaleIntensityRange(*recipe.window, b_min=-1.0, b_max=1.0, clip=True)(image)
-    image = ClipIntensityPercentiles(*PERCENTILES)(image)
-    if image.max() == image.min():
-        return torch.zeros_like(image)
-    return (image - image.mean()) / image.std()
+    return torch.cat([_z_score(channel) for channel in image.split(1)])
+
+
+def _z_score(channel: MetaTensor) -> MetaTensor:
+    channel = ClipIntensityPercentiles(*PERCENTILES)(channel)
+    if channel.max() == channel.min():
+        return torch.zeros_like(channel)
+    return (channel - channel.mean()) / channel.std()
 
 
 def to_native(probability: MetaTensor, like: MetaTensor) -> torch.Tensor:
@@ -96,17 +132,19 @@ class LoadPair(Transform):
     Args:
         recipe: spacing and intensity.
         organ: label values of the organ of interest.
+        ignore: label value of voxels whose truth is unknown.
     """
 
-    def __init__(self, recipe: Recipe, organ: Collection[int]) -> None:
+    def __init__(self, recipe: Recipe, organ: Collection[int], ignore: int | None = None) -> None:
         self.recipe = recipe
         self.organ = organ
+        self.ignore = ignore
 
     def __call__(self, case: Case) -> dict[str, Any]:
-        """Return `{"image": (1, h, w, d) float32, "label": (1, h, w, d) uint8, "case": name}`."""
+        """Return `{"image": (C, h, w, d) float32, "label": (1, h, w, d) uint8 as of `load_organ`, "case": name}`."""
         image = load_image(case)
         label = Spacing(self.recipe.spacing, mode="nearest", padding_mode="border")(
-            Orientation("RAS", labels=None)(load_organ(case, self.organ, image))
+            Orientation("RAS", labels=None)(load_organ(case, self.organ, image, self.ignore))
         )
         prepared = prepare(image, self.recipe)
         return {"image": prepared.as_tensor(), "label": label.as_tensor().to(torch.uint8), "case": case.name}
@@ -135,19 +173,28 @@ class LoadScan(Transform):
     Args:
         recipes: recipes to prepare the image with.
         organ: label values of the organ of interest; None where there is no label.
+        ignore: label value of voxels whose truth is unknown.
     """
 
-    def __init__(self, recipes: Sequence[Recipe], organ: Collection[int] | None) -> None:
+    def __init__(self, recipes: Sequence[Recipe], organ: Collection[int] | None, ignore: int | None = None) -> None:
         self.recipes = recipes
         self.organ = organ
+        self.ignore = ignore
 
     def __call__(self, case: Case) -> dict[str, Any]:
-        """Return `{"images": {recipe: (1, h, w, d)}, "native": (1, H, W, D), "label": (1, H, W, D) or None, ...}`."""
+        """Return `{"images": {recipe: (C, h, w, d)}, "native": (C, H, W, D), "label": (1, H, W, D) or None, ...}`.
+
+        `known` is where the truth of the label is known, bool `(1, H, W, D)`; None where that is everywhere.
+        """
         native = load_image(case)
+        label, known = None, None
+        if self.organ is not None:
+            label, known = split_unknown(load_organ(case, self.organ, native, self.ignore))
         return {
             "images": {recipe: prepare(native, recipe) for recipe in self.recipes},
             "native": native,
-            "label": None if self.organ is None else load_organ(case, self.organ, native),
+            "label": label,
+            "known": known,
             "case": case.name,
             "patient": case.patient,
         }
@@ -155,6 +202,8 @@ class LoadScan(Transform):
 
 def random_patch(patch_size: Sequence[int], foreground: float) -> Compose:
     """Draw one augmented patch from what `LoadPair` returns.
+
+    Voxels of unknown truth are no organ to centre a patch in, and stay unknown.
 
     Args:
         patch_size: voxels a side in the working space.
@@ -164,8 +213,8 @@ def random_patch(patch_size: Sequence[int], foreground: float) -> Compose:
     return Compose(
         [
             PadToPatch(patch_size),
-            CastToTyped("label", dtype=torch.bool),  # MONAI finds the background of another type everywhere
-            RandCropByPosNegLabeld(keys, "label", spatial_size=patch_size, pos=foreground, neg=1 - foreground),
+            _organ,
+            RandCropByPosNegLabeld(keys, "organ", spatial_size=patch_size, pos=foreground, neg=1 - foreground),
             RandFlipd(keys, prob=0.5, spatial_axis=0),
             RandAffined(
                 keys,
@@ -182,6 +231,11 @@ def random_patch(patch_size: Sequence[int], foreground: float) -> Compose:
             ToTensord(keys, track_meta=False),
         ]
     )
+
+
+def _organ(item: Mapping[str, Any]) -> dict[str, Any]:
+    """The organ as bool: MONAI finds the background of another type everywhere."""
+    return {**item, "organ": item["label"] == 1}
 
 
 def seeded_patch(draw: Compose, item: Mapping[str, Any], seed: int) -> dict[str, Any]:

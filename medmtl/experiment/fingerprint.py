@@ -30,6 +30,9 @@ WITHOUT_EFFECT = {
     "trainer": ("enable_progress_bar", "logger"),
 }
 
+# How the files of a task are found, and which split of theirs is used: both count themselves.
+FOUND_AS = ("layout", "fold")
+
 
 def resolve(config: Mapping[str, Any]) -> dict[str, Any]:
     """Check a configuration, and fill in the defaults of its data, model, calibration and signatures.
@@ -96,7 +99,10 @@ def fingerprint(
     sources = {key: kept["data"].get(key) or {} for key in ("tasks", "foreign")}
     used = {task: sorted(case for cases in split[task].values() for case in cases) for task in sources["tasks"]}
     for key, entries in sources.items():
-        kept["data"][key] = {name: {**entry, "root": None} for name, entry in entries.items()}
+        kept["data"][key] = {
+            name: {key: None if key == "root" else value for key, value in entry.items() if key not in FOUND_AS}
+            for name, entry in entries.items()
+        }
     facts = {
         "config": kept,
         "order": list(sources["tasks"]),
@@ -131,9 +137,12 @@ class Digests:
         write_text(self.path, json.dumps(self._known, indent=0) + "\n")
 
     def case(self, case: Case) -> str:
-        """Digest of a case's image and label together, with the channel that is used."""
-        digests = [self._file(path) for path in (case.image, case.label) if path is not None]
-        return hashlib.sha256(":".join([*digests, str(case.channel)]).encode()).hexdigest()
+        """Digest of a case's images and labels together, with the channels that are used."""
+        digests = [self._file(path) for path in case.image_files]
+        for label in case.labels:
+            digests.append(self._file(label.path) + ("" if label.value is None else f"={label.value}"))
+        channels = ",".join(map(str, case.channels))
+        return hashlib.sha256(":".join([*digests, channels]).encode()).hexdigest()
 
     def _file(self, path: Path) -> str:
         state = path.stat()

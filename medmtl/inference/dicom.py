@@ -8,7 +8,7 @@ import numpy as np
 
 from medmtl.errors import DataError
 from medmtl.inference.itk import RAS
-from medmtl.inference.voxels import Stored, check_grid, gather
+from medmtl.inference.voxels import Stored, check_grid, gather, reason
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -95,12 +95,13 @@ def _headers(path: Path, series: str | None) -> list[tuple[Path, "Dataset"]]:
     for file in files:
         try:
             header = dcmread(file, stop_before_pixels=True)
-            if header.file_meta.get("MediaStorageSOPClassUID") == DIRECTORY:
-                continue
-            uid = str(header.SeriesInstanceUID)
         except Exception as error:
-            raise DataError(f"{file} cannot be read ({_reason(error)})", fix="replace or remove the file") from None
-        if series in (None, uid) and _is_image(header):
+            raise DataError(f"{file} cannot be read ({reason(error)})", fix="replace or remove the file") from None
+        if header.file_meta.get("MediaStorageSOPClassUID") == DIRECTORY:
+            continue
+        if "SeriesInstanceUID" not in header:
+            raise DataError(f"{file} ends before it names its series", fix="replace or remove the file")
+        if series in (None, header.SeriesInstanceUID) and _is_image(header):
             headers.append((file, header))
     if not headers:
         raise DataError(f"{path} holds no DICOM images", fix="point to a folder that does")
@@ -119,7 +120,7 @@ def _check_alike(where: str, slices: Sequence["Dataset"]) -> None:
     for name in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"):
         lacking = sum(not one.get(name) for one in slices)
         if lacking:
-            raise DataError(f"{where} has {lacking} slices of {len(slices)} without {name}", fix="export it anew")
+            raise DataError(f"{where} has slices without {name} ({lacking} of {len(slices)})", fix="export it anew")
     if any(int(one.get("SamplesPerPixel") or 1) != 1 for one in slices):
         raise DataError(f"{where} holds colours", fix="use a series of one number a pixel")
     first = slices[0]
@@ -141,7 +142,8 @@ def _stacked(where: str, slices: Sequence["Dataset"]) -> tuple[list[int], np.nda
     """
     across, down = np.reshape(np.asarray(slices[0].ImageOrientationPatient, float), (2, 3))
     places = np.array([one.ImagePositionPatient for one in slices], float)
-    depth = places @ np.cross(across, down)
+    normal = np.cross(across, down)
+    depth = places @ normal
     order = np.argsort(depth, kind="stable")
     places, gaps = places[order], np.diff(depth[order])
     if not np.isfinite(gaps).all() or gaps.max() < 1e-3:
@@ -150,7 +152,7 @@ def _stacked(where: str, slices: Sequence["Dataset"]) -> tuple[list[int], np.nda
     doubled = int((gaps < PLACE_TOLERANCE * usual).sum())
     if doubled:
         raise DataError(
-            f"{where} has {doubled} slices of {len(slices)} at the place of another (several echoes or time points?)",
+            f"{where} has slices at the place of another ({doubled} of {len(slices)}; several echoes or time points?)",
             fix="keep one volume of the series",
         )
     missing = int((np.round(gaps / usual) - 1).clip(0).sum())
@@ -162,12 +164,13 @@ def _stacked(where: str, slices: Sequence["Dataset"]) -> tuple[list[int], np.nda
             fix="export the series anew",
         )
     step = (places[-1] - places[0]) / (len(slices) - 1)
-    even = places[0] + np.arange(len(slices))[:, None] * step
-    if np.linalg.norm(places - even, axis=1).max() > PLACE_TOLERANCE * usual:
+    off = places - (places[0] + np.arange(len(slices))[:, None] * step)
+    if np.abs(off @ normal).max() > PLACE_TOLERANCE * usual:
         raise DataError(
-            f"{where} has slices {gaps.min():.2f} to {gaps.max():.2f} mm apart, or not in a line",
-            fix="resample it to an even spacing",
+            f"{where} has slices {gaps.min():.2f} to {gaps.max():.2f} mm apart", fix="resample it to an even spacing"
         )
+    if np.linalg.norm(off, axis=1).max() > PLACE_TOLERANCE * usual:
+        raise DataError(f"{where} has slices that are not stacked along a line", fix="export the series anew")
     height, width = map(float, slices[0].PixelSpacing)
     affine = np.eye(4)
     affine[:3] = np.column_stack([across * width, down * height, step, places[0]])
@@ -184,7 +187,7 @@ def _values(file: Path) -> np.ndarray:
     try:
         return apply_modality_lut(image.pixel_array, image)
     except Exception as error:
-        raise DataError(f"{file} cannot be read ({_reason(error)})", fix="replace the file") from None
+        raise DataError(f"{file} cannot be read ({reason(error)})", fix="replace the file") from None
 
 
 def _check_decoder(file: Path, image: "Dataset") -> None:
@@ -208,11 +211,13 @@ def _read_frames(file: Path, header: "Dataset") -> Stored:
     except ImportError:
         raise DataError(f"{file} has several frames, which needs highdicom", fix=INSTALL) from None
     _check_decoder(file, header)
-    volume = highdicom.imread(file).get_volume(dtype=np.float32, apply_presentation_lut=False)
+    frames = highdicom.imread(file)
+    # Rescaled and no more, as single slices are: neither inverted for the eye nor mapped to other units.
+    volume = frames.get_volume(dtype=np.float32, apply_real_world_transform=False, apply_presentation_lut=False)
     affine = RAS @ volume.affine[:, [2, 1, 0, 3]]  # highdicom's axes are slices, rows, columns
-    frames = volume.array.transpose(2, 1, 0)
-    check_grid(str(file), affine, frames.shape)
-    voxels = gather(str(file), frames.shape, lambda part: frames[..., part])
+    array = volume.array.transpose(2, 1, 0)
+    check_grid(str(file), affine, array.shape)
+    voxels = gather(str(file), array.shape, lambda part: array[..., part])
     return Stored(voxels, affine, (header,), *_described(header))
 
 
@@ -223,7 +228,3 @@ def _described(header: "Dataset") -> tuple[str, tuple[str, ...]]:
     if modality == "PET" and unit != SUV:
         return modality, (f"PET values are taken as stored, in {unit}, and not converted to SUV",)
     return modality, ()
-
-
-def _reason(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

@@ -26,6 +26,7 @@ SUFFIXES: dict[str, Kind] = {
     ".ima": "dicom",
 }
 LISTS = (".csv", ".json")
+NAME_LENGTH = 150  # file systems take 255 bytes; folders named by DICOM identifiers have up to 64 characters each
 USABLE = f"use NIfTI, NRRD, MetaImage ({', '.join(SUFFIXES)}), DICOM series, folders of these, or a CSV or JSON list"
 
 
@@ -174,11 +175,11 @@ def _distinct(found: list[Input]) -> list[Input]:
 
 
 def _kind(path: Path) -> Kind | None:
-    """Kind of a file by its name, or else by its first bytes; a folder is that of a DICOM series."""
+    """Kind of a file by its name, or else by its first bytes; a folder, or what is missing, is a DICOM series."""
     for suffix, kind in SUFFIXES.items():
         if path.name.lower().endswith(suffix):
             return kind
-    return "dicom" if path.is_dir() or dicom.is_dicom(path) else None
+    return "dicom" if path.is_dir() or not path.exists() or dicom.is_dicom(path) else None
 
 
 def _stem(path: Path) -> str:
@@ -193,4 +194,4 @@ def _joined(inside: Path) -> str:
 
 def _safe(name: str) -> str:
     """A name that every file system takes, and that no shell and no reader of CSV stumbles over."""
-    return re.sub(r"[^\w.+-]+", "_", name).strip("._-") or "image"
+    return re.sub(r"[^\w.+-]+", "_", name)[-NAME_LENGTH:].strip("._-") or "image"

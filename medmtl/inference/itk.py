@@ -53,7 +53,8 @@ def read_itk(path: Path, volume: int) -> Stored:
         The volume; its `header` is a `Grid`.
 
     Raises:
-        DataError: there is no such volume, a voxel is not one real number, or a check of `voxels` fails.
+        DataError: the file is broken, there is no such volume, a voxel is not one real number, or a check of `voxels`
+            fails.
     """
     reader, where = _opened(path), str(path)
     if reader.GetNumberOfComponents() != 1 or "complex" in SimpleITK.GetPixelIDValueAsString(reader.GetPixelIDValue()):
@@ -66,7 +67,10 @@ def read_itk(path: Path, volume: int) -> Stored:
     if len(size) == 4:
         reader.SetExtractSize((*size[:3], 0))
         reader.SetExtractIndex((0, 0, 0, volume))
-    image = reader.Execute()
+    try:
+        image = reader.Execute()
+    except RuntimeError:  # whose text is of ITK's sources
+        raise DataError(f"{where} ends before its last voxel, or is damaged", fix="replace the file") from None
     grid = Grid(image.GetSpacing(), image.GetOrigin(), image.GetDirection())
     check_grid(where, grid.affine, size[:3])
     stored = SimpleITK.GetArrayViewFromImage(image)  # (D, H, W) of ITK's axes
@@ -95,5 +99,8 @@ def _opened(path: Path) -> SimpleITK.ImageFileReader:
     reader = SimpleITK.ImageFileReader()
     reader.SetImageIO(READERS[path.suffix.lower()])
     reader.SetFileName(str(path))
-    reader.ReadImageInformation()
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError:
+        raise DataError(f"{path} has a header that cannot be read", fix="replace the file") from None
     return reader

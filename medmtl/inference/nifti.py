@@ -7,6 +7,7 @@ import numpy as np
 from nibabel.affines import apply_affine
 from nibabel.nifti1 import Nifti1Header
 from nibabel.nifti2 import Nifti2Header
+from nibabel.openers import ImageOpener
 
 from medmtl.errors import DataError
 from medmtl.files import written_whole
@@ -51,6 +52,7 @@ def read_nifti(path: Path, volume: int) -> Stored:
     if not 0 <= volume < volumes:
         raise DataError(f"{where} has no volume {volume}: it has {volumes}, counted from 0", fix="choose another")
     header = image.header
+    _check_sizes(path, type(header))
     affine = np.array(image.affine, np.float64)
     affine[:3] *= MILLIMETRES[header.get_xyzt_units()[0]]
     check_grid(where, affine, shape[:3])
@@ -85,6 +87,15 @@ def _shape(shape: tuple[int, ...]) -> tuple[int, ...]:
     while len(shape) > 3 and shape[-1] == 1:
         shape = shape[:-1]
     return shape
+
+
+def _check_sizes(path: Path, kind: type[Nifti1Header]) -> None:
+    """Check the voxel sizes of the file itself, if its affine is made of them: nibabel takes 0 for 1."""
+    with ImageOpener(path) as file:
+        header = kind.from_fileobj(file, check=False)
+    empty = np.flatnonzero(header["pixdim"][1:4] == 0)
+    if len(empty) and header["sform_code"] == 0:
+        raise DataError(f"{path} has a voxel size of 0 mm along axis {empty[0]}", fix="repair its header")
 
 
 def _warnings(header: Nifti1Header, shape: tuple[int, ...]) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from monai.data import MetaTensor
 from monai.transforms import Orientation
 
 from medmtl.data.task import Recipe
+from medmtl.inference.channels import input_channels
 from medmtl.inference.predictor import VolumePredictor
 from medmtl.ood.classifier import thumbnail
 from medmtl.ood.evidence import Evidence, View
@@ -49,45 +50,46 @@ class Observer:
         """Observe one image.
 
         Args:
-            images: recipe -> `(1, h, w, d)` in its working space.
-            native: `(1, H, W, D)` on its own grid.
+            images: recipe -> `(C, h, w, d)` in its working space.
+            native: `(C, H, W, D)` on its own grid; the thumbnail shows the first channel.
             source: the task, or the folder of images without a task.
             case: name within the source.
             patient: whose image it is.
 
         Returns:
-            The evidence with a view a recipe, of which none is chosen yet; and recipe -> foreground probability
+            The evidence with a view a recipe, of which none is chosen yet; and recipe -> foreground logits
             `(1, h, w, d)`.
         """
         device = next(self.predictor.network.parameters()).device
-        views, probabilities = [], {}
+        views, logits = [], {}
         for recipe, image in images.items():
             self.tap.reset()
-            probability = self.predictor(image.to(device), self.tap)
-            probabilities[recipe] = probability
+            logits[recipe] = self.predictor.logits(image.to(device), self.tap)
             views.append(
                 View(
                     recipe=str(recipe),
                     layers=self.tap.evidence(),
-                    outputs=_outputs(probability.as_tensor(), recipe),
+                    outputs=output_scores(torch.sigmoid(logits[recipe].as_tensor()), recipe),
                     histogram=intensity_histogram(image, window=recipe.window is not None),
                 )
             )
-        upright = Orientation("RAS", labels=None)(native)
-        return Evidence(source, case, patient, tuple(views), thumbnail(upright)), probabilities
+        upright = Orientation("RAS", labels=None)(native[:1])
+        return Evidence(source, case, patient, tuple(views), thumbnail(upright)), logits
 
 
 def coarsest(predictor: VolumePredictor, layers: Sequence[str]) -> str:
     """The layer whose feature map of a window has the fewest voxels, the first of several."""
     tap = FeatureTap(predictor.network, layers)
     like = next(predictor.network.parameters())
-    window = torch.zeros(1, 1, *predictor.patch_size, device=like.device, dtype=like.dtype)
+    shape = (1, input_channels(predictor.network), *predictor.patch_size)
+    window = torch.zeros(shape, device=like.device, dtype=like.dtype)
     with torch.inference_mode(), tap.weighing([torch.ones(1, side) for side in predictor.patch_size]):
         predictor.network(window)
     return min(layers, key=lambda layer: tap.sizes[layer])
 
 
-def _outputs(probability: torch.Tensor, recipe: Recipe) -> dict[str, float]:
+def output_scores(probability: torch.Tensor, recipe: Recipe) -> dict[str, float]:
+    """What an image's foreground probability `(1, h, w, d)` under a recipe says, see `View.outputs`."""
     scores = {name: score(probability) for name, score in OUTPUTS.items()}
     voxel = torch.tensor(recipe.spacing, dtype=torch.float64).prod()
     return {**scores, "volume_ml": float((probability >= 0.5).sum() * voxel) / CUBIC_MM}

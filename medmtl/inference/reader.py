@@ -12,7 +12,7 @@ from medmtl.inference.dicom import read_dicom
 from medmtl.inference.inputs import Input
 from medmtl.inference.itk import read_itk
 from medmtl.inference.nifti import read_nifti
-from medmtl.inference.voxels import Stored, check_grid, gather
+from medmtl.inference.voxels import Stored, check_grid, gather, reason
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,7 @@ def read(source: Input) -> Scan:
     except MemoryError:
         raise DataError(f"{source.path} does not fit into memory", fix="crop it") from None
     except Exception as error:  # nibabel, SimpleITK and pydicom raise a dozen kinds for a broken file
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise DataError(f"{source.path} cannot be read ({reason})", fix="replace the file") from error
+        raise DataError(f"{source.path} cannot be read ({reason(error)})", fix="replace the file") from error
     return _scan(source, stored)
 
 
@@ -101,5 +100,7 @@ def _stored(source: Input) -> Stored:
 
 def _scan(source: Input, stored: Stored) -> Scan:
     image = MetaTensor(torch.from_numpy(stored.voxels)[None], affine=torch.from_numpy(stored.affine))
-    modality = source.modality or stored.modality
-    return Scan(source.name, source, image, modality, stored.warnings, stored.header)
+    modality, warnings = source.modality or stored.modality, stored.warnings
+    if stored.modality not in (None, modality):
+        warnings += (f"the list says {modality}, the file {stored.modality}: the list is believed",)
+    return Scan(source.name, source, image, modality, warnings, stored.header)

@@ -1,14 +1,22 @@
-"""Verdict: which recipe fits an image best, how foreign it is, and whether that is too much."""
+"""Verdict: which task an image looks most like, how foreign it is, and whether that is too much."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
-import torch
-
-from medmtl.data.task import Recipe
-from medmtl.ood.conformal import ConformalRule
-from medmtl.ood.outputs import mean_foreground_entropy, mean_foreground_max_softmax
+from medmtl.errors import DataError
+from medmtl.ood.conformal import ConformalRule, cases_needed
+from medmtl.ood.detector import Detector
+from medmtl.ood.evidence import Evidence
 from medmtl.ood.spectral import Nearest, Signature, SignatureBank, signature
+from medmtl.ood.spectral_detector import Spectral
+
+logger = logging.getLogger(__name__)
+
+SPECTRAL = "spectral"  # the signature's distance, which is told beside every verdict
+OUTPUTS = ("entropy", "max_softmax")  # so are these scores of the network's output
 
 
 @dataclass(frozen=True)
@@ -16,68 +24,176 @@ class Verdict:
     """What the scores of one image say.
 
     Attributes:
-        recipe: the recipe under which the image is nearest to the training images.
-        signature: the image's signature under it.
-        nearest: the nearest training image.
-        scores: `spectral`, `entropy`, `max_softmax`; higher = more foreign.
-        p_value: conformal p-value of the spectral score, in (0, 1].
+        task: the task that it looks most like, or that it was said to be of.
+        recipe: of that task, as text.
+        signature: the image's signature under that recipe.
+        nearest: the nearest training image by signature under it.
+        detector: name of the score that decides.
+        scores: that of the detector, and `spectral`, `entropy` and `max_softmax`; higher = more foreign.
+        p_value: conformal p-value of the detector's score, in (0, 1].
         rejected: out of distribution at the rule's alpha; None if that cannot be decided.
     """
 
-    recipe: Recipe
+    task: str
+    recipe: str
     signature: Signature
     nearest: Nearest
+    detector: str
     scores: Mapping[str, float]
     p_value: float
     rejected: bool | None
 
+    @property
+    def score(self) -> float:
+        """The score that decides."""
+        return self.scores[self.detector]
 
-def nearest_recipe(
-    grams: Mapping[Recipe, Mapping[str, torch.Tensor]], bank: SignatureBank
-) -> tuple[Recipe, Signature, Nearest]:
-    """The recipe under which an image is nearest to the training images.
 
-    Args:
-        grams: recipe -> layer -> F^T F / n.
-        bank: signatures of the training images.
+class Familiar(NamedTuple):
+    """What a held-out familiar image scored.
 
-    Returns:
-        The recipe of the lowest OODM, the image's signature under it, and the nearest training image.
+    Attributes:
+        task: its task.
+        patient: whose image it is.
+        free: score where nobody told its task.
+        told: score as an image of its task, see `Detector.score_as`.
     """
-    signatures = {recipe: signature(found) for recipe, found in grams.items()}
-    nearest = {recipe: bank.nearest(found) for recipe, found in signatures.items()}
-    recipe = min(nearest, key=lambda candidate: nearest[candidate].oodm)
-    return recipe, signatures[recipe], nearest[recipe]
+
+    task: str
+    patient: str
+    free: float
+    told: float
 
 
-def judge(
-    probabilities: Mapping[Recipe, torch.Tensor],
-    grams: Mapping[Recipe, Mapping[str, torch.Tensor]],
-    bank: SignatureBank,
-    rule: ConformalRule,
-) -> Verdict:
-    """Score an image that was run through every recipe; the lowest OODM wins.
+class Judge:
+    """Judges images by a detector that has learnt what is familiar, with a threshold from held-out familiar images.
 
     Familiar and foreign images, and those that set the threshold, are judged in the same way: nothing here knows
-    which task an image comes from.
+    which task an image comes from, unless the user tells.
 
     Args:
-        probabilities: recipe -> foreground probability in its working space.
-        grams: recipe -> layer -> F^T F / n.
-        bank: signatures of the training images.
-        rule: how scores become decisions.
+        detector: fitted to the training images.
+        bank: their signatures.
+        alpha: share of familiar images that may be rejected.
+        familiar: what held-out familiar images scored.
     """
-    recipe, found, nearest = nearest_recipe(grams, bank)
-    scores = {
-        "spectral": nearest.oodm,
-        "entropy": mean_foreground_entropy(probabilities[recipe]),
-        "max_softmax": mean_foreground_max_softmax(probabilities[recipe]),
-    }
-    return Verdict(
-        recipe=recipe,
-        signature=found,
-        nearest=nearest,
-        scores=scores,
-        p_value=rule.p_value(scores["spectral"]),
-        rejected=rule.rejects(scores["spectral"]),
-    )
+
+    def __init__(self, detector: Detector, bank: SignatureBank, alpha: float, familiar: Sequence[Familiar]) -> None:
+        self.detector = detector
+        self.bank = bank
+        self.alpha = alpha
+        self.familiar = list(familiar)
+
+    @classmethod
+    def fit(
+        cls, detector: Detector, training: Sequence[Evidence], held_out: Iterable[Evidence], alpha: float
+    ) -> "Judge":
+        """Learn what is familiar.
+
+        Args:
+            detector: what is to judge; where it cannot, the spectral signature judges in its place, and that is said.
+            training: the training images, each with its own task's view.
+            held_out: familiar images that neither network nor detector has learnt from, with a view a recipe.
+            alpha: share of familiar images that may be rejected.
+        """
+        bank = SignatureBank.fit([(case.source, case.case, signature(case.view.grams)) for case in training])
+        recipes = {case.source: case.view.recipe for case in training}
+        able = deepcopy(detector)
+        try:
+            able.fit(training)
+        except DataError as error:
+            logger.warning("%s; the spectral signature judges instead", error)
+            able = Spectral(SPECTRAL)
+            able.fit(training)
+        judge = cls(able, bank, alpha, [])
+        judge.familiar = [judge.observe(image, recipes[image.source]) for image in held_out]
+        return judge
+
+    def observe(self, image: Evidence, recipe: str) -> Familiar:
+        """What a familiar image scores.
+
+        Args:
+            image: with a view a recipe.
+            recipe: that of its task.
+        """
+        told = self.detector.score_as(seen_as(image, recipe), image.source)
+        return Familiar(image.source, image.patient, self.detector.score(image), told)
+
+    def rule(self, told: str | None = None) -> ConformalRule:
+        """How scores become decisions.
+
+        Args:
+            told: the task that images are said to be of; None if nobody tells. A task with enough held-out patients
+                then judges by those alone.
+        """
+        tasks = list(dict.fromkeys(each.task for each in self.familiar))
+        own = {each.patient for each in self.familiar if each.task == told}
+        if len(own) >= cases_needed(self.alpha):
+            tasks = [str(told)]
+        scores: dict[str, list[float]] = {task: [] for task in tasks}
+        patients: dict[str, list[str]] = {task: [] for task in tasks}
+        for each in self.familiar:
+            if each.task in scores:
+                scores[each.task].append(each.free if told is None else each.told)
+                patients[each.task].append(each.patient)
+        return ConformalRule(scores, self.alpha, patients)
+
+    def __call__(self, image: Evidence, told: str | None = None) -> Verdict:
+        """Judge an image.
+
+        Args:
+            image: with a view for every recipe that it may have been meant for.
+            told: the task that it is said to be of; it then has that task's view alone.
+        """
+        signatures = [signature(view.grams) for view in image.views]
+        nearest = [self.bank.nearest(found) for found in signatures]
+        closest = min(range(len(nearest)), key=lambda index: nearest[index].oodm)
+        recognised = self.detector.recognise(image)
+        task, index = (nearest[closest].task, closest) if recognised is None else recognised
+        if told is not None:
+            task, index = told, 0
+        view = image.views[index]
+        score = self.detector.score(image) if told is None else self.detector.score_as(image, told)
+        rule = self.rule(told)
+        return Verdict(
+            task=task,
+            recipe=view.recipe,
+            signature=signatures[index],
+            nearest=nearest[index],
+            detector=self.detector.name,
+            scores={
+                self.detector.name: score,
+                SPECTRAL: nearest[closest].oodm,
+                **{name: view.outputs[name] for name in OUTPUTS},
+            },
+            p_value=rule.p_value(score),
+            rejected=rule.rejects(score),
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything but alpha, as text, numbers and tensors."""
+        return {
+            "detector": self.detector.name,
+            "fitted": self.detector.state_dict(),
+            "bank": self.bank.state_dict(),
+            "familiar": [tuple(each) for each in self.familiar],
+        }
+
+    @classmethod
+    def from_state_dict(cls, state: Mapping[str, Any], detector: Detector, alpha: float) -> "Judge":
+        """Take what `state_dict` gave.
+
+        Args:
+            state: that.
+            detector: as the configuration names it.
+            alpha: share of familiar images that may be rejected.
+        """
+        able = deepcopy(detector) if state["detector"] == detector.name else Spectral(SPECTRAL)
+        able.load_state_dict(state["fitted"])
+        bank = SignatureBank.from_state_dict(state["bank"])
+        return cls(able, bank, alpha, [Familiar(*each) for each in state["familiar"]])
+
+
+def seen_as(image: Evidence, recipe: str) -> Evidence:
+    """An image with the view of one recipe alone."""
+    return replace(image, views=tuple(view for view in image.views if view.recipe == recipe), chosen=0)

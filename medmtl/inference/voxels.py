@@ -11,6 +11,7 @@ MAX_VOXELS = 2**31  # 8 GiB as float32; a CT of the whole body, 512 x 512 x 2000
 MAX_EXTENT_MM = 5000.0  # no patient is longer: micrometres taken for millimetres are
 MAX_SHEAR = 0.01  # cosine between two axes: 0.6 degrees off a right angle; resampling follows the affine below that
 SLAB_VOXELS = 2**22  # converted at a time: 32 MB in float64
+REASON_LENGTH = 160
 
 
 class Stored(NamedTuple):
@@ -116,3 +117,9 @@ def gather(where: str, shape: tuple[int, ...], slab: Callable[[slice], np.ndarra
     if low == high:
         raise DataError(f"{where} is {low:g} in all voxels: there is nothing to segment", fix="check how it was saved")
     return voxels
+
+
+def reason(error: Exception) -> str:
+    """What a library says of a file, on one line; of much text the end, where libraries name the cause."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= REASON_LENGTH else f"… {text[-REASON_LENGTH:].partition(' ')[2]}"

@@ -17,6 +17,7 @@ from torch import nn
 
 from medmtl.checkpoint import read_checkpoint
 from medmtl.errors import ConfigError, RunError
+from medmtl.inference.channels import input_channels
 
 logger = logging.getLogger(__name__)
 
@@ -160,7 +161,8 @@ def _watch(network: nn.Module, patch_size: Sequence[int]) -> tuple[list[_Step], 
     network.eval()
     try:
         with torch.no_grad():
-            output = network(torch.zeros(1, 1, *patch_size, dtype=like.dtype, device=like.device))
+            window = torch.zeros(1, input_channels(network), *patch_size, dtype=like.dtype, device=like.device)
+            output = network(window)
     finally:
         for handle in handles:
             handle.remove()

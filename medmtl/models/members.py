@@ -93,7 +93,9 @@ def _check_tasks(path: Path, checkpoint: Mapping[str, Any], tasks: Mapping[str, 
 
 def _in_words(task: Task | None) -> str:
     """What a task is to a network, wherever its data lie."""
-    return "absent" if task is None else f"organ {sorted(task.organ)} of channel {task.channel} at {task.recipe}"
+    return (
+        "absent" if task is None else f"organ {sorted(task.organ, key=str)} of channel {task.channel} at {task.recipe}"
+    )
 
 
 def _check_patients(path: Path, checkpoint: Mapping[str, Any], own: Mapping[str, Any], part: Part) -> None:

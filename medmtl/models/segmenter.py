@@ -3,6 +3,7 @@
 import inspect
 from collections import defaultdict
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,13 +20,14 @@ from medmtl.data.transforms import to_native
 from medmtl.distributed import gather
 from medmtl.errors import ConfigError
 from medmtl.inference.accuracy import dice, surface_distances
+from medmtl.inference.channels import input_channels
+from medmtl.inference.observe import Observer, output_scores
 from medmtl.inference.predictor import VolumePredictor
-from medmtl.inference.verdict import nearest_recipe
+from medmtl.inference.verdict import OUTPUTS, Judge
+from medmtl.losses.masked import leave_out_unknown
 from medmtl.models.ensemble import Ensemble, Members
 from medmtl.models.finetune import FineTune, freeze, load_weights
 from medmtl.models.members import Part, read_members
-from medmtl.ood.features import FeatureTap
-from medmtl.ood.spectral import SignatureBank
 
 ACCURACY = ("dice", "hd95_mm", "asd_mm")
 
@@ -37,7 +39,8 @@ class Segmenter(pl.LightningModule):
     Karimi & Gholipour (arXiv 2004.06569).
 
     Args:
-        network: maps `(B, 1, H, W, D)` to one foreground logit `(B, 1, H, W, D)`.
+        network: maps `(B, C, H, W, D)` to one foreground logit `(B, 1, H, W, D)`; C is 1, or as many channels as each
+            task stacks.
         loss: takes logits and labels, both `(B, 1, H, W, D)`.
         optimizer: takes the parameters.
         scheduler: takes the optimizer, stepped every batch. A `total_steps` that it wants and that is not given is the
@@ -73,8 +76,8 @@ class Segmenter(pl.LightningModule):
         self.ensemble = ensemble
         self.members: Members | None = None
         self.predictor = VolumePredictor(network, patch_size, overlap, window_batch)
-        self.tap: FeatureTap | None = None
-        self.bank: SignatureBank | None = None
+        self.observer: Observer | None = None
+        self.judge: Judge | None = None
         self._accuracy: dict[int, tuple[str, dict[str, float]]] = {}
 
     def setup(self, stage: str) -> None:
@@ -119,6 +122,19 @@ class Segmenter(pl.LightningModule):
         part: Part = "test" if command == "test" else "val"
         self.members = read_members(self.ensemble, self.predictor, checkpoint, data.trained, part)
 
+    def check_channels(self, data: MultiTaskData) -> None:
+        """Check that the network takes what the tasks give, before anything is computed.
+
+        Raises:
+            ConfigError: it takes more or fewer channels.
+        """
+        taken = input_channels(self.network)
+        if taken != data.channels:
+            raise ConfigError(
+                f"model.network takes {taken} channels and the tasks stack {data.channels}",
+                fix="set its in_channels, or `channel` of the tasks",
+            )
+
     def configure_optimizers(self) -> Any:
         """The optimizer of what trains, and the scheduler stepped every batch."""
         optimizer = self.optimizer(parameter for parameter in self.network.parameters() if parameter.requires_grad)
@@ -134,8 +150,8 @@ class Segmenter(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def training_step(self, batch: dict[str, torch.Tensor], index: int) -> torch.Tensor:
-        """Loss of a batch of patches, `{"image", "label"}` each `(B, 1, H, W, D)`."""
-        loss = self.loss(self.network(batch["image"]), batch["label"].float())
+        """Loss of a batch of patches, `image` `(B, C, H, W, D)` and `label` `(B, 1, H, W, D)`, where it is known."""
+        loss = self.loss(*leave_out_unknown(self.network(batch["image"]), batch["label"].float()))
         self.log("train/loss", loss, prog_bar=True, sync_dist=True)
         return loss
 
@@ -143,98 +159,80 @@ class Segmenter(pl.LightningModule):
         """Segment a volume under its own recipe, see `_score`; nothing where other processes have one volume more."""
         if scan is None:
             return None
-        outputs = self._score(scan, tap=None)
+        outputs = self._score(scan)
         self._keep(index, scan["source"], outputs)
         return outputs
 
     def test_step(self, scan: dict[str, Any] | None, index: int) -> dict[str, Any] | None:
-        """Segment a volume under every recipe, with feature statistics; under its own alone without a `tap`.
+        """Segment a volume under every recipe and judge it; under its own alone without an `observer` and a `judge`.
 
         Adds `hd95_mm` and `asd_mm` to what `_score` returns, see `surface_distances`; None without a task. They take
         too long for every validation.
         """
         if scan is None:
             return None
-        if self.tap is None:
+        if self.observer is None:
             scan = {**scan, "images": {own: scan["images"][own] for own in [scan["own"]] if own is not None}}
-        outputs = {**self._score(scan, tap=self.tap), "hd95_mm": None, "asd_mm": None}
+        outputs = {**self._score(scan, self.observer, self.judge), "hd95_mm": None, "asd_mm": None}
         if outputs["probability"] is not None:
-            predicted, label = outputs["probability"] >= 0.5, scan["label"]
-            distances = surface_distances(predicted, label[0].as_tensor(), label.pixdim.tolist())
+            label = scan["label"]
+            distances = surface_distances(_found(outputs, scan), label[0].as_tensor(), label.pixdim.tolist())
             outputs["hd95_mm"], outputs["asd_mm"] = distances
         self._keep(index, scan["source"], outputs)
         return outputs
 
-    def predict_recipes(
-        self, images: Mapping[Recipe, MetaTensor], tap: FeatureTap | None
-    ) -> tuple[dict[Recipe, MetaTensor], dict[Recipe, dict[str, torch.Tensor]]]:
-        """Predict a volume under several recipes.
-
-        Args:
-            images: recipe -> `(1, h, w, d)` in its working space.
-            tap: collects feature statistics.
-
-        Returns:
-            Recipe -> foreground probability `(1, h, w, d)`, and recipe -> layer -> F^T F / n (empty without a tap).
-        """
-        logits, grams = self._run_recipes(images, tap)
-        return {recipe: torch.sigmoid(found) for recipe, found in logits.items()}, grams
-
-    def _run_recipes(
-        self, images: Mapping[Recipe, MetaTensor], tap: FeatureTap | None
-    ) -> tuple[dict[Recipe, MetaTensor], dict[Recipe, dict[str, torch.Tensor]]]:
-        logits, grams = {}, {}
-        for recipe, image in images.items():
-            if tap is not None:
-                tap.reset()
-            logits[recipe] = self.predictor.logits(image, tap)
-            grams[recipe] = {} if tap is None else tap.per_voxel()
-        return logits, grams
-
-    def _score(self, scan: dict[str, Any], tap: FeatureTap | None) -> dict[str, Any]:
+    def _score(
+        self, scan: dict[str, Any], observer: Observer | None = None, judge: Judge | None = None
+    ) -> dict[str, Any]:
         """Predict a volume and compare it with its label on the image's own grid.
 
         Args:
             scan: what `data.Scans` gives: images by recipe, `own` recipe, `label`, `native`, `source`, `case`.
-            tap: collects feature statistics.
+            observer: runs the network, and collects what detectors need on the way.
+            judge: gives a verdict on what was collected.
 
         Returns:
-            `probabilities` and `grams` by recipe; `probability`, `(H, W, D)` on the image's own grid under its own
-            recipe, and `dice` in [0, 1] (NaN without foreground), both None for an image without a task. Of an ensemble
-            also `probability_scaled`, which is `probability` with the members scaled before pooling, and with a `bank`
-            their `disagreement`. Callbacks add what they find.
+            `probabilities` by recipe; `verdict`, None without a judge; `probability`, `(H, W, D)` on the image's own
+            grid under its own recipe, and `dice` in [0, 1] (NaN without foreground), both None for an image without a
+            task. Of an ensemble also `probability_scaled`, which is `probability` with the members scaled before
+            pooling, and with a judge their `disagreement`. Callbacks add what they find.
         """
-        logits, grams = self._run_recipes(scan["images"], tap)
+        verdict = None
+        if observer is None:
+            logits = {recipe: self.predictor.logits(image) for recipe, image in scan["images"].items()}
+        else:
+            evidence, logits = observer(*(scan[key] for key in ("images", "native", "source", "case", "patient")))
+            verdict = None if judge is None else judge(evidence)
         probabilities = {recipe: torch.sigmoid(found) for recipe, found in logits.items()}
-        outputs: dict[str, Any] = {"probabilities": probabilities, "grams": grams, "probability": None, "dice": None}
+        outputs: dict[str, Any] = {"probabilities": probabilities, "verdict": verdict, "probability": None}
+        outputs["dice"] = None
         if self.members is not None:
-            self._pool(self.members, scan, logits, outputs, None if tap is None else self.bank)
+            self._pool(self.members, scan, logits, outputs)
         if scan["own"] is not None:
             outputs["probability"] = to_native(probabilities[scan["own"]], scan["native"])
-            outputs["dice"] = dice(outputs["probability"] >= 0.5, scan["label"][0].as_tensor())
+            outputs["dice"] = dice(_found(outputs, scan), scan["label"][0].as_tensor())
         return outputs
 
     def _pool(
-        self,
-        members: Members,
-        scan: dict[str, Any],
-        logits: Mapping[Recipe, MetaTensor],
-        outputs: dict[str, Any],
-        bank: SignatureBank | None,
+        self, members: Members, scan: dict[str, Any], logits: Mapping[Recipe, MetaTensor], outputs: dict[str, Any]
     ) -> None:
-        """Let an ensemble speak for the network where it counts: under the task's own recipe, and the nearest one."""
-        own, closest, task = scan["own"], None, None
-        if bank is not None:
-            closest, _, nearest = nearest_recipe(outputs["grams"], bank)
-            task = nearest.task
-        for recipe in dict.fromkeys(recipe for recipe in (own, closest) if recipe is not None):
+        """Let an ensemble speak for the network where it counts: under the task's own recipe, and the verdict's."""
+        own, verdict = scan["own"], outputs["verdict"]
+        for recipe, image in scan["images"].items():
+            judged = verdict is not None and verdict.recipe == str(recipe)
+            if recipe != own and not judged:
+                continue
             native = scan["native"] if recipe == own else None
             case = f"{scan['source']}/{scan['case']}"
-            pooled = members.pool(scan["images"][recipe], logits[recipe], case, native, task)
+            task = None if verdict is None else verdict.task
+            pooled = members.pool(image, logits[recipe], case, native, task)
             outputs["probabilities"][recipe] = pooled.probability
             if recipe == own:
                 outputs["probability_scaled"] = pooled.scaled
-            if recipe == closest:
+            if judged:
+                found = output_scores(pooled.probability.as_tensor(), recipe)
+                scores = {**verdict.scores, **{name: found[name] for name in OUTPUTS}}
+                outputs["verdict"] = replace(verdict, scores=scores)
                 outputs["disagreement"] = pooled.disagreement
 
     def _keep(self, index: int, source: str, outputs: Mapping[str, Any]) -> None:
@@ -261,6 +259,12 @@ class Segmenter(pl.LightningModule):
                 self.log(f"{stage}/{task}/{metric}", mean)
             self.log(f"{stage}/mean/{metric}", torch.stack(list(means.values())).nanmean(), prog_bar=metric == "dice")
         self._accuracy.clear()
+
+
+def _found(outputs: Mapping[str, Any], scan: Mapping[str, Any]) -> torch.Tensor:
+    """Foreground of a volume, bool `(H, W, D)`; none where the truth is unknown, as in the label."""
+    found: torch.Tensor = outputs["probability"] >= 0.5
+    return found if scan["known"] is None else found & scan["known"][0].to(found.device)
 
 
 def _with_total_steps(scheduler: Any, steps: int) -> LRSchedulerCallable:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from medmtl.errors import DataError
-from medmtl.ood.detector import Detector
+from medmtl.ood.detector import Detector, Recognised
 from medmtl.ood.evidence import Evidence
 from medmtl.ood.fusion import Fusion
 from medmtl.ood.layers import require
@@ -29,6 +29,7 @@ class ByTask(Detector):
     def __init__(self, name: str = "by_task", detector: Detector | None = None) -> None:
         self.name = name
         self.detector = Fusion() if detector is None else detector
+        self.needs_windows = self.detector.needs_windows
         self.tasks: dict[str, Detector] = {}
         self.recipes: dict[str, str] = {}
 
@@ -52,11 +53,25 @@ class ByTask(Detector):
         Raises:
             DataError: no task has.
         """
+        return min(self._scores(image).values())
+
+    def score_as(self, image: Evidence, task: str) -> float:
+        """See `Detector.score_as`."""
+        return self._scores(image)[task]
+
+    def recognise(self, image: Evidence) -> Recognised:
+        """See `Detector.recognise`: the task that finds the image least foreign."""
+        scores = self._scores(image)
+        task = min(scores, key=lambda name: scores[name])
+        return Recognised(task, [view.recipe for view in image.views].index(self.recipes[task]))
+
+    def _scores(self, image: Evidence) -> dict[str, float]:
+        """Task -> how foreign it finds the image."""
         views = {view.recipe: replace(image, views=(view,), chosen=0) for view in image.views}
-        asked = [(detector, self.recipes[task]) for task, detector in self.tasks.items() if self.recipes[task] in views]
+        asked = [task for task in self.tasks if self.recipes[task] in views]
         if not asked:
             raise DataError(f"detector {self.name}: {image.case} was prepared with no recipe of a task")
-        return min(detector.score(views[recipe]) for detector, recipe in asked)
+        return {task: self.tasks[task].score(views[self.recipes[task]]) for task in asked}
 
     def missing(self, image: Evidence) -> str:
         """See `Detector.missing`."""

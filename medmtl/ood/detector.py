@@ -2,9 +2,21 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from medmtl.ood.evidence import Evidence, View
+
+
+class Recognised(NamedTuple):
+    """What an image looks most like.
+
+    Attributes:
+        task: the task.
+        view: index of the view under which it does.
+    """
+
+    task: str
+    view: int
 
 
 class Detector(ABC):
@@ -16,10 +28,12 @@ class Detector(ABC):
     Attributes:
         name: how tables and files call it, unique among those in use.
         source: where it is described.
+        needs_windows: whether it looks at feature maps window by window.
     """
 
     name: str
     source: ClassVar[str]
+    needs_windows: bool = False
 
     @abstractmethod
     def fit(self, cases: Sequence[Evidence]) -> None:
@@ -32,6 +46,14 @@ class Detector(ABC):
     @abstractmethod
     def score(self, image: Evidence) -> float:
         """How foreign an image is; higher = more foreign."""
+
+    def score_as(self, image: Evidence, task: str) -> float:
+        """How foreign an image is that is known to be of a task, with that task's view alone."""
+        return self.score(image)
+
+    def recognise(self, image: Evidence) -> Recognised | None:
+        """What the image looks most like; None where this detector does not tell tasks apart."""
+        return None
 
     def missing(self, image: Evidence) -> str:
         """What this detector needs and the evidence lacks, in words; empty where nothing is missing."""

@@ -40,6 +40,11 @@ class View:
     outputs: Mapping[str, float]
     histogram: Tensor
 
+    @property
+    def grams(self) -> dict[str, Tensor]:
+        """Layer -> F^T F / n, what signatures are made of."""
+        return {layer: kept.gram for layer, kept in self.layers.items()}
+
 
 @dataclass(frozen=True)
 class Evidence:

@@ -75,6 +75,7 @@ class Fusion(Detector):
         self.members = _default_members() if members is None else members
         self.combine: Combine = combine
         self.folds = folds
+        self.needs_windows = any(member.needs_windows for member in self.members)
         self.centre = torch.empty(0)
         self.spread = torch.empty(0)
         self.floor = torch.empty(0)

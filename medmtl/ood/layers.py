@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,8 +21,6 @@ class LayerDetector(ViewDetector):
         name: how tables and files call it.
         layers: which layers; None takes all that the evidence holds.
     """
-
-    needs_windows: ClassVar[bool] = False
 
     def __init__(self, name: str, layers: Sequence[str] | None = None) -> None:
         self.name = name

@@ -35,9 +35,9 @@ class CaseResult:
         asd_mm: average symmetric surface distance, mm; None and NaN as for Dice.
         calibration: region -> reliability bins of the case; empty without a label.
         scores: name of an out-of-distribution score -> its value, higher = more out of distribution.
-        p_value: conformal p-value of the spectral score; None without a signature bank.
+        p_value: conformal p-value of the score that judges; None without a signature bank.
         rejected: the verdict, True for out of distribution; None where none can be given.
-        nearest_task: the task of the nearest signature in the bank.
+        nearest_task: the task that the case looks most like.
         recipe: the preprocessing under which the case was scored.
         patient: who it is, where several cases or tasks show the same person.
         calibration_scaled: as `calibration`, after scaling; empty without one.
@@ -92,7 +92,11 @@ def best_and_worst(results: Iterable[CaseResult]) -> dict[str, CaseResult]:
 
 
 def build_report(
-    run: str, results: Sequence[CaseResult], alpha: float, scaling: Mapping[str, Any] | None = None
+    run: str,
+    results: Sequence[CaseResult],
+    alpha: float,
+    scaling: Mapping[str, Any] | None = None,
+    judge: str | None = None,
 ) -> dict[str, Any]:
     """The content of `report.json`.
 
@@ -105,6 +109,7 @@ def build_report(
         results: all cases.
         alpha: the false alarm rate that the verdicts were set to allow, in (0, 1).
         scaling: what was fitted after the training, see `ScalingCallback.summary`.
+        judge: name of the score that the verdicts follow.
 
     Returns:
         A dict that strict JSON can hold.
@@ -123,7 +128,7 @@ def build_report(
         "tasks": tasks,
         "mean": means,
         "scaling": scaling,
-        "ood": _detection(results, alpha),
+        "ood": _detection(results, alpha, judge),
     }
     plain: dict[str, Any] = _without_nan(report)
     return plain
@@ -202,7 +207,7 @@ def _spread(values: Sequence[float | None]) -> dict[str, Any]:
     }
 
 
-def _detection(results: Sequence[CaseResult], alpha: float) -> dict[str, Any]:
+def _detection(results: Sequence[CaseResult], alpha: float, judge: str | None) -> dict[str, Any]:
     inside = [result for result in results if result.expected == "in"]
     outside = [result for result in results if result.expected == "out"]
     names = list(dict.fromkeys(score for result in results for score in result.scores))
@@ -221,6 +226,7 @@ def _detection(results: Sequence[CaseResult], alpha: float) -> dict[str, Any]:
         "scores": {name: _score_metrics(name, inside, outside) for name in names} if outside else {},
         "verdict": {
             "alpha": alpha,
+            "score": judge,
             "false_alarm_rate": _mean(false_alarms),
             "detection_rate": _mean(detections),
             "false_alarms": sum(false_alarms),

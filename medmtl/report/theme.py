@@ -46,6 +46,7 @@ SCORES = {
 PAPER = "spectral"  # the score that the method was published with
 BARS = ("ihf", "ihf_whitened", "volume")  # scores that need no network of their own, the bar for all others to clear
 SCORE_AXES = {
+    "by_task": "by task: mean -log p among left-out training patients, least over the tasks",
     "spectral": "OODM: distance to the nearest training signature",
     "entropy": "mean entropy over the predicted foreground (nats)",
     "max_softmax": "1 \N{MINUS SIGN} largest class probability, mean over the predicted foreground",

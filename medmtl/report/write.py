@@ -29,6 +29,7 @@ def write_report(
     signatures: Mapping[str, Mapping[str, NDArray[np.float64]]],
     slices: Mapping[tuple[str, str], CaseSlices],
     facts: Mapping[str, str],
+    judge: str | None,
     threshold: float | None,
     scaling: Mapping[str, Any] | None = None,
 ) -> Path:
@@ -42,15 +43,18 @@ def write_report(
         signatures: layer -> source -> spectral signatures `(cases, K)`; empty without a signature bank.
         slices: (source, case) -> planes, for those cases that have them; the best and the worst of each task are shown.
         facts: what to say of the run, see `render_report`.
-        threshold: of the spectral score; None without a signature bank.
+        judge: name of the score that the verdicts follow; None without any.
+        threshold: of that score; None where nothing can be decided.
         scaling: what was fitted after the training, see `build_report`.
 
     Returns:
         The path of `report.html`.
     """
-    report = build_report(run, results, alpha, scaling)
+    report = build_report(run, results, alpha, scaling, judge)
     note = facts.get("data_note", "")
-    pictures = write_figures(folder / "figures", _draw(results, signatures, slices, threshold, scaling), note)
+    pictures = write_figures(
+        folder / "figures", _draw(results, signatures, slices, {judge or "": threshold}, scaling), note
+    )
     write_cases(folder / "cases.csv", results)
     write_text(folder / "bins.json", json.dumps(_bins(results), allow_nan=False) + "\n")
     write_text(folder / "report.json", json.dumps(report, indent=1, allow_nan=False) + "\n")
@@ -93,7 +97,7 @@ def _draw(
     results: Sequence[CaseResult],
     signatures: Mapping[str, Mapping[str, NDArray[np.float64]]],
     slices: Mapping[tuple[str, str], CaseSlices],
-    threshold: float | None,
+    thresholds: Mapping[str, float | None],
     scaling: Mapping[str, Any] | None,
 ) -> dict[str, Figure]:
     tasks = tasks_of(results)
@@ -112,8 +116,7 @@ def _draw(
     for layer, by_source in signatures.items():
         drawn[f"spectra-{layer}"] = figures.spectra(by_source, layer, tasks)
     for score in dict.fromkeys(score for result in results for score in result.scores):
-        line = threshold if score == "spectral" else None
-        drawn[f"score-{score}"] = figures.score_distributions(results, score, line)
+        drawn[f"score-{score}"] = figures.score_distributions(results, score, thresholds.get(score))
     if len({result.expected for result in results}) == 2:
         drawn["roc"] = figures.roc(results)
     for task in tasks:

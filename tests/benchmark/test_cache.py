@@ -9,7 +9,7 @@ import torch
 
 from medmtl.benchmark.cache import Cache, Observation
 from medmtl.benchmark.cases import Image
-from medmtl.data.task import Case, Recipe
+from medmtl.data.task import Case, LabelFile, Recipe
 from medmtl.ood.evidence import Evidence, LayerEvidence, View
 
 RECIPES = (Recipe((1, 1, 1), None), Recipe((4, 4, 4), (-160, 240)))
@@ -33,10 +33,11 @@ def observation(dice: float | None = 0.75) -> Observation:
 
 @pytest.fixture
 def image(tmp_path: Path) -> Image:
-    paths = [tmp_path / name for name in ("image.nii.gz", "label.nii.gz")]
-    for path in paths:
+    image, label = (tmp_path / name for name in ("image.nii.gz", "label.nii.gz"))
+    for path in (image, label):
         path.write_bytes(b"some voxels")
-    return Image("familiar", "Task", Case("case", "patient", *paths), RECIPES, "Task", RECIPES[0], (1,))
+    case = Case("case", "patient", (image,), (LabelFile(label),))
+    return Image("familiar", "Task", case, RECIPES, "Task", RECIPES[0], (1,))
 
 
 @pytest.mark.parametrize("dice", [0.75, None, float("nan")])
@@ -97,8 +98,8 @@ def test_the_key_depends_on_all_that_decides_and_on_nothing_else(image: Image, t
         replace(image, own=RECIPES[1]),
     ]
     keys += [Cache(tmp_path, facts).key(other) for other in changed]
-    image.case.image.write_bytes(b"other voxels")
+    image.case.images[0].write_bytes(b"other voxels")
     keys.append(Cache(tmp_path, facts).key(image))
     assert len({key, *keys}) == 1 + len(keys)
-    image.case.image.write_bytes(b"some voxels")
+    image.case.images[0].write_bytes(b"some voxels")
     assert Cache(tmp_path / "elsewhere", facts).key(image) == key

@@ -2,15 +2,16 @@
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from medmtl.data.cases import task_cases
 from medmtl.data.check import check_image, check_task
-from medmtl.data.layouts.msd import declared_labels, labelled_cases
-from medmtl.data.task import Case, Task
+from medmtl.data.task import Case, LabelFile, Task
 from medmtl.errors import DataError
 
 Save = Callable[..., Path]
@@ -25,7 +26,7 @@ def cases(save_volume: Save) -> list[Case]:
     found = []
     for name in ("one", "two", "three"):
         image, label = save_volume(f"images/{name}.nii.gz", IMAGE), save_volume(f"labels/{name}.nii.gz", LABEL)
-        found.append(Case(name, name, image, label))
+        found.append(Case(name, name, (image,), (LabelFile(label),)))
     return found
 
 
@@ -50,7 +51,7 @@ def test_good_cases_pass_without_a_word(cases: list[Case], caplog: pytest.LogCap
 @pytest.mark.parametrize("part", ["image", "label"])
 @pytest.mark.parametrize("damage", ["removed", "truncated", "text", "empty"])
 def test_a_file_that_is_missing_or_broken_is_named(cases: list[Case], part: str, damage: str) -> None:
-    path: Path = getattr(cases[1], part)
+    path = cases[1].images[0] if part == "image" else cases[1].labels[0].path
     content = path.read_bytes()
     if damage == "removed":
         path.unlink()
@@ -64,7 +65,7 @@ def test_a_file_that_is_missing_or_broken_is_named(cases: list[Case], part: str,
 def test_an_uncompressed_file_that_was_cut_short_is_named(cases: list[Case], save_volume: Save) -> None:
     path = save_volume("images/cut.nii", IMAGE)
     path.write_bytes(path.read_bytes()[:-8])
-    message = complaint([cases[0], Case("two", "two", path, cases[1].label)])
+    message = complaint([cases[0], Case("two", "two", (path,), cases[1].labels)])
     assert f"task Liver, case two: {path} cannot be read" in message
 
 
@@ -88,7 +89,7 @@ def test_an_image_that_cannot_be_used_is_named(
     assert "case two" in message
     assert word in message
     # Where image and label disagree, the line names the label.
-    assert str(cases[1].label if word == "shape" else path) in message
+    assert str(cases[1].labels[0].path if word == "shape" else path) in message
 
 
 @pytest.mark.parametrize("change", ["spacing", "origin", "flip", "axes"])
@@ -159,21 +160,49 @@ def test_a_task_without_any_foreground_is_refused(cases: list[Case], save_volume
 def test_a_channel_that_the_image_lacks_is_named(cases: list[Case], save_volume: Save) -> None:
     path = save_volume("images/two.nii.gz", np.stack([IMAGE, IMAGE + 1], axis=-1))
     for channel in (0, 1):
-        check([Case("two", "two", path, cases[1].label, channel)])
-    message = complaint([Case("two", "two", path, cases[1].label, channel=2)])
+        check([Case("two", "two", (path,), cases[1].labels, (channel,))])
+    message = complaint([Case("two", "two", (path,), cases[1].labels, (2,))])
     assert f"case two: {path} has 2 channels, channel 2" in message
-    assert "1 channels, channel 1" in complaint([Case("one", "one", cases[0].image, cases[0].label, channel=1)])
+    assert "1 channels, channel 1" in complaint([replace(cases[0], channels=(1,))])
+
+
+def test_every_channel_that_is_used_is_checked_where_each_is_a_file(cases: list[Case], save_volume: Save) -> None:
+    paths = [save_volume(f"images/two_{channel}.nii.gz", IMAGE + channel) for channel in range(3)]
+    case = replace(cases[1], images=tuple(paths), channels=(2, 0))
+    check([case])
+    assert "3 channels, channel 3" in complaint([replace(case, channels=(0, 3))])
+    save_volume("images/two_1.nii.gz", IMAGE * np.nan)
+    check([case])
+    assert f"{paths[1]} holds values that are not finite" in complaint([replace(case, channels=(0, 1))])
+    save_volume("images/two_0.nii.gz", IMAGE, np.diag([1, 1, 2, 1]))
+    message = complaint([case])
+    assert f"{paths[0]} has another affine than its channel {paths[2].name}" in message
+    save_volume("images/two_0.nii.gz", IMAGE[1:])
+    assert f"{paths[0]} has shape (5, 5, 4)" in complaint([case])
+
+
+def test_every_mask_is_checked_where_each_organ_has_one(
+    cases: list[Case], save_volume: Save, caplog: pytest.LogCaptureFixture
+) -> None:
+    mask, other = save_volume("one/liver.nii.gz", LABEL * 255), save_volume("one/spleen.nii.gz", LABEL * 0)
+    case = replace(cases[0], labels=(LabelFile(mask, 1), LabelFile(other, 2)))
+    check([case])
+    assert not caplog.records
+    with pytest.raises(DataError, match="no case has foreground"):
+        check_task("Spleen", [case], organ=[2], declared={0, 1, 2})
+    save_volume("one/spleen.nii.gz", LABEL[:, 1:])
+    assert f"label {other} has shape (6, 4, 4)" in complaint([case])
 
 
 def test_a_case_without_a_label_is_named(cases: list[Case]) -> None:
-    assert "case one has no label" in complaint([Case("one", "one", cases[0].image, None)])
+    assert "case one has no label" in complaint([replace(cases[0], labels=())])
 
 
 def test_a_foreign_image_is_checked_by_itself(cases: list[Case], save_volume: Save) -> None:
-    assert check_image("Other", Case("one", "one", cases[0].image, None)).shape == SHAPE
+    assert check_image("Other", replace(cases[0], labels=())).shape == SHAPE
     path = save_volume("images/two.nii.gz", IMAGE * np.nan)
     with pytest.raises(DataError) as error:
-        check_image("Other", Case("two", "two", path, None))
+        check_image("Other", Case("two", "two", (path,)))
     assert f"Other, case two: {path}" in str(error.value)
 
 
@@ -184,4 +213,5 @@ def test_a_foreign_image_is_checked_by_itself(cases: list[Case], save_volume: Sa
 )
 def test_real_cases_pass(real_data: Path, name: str, options: dict[str, Any]) -> None:
     task = Task(str(real_data / name), "MR", spacing=(1, 1, 1), **options)
-    check_task(name, labelled_cases(name, task)[:5], task.organ, declared_labels(name, task))
+    found = task_cases(name, task)
+    check_task(name, found.cases[:5], found.organ, found.declared)

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from medmtl.data.layouts.msd import declared_labels, foreign_cases, labelled_cases
-from medmtl.data.task import Case, ForeignImages, Task, resolve_root
+from medmtl.data.cases import foreign_cases, task_cases
+from medmtl.data.layouts.msd import MSD
+from medmtl.data.task import Case, ForeignImages, LabelFile, Task, resolve_root
 from medmtl.errors import ConfigError, DataError
 
 WriteTask = Callable[..., Path]
@@ -34,27 +35,27 @@ def named_in(error: pytest.ExceptionInfo[Exception], *words: object) -> bool:
 
 def test_labelled_cases_come_with_their_files_in_the_order_of_their_names(write_task: WriteTask) -> None:
     root = write_task({name: (CUBE, CUBE) for name in ("b_2", "b_10", "a_1")} | {"unlabelled": (CUBE, None)})
-    cases = labelled_cases("T", task_at(root, channel=2))
-    assert cases == [
-        Case(name, name, root / f"imagesTr/{name}.nii.gz", root / f"labelsTr/{name}.nii.gz", 2)
+    cases = task_cases("T", task_at(root, channel=2)).cases
+    assert list(cases) == [
+        Case(name, name, (root / f"imagesTr/{name}.nii.gz",), (LabelFile(root / f"labelsTr/{name}.nii.gz"),), (2,))
         for name in ("a_1", "b_10", "b_2")
     ]
-    assert all(case.image.is_file() and case.label is not None and case.label.is_file() for case in cases)
+    assert all(case.images[0].is_file() and case.labels[0].path.is_file() for case in cases)
 
 
 def test_the_declared_labels_hold_the_background_even_if_it_is_left_out(write_task: WriteTask) -> None:
     root = write_task({"a": (CUBE, CUBE)}, labels=("background", "left", "right"))
-    assert declared_labels("T", task_at(root)) == {0, 1, 2}
+    assert task_cases("T", task_at(root)).declared == {0, 1, 2}
     rewritten(root, labels={"1": "left", "5": "right"})
-    assert declared_labels("T", task_at(root)) == {0, 1, 5}
-    assert len(labelled_cases("T", task_at(root, organ=[1, 5]))) == 1
+    assert task_cases("T", task_at(root)).declared == {0, 1, 5}
+    assert len(task_cases("T", task_at(root, organ=[1, 5])).cases) == 1
 
 
 def test_an_organ_that_is_not_declared_is_refused(write_task: WriteTask) -> None:
     root = write_task({"a": (CUBE, CUBE)})
     with pytest.raises(DataError) as error:
-        labelled_cases("Liver", task_at(root, organ=[1, 7]))
-    assert named_in(error, "task Liver", "[7]", root / "dataset.json")
+        task_cases("Liver", task_at(root, organ=[1, 7]))
+    assert named_in(error, "task Liver", "[7]", root)
 
 
 @pytest.mark.parametrize(
@@ -64,10 +65,9 @@ def test_a_dataset_json_that_cannot_be_used_is_named(tmp_path: Path, content: st
     path = tmp_path / "dataset.json"
     if content is not None:
         path.write_text(content)
-    for read in (labelled_cases, declared_labels):
-        with pytest.raises(DataError) as error:
-            read("Liver", task_at(tmp_path))
-        assert named_in(error, "Liver", path, complaint)
+    with pytest.raises(DataError) as error:
+        task_cases("Liver", task_at(tmp_path, layout=MSD()))
+    assert named_in(error, "Liver", path, complaint)
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_a_dataset_json_that_cannot_be_used_is_named(tmp_path: Path, content: st
 def test_a_dataset_json_of_another_structure_is_named(write_task: WriteTask, changes: dict[str, Any]) -> None:
     root = rewritten(write_task({"a": (CUBE, CUBE)}), **changes)
     with pytest.raises(DataError) as error:
-        labelled_cases("Liver", task_at(root))
+        task_cases("Liver", task_at(root))
     assert named_in(error, "Liver", root / "dataset.json")
 
 
@@ -92,8 +92,8 @@ def test_an_image_that_links_to_a_store_elsewhere_lies_within_the_root(write_tas
     image = root / "imagesTr/a.nii.gz"
     image.rename(tmp_path / "stored.nii.gz")
     image.symlink_to(tmp_path / "stored.nii.gz")
-    (case,) = labelled_cases("T", task_at(root))
-    assert (case.name, case.image) == ("a", image)
+    (case,) = task_cases("T", task_at(root)).cases
+    assert (case.name, case.images) == ("a", (image,))
 
 
 @pytest.mark.parametrize("place", ["../Other/imagesTr/a.nii.gz", "/etc/a.nii.gz", "imagesTr/../../a.nii.gz"])
@@ -103,7 +103,7 @@ def test_a_path_that_leaves_the_root_is_refused(write_task: WriteTask, place: st
         pair = {"image": "imagesTr/a.nii.gz", "label": "labelsTr/a.nii.gz"}
         rewritten(root, training=[pair | {part: place}])
         with pytest.raises(DataError) as error:
-            labelled_cases("Liver", task_at(root))
+            task_cases("Liver", task_at(root))
         assert named_in(error, "Liver", place)
     rewritten(root, training=[], test=[place])
     with pytest.raises(DataError, match="leaves the folder"):
@@ -115,15 +115,15 @@ def test_a_case_that_appears_twice_is_refused(write_task: WriteTask) -> None:
     pair = {"image": "imagesTr/a.nii.gz", "label": "labelsTr/a.nii.gz"}
     rewritten(root, training=[pair, {**pair, "image": "imagesTr/a.nii"}])
     with pytest.raises(DataError) as error:
-        labelled_cases("Liver", task_at(root))
+        task_cases("Liver", task_at(root))
     assert named_in(error, "Liver", "case a", "more than once")
 
 
 def test_a_folder_without_cases_is_refused(write_task: WriteTask) -> None:
     root = write_task({"a": (CUBE, None)})
     with pytest.raises(DataError) as error:
-        labelled_cases("Liver", task_at(root))
-    assert named_in(error, "Liver", root, "no cases")
+        task_cases("Liver", task_at(root))
+    assert named_in(error, "Liver", root, "no labelled cases")
 
 
 @pytest.mark.parametrize(
@@ -138,7 +138,7 @@ def test_the_patient_is_found_within_the_case_name(
     write_task: WriteTask, pattern: str | None, patients: list[str]
 ) -> None:
     root = write_task({name: (CUBE, CUBE) for name in ("STS_001_CT", "STS_002_CT")})
-    assert [case.patient for case in labelled_cases("T", task_at(root, patient=pattern))] == patients
+    assert [case.patient for case in task_cases("T", task_at(root, patient=pattern)).cases] == patients
 
 
 @pytest.mark.parametrize(
@@ -153,16 +153,16 @@ def test_the_patient_is_found_within_the_case_name(
 def test_a_pattern_that_does_not_fit_is_named(write_task: WriteTask, pattern: str, words: tuple[str, ...]) -> None:
     root = write_task({"STS_001": (CUBE, CUBE)})
     with pytest.raises(ConfigError) as error:
-        labelled_cases("Sarcoma", task_at(root, patient=pattern))
+        task_cases("Sarcoma", task_at(root, patient=pattern))
     assert named_in(error, "task Sarcoma", *words)
 
 
 def test_foreign_images_of_a_described_folder_are_those_of_training_and_test(write_task: WriteTask) -> None:
     root = write_task({"b": (CUBE, CUBE), "a": (CUBE, None), "c": (CUBE, None)})
     assert foreign_cases("Other", ForeignImages(str(root), channel=1)) == [
-        Case("a", "a", root / "imagesTs/a.nii.gz", None, 1),
-        Case("b", "b", root / "imagesTr/b.nii.gz", None, 1),
-        Case("c", "c", root / "imagesTs/c.nii.gz", None, 1),
+        Case("a", "a", (root / "imagesTs/a.nii.gz",), (), (1,)),
+        Case("b", "b", (root / "imagesTr/b.nii.gz",), (), (1,)),
+        Case("c", "c", (root / "imagesTs/c.nii.gz",), (), (1,)),
     ]
 
 
@@ -178,8 +178,8 @@ def test_foreign_images_of_a_plain_folder_are_all_its_nifti_files(save_volume: C
     root = files[0].parent
     (root / "notes.txt").write_text("not an image")
     cases = foreign_cases("Other", ForeignImages(str(root)))
-    assert [(case.name, case.image, case.label) for case in cases] == [
-        (name, path, None) for name, path in zip("abc", files, strict=True)
+    assert [(case.name, case.images, case.labels) for case in cases] == [
+        (name, (path,), ()) for name, path in zip("abc", files, strict=True)
     ]
 
 
@@ -194,13 +194,13 @@ def test_a_root_is_found_through_the_environment(write_task: WriteTask, monkeypa
     monkeypatch.setenv("MY_CORPORA", str(root.parent))
     for written in ("${MY_CORPORA}/Liver", "$MY_CORPORA/Liver"):
         assert resolve_root("T", written) == root
-        assert len(labelled_cases("T", task_at(written))) == 1
+        assert len(task_cases("T", task_at(written)).cases) == 1
 
 
 def test_an_environment_variable_that_is_not_set_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MY_CORPORA", raising=False)
     for read in (
-        lambda: labelled_cases("Liver", task_at("${MY_CORPORA}/Liver")),
+        lambda: task_cases("Liver", task_at("${MY_CORPORA}/Liver")),
         lambda: foreign_cases("Liver", ForeignImages("${MY_CORPORA}/Liver")),
     ):
         with pytest.raises(DataError) as error:
@@ -218,13 +218,13 @@ def test_a_root_that_is_no_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for root in (tmp_path / "absent", tmp_path / "file"):
         with pytest.raises(DataError) as error:
-            labelled_cases("Liver", task_at(root))
+            task_cases("Liver", task_at(root))
         assert named_in(error, "Liver", root)
 
 
 def test_a_phantom_root_is_the_folder_of_that_phantom(phantoms: Path) -> None:
     assert resolve_root("T", "phantom:LiverCT") == phantoms / "LiverCT"
-    assert len(labelled_cases("T", task_at("phantom:KidneyT2", organ=[1, 2]))) == 3
+    assert len(task_cases("T", task_at("phantom:KidneyT2", organ=[1, 2])).cases) == 3
     assert len(foreign_cases("Other", ForeignImages("phantom:OtherPhantom"))) >= 10
     with pytest.raises(DataError, match="LiverCT"):
         resolve_root("T", "phantom:Lung")
@@ -260,10 +260,10 @@ def test_tasks_with_the_same_spacing_and_intensity_share_a_recipe() -> None:
 @pytest.mark.real_data
 def test_the_real_corpora_have_the_cases_that_their_folders_hold(real_data: Path, tmp_path: Path) -> None:
     for name in ("HippocampusMR", "FetalBrainMR", "SarcomaMR", "SarcomaCT", "SarcomaPET"):
-        cases = labelled_cases(name, task_at(real_data / name))
+        cases = task_cases(name, task_at(real_data / name)).cases
         stored = sorted((real_data / name / "labelsTr").glob("*.nii*"))
-        assert sorted(case.label for case in cases if case.label) == stored
-        assert all(case.image.is_file() for case in cases)
+        assert sorted(label.path for case in cases for label in case.labels) == stored
+        assert all(case.images[0].is_file() for case in cases)
     copied = tmp_path / "Copy"
     shutil.copytree(real_data / "OtherAnatomy", copied)
     described = [case.name for case in foreign_cases("Other", ForeignImages(str(copied)))]

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,9 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 from scipy.spatial.transform import Rotation
 
+from medmtl.data.cases import foreign_cases, task_cases
 from medmtl.data.check import check_task
-from medmtl.data.layouts.msd import foreign_cases, labelled_cases
-from medmtl.data.task import Case, ForeignImages, Recipe, Task
+from medmtl.data.task import Case, ForeignImages, LabelFile, Recipe, Task
 from medmtl.data.transforms import (
     LoadPair,
     LoadScan,
@@ -56,6 +57,10 @@ def meta(voxels: Any, spacing: tuple[float, float, float] = (1.0, 1.0, 1.0)) -> 
     return MetaTensor(torch.as_tensor(voxels, dtype=torch.float32)[None], affine=affine)
 
 
+def paired(image: Path, label: Path) -> Case:
+    return Case("x", "x", (image,), (LabelFile(label),))
+
+
 def dice(one: NDArray[Any], other: NDArray[Any]) -> float:
     return float(2 * (one & other).sum() / (one.sum() + other.sum()))
 
@@ -69,7 +74,7 @@ def stored(tmp_path: Path, orientation: NDArray[Any]) -> tuple[Case, NDArray[Any
         image = nib.Nifti1Image(voxels, affine).as_reoriented(orientation)
         paths.append(tmp_path / f"{name}.nii")
         nib.save(image, paths[-1])
-    return Case("x", "x", *paths), np.asarray(image.dataobj)
+    return paired(*paths), np.asarray(image.dataobj)
 
 
 def test_the_working_space_is_the_same_for_all_48_ways_to_store_the_axes(tmp_path: Path) -> None:
@@ -123,7 +128,7 @@ def test_an_oblique_anisotropic_scan_comes_back_to_its_own_grid(seed: int, tmp_p
     affine[:3, :3] = Rotation.random(random_state=seed).as_matrix() @ np.diag([0.7, 1.3, 3.0])
     affine[:3, 3] = [50, -80, 13]
     volume, organ = smooth_volume(), blob()
-    case = Case("x", "x", save_volume("i.nii.gz", volume, affine), save_volume("l.nii.gz", organ, affine))
+    case = paired(save_volume("i.nii.gz", volume, affine), save_volume("l.nii.gz", organ, affine))
     recipe = Recipe((0.7, 0.8, 0.9), (-10.0, 10.0))
     scan, pair = LoadScan([recipe], [1])(case), LoadPair(recipe, [1])(case)
     working = scan["images"][recipe]
@@ -135,10 +140,10 @@ def test_an_oblique_anisotropic_scan_comes_back_to_its_own_grid(seed: int, tmp_p
     assert np.abs((values.numpy() - 0.5) * 20 - volume).mean() < 0.1
 
 
-def assert_one_working_grid(case: Case) -> None:
+def assert_one_working_grid(case: Case, spacing: float = 1.0) -> None:
     """For a pair that the checks let through and whose image is the organ itself."""
     check_task("T", [case], [1], {0, 1})
-    pair = LoadPair(Recipe((1.0, 1.0, 1.0), (0.0, 1.0)), [1])(case)
+    pair = LoadPair(Recipe((spacing, spacing, spacing), (0.0, 1.0)), [1])(case)
     assert pair["image"].shape == pair["label"].shape
     assert dice(pair["image"].numpy() > 0, pair["label"].numpy() == 1) > 0.9
 
@@ -151,7 +156,7 @@ def test_image_and_label_whose_affines_agree_to_rounding_share_one_working_grid(
     organ = blob((18, 16, 11))
     image = save_volume("i.nii.gz", organ.astype(np.float32), np.diag([1.5, 1.5, 1.5, 1]))
     label = save_volume("l.nii.gz", organ, np.diag([spacing, spacing, spacing, 1]))
-    assert_one_working_grid(Case("x", "x", image, label))
+    assert_one_working_grid(paired(image, label))
 
 
 def test_an_image_whose_qform_and_sform_disagree_shares_one_working_grid_with_its_label(
@@ -163,7 +168,7 @@ def test_an_image_whose_qform_and_sform_disagree_shares_one_working_grid_with_it
     image.set_sform(affine, code=2)
     image.header.set_zooms((1, 1, 1))
     nib.save(image, tmp_path / "i.nii")
-    assert_one_working_grid(Case("x", "x", tmp_path / "i.nii", save_volume("l.nii", blob(), affine)))
+    assert_one_working_grid(paired(tmp_path / "i.nii", save_volume("l.nii", blob(), affine)), spacing=2.0)
 
 
 def test_probabilities_stay_within_0_and_1_on_the_way_back() -> None:
@@ -223,7 +228,7 @@ def test_a_constant_image_becomes_0(value: float, spacing: tuple[float, float, f
 def test_the_organ_is_the_union_of_its_label_values(organ: list[int], save_volume: Save) -> None:
     voxels = np.random.default_rng(0).choice(np.array([0, 1, 2, 5], np.uint8), (5, 6, 7))
     for dtype in (np.uint8, np.int16, np.float32):
-        case = Case("x", "x", save_volume("i.nii.gz", voxels), save_volume("l.nii.gz", voxels.astype(dtype)))
+        case = paired(save_volume("i.nii.gz", voxels), save_volume("l.nii.gz", voxels.astype(dtype)))
         found = load_organ(case, organ, load_image(case))
         assert found.dtype == torch.uint8
         np.testing.assert_array_equal(found[0].numpy(), np.isin(voxels, organ))
@@ -236,14 +241,36 @@ def test_the_wanted_channel_is_loaded(shape: tuple[int, ...], save_volume: Save)
     voxels = np.random.default_rng(0).normal(size=shape).astype(np.float32)
     path = save_volume("i.nii.gz", voxels)
     for channel in range(shape[3] if len(shape) == 4 else 1):
-        image = load_image(Case("x", "x", path, None, channel))
+        image = load_image(Case("x", "x", (path,), channels=(channel,)))
         assert image.dtype == torch.float32
         np.testing.assert_array_equal(image[0].numpy(), voxels[..., channel] if len(shape) == 4 else voxels)
 
 
+@pytest.mark.parametrize("channels", [(0,), (2,), (2, 0), (0, 1, 2)])
+def test_channels_of_one_file_and_of_a_file_each_are_the_same(channels: tuple[int, ...], save_volume: Save) -> None:
+    voxels = np.random.default_rng(0).normal(size=(6, 7, 8, 3)).astype(np.float32)
+    whole = Case("x", "x", (save_volume("i.nii.gz", voxels),), channels=channels)
+    apart = replace(whole, images=tuple(save_volume(f"i_{c}.nii.gz", voxels[..., c]) for c in range(3)))
+    for case in (whole, apart):
+        image = load_image(case)
+        assert image.dtype == torch.float32
+        np.testing.assert_array_equal(image.numpy(), np.moveaxis(voxels, -1, 0)[list(channels)])
+
+
+@pytest.mark.parametrize("organ", [[1], [2], [1, 3], [7]])
+def test_masks_of_single_organs_are_read_as_a_file_of_all_label_values(organ: list[int], save_volume: Save) -> None:
+    voxels = np.random.default_rng(0).integers(0, 4, (5, 6, 7)).astype(np.uint8)
+    whole = paired(save_volume("i.nii.gz", voxels), save_volume("l.nii.gz", voxels))
+    masks = [LabelFile(save_volume(f"l_{v}.nii.gz", (voxels == v) * np.uint8(255)), v) for v in (1, 2, 3)]
+    apart = replace(whole, labels=tuple(masks))
+    one, other = (load_organ(case, organ, load_image(case)) for case in (whole, apart))
+    np.testing.assert_array_equal(one.numpy(), other.numpy())
+    np.testing.assert_array_equal(one[0].numpy(), np.isin(voxels, organ))
+
+
 def test_a_scan_is_prepared_under_every_recipe_and_names_its_case(save_volume: Save) -> None:
     volume, affine = smooth_volume() * 100, np.diag([*SPACING, 1])
-    case = Case("case", "patient", save_volume("i.nii.gz", volume, affine), None)
+    case = Case("case", "patient", (save_volume("i.nii.gz", volume, affine),))
     recipes = [MR, Recipe((2.0, 2.0, 2.0), (-160.0, 240.0))]
     scan = LoadScan(recipes, organ=None)(case)
     assert (scan["case"], scan["patient"], scan["label"]) == ("case", "patient", None)
@@ -336,7 +363,7 @@ def test_real_labels_survive_the_working_space(
     real_data: Path, name: str, modality: str, organ: list[int], spacing: tuple[float, float, float]
 ) -> None:
     task = Task(str(real_data / name), modality, organ, spacing)
-    for case in labelled_cases(name, task)[:2]:
+    for case in task_cases(name, task).cases[:2]:
         pair, scan = LoadPair(task.recipe, organ)(case), LoadScan([task.recipe], organ)(case)
         assert pair["image"].shape == pair["label"].shape
         probability = MetaTensor(pair["label"].float(), affine=scan["images"][task.recipe].affine)

@@ -38,6 +38,14 @@ def test_names_are_never_shared(save_volume: Save, tmp_path: Path) -> None:
     assert names(tmp_path / "in") == ["a", "a-2", "x_y", "x_y-2"]
 
 
+def test_names_are_short_enough_for_a_file_system(save_volume: Save, tmp_path: Path) -> None:
+    for scan in ("a.nii", "b.nii"):
+        save_volume("/".join(["in", *["1.3.6.1.4.1.14519.5.2.1." + 40 * "7"] * 4, scan]), VOXELS)
+    first, second = names(tmp_path / "in")
+    assert (first[-2:], second[-2:]) == ("_a", "_b")
+    assert max(len(f"{first}_probability.nii.gz"), len(f".12345678.{second}_mask.nii.gz")) < 255
+
+
 def test_a_file_of_four_dimensions_has_a_chosen_volume_or_all(save_volume: Save, tmp_path: Path) -> None:
     save_volume("in/four.nii.gz", np.stack([VOXELS, VOXELS + 1, VOXELS + 2], axis=-1))
     save_volume("in/three.nii.gz", VOXELS)
@@ -73,7 +81,7 @@ def test_a_json_list_holds_paths_or_objects(save_volume: Save, tmp_path: Path) -
         ("list.csv", "image,modality\na.nii.gz,XR\n", "entry 1 has the modality 'XR': use one of CT, MR, PET, other"),
         ("list.csv", "image\nb.nii\na.nii\nb.nii\n", "more than one entry named b: give each"),
         ("list.csv", "image,name\nb.nii,x\na.nii,x\n", "more than one entry named x"),
-        ("list.csv", "image\nreport.pdf\n", "report.pdf is not an image"),
+        ("list.csv", "image\nlist.csv\n", "list.csv is not an image"),
         ("list.csv", "", "holds no images"),
         ("list.json", "{", "is not a readable list"),
         ("list.json", "{}", "is not a list of images"),

@@ -31,14 +31,14 @@ def test_a_view_holds_what_a_pass_under_its_recipe_finds(predictor: VolumePredic
     images = {RECIPES[0]: image_of(12, 9, 8), RECIPES[1]: image_of(6, 9, 8)}
     native = image_of(10, 9, 8)
     with torch.no_grad():
-        evidence, probabilities = Observer(predictor, LAYERS)(images, native, "Task", "one", "somebody")
+        evidence, logits = Observer(predictor, LAYERS)(images, native, "Task", "one", "somebody")
         for view, (recipe, image) in zip(evidence.views, images.items(), strict=True):
             tap = FeatureTap(predictor.network, LAYERS)
-            assert torch.equal(predictor(image, tap), probabilities[recipe])
+            assert torch.equal(predictor.logits(image, tap), logits[recipe])
             assert view.recipe == str(recipe)
             for layer in LAYERS:
                 assert torch.equal(view.layers[layer].gram, tap.per_voxel()[layer])
-            voxels = int((probabilities[recipe] >= 0.5).sum())
+            voxels = int((torch.sigmoid(logits[recipe]) >= 0.5).sum())
             assert voxels > 0
             assert view.outputs["volume_ml"] == pytest.approx(voxels * recipe.spacing[0] / 1000)
             assert float(view.histogram.sum()) == pytest.approx(1)

@@ -1,82 +1,138 @@
-"""The verdict: the recipe under which an image is nearest wins, whichever task the image or the bank's is."""
+"""The verdict: the task that an image looks most like, a score, and a threshold from images judged in the same way."""
 
-import inspect
+from dataclasses import replace
 
 import pytest
 import torch
+from evidence_sample import TASKS, draw_evidence, draw_training
 
-from medmtl.data.task import Recipe
-from medmtl.inference.verdict import judge
-from medmtl.ood.conformal import ConformalRule
-from medmtl.ood.outputs import mean_foreground_entropy, mean_foreground_max_softmax
+from medmtl.errors import DataError
+from medmtl.inference.verdict import Familiar, Judge, seen_as
+from medmtl.ood.by_task import ByTask
+from medmtl.ood.conformal import ConformalRule, p_value
+from medmtl.ood.detector import Detector
+from medmtl.ood.distances import KNN
+from medmtl.ood.evidence import Evidence
+from medmtl.ood.fusion import Fusion
+from medmtl.ood.output_detectors import OutputScore
 from medmtl.ood.spectral import SignatureBank, signature
+from medmtl.ood.spectral_detector import Spectral
 
-RECIPES = [Recipe((1, 1, 1), None), Recipe((2, 2, 2), None), Recipe((2, 2, 2), (-160, 240))]
-
-
-def grams(seed: int, channels: int = 6) -> dict[str, torch.Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    matrices = torch.randn(2, 40, channels, generator=generator, dtype=torch.float64) * torch.arange(1, channels + 1)
-    return {layer: matrix.T @ matrix for layer, matrix in zip(("fine", "coarse"), matrices, strict=True)}
+TRAINING = draw_training(patients=8)
 
 
-def probabilities(seed: int) -> dict[Recipe, torch.Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    return {recipe: torch.rand(1, 3 + number, 4, 5, generator=generator) for number, recipe in enumerate(RECIPES)}
+def every_recipe(task: str, patient: int, **options: float) -> Evidence:
+    """An image as all tasks' recipes prepare it: under another's recipe it looks foreign."""
+    own = draw_evidence(task, patient, **options)
+    views = [
+        own.view if other == task else replace(draw_evidence(task, patient, gain=3).view, recipe=f"recipe of {other}")
+        for other in TASKS
+    ]
+    return replace(own, views=tuple(views))
 
 
-def bank(names: tuple[str, ...] = ("Liver", "Kidney")) -> SignatureBank:
-    return SignatureBank.fit([(names[seed % len(names)], f"case{seed}", signature(grams(seed))) for seed in range(8)])
+def held_out(patients: int = 20) -> list[Evidence]:
+    return [every_recipe(task, 100 + patient) for task in TASKS for patient in range(patients)]
 
 
-RULE = ConformalRule({"Liver": [number / 1000 for number in range(19)]}, alpha=0.05)
+def by_task() -> ByTask:
+    return ByTask(detector=Fusion(members=[Spectral(), KNN()]))
 
 
-@pytest.mark.parametrize("seed", range(20))
-def test_the_recipe_with_the_lowest_oodm_wins(seed: int) -> None:
-    found = {recipe: grams(100 + 10 * seed + number) for number, recipe in enumerate(RECIPES)}
-    distance = {recipe: bank().nearest(signature(by_layer)).oodm for recipe, by_layer in found.items()}
-    best = sorted(RECIPES, key=distance.__getitem__)[0]
-    output = probabilities(seed)
-    for order in (RECIPES, RECIPES[::-1]):
-        verdict = judge(output, {recipe: found[recipe] for recipe in order}, bank(), RULE)
-        assert verdict.recipe == best
-        assert verdict.nearest == bank().nearest(signature(found[best]))
-        assert verdict.scores == {
-            "spectral": distance[best],
-            "entropy": mean_foreground_entropy(output[best]),
-            "max_softmax": mean_foreground_max_softmax(output[best]),
-        }
-        assert all(torch.equal(verdict.signature[layer], signature(found[best])[layer]) for layer in found[best])
+@pytest.fixture(scope="module")
+def judge() -> Judge:
+    return Judge.fit(by_task(), TRAINING, held_out(), alpha=0.05)
 
 
-def test_each_recipe_can_win() -> None:
-    for number, recipe in enumerate(RECIPES):
-        found = {other: grams(200 + seed) for seed, other in enumerate(RECIPES)} | {recipe: grams(number)}
-        verdict = judge(probabilities(0), found, bank(), RULE)
-        assert verdict.recipe == recipe
-        assert (verdict.scores["spectral"], verdict.nearest.case) == (0, f"case{number}")
+@pytest.mark.parametrize("task", TASKS)
+def test_an_image_is_seen_as_the_task_that_it_looks_most_like(judge: Judge, task: str) -> None:
+    image = every_recipe(task, 300)
+    verdict = judge(image)
+    assert (verdict.task, verdict.recipe) == (task, f"recipe of {task}")
+    view = image.views[TASKS.index(task)]
+    bank = SignatureBank.fit([(case.source, case.case, signature(case.view.grams)) for case in TRAINING])
+    assert verdict.nearest == bank.nearest(signature(view.grams))
+    assert all(torch.equal(verdict.signature[layer], found) for layer, found in signature(view.grams).items())
+    own = by_task()
+    own.fit(TRAINING)
+    assert verdict.score == verdict.scores["by_task"] == own.score(image)
+    assert verdict.scores["spectral"] == min(bank.nearest(signature(view.grams)).oodm for view in image.views)
+    assert {name: verdict.scores[name] for name in ("entropy", "max_softmax")} == {
+        name: view.outputs[name] for name in ("entropy", "max_softmax")
+    }
+    assert set(verdict.scores) == {"by_task", "spectral", "entropy", "max_softmax"}
 
 
-def test_the_task_is_not_looked_at() -> None:
-    assert list(inspect.signature(judge).parameters) == ["probabilities", "grams", "bank", "rule"]
-    found = {recipe: grams(300 + number) for number, recipe in enumerate(RECIPES)}
-    one, other = (judge(probabilities(0), found, bank(names), RULE) for names in (("A",), ("B", "C", "D")))
-    assert (one.recipe, one.scores, one.p_value, one.rejected) == (
-        other.recipe,
-        other.scores,
-        other.p_value,
-        other.rejected,
-    )
-    assert one.nearest.case == other.nearest.case
-    assert one.nearest.task == "A"
+def test_the_decision_is_that_of_the_conformal_rule_on_the_score_that_decides(judge: Judge) -> None:
+    own = by_task()
+    own.fit(TRAINING)
+    scores = {task: [own.score(image) for image in held_out() if image.source == task] for task in TASKS}
+    for image in (every_recipe("LiverCT", 300), every_recipe("LiverCT", 301, noise=3.0)):
+        verdict = judge(image)
+        assert verdict.p_value == max(p_value(own.score(image), found) for found in scores.values())
+        assert verdict.rejected is (verdict.p_value <= 0.05)
+    assert judge(every_recipe("LiverCT", 301, noise=3.0)).rejected is True
+    assert judge(every_recipe("LiverCT", 300)).rejected is False
+    assert judge.rule().threshold == ConformalRule(scores, 0.05).threshold
 
 
-def test_the_decision_is_that_of_the_rule_on_the_spectral_score() -> None:
-    familiar = judge(probabilities(0), {RECIPES[0]: grams(3)}, bank(), RULE)
-    assert (familiar.rejected, familiar.p_value) == (False, 1)
-    foreign = judge(probabilities(0), {RECIPES[0]: grams(500)}, bank(), RULE)
-    assert foreign.scores["spectral"] > RULE.threshold
-    assert (foreign.rejected, foreign.p_value) == (True, 1 / 20)
-    undecided = judge(probabilities(0), {RECIPES[0]: grams(500)}, bank(), ConformalRule({"Liver": [0.0]}, 0.05))
-    assert (undecided.rejected, undecided.p_value) == (None, 1 / 2)
+def test_a_told_task_judges_by_its_own_images_alone(judge: Judge) -> None:
+    own = by_task()
+    own.fit(TRAINING)
+    told = [
+        own.score_as(seen_as(image, "recipe of LungPET"), "LungPET")
+        for image in held_out()
+        if image.source == "LungPET"
+    ]
+    image = seen_as(every_recipe("LungPET", 300), "recipe of LungPET")
+    verdict = judge(image, told="LungPET")
+    assert verdict.score == own.score_as(image, "LungPET")
+    assert verdict.p_value == p_value(verdict.score, told)
+    assert (verdict.task, verdict.rejected) == ("LungPET", False)
+    wrong = judge(seen_as(every_recipe("LiverCT", 300), "recipe of LungPET"), told="LungPET")
+    assert (wrong.task, wrong.rejected) == ("LungPET", True)
+
+
+def test_a_told_task_of_few_patients_judges_together_with_the_others() -> None:
+    judge = Judge.fit(by_task(), TRAINING, held_out(patients=7), alpha=0.05)
+    rule = judge.rule("LungPET")
+    assert rule.decides
+    assert set(rule.scores) == set(TASKS)
+    few = Judge.fit(by_task(), TRAINING, held_out(patients=6), alpha=0.05)  # 18, and 19 are needed
+    assert few(every_recipe("LiverCT", 301, noise=3.0)).rejected is None
+
+
+def test_the_task_of_an_image_is_not_looked_at(judge: Judge) -> None:
+    image = every_recipe("LiverCT", 300)
+    other = replace(image, source="somewhere", case="x", patient="y")
+    assert judge(image).scores == judge(other).scores
+    assert judge(image).p_value == judge(other).p_value
+
+
+@pytest.mark.parametrize("detector", [by_task(), Spectral(), OutputScore("entropy")])
+def test_a_judge_is_the_same_after_saving(detector: Detector) -> None:
+    judge = Judge.fit(detector, TRAINING, held_out(), alpha=0.05)
+    again = Judge.from_state_dict(judge.state_dict(), detector, alpha=0.05)
+    for image in (every_recipe("LiverCT", 300), every_recipe("LungPET", 301, noise=1.0)):
+        one, other = judge(image), again(image)
+        assert (one.scores, one.p_value, one.task) == (other.scores, other.p_value, other.task)
+    assert again.familiar == judge.familiar
+    assert isinstance(again.familiar[0], Familiar)
+
+
+def test_a_detector_that_cannot_learn_is_replaced_by_the_signature_and_that_is_said(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    few = [case for case in TRAINING if case.source == "LiverCT"][:1]
+    judge = Judge.fit(by_task(), few, [], alpha=0.05)
+    assert "the spectral signature judges instead" in caplog.text
+    verdict = judge(every_recipe("LiverCT", 300))
+    assert (verdict.detector, verdict.task, verdict.rejected) == ("spectral", "LiverCT", None)
+    again = Judge.from_state_dict(judge.state_dict(), by_task(), alpha=0.05)
+    assert again(every_recipe("LiverCT", 300)).scores == verdict.scores
+
+
+def test_without_a_recipe_of_its_tasks_there_is_no_verdict(judge: Judge) -> None:
+    image = draw_evidence("LiverCT", 300)
+    with pytest.raises(DataError, match="prepared with no recipe"):
+        judge(replace(image, views=(replace(image.view, recipe="other"),)))

@@ -14,11 +14,13 @@ from torch import nn
 from medmtl.calibration.scaling import Fitted, TaskScalings, Temperature
 from medmtl.data.task import Recipe
 from medmtl.data.transforms import to_native
+from medmtl.inference.observe import Observer
 from medmtl.inference.predictor import VolumePredictor
+from medmtl.inference.verdict import Judge, seen_as
 from medmtl.models.ensemble import Ensemble, Members, dropout_layers, dropping, seed_of
 from medmtl.models.segmenter import Segmenter
-from medmtl.ood.features import FeatureTap
-from medmtl.ood.spectral import SignatureBank, signature
+from medmtl.ood.outputs import mean_foreground_entropy
+from medmtl.ood.spectral_detector import Spectral
 
 FINE, COARSE = Recipe((1.0, 1.0, 1.0), None), Recipe((2.0, 2.0, 2.0), None)
 WINDOW = (8, 8, 8)
@@ -155,7 +157,16 @@ def scan(own: Recipe | None) -> dict[str, Any]:
     native = volume(0)
     label = MetaTensor((native.as_tensor() > 0.5).to(torch.uint8), affine=native.affine)
     images = {FINE: native, COARSE: volume(1, (5, 5, 4), step=2)}
-    return {"images": images, "native": native, "label": label, "case": "a", "source": "Liver", "own": own}
+    return {
+        "images": images,
+        "native": native,
+        "label": label,
+        "case": "a",
+        "patient": "a",
+        "known": None,
+        "source": "Liver",
+        "own": own,
+    }
 
 
 def test_a_case_is_measured_by_the_pool_under_its_own_recipe() -> None:
@@ -172,12 +183,15 @@ def test_a_case_is_measured_by_the_pool_under_its_own_recipe() -> None:
 def test_recipes_are_told_apart_by_the_run_s_own_network_and_only_the_nearest_is_pooled(own: Recipe | None) -> None:
     networks, item = [unet(seed) for seed in range(2)], scan(own)
     model = segmenter(networks[0], networks[1:], dropout_passes=2)
-    tap = FeatureTap(networks[0], ["model.0", "model.1.submodule"])
-    plain, grams = model.predict_recipes(item["images"], tap)
-    model.tap, model.bank = tap, SignatureBank.fit([("Kidney", "k", signature(grams[COARSE]))])
+    observer = Observer(model.predictor, ["model.0", "model.1.submodule"])
+    evidence, logits = observer(item["images"], item["native"], "Kidney", "k", "k")
+    plain = {recipe: torch.sigmoid(found) for recipe, found in logits.items()}
+    coarse = seen_as(evidence, str(COARSE))
+    model.observer, model.judge = observer, Judge.fit(Spectral(), [coarse], [coarse], alpha=0.05)
     outputs = model.test_step(item, 0)
-    for recipe, found in grams.items():
-        assert all(torch.equal(outputs["grams"][recipe][layer], gram) for layer, gram in found.items())
+    assert outputs["verdict"].scores["spectral"] == 0  # of the run's own network, whose signature is in the bank
+    entropy = mean_foreground_entropy(outputs["probabilities"][COARSE].as_tensor())
+    assert outputs["verdict"].scores["entropy"] == entropy
     pooled = {recipe for recipe in plain if not torch.equal(outputs["probabilities"][recipe], plain[recipe])}
     assert pooled == ({FINE, COARSE} if own else {COARSE})
     assert set(outputs["disagreement"]) == {"mutual_information", "pairwise_dice_distance"}

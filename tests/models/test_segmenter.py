@@ -18,9 +18,10 @@ from torch.utils.data import DataLoader
 
 from medmtl.data.task import Recipe
 from medmtl.data.transforms import to_native
+from medmtl.inference.observe import Observer
 from medmtl.inference.predictor import VolumePredictor
 from medmtl.models.segmenter import Segmenter
-from medmtl.ood.features import FeatureTap
+from medmtl.ood.evidence import Evidence
 
 FINE, COARSE = Recipe((1.0, 1.0, 1.0), None), Recipe((2.0, 2.0, 2.0), None)
 LEARNING_RATE = 1e-2
@@ -72,6 +73,7 @@ def scan(seed: int, source: str, label: torch.Tensor | None, own: Recipe | None 
     return {
         "images": {FINE: native},
         "native": native,
+        "known": None,
         "label": None if label is None else MetaTensor(label.to(torch.uint8), affine=native.affine),
         "case": f"case{seed}",
         "patient": f"case{seed}",
@@ -185,6 +187,7 @@ def test_dice_is_measured_on_the_image_s_own_grid_under_its_own_recipe() -> None
     working = MetaTensor(label[:, ::2, ::2, ::2] * 2 - 1, affine=doubled)
     item = scan(0, "Liver", None, own=COARSE) | {
         "native": native,
+        "known": None,
         "label": MetaTensor(label.to(torch.uint8), affine=native.affine),
         "images": {FINE: volume(1), COARSE: working},
     }
@@ -220,29 +223,26 @@ def test_surface_distances_are_those_of_the_image_s_own_spacing_and_are_averaged
     assert metrics["test/mean/hd95_mm"] == pytest.approx(2)
 
 
-def test_features_are_collected_for_each_recipe_by_itself(small_unet: Callable[[], UNet]) -> None:
-    model = segmenter(small_unet()).eval()
-    images = {FINE: volume(0), COARSE: volume(1, (6, 5, 9))}
-    tap = FeatureTap(model.network, ["model.0"])
-    with torch.no_grad():
-        probabilities, grams = model.predict_recipes(images, tap)
-        assert list(probabilities) == list(grams) == [FINE, COARSE]
-        for recipe, image in images.items():
-            assert probabilities[recipe].shape == image.shape
-            tap.reset()
-            torch.testing.assert_close(probabilities[recipe], model.predictor(image, tap))
-            torch.testing.assert_close(grams[recipe]["model.0"], tap.grams["model.0"] / tap.voxels["model.0"])
-        assert model.predict_recipes(images, None)[1] == {FINE: {}, COARSE: {}}
-
-
-def test_the_test_collects_features_only_where_a_tap_is_set(small_unet: Callable[[], UNet]) -> None:
+def test_the_test_looks_at_every_recipe_and_judges_only_where_there_is_a_judge(small_unet: Callable[[], UNet]) -> None:
     model = segmenter(small_unet()).eval()
     item = scan(0, "Liver", torch.ones(1, 10, 9, 8))
+    item["images"] = {FINE: item["images"][FINE], COARSE: volume(1, (6, 5, 9))}
+    seen: list[tuple[Evidence, str | None]] = []
+
+    def judge(evidence: Evidence, told: str | None = None) -> str:
+        seen.append((evidence, told))
+        return "a verdict"
+
     with torch.no_grad():
-        assert model.test_step(item, 0)["grams"] == {FINE: {}}
-        model.tap = FeatureTap(model.network, ["model.0"])
-        assert set(model.test_step(item, 0)["grams"][FINE]) == {"model.0"}
-        assert model.validation_step(item, 0)["grams"] == {FINE: {}}
+        alone = model.test_step(item, 0)
+        assert (list(alone["probabilities"]), alone["verdict"]) == ([FINE], None)
+        model.observer, model.judge = Observer(model.predictor, ["model.0"]), judge  # type: ignore[assignment]
+        outputs = model.test_step(item, 0)
+        assert model.validation_step(item, 0)["verdict"] is None
+    assert (list(outputs["probabilities"]), outputs["verdict"]) == ([FINE, COARSE], "a verdict")
+    assert torch.equal(outputs["probabilities"][FINE], alone["probabilities"][FINE])
+    ((evidence, told),) = seen
+    assert ([view.recipe for view in evidence.views], told) == ([str(FINE), str(COARSE)], None)
 
 
 def test_weights_are_those_of_the_network_and_nothing_else(small_unet: Callable[[], UNet]) -> None:

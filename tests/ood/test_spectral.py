@@ -11,7 +11,7 @@ import torch
 from monai.data import MetaTensor
 from monai.networks.nets import UNet
 
-from medmtl.data.layouts.msd import labelled_cases
+from medmtl.data.cases import task_cases
 from medmtl.data.task import Task
 from medmtl.data.transforms import load_image, prepare
 from medmtl.errors import ConfigError, DataError
@@ -75,7 +75,7 @@ def check_against_svd(network: UNet, image: MetaTensor) -> None:
 
 
 def first_image(task: Task) -> MetaTensor:
-    return prepare(load_image(labelled_cases("T", task)[0]), task.recipe)
+    return prepare(load_image(task_cases("T", task).cases[0]), task.recipe)
 
 
 def test_log_singular_values_are_those_of_feature_maps_of_a_phantom(

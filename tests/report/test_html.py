@@ -37,7 +37,7 @@ class Page(HTMLParser):
 
 
 def write(folder, results, facts=None, **given):
-    values = {"alpha": 0.05, "signatures": {}, "slices": {}, "threshold": 0.05} | given
+    values = {"alpha": 0.05, "signatures": {}, "slices": {}, "judge": "spectral", "threshold": 0.05} | given
     return write_report(folder, "a run", results, facts=facts or {}, **values)
 
 
@@ -63,7 +63,7 @@ def folder(tmp_path_factory, results, inputs):
 
 def test_a_report_is_a_page_a_table_a_json_file_and_figures(folder, results):
     report = json.loads((folder / "report.json").read_text())
-    assert report == build_report("a run", results, 0.05)
+    assert report == build_report("a run", results, 0.05, judge="spectral")
     assert len((folder / "cases.csv").read_text().splitlines()) == 1 + len(results)
     bins = json.loads((folder / "bins.json").read_text())
     labelled = [result for result in results if result.calibration]

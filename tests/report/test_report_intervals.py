@@ -150,7 +150,7 @@ def test_without_scaling_there_are_intervals_and_no_gain(make_case):
 
 def test_the_page_shows_what_follows_from_the_cases_and_bins_beside_it(tmp_path, liver):
     bare = [replace(result, calibration_scaled={}) for result in liver]
-    page = write_report(tmp_path, "run", bare, 0.05, {}, {}, {}, None).read_text()
+    page = write_report(tmp_path, "run", bare, 0.05, {}, {}, {}, None, None).read_text()
     bins = json.loads((tmp_path / "bins.json").read_text())["Liver"]
     with (tmp_path / "cases.csv").open(newline="") as stream:
         whose = {row["case"]: row["patient"] for row in csv.DictReader(stream)}

@@ -1,0 +1,125 @@
+"""Layouts without a list of files: paired folders by pattern, and images that lie loose."""
+
+import glob
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from medmtl.data.layouts.layout import Corpus, Layout
+from medmtl.data.task import Case, LabelFile
+from medmtl.data.volume import ENDINGS, stem
+from medmtl.errors import ConfigError, DataError
+
+CASE = "{case}"
+
+
+class Folders(Layout):
+    """Images and labels whose places follow from the name of the case.
+
+    A pattern is a path within the root that holds `{case}`, which stands for the name of the case (no `/` in it).
+    An ending that is left out is found: .nii.gz, .nii, .nrrd or .mha.
+
+        images/{case} and labels/{case}                       the same name in two folders
+        {case}/ct and {case}/segmentations/liver              a folder a case, a mask an organ (TotalSegmentator)
+        {case}_t1, {case}_t2 and {case}_seg                   one folder for all
+
+    Args:
+        images: pattern of the images, or one a channel.
+        labels: pattern of files of label values, or name of an organ -> pattern of its masks. Masks stand for 1, 2, ...
+            in the order of the names.
+        organs: name of an organ -> label value, or values of a region, for files of label values. Without it `organ` of
+            a task must be values, and any value may occur.
+        ignore: the label value of voxels whose truth is unknown.
+    """
+
+    def __init__(
+        self,
+        images: str | list[str] = "images/{case}",
+        labels: str | dict[str, str] = "labels/{case}",
+        organs: dict[str, int | list[int]] | None = None,
+        ignore: int | None = None,
+    ) -> None:
+        self.images = [images] if isinstance(images, str) else images
+        self.labels = labels
+        self.organs = values_of(organs)
+        self.ignore = ignore
+        for pattern in [*self.images, *(labels.values() if isinstance(labels, dict) else [labels])]:
+            if CASE not in pattern or Path(pattern).is_absolute() or ".." in Path(pattern).parts:
+                raise ConfigError(f"layout: pattern {pattern!r}", fix="use a path within the root, with {case} in it")
+        if isinstance(labels, dict) and (organs or ignore is not None):
+            raise ConfigError("layout: organs and ignore are for files of label values", fix="leave them out")
+
+    @classmethod
+    def fits(cls, root: Path) -> bool:
+        """Whether there are folders `images` and `labels`."""
+        return (root / "images").is_dir() and (root / "labels").is_dir()
+
+    def read(self, owner: str, root: Path) -> Corpus:
+        """See `Layout.read`."""
+        masks = self.labels if isinstance(self.labels, dict) else {}
+        patterns = {pattern: value for value, pattern in enumerate(masks.values(), 1)} if masks else {self.labels: None}
+        found = dict(_matches(root, self.images[0]))
+        others = {case: [_file(owner, root, pattern, case) for pattern in self.images[1:]] for case in found}
+        labels = {
+            case: [(_file(owner, root, str(pattern), case), value) for pattern, value in patterns.items()]
+            for case in found
+        }
+        # Where one folder holds all, labels and further channels look like images of other cases.
+        taken = {path for paths in others.values() for path in paths} | {
+            path for pairs in labels.values() for path, _ in pairs
+        }
+        cases = []
+        for case in [case for case, path in found.items() if path not in taken]:
+            channels = [path for path in others[case] if path is not None]
+            if len(channels) < len(others[case]):
+                raise DataError(f"{owner}, case {case}: {root} lacks a channel of it", fix="add it, or take it out")
+            truth = tuple(LabelFile(path, value) for path, value in labels[case] if path is not None)
+            cases.append(Case(case, case, (found[case], *channels), truth))
+        if not cases:
+            raise DataError(f"{owner}: {root} holds no image {self.images[0]}", fix="correct `images` of the layout")
+        organs = {organ: (value,) for value, organ in enumerate(masks, 1)} if masks else self.organs
+        return Corpus(tuple(cases), organs, self.ignore)
+
+
+class LooseImages(Layout):
+    """All images below a folder, without labels: what a folder without any order is taken for."""
+
+    @classmethod
+    def fits(cls, root: Path) -> bool:
+        """Always."""
+        return True
+
+    def read(self, owner: str, root: Path) -> Corpus:
+        """See `Layout.read`."""
+        found = sorted(path for path in root.rglob("*") if path.name.endswith(ENDINGS) and path.is_file())
+        if not found:
+            raise DataError(f"{owner}: {root} holds no image", fix=f"use files that end with {', '.join(ENDINGS)}")
+        return Corpus(tuple(Case(stem(path), stem(path), (path,)) for path in found))
+
+
+def values_of(organs: Mapping[str, int | list[int]] | None) -> dict[str, tuple[int, ...]]:
+    """The label values of organs as a user declares them: one, or a list for a region."""
+    return {organ: tuple(values) if isinstance(values, list) else (values,) for organ, values in (organs or {}).items()}
+
+
+def _matches(root: Path, pattern: str) -> Iterator[tuple[str, Path]]:
+    """The name of the case and the file, of every file that a pattern fits."""
+    complete = pattern.endswith(ENDINGS)
+    first, *others = map(re.escape, pattern.split(CASE))
+    expression = first + "(?P<case>[^/]+)" + "(?P=case)".join(others)
+    expression += "" if complete else f"({'|'.join(map(re.escape, ENDINGS))})"
+    for path in sorted(root.glob(glob.escape(pattern).replace(CASE, "*") + ("" if complete else ".*"))):
+        fitting = re.fullmatch(expression, path.relative_to(root).as_posix())
+        if fitting is not None and path.is_file():
+            yield fitting["case"], path
+
+
+def _file(owner: str, root: Path, pattern: str, case: str) -> Path | None:
+    """The file of a case by a pattern; None if there is none."""
+    place = pattern.replace(CASE, case)
+    if pattern.endswith(ENDINGS):
+        return root / place if (root / place).is_file() else None
+    found = [root / f"{place}{ending}" for ending in ENDINGS if (root / f"{place}{ending}").is_file()]
+    if len(found) > 1:
+        raise DataError(f"{owner}, case {case}: {found[0]} and {found[1].name} are one file too many", fix="remove one")
+    return found[0] if found else None

@@ -1,0 +1,184 @@
+"""Layout: how a folder on disk becomes cases, and the contract that every layout holds, a user's own too."""
+
+import json
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from medmtl.errors import DataError
+
+if TYPE_CHECKING:
+    from medmtl.data.task import Case  # a task names its layout
+
+
+@dataclass(frozen=True)
+class Fold:
+    """One split that a dataset brings along.
+
+    Attributes:
+        train: names of the cases to learn from.
+        val: names of the cases to measure on.
+    """
+
+    train: tuple[str, ...]
+    val: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """What a folder holds.
+
+    Attributes:
+        cases: all images, those without labels too. Their `channels` are (0,); a task chooses its own.
+        organs: declared name -> label values that together are this organ; empty where nothing is declared.
+        ignore: the label value of voxels whose truth is unknown; None if there is none.
+        channels: names of the channels, in their order; empty if unknown.
+        modality: what the dataset says of it; empty if nothing.
+        folds: the splits that the dataset brings along.
+    """
+
+    cases: tuple["Case", ...]
+    organs: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    ignore: int | None = None
+    channels: tuple[str, ...] = ()
+    modality: str = ""
+    folds: tuple[Fold, ...] = ()
+
+    @property
+    def declared(self) -> frozenset[int] | None:
+        """All label values that may occur, background (0) and ignored ones included; None if any may."""
+        if not self.organs:
+            return None
+        ignored = set() if self.ignore is None else {self.ignore}
+        return frozenset({0, *ignored, *(value for values in self.organs.values() for value in values)})
+
+
+class Layout(ABC):
+    """How a folder on disk becomes cases.
+
+    One of your own needs `read` alone, and `class_path` in a task's `layout`. `check_layout` says whether it holds what
+    the rest of medmtl relies on.
+    """
+
+    @abstractmethod
+    def read(self, owner: str, root: Path) -> Corpus:
+        """List what a folder holds, without reading voxels.
+
+        Args:
+            owner: the task or foreign folder, for messages.
+            root: an existing folder.
+
+        Raises:
+            DataError: the folder is not of this layout, or inconsistent; names the folder or file, and the fix.
+        """
+
+    @classmethod
+    def fits(cls, root: Path) -> bool:
+        """Whether a folder looks like this layout, where a task names none."""
+        return False
+
+
+def check_layout(layout: Layout, root: Path) -> None:
+    """Check that a layout reads a folder as the rest of medmtl relies on: the contract, for tests.
+
+    Args:
+        layout: the layout.
+        root: a folder of this layout, with a labelled case at least.
+
+    Raises:
+        AssertionError: says which promise is broken.
+        DataError: of the layout, where it cannot read the folder.
+    """
+    corpus = layout.read("contract", root)
+    names = [case.name for case in corpus.cases]
+    _promise(layout, layout.read("contract", root) == corpus, "reads the same twice")
+    _promise(layout, any(case.labels for case in corpus.cases), "finds a labelled case")
+    _promise(layout, len(set(names)) == len(names), "gives every case a name of its own")
+    _promise(layout, all(name and name == Path(name).name for name in names), "gives names that can be file names")
+    _promise(layout, all(case.patient for case in corpus.cases), "gives every case a patient")
+    _promise(layout, all(case.images for case in corpus.cases), "gives every case an image")
+    _promise(layout, {case.channels for case in corpus.cases} == {(0,)}, "leaves the choice of channels to the task")
+    files = [path for case in corpus.cases for path in (*case.images, *(label.path for label in case.labels))]
+    _promise(layout, all(path.is_file() for path in files), "names files that exist")
+    _promise(layout, all(_lies_in(root, path) for path in files), "names files within the folder")
+    declared = corpus.declared
+    masks = {label.value for case in corpus.cases for label in case.labels} - {None}
+    _promise(layout, declared is None or masks <= declared, "declares the values that masks stand for")
+    organ = {value for values in corpus.organs.values() for value in values}
+    _promise(layout, all(value > 0 for value in organ), "declares organs above 0, the background")
+    _promise(layout, corpus.ignore not in {0, *organ}, "ignores neither background nor an organ")
+    labelled = {case.name for case in corpus.cases if case.labels}
+    for fold in corpus.folds:
+        _promise(layout, {*fold.train, *fold.val} <= labelled, "splits labelled cases")
+        _promise(layout, not set(fold.train) & set(fold.val), "splits without overlap")
+    with TemporaryDirectory() as empty:
+        try:
+            layout.read("contract", Path(empty))
+        except DataError as error:
+            _promise(layout, "\n" not in str(error) and empty in str(error), "names a wrong folder in one line")
+        else:
+            _promise(layout, False, "refuses an empty folder with a DataError")
+
+
+def inside(owner: str, root: Path, text: str, source: Path) -> Path:
+    """The file that a text within a dataset means, relative to its root.
+
+    Links are not followed: data managers keep the files elsewhere and link to them.
+
+    Args:
+        owner: the task or foreign folder, for the message.
+        root: the folder of the dataset.
+        text: the path as it is written.
+        source: the file that it is written in.
+
+    Raises:
+        DataError: it leaves the folder.
+    """
+    path = Path(os.path.normpath(root / text))
+    if not _lies_in(root, path):
+        raise DataError(f"{owner}: {text} in {source} leaves the folder", fix="keep files inside it")
+    return path
+
+
+def read_object(owner: str, path: Path, fix: str) -> dict[str, Any]:
+    """Read a JSON file that holds one object, such as a `dataset.json`.
+
+    Args:
+        owner: the task or foreign folder, for messages.
+        path: the file.
+        fix: what to do where it is missing.
+
+    Raises:
+        DataError: it is missing, or something else.
+    """
+    try:
+        content = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise DataError(f"{owner}: {path} is missing", fix=fix) from None
+    except ValueError as error:
+        raise DataError(f"{owner}: {path} is not readable JSON ({error})", fix="correct the file") from None
+    if not isinstance(content, dict):
+        raise DataError(f"{owner}: {path} is not a JSON object", fix="correct the file")
+    return content
+
+
+def named(values: Iterable[tuple[str, int]]) -> dict[str, tuple[int, ...]]:
+    """Organ -> label values, of (organ, value) pairs; the background is no organ."""
+    organs: dict[str, tuple[int, ...]] = {}
+    for organ, value in values:
+        if value != 0:
+            organs[organ] = (*organs.get(organ, ()), value)
+    return organs
+
+
+def _lies_in(root: Path, path: Path) -> bool:
+    return Path(os.path.normpath(path)).is_relative_to(os.path.normpath(root))
+
+
+def _promise(layout: Layout, kept: bool, words: str) -> None:
+    if not kept:
+        raise AssertionError(f"{type(layout).__name__} breaks its contract: a layout {words}")

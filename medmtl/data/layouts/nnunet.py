@@ -1,0 +1,151 @@
+"""The layout of nnU-Net v2: `dataset.json` with `channel_names`, one file a channel, regions and an ignore label."""
+
+import json
+import os
+import re
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+from medmtl.data.layouts.layout import Corpus, Fold, Layout, inside, named, read_object
+from medmtl.data.task import Case, LabelFile
+from medmtl.data.volume import ENDINGS
+from medmtl.errors import DataError
+
+BACKGROUND, IGNORE = "background", "ignore"
+SPLITS = "splits_final.json"
+
+
+class NNUNet(Layout):
+    """A folder of `nnUNet_raw`.
+
+    Images are `imagesTr/CASE_0000.nii.gz`, a file a channel, labels `labelsTr/CASE.nii.gz`; those of `imagesTs` have no
+    labels. Where `dataset.json` has an entry `dataset`, that lists the files for training instead. Label names mean a
+    value, or as regions several; the label `ignore` marks voxels of unknown truth. Splits are read from
+    `splits_final.json` beside `dataset.json`, or in the folder of the same name in `nnUNet_preprocessed`, which is
+    taken from the environment or lies beside `nnUNet_raw`.
+
+    Source: nnU-Net v2, `documentation/dataset_format.md`.
+    """
+
+    @classmethod
+    def fits(cls, root: Path) -> bool:
+        """Whether `dataset.json` has `channel_names`."""
+        try:
+            return "channel_names" in json.loads((root / "dataset.json").read_text())
+        except (OSError, ValueError, TypeError):
+            return False
+
+    def read(self, owner: str, root: Path) -> Corpus:
+        """See `Layout.read`."""
+        path = root / "dataset.json"
+        dataset = read_object(owner, path, fix="point `root` to a folder of nnUNet_raw")
+        names = dataset.get("channel_names")
+        if not isinstance(names, dict) or sorted(names) != sorted(map(str, range(len(names)))):
+            raise DataError(f"{owner}: `channel_names` of {path} does not number channels", fix='write {"0": "CT"}')
+        channels = tuple(str(names[str(channel)]) for channel in range(len(names)))
+        organs, ignore = _labels(owner, path, dataset.get("labels"))
+        ending = _ending(owner, path, dataset)
+        cases = (
+            _listed(owner, path, dataset["dataset"])
+            if "dataset" in dataset
+            else [
+                Case(case, case, images, (LabelFile(_label(owner, root / f"labelsTr/{case}{ending}")),))
+                for case, images in _channel_files(owner, root / "imagesTr", ending).items()
+            ]
+        )
+        _check_training(owner, path, dataset, cases)
+        cases += [Case(case, case, images) for case, images in _channel_files(owner, root / "imagesTs", ending).items()]
+        for case in cases:
+            if len(case.images) != len(channels):
+                raise DataError(
+                    f"{owner}, case {case.name}: {len(case.images)} image files, {path} names {len(channels)} channels",
+                    fix="add the missing files, or correct `channel_names`",
+                )
+        return Corpus(tuple(cases), organs, ignore, channels, " ".join(channels), _folds(owner, root))
+
+
+def _ending(owner: str, path: Path, dataset: dict[str, Any]) -> str:
+    ending = dataset.get("file_ending")
+    if ending not in ENDINGS:
+        raise DataError(f"{owner}: `file_ending` of {path} is {ending!r}", fix=f"use one of {', '.join(ENDINGS)}")
+    return str(ending)
+
+
+def _labels(owner: str, path: Path, labels: Any) -> tuple[dict[str, tuple[int, ...]], int | None]:
+    try:
+        values = {
+            str(name): [int(v) for v in (value if isinstance(value, list) else [value])]
+            for name, value in labels.items()
+        }
+    except (AttributeError, TypeError, ValueError):
+        raise DataError(
+            f"{owner}: `labels` of {path} does not give names their values", fix='write {"background": 0, "organ": 1}'
+        ) from None
+    ignored = values.pop(IGNORE, None)
+    if ignored is not None and len(ignored) != 1:
+        raise DataError(f"{owner}: the label `ignore` of {path} has {len(ignored)} values", fix="give it one")
+    values.pop(BACKGROUND, None)
+    return named((name, value) for name, several in values.items() for value in several), ignored[
+        0
+    ] if ignored else None
+
+
+def _label(owner: str, path: Path) -> Path:
+    if not path.is_file():
+        raise DataError(f"{owner}: {path} is missing", fix="restore it, or take its image out of imagesTr")
+    return path
+
+
+def _channel_files(owner: str, folder: Path, ending: str) -> dict[str, tuple[Path, ...]]:
+    """Case -> its files, one a channel."""
+    found: dict[str, dict[int, Path]] = defaultdict(dict)
+    for path in sorted(folder.glob(f"*{ending}")):
+        parts = re.fullmatch(r"(.+)_(\d{4})", path.name.removesuffix(ending))
+        if parts is None:
+            raise DataError(f"{owner}: {path} does not end with a channel", fix=f"rename it to CASE_0000{ending}")
+        found[parts[1]][int(parts[2])] = path
+    for case, files in found.items():
+        if sorted(files) != list(range(len(files))):
+            raise DataError(
+                f"{owner}, case {case}: {folder} holds its channels {sorted(files)}", fix="number them 0000, 0001, ..."
+            )
+    return {case: tuple(files[channel] for channel in sorted(files)) for case, files in found.items()}
+
+
+def _listed(owner: str, path: Path, entries: Any) -> list[Case]:
+    """The cases of an entry `dataset`: case -> its `images` and its `label`."""
+    cases = []
+    try:
+        for case, entry in entries.items():
+            images = tuple(inside(owner, path.parent, text, path) for text in entry["images"])
+            label = inside(owner, path.parent, entry["label"], path)
+            cases.append(Case(str(case), str(case), images, (LabelFile(label),)))
+    except (AttributeError, KeyError, TypeError):
+        raise DataError(
+            f"{owner}: `dataset` of {path} does not list files", fix='write {"CASE": {"images": [...], "label": "..."}}'
+        ) from None
+    return cases
+
+
+def _check_training(owner: str, path: Path, dataset: dict[str, Any], cases: list[Case]) -> None:
+    expected = dataset.get("numTraining", len(cases))
+    if expected != len(cases):
+        raise DataError(
+            f"{owner}: {path} announces {expected} training cases, {len(cases)} are there",
+            fix="add the missing files, or correct `numTraining`",
+        )
+
+
+def _folds(owner: str, root: Path) -> tuple[Fold, ...]:
+    preprocessed = Path(os.environ.get("nnUNet_preprocessed") or root.absolute().parent.parent / "nnUNet_preprocessed")  # noqa: SIM112
+    for path in (root / SPLITS, preprocessed / root.absolute().name / SPLITS):
+        if path.is_file():
+            try:
+                folds = json.loads(path.read_text())
+                return tuple(Fold(*(tuple(map(str, fold[part])) for part in ("train", "val"))) for fold in folds)
+            except (ValueError, KeyError, TypeError):
+                raise DataError(
+                    f"{owner}: {path} does not list folds", fix='write [{"train": [CASE, ...], "val": [...]}, ...]'
+                ) from None
+    return ()

@@ -1,0 +1,85 @@
+"""Volumes of every file format that a training folder may hold: voxels in storage order, and where they lie."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+from numpy.typing import NDArray
+
+from medmtl.errors import DataError
+
+NIFTI = (".nii.gz", ".nii")
+ENDINGS = (*NIFTI, ".nrrd", ".mha")
+# ITK counts millimetres to the patient's left and back, NIfTI to the right and the front.
+LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+
+
+@dataclass(frozen=True)
+class Volume:
+    """What a file holds.
+
+    Attributes:
+        voxels: `(H, W, D)`, or `(H, W, D, C)` with channels, as stored.
+        affine: from voxel indices to mm, right-anterior-superior, `(4, 4)` float64.
+    """
+
+    voxels: NDArray[Any]
+    affine: NDArray[np.float64]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Voxels along each axis."""
+        return self.voxels.shape
+
+
+def stem(path: Path) -> str:
+    """The name of a file without its ending, which may have two parts: `a.nii.gz` -> `a`."""
+    for ending in ENDINGS:
+        if path.name.endswith(ending):
+            return path.name.removesuffix(ending)
+    return path.stem
+
+
+def read_volume(path: Path) -> Volume:
+    """Read a NIfTI, NRRD or MetaImage file.
+
+    Raises:
+        DataError: SimpleITK, which reads all but NIfTI, is not installed.
+        Exception: of the library that reads the file, where it is missing or broken.
+    """
+    if path.name.endswith(NIFTI):
+        image = nibabel.load(path)
+        return Volume(np.asanyarray(image.dataobj), image.affine)
+    return _read_with_itk(path)
+
+
+def extent_mm(path: Path) -> list[float]:
+    """The length of a volume along each of its three axes in mm, from the header alone of a NIfTI file."""
+    if path.name.endswith(NIFTI):
+        header = nibabel.load(path).header
+        shape, steps = header.get_data_shape(), header.get_zooms()
+    else:
+        volume = read_volume(path)
+        shape, steps = volume.shape, tuple(np.linalg.norm(volume.affine[:3, :3], axis=0))
+    return [float(size * step) for size, step in zip(shape[:3], steps[:3], strict=True)]
+
+
+def _read_with_itk(path: Path) -> Volume:
+    try:
+        import SimpleITK
+    except ImportError:
+        raise DataError(f"{path} needs SimpleITK, which is not installed", fix="pip install SimpleITK") from None
+    if not path.is_file():
+        raise FileNotFoundError(path)
+    image = SimpleITK.ReadImage(str(path))
+    # Of four dimensions the last one is time, or channels: it has no place in the patient.
+    dimensions = image.GetDimension()
+    direction = np.reshape(image.GetDirection(), (dimensions, dimensions))[:3, :3]
+    affine = np.eye(4)
+    affine[:3, :3] = direction * np.asarray(image.GetSpacing()[:3])
+    affine[:3, 3] = image.GetOrigin()[:3]
+    voxels = SimpleITK.GetArrayFromImage(image)  # the slowest axis first; channels of a vector image last
+    spatial = tuple(reversed(range(dimensions)))
+    return Volume(voxels.transpose(spatial + tuple(range(dimensions, voxels.ndim))), LPS_TO_RAS @ affine)
