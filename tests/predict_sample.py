@@ -29,7 +29,7 @@ class BrightModel(Model):
             "LiverCT": Task(root="phantom:LiverCT", modality="CT", organ=[1], spacing=(3, 3, 3)),
             "KidneyT2": Task(root="phantom:KidneyT2", modality="MR", organ=[1], spacing=(2, 2, 2)),
         }
-        self.name, self.digest, self.alpha = "best.ckpt", "d1", ALPHA
+        self.name, self.alpha = "best.ckpt", ALPHA
         self.calls: list[tuple[str, str | None, str | None]] = []
         self.before: Callable[[Scan], None] = lambda scan: None
 
@@ -46,7 +46,7 @@ class BrightModel(Model):
             task=used,
             recipe=str(self.tasks[used].recipe),
             in_distribution=None if odd else not foreign,
-            p_value=0.01 if foreign else float("nan") if odd else 0.5,
+            p_value=0.01 if foreign else None if odd else 0.5,
             alpha=self.alpha,
             nearest_task="LiverCT",
             distance=0.4 if foreign else 0.1,
@@ -54,6 +54,7 @@ class BrightModel(Model):
             volume_ml=float(mask.sum() * 9 / 1000),
             seconds={"resampling": 0.1, "inference": 0.2, "verdict": 0.3},
             warnings=(),
+            scan=scan,
         )
 
 

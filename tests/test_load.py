@@ -10,5 +10,5 @@ from medmtl.predict.model import Model
 
 def test_a_run_folder_is_loaded_with_what_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Model, "load", lambda *given: given)
-    assert medmtl.load("runs/multitask") == (Path("runs/multitask"), "auto", "32", None)
-    assert medmtl.load(Path("best.ckpt"), "cpu", "bf16", 2) == (Path("best.ckpt"), "cpu", "bf16", 2)
+    assert medmtl.load("runs/multitask") == ("runs/multitask", "auto", "32", None, None)
+    assert medmtl.load(Path("best.ckpt"), "cpu", "bf16", 2, 0.1) == (Path("best.ckpt"), "cpu", "bf16", 2, 0.1)

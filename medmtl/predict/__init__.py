@@ -1,1 +1,1 @@
-"""Images in, masks and verdicts out: `medmtl predict` and `medmtl.load`."""
+"""Prediction: a trained run, a stranger's scan, and a verdict beside the mask."""

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from medmtl import __version__
 from medmtl.errors import RunError
 from medmtl.files import written_whole
 from medmtl.inference.reader import Scan
@@ -15,8 +16,8 @@ from medmtl.inference.writer import write_map, write_mask
 from medmtl.predict.gate import withholds
 from medmtl.predict.model import Model, Prediction
 from medmtl.predict.options import Options
-from medmtl.predict.records import model_facts, read_record, record_path, write_record
-from medmtl.predict.warnings import warnings_of
+from medmtl.predict.records import read_record, record_path, write_record
+from medmtl.predict.warnings import mask_warnings, verdict_warnings
 from medmtl.report.gallery import draw_case
 from medmtl.report.predicted import PredictedCase
 
@@ -50,15 +51,15 @@ def predict_case(
             input=str(scan.input.path),
             mask=files.get("mask"),
             in_distribution=prediction.in_distribution,
-            p_value=_number(prediction.p_value),
+            p_value=prediction.p_value,
             alpha=prediction.alpha,
-            nearest_task=prediction.nearest_task or None,
-            distance=_number(prediction.distance),
+            nearest_task=prediction.nearest_task,
+            distance=prediction.distance,
             scores={name: _number(score) for name, score in prediction.scores.items()},
             task=prediction.task,
             recipe=prediction.recipe,
             volume_ml=prediction.volume_ml,
-            model=model_facts(model.name, model.digest),
+            model={"name": model.name, "digest": request["digest"], "medmtl": __version__},
             warnings=_warnings(model, scan, prediction, known=bool(request["task"] or modality)),
             seconds=_rounded({"reading": reading, **prediction.seconds, "writing": time.perf_counter() - start}),
             files=files,
@@ -124,8 +125,11 @@ def _staged(folder: Path, name: str) -> Iterator[Path]:
 def _warnings(model: Model, scan: Scan, prediction: Prediction, known: bool) -> list[str]:
     """All that is to be said of an image; `known`: its task or modality was told."""
     tried = () if known else {task.recipe for task in model.tasks.values()}
-    mine = warnings_of(prediction.mask, prediction.affine, model.tasks[prediction.task].recipe, tried)
-    return list(dict.fromkeys([*scan.warnings, *prediction.warnings, *mine]))
+    own = [
+        *verdict_warnings(prediction.in_distribution, prediction.p_value, prediction.alpha),
+        *mask_warnings(prediction.mask, prediction.affine, model.tasks[prediction.task].recipe, tried),
+    ]
+    return list(dict.fromkeys([*prediction.warnings, *own]))
 
 
 def _number(value: float) -> float | None:

@@ -8,13 +8,14 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from medmtl import __version__
 from medmtl.data.task import data_note
 from medmtl.errors import ConfigError, DataError, RunError
 from medmtl.inference.inputs import Input, find_inputs
 from medmtl.predict.gate import exit_code
 from medmtl.predict.model import Model
 from medmtl.predict.options import Options
-from medmtl.predict.records import model_facts, write_summary
+from medmtl.predict.records import digest_of, write_summary
 from medmtl.predict.run import predict_all
 from medmtl.report.gallery import headline, write_gallery
 from medmtl.report.predicted import FOREIGN, FailedCase, PredictedCase, worst_first
@@ -38,17 +39,18 @@ def run_predict(options: Options) -> None:
     inputs = inputs_of(options)
     _check_writable(options.output)
     _, checkpoint = run_and_checkpoint(options.run, options.checkpoint)
-    model = Model.load(checkpoint, options.device, options.precision, options.window_batch)
+    model = Model.load(checkpoint, options.device, options.precision, options.window_batch, options.alpha)
     _check_tasks(model, inputs, options)
     console = Console()
-    cases, failed = predict_all(model, inputs, options, console)
+    digest = digest_of(checkpoint)
+    cases, failed = predict_all(model, digest, inputs, options, console)
     summary = options.output / "summary.csv"
     write_summary(summary, cases, failed)
     _say(console, cases, failed)
     if options.report:
         note = data_note(task.root for task in model.tasks.values())
         page = write_gallery(
-            options.output, cases, failed, _facts(model, options), f"Trained on {note.lower()}" if note else ""
+            options.output, cases, failed, _facts(model, digest, options), f"Trained on {note.lower()}" if note else ""
         )
         console.print(f"gallery: {page}", soft_wrap=True)
     console.print(f"summary: {summary}", soft_wrap=True)
@@ -110,15 +112,14 @@ def _say(console: Console, cases: Sequence[PredictedCase], failed: Sequence[Fail
     console.print(headline(cases, failed), soft_wrap=True, highlight=False)
 
 
-def _facts(model: Model, options: Options) -> dict[str, str]:
-    facts = model_facts(model.name, model.digest)
+def _facts(model: Model, digest: str, options: Options) -> dict[str, str]:
     return {
-        "checkpoint": facts["name"],
-        "digest": facts["digest"],
+        "checkpoint": model.name,
+        "digest": digest,
         "trained on": ", ".join(model.tasks),
         "input": str(options.input),
         "foreign images": {"warn": "get a mask", "skip": "get no mask", "fail": "get a mask, and exit code 3"}[
             options.on_ood
         ],
-        "medmtl": facts["medmtl"],
+        "medmtl": __version__,
     }

@@ -36,7 +36,7 @@ class Options:
         alpha: share of familiar images that may be called foreign, in (0, 1); None: that of the run.
         device: `cpu`, `cuda` or `auto`.
         precision: of the network's arithmetic: `32`, `16` or `bf16`.
-        window_batch: windows computed together; None: as many as fit.
+        window_batch: sliding windows computed together; None: as in the training.
         volume: which volume of files with four dimensions, from 0, or all of them.
         overwrite: repeat what is finished, and replace what other images left in the folder.
     """
@@ -53,7 +53,7 @@ class Options:
     on_ood: OnOod = "warn"
     alpha: float | None = None
     device: str = "auto"
-    precision: str = "32"
+    precision: Literal["32", "16", "bf16"] = "32"
     window_batch: int | None = None
     volume: int | Literal["all"] = 0
     overwrite: bool = False
@@ -99,7 +99,10 @@ def parse(argv: Sequence[str]) -> Options:
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="(default: cuda if there is)")
     parser.add_argument("--precision", choices=("32", "16", "bf16"), default="32", help="of the network (default: 32)")
     parser.add_argument(
-        "--window-batch", type=_above_zero, metavar="N", help="windows computed together (default: as many as fit)"
+        "--window-batch",
+        type=_above_zero,
+        metavar="N",
+        help="sliding windows computed together (default: as in the training)",
     )
     parser.add_argument(
         "--volume", type=_volume, default=0, metavar="K|all", help="volume of 4-D files, from 0, or all (default: 0)"

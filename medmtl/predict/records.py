@@ -1,13 +1,13 @@
 """What a prediction leaves in its folder: a JSON file an image, `summary.csv`, and what is finished already."""
 
 import csv
+import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from medmtl import __version__
 from medmtl.errors import DataError
 from medmtl.files import write_text, written_whole
 from medmtl.inference.inputs import Input
@@ -26,13 +26,19 @@ def record_path(folder: Path, case: str) -> Path:
     return folder / f"{case}.json"
 
 
+def digest_of(checkpoint: Path) -> str:
+    """SHA-256 of a checkpoint: weights, scaling and what is familiar."""
+    with checkpoint.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
 def request_of(source: Input, options: Options, digest: str) -> dict[str, Any]:
     """What decides the mask and the verdict of an image: the file as it is now, the network and the options.
 
     Args:
         source: the image.
         options: of the command.
-        digest: of the checkpoint.
+        digest: of the checkpoint, see `digest_of`.
 
     Returns:
         A dict that JSON can hold.
@@ -111,11 +117,6 @@ def write_summary(path: Path, cases: Sequence[PredictedCase], failed: Sequence[F
         writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-
-
-def model_facts(name: str, digest: str) -> dict[str, str]:
-    """What a record says of the network."""
-    return {"name": name, "digest": digest, "medmtl": __version__}
 
 
 def _states(path: Path) -> list[os.stat_result]:

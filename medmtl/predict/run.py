@@ -19,12 +19,13 @@ from medmtl.report.predicted import FailedCase, PredictedCase
 
 
 def predict_all(
-    model: Model, inputs: Sequence[Input], options: Options, console: Console
+    model: Model, digest: str, inputs: Sequence[Input], options: Options, console: Console
 ) -> tuple[list[PredictedCase], list[FailedCase]]:
     """Predict all images, or what is not finished of them. At most two are in memory at a time.
 
     Args:
         model: the network and its verdicts.
+        digest: of its checkpoint.
         inputs: the images, each with a name of its own.
         options: what to write, and where.
         console: shows progress and the time left.
@@ -39,7 +40,7 @@ def predict_all(
     done: list[PredictedCase] = []
     left: list[tuple[Input, dict[str, Any]]] = []
     for source in inputs:
-        request, record = request_of(source, options, model.digest), read_record(options.output, source.name)
+        request, record = request_of(source, options, digest), read_record(options.output, source.name)
         if record is not None and finished(record, request, options):
             done.append(record)
             continue

@@ -13,7 +13,22 @@ COARSER = 2.0  # times the network's voxel: beyond it resampling invents most of
 AXES = ("right to left", "front to back", "head to foot")
 
 
-def warnings_of(
+def verdict_warnings(in_distribution: bool | None, p_value: float | None, alpha: float) -> list[str]:
+    """Why there is no verdict, if there is none.
+
+    Args:
+        in_distribution: the verdict.
+        p_value: of the image; None where nobody judges.
+        alpha: share of familiar images that may be called foreign.
+    """
+    if in_distribution is not None:
+        return []
+    if p_value is None:
+        return ["no verdict: the checkpoint holds nothing to judge by, train with `spectral.layers`"]
+    return [f"no verdict at alpha = {alpha:g}: the training held out too few patients"]
+
+
+def mask_warnings(
     mask: NDArray[np.uint8], affine: NDArray[np.float64], recipe: Recipe, tried: Collection[Recipe]
 ) -> list[str]:
     """Sentences on a mask and its image.

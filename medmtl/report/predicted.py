@@ -20,10 +20,10 @@ class PredictedCase:
         p_value: conformal p-value, in (0, 1]; None where the checkpoint holds nothing to judge by.
         alpha: up to this p-value an image is foreign.
         nearest_task: the task that the image looks most like; None where p_value is.
-        distance: to the nearest training image, higher = more foreign; None where p_value is.
-        scores: name of an out-of-distribution score -> its value, higher = more foreign.
-        task: whose recipe was used.
-        recipe: that recipe in words.
+        distance: the score that decides, higher = more foreign; None where p_value is.
+        scores: that and others by name, higher = more foreign.
+        task: whose organ the mask is: the one that was told, or that the image looks most like.
+        recipe: how that task prepares images, in words.
         volume_ml: of the predicted organ.
         model: `name` and `digest` of the checkpoint, and the version of `medmtl`.
         warnings: what a user should know, a sentence each.

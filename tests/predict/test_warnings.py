@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from medmtl.data.task import Recipe
-from medmtl.predict.warnings import warnings_of
+from medmtl.predict.warnings import mask_warnings, verdict_warnings
 
 RECIPE = Recipe((1.0, 2.0, 3.0), None)
 GRID = np.diag([1.0, 2.0, 3.0, 1.0])
@@ -16,21 +16,21 @@ def mask_at(*places: tuple[int, int, int]) -> np.ndarray:
 
 
 def test_nothing_is_said_of_a_mask_within_the_image() -> None:
-    assert warnings_of(mask_at((1, 1, 1), (3, 4, 5)), GRID, RECIPE, [RECIPE]) == []
+    assert mask_warnings(mask_at((1, 1, 1), (3, 4, 5)), GRID, RECIPE, [RECIPE]) == []
 
 
 def test_an_empty_mask() -> None:
-    assert warnings_of(mask_at(), GRID, RECIPE, []) == ["nothing was found: the mask is empty"]
+    assert mask_warnings(mask_at(), GRID, RECIPE, []) == ["nothing was found: the mask is empty"]
 
 
 @pytest.mark.parametrize("place", [(0, 2, 2), (4, 2, 2), (2, 0, 2), (2, 5, 2), (2, 2, 0), (2, 2, 6)])
 def test_a_mask_at_any_side_of_the_image(place: tuple[int, int, int]) -> None:
-    (said,) = warnings_of(mask_at(place), GRID, RECIPE, [])
+    (said,) = mask_warnings(mask_at(place), GRID, RECIPE, [])
     assert "touches the border" in said
 
 
 def test_recipes_that_were_tried_for_want_of_a_modality() -> None:
-    (said,) = warnings_of(mask_at((2, 2, 2)), GRID, RECIPE, {RECIPE, Recipe((1, 1, 1), None)})
+    (said,) = mask_warnings(mask_at((2, 2, 2)), GRID, RECIPE, {RECIPE, Recipe((1, 1, 1), None)})
     assert "nearest of 2 recipes" in said
 
 
@@ -43,6 +43,12 @@ def test_voxels_much_coarser_than_the_network_s(axis: int) -> None:
         sizes[axis] *= factor
         affine = np.eye(4)
         affine[:3, :3] = np.diag(sizes * (-1, 1, 1))[:, [2, 0, 1]]
-        said = warnings_of(mask_at((2, 2, 2)), affine, RECIPE, [])
+        said = mask_warnings(mask_at((2, 2, 2)), affine, RECIPE, [])
         assert [words in each for each in said] == [True] * warned
         assert all(f"{sizes[axis]:g} mm" in each and f"at {RECIPE.spacing[axis]:g} mm" in each for each in said)
+
+
+def test_a_verdict_that_could_not_be_given() -> None:
+    assert verdict_warnings(True, 0.5, 0.05) == verdict_warnings(False, 0.01, 0.05) == []
+    assert "alpha = 0.05" in verdict_warnings(None, 0.5, 0.05)[0]
+    assert "nothing to judge by" in verdict_warnings(None, None, 0.05)[0]
