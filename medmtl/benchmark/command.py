@@ -17,13 +17,13 @@ from medmtl.benchmark.records import write_records
 from medmtl.benchmark.run import cache_of, observe, recall
 from medmtl.benchmark.score import Panel, judged
 from medmtl.benchmark.summary import print_summary, write_summary
-from medmtl.benchmark.trained import load_trained
 from medmtl.errors import ConfigError
 from medmtl.files import write_text
 from medmtl.report.ood_page import write_ood_page
 from medmtl.report.ood_record import Record
 from medmtl.request import find_config, run_and_checkpoint
 from medmtl.run import RunFolder, environment
+from medmtl.trained import load_trained
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +46,7 @@ def run_ood(argv: Sequence[str]) -> None:
     options, run, checkpoint, resolved = _parse(list(argv))
     console = Console()
     trained = load_trained(checkpoint)
+    trained.open_data()
     images, notes = images_of(trained.data, options)
     folder = run.path / "ood"
     cache = cache_of(trained, options, folder / "cache")

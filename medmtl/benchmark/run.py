@@ -15,9 +15,9 @@ from medmtl.benchmark import worker
 from medmtl.benchmark.cache import Cache, Observation
 from medmtl.benchmark.cases import Image
 from medmtl.benchmark.options import Options, usable_cores
-from medmtl.benchmark.trained import Trained
 from medmtl.data.volume import extent_mm
 from medmtl.errors import ConfigError, RunError
+from medmtl.trained import Trained
 
 logger = logging.getLogger(__name__)
 

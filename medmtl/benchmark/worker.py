@@ -9,12 +9,12 @@ from monai.data import MetaTensor
 
 from medmtl.benchmark.cache import Cache, Observation
 from medmtl.benchmark.cases import Image
-from medmtl.benchmark.trained import load_segmenter
 from medmtl.data.transforms import load_image, load_organ, prepare, split_unknown, to_native
 from medmtl.inference.accuracy import dice
 from medmtl.inference.observe import Observer
 from medmtl.models.segmenter import Segmenter
 from medmtl.ood.shifts import SHIFTS
+from medmtl.trained import load_trained
 
 
 class Worker:
@@ -75,7 +75,7 @@ def start(checkpoint: Path, layers: Sequence[str], pooled: Sequence[str] | None,
     """Make this process a worker: one of several, so with a single thread."""
     global _worker
     torch.set_num_threads(1)
-    _worker = Worker(load_segmenter(checkpoint), layers, pooled, cache, seed)
+    _worker = Worker(load_trained(checkpoint).segmenter, layers, pooled, cache, seed)
 
 
 def work(image: Image, key: str) -> None:

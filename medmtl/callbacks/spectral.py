@@ -95,7 +95,8 @@ class SpectralCallback(pl.Callback):
         """Learn from the training images what is familiar, and from the validation images how much they differ."""
         observer = self._observer(segmenter)
         training, held_out = gather(_training(observer, data)), gather(_held_out(observer, data))
-        self.judge = Judge.fit(self.detector, training, held_out, self.alpha)
+        modalities = {name: task.modality for name, task in data.trained.items()}
+        self.judge = Judge.fit(self.detector, training, held_out, self.alpha, modalities)
         rule = self.judge.rule()
         if not rule.decides:
             logger.warning("too few validation cases to reject at alpha = %g: verdicts will be undecided", self.alpha)

@@ -21,12 +21,12 @@ from monai.transforms import (
     ScaleIntensityRange,
     Spacing,
     SpatialPad,
-    SpatialResample,
     ToTensord,
     Transform,
 )
 from numpy.typing import DTypeLike
 
+from medmtl.data.resample import to_grid, to_spacing
 from medmtl.data.task import Case, Recipe
 from medmtl.data.volume import read_volume
 from medmtl.losses.masked import UNKNOWN
@@ -98,7 +98,7 @@ def prepare(image: MetaTensor, recipe: Recipe) -> MetaTensor:
         scaled to [-1, 1]; of everything else each channel is clipped to percentiles 0.5 and 99.5 and z-scored (a
         constant one becomes 0).
     """
-    image = Spacing(recipe.spacing, mode="bilinear", padding_mode="border")(Orientation("RAS", labels=None)(image))
+    image = to_spacing(Orientation("RAS", labels=None)(image), recipe.spacing)
     if recipe.window is not None:
         return ScaleIntensityRange(*recipe.window, b_min=-1.0, b_max=1.0, clip=True)(image)
     return torch.cat([_z_score(channel) for channel in image.split(1)])
@@ -121,9 +121,7 @@ def to_native(probability: MetaTensor, like: MetaTensor) -> torch.Tensor:
     Returns:
         `(H, W, D)` float32 in [0, 1], linearly interpolated.
     """
-    resample = SpatialResample(mode="bilinear", padding_mode="border")
-    native = resample(probability, dst_affine=like.affine, spatial_size=like.shape[1:])
-    return native[0].as_tensor().clamp(0, 1)
+    return to_grid(probability, like.affine, like.shape[1:])[0].as_tensor().clamp_(0, 1)
 
 
 class LoadPair(Transform):

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from medmtl.data.volume import LPS_TO_RAS
 from medmtl.errors import DataError
-from medmtl.inference.itk import RAS
 from medmtl.inference.voxels import Stored, check_grid, gather, reason
 
 if TYPE_CHECKING:
@@ -33,25 +33,29 @@ def is_dicom(path: Path) -> bool:
         return False
 
 
-def series_of(files: Sequence[Path]) -> dict[str, str]:
-    """The image series of some DICOM files: unique identifier -> number, sorted by number.
+def series_of(files: Sequence[Path]) -> dict[str | None, str]:
+    """The image series of the DICOM files of a folder: unique identifier -> number, sorted by number.
 
-    Files that cannot be read are passed over: `read_dicom` says what is wrong with them.
+    What is no image, such as reports and tables of contents, is left out. If there are files that cannot be read and no
+    series, the identifier is None: `read_dicom` then says what is wrong with them.
     """
     try:
         from pydicom import dcmread
     except ImportError:
-        return {}
+        return {None: ""}
     wanted = ["SeriesInstanceUID", "SeriesNumber", "Modality", "Rows"]
-    found = {}
+    found: dict[str | None, str] = {}
+    broken = False
     for file in files:
         try:
             header = dcmread(file, stop_before_pixels=True, specific_tags=list(wanted))
             if _is_image(header):
                 found[str(header.SeriesInstanceUID)] = str(header.get("SeriesNumber") or 0)
         except Exception:
-            continue
-    return dict(sorted(found.items(), key=lambda one: (one[1].rjust(12), one[0])))
+            broken = True
+    if broken and not found:
+        return {None: ""}
+    return dict(sorted(found.items(), key=lambda one: (one[1].rjust(12), str(one[0]))))
 
 
 def read_dicom(path: Path, series: str | None) -> Stored:
@@ -72,7 +76,7 @@ def read_dicom(path: Path, series: str | None) -> Stored:
     headers = _headers(path, series)
     if len(headers) == 1 and int(headers[0][1].get("NumberOfFrames") or 1) > 1:
         return _read_frames(*headers[0])
-    where = str(path)
+    where = f"{path} (series {headers[0][1].get('SeriesNumber') or series})"
     if len(headers) == 1:
         raise DataError(f"{where} is a single slice of a series", fix="point to the folder that holds all of them")
     _check_alike(where, [header for _, header in headers])
@@ -100,7 +104,7 @@ def _headers(path: Path, series: str | None) -> list[tuple[Path, "Dataset"]]:
         if header.file_meta.get("MediaStorageSOPClassUID") == DIRECTORY:
             continue
         if "SeriesInstanceUID" not in header:
-            raise DataError(f"{file} ends before it names its series", fix="replace or remove the file")
+            raise DataError(f"{file} does not name its series (is it truncated?)", fix="replace or remove the file")
         if series in (None, header.SeriesInstanceUID) and _is_image(header):
             headers.append((file, header))
     if not headers:
@@ -174,7 +178,7 @@ def _stacked(where: str, slices: Sequence["Dataset"]) -> tuple[list[int], np.nda
     height, width = map(float, slices[0].PixelSpacing)
     affine = np.eye(4)
     affine[:3] = np.column_stack([across * width, down * height, step, places[0]])
-    return order.tolist(), RAS @ affine
+    return order.tolist(), LPS_TO_RAS @ affine
 
 
 def _values(file: Path) -> np.ndarray:
@@ -214,7 +218,7 @@ def _read_frames(file: Path, header: "Dataset") -> Stored:
     frames = highdicom.imread(file)
     # Rescaled and no more, as single slices are: neither inverted for the eye nor mapped to other units.
     volume = frames.get_volume(dtype=np.float32, apply_real_world_transform=False, apply_presentation_lut=False)
-    affine = RAS @ volume.affine[:, [2, 1, 0, 3]]  # highdicom's axes are slices, rows, columns
+    affine = LPS_TO_RAS @ volume.affine[:, [2, 1, 0, 3]]  # highdicom's axes are slices, rows, columns
     array = volume.array.transpose(2, 1, 0)
     check_grid(str(file), affine, array.shape)
     voxels = gather(str(file), array.shape, lambda part: array[..., part])

@@ -27,7 +27,7 @@ SUFFIXES: dict[str, Kind] = {
 }
 LISTS = (".csv", ".json")
 NAME_LENGTH = 150  # file systems take 255 bytes; folders named by DICOM identifiers have up to 64 characters each
-USABLE = f"use NIfTI, NRRD, MetaImage ({', '.join(SUFFIXES)}), DICOM series, folders of these, or a CSV or JSON list"
+USABLE = f"use {', '.join(SUFFIXES)}, a folder of these or of DICOM series, or a list of them as CSV or JSON"
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def find_inputs(path: Path, volume: int | Literal["all"] = 0) -> list[Input]:
         raise DataError(f"{path} does not exist", fix=USABLE)
     if path.is_dir():
         found = list(_of_folder(path))
-    elif path.suffix in LISTS:
+    elif path.suffix.lower() in LISTS:
         found = list(_of_list(path))
     else:
         found = [_of_file(path, _stem(path))]
@@ -104,11 +104,8 @@ def _of_folder(folder: Path) -> Iterator[Input]:
     for place, files in series.items():
         numbers = dicom.series_of(files)
         name = "_".join(place.relative_to(folder).parts) or place.absolute().name
-        if len(numbers) < 2:
-            yield Input(_safe(name), place, "dicom", next(iter(numbers), None))
-            continue
         for uid, number in numbers.items():
-            yield Input(_safe(f"{name}_{number}"), place, "dicom", uid)
+            yield Input(_safe(name if len(numbers) == 1 else f"{name}_{number}"), place, "dicom", uid)
 
 
 def _of_list(path: Path) -> Iterator[Input]:
@@ -126,7 +123,7 @@ def _of_list(path: Path) -> Iterator[Input]:
 def _rows(path: Path) -> Sequence[Any]:
     try:
         text = path.read_text(encoding="utf-8-sig")
-        rows = json.loads(text) if path.suffix == ".json" else list(csv.DictReader(text.splitlines()))
+        rows = json.loads(text) if path.suffix.lower() == ".json" else list(csv.DictReader(text.splitlines()))
     except (OSError, ValueError, csv.Error) as error:
         raise DataError(f"{path} is not a readable list ({error})", fix="correct the file") from None
     if not isinstance(rows, list):

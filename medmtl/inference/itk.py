@@ -6,12 +6,12 @@ from typing import NamedTuple
 import numpy as np
 import SimpleITK
 
+from medmtl.data.volume import LPS_TO_RAS
 from medmtl.errors import DataError
 from medmtl.files import written_whole
 from medmtl.inference.voxels import Stored, check_grid, check_shape, gather
 
 READERS = {".nrrd": "NrrdImageIO", ".nhdr": "NrrdImageIO", ".mha": "MetaImageIO", ".mhd": "MetaImageIO"}
-RAS = np.diag([-1.0, -1.0, 1.0, 1.0])  # from left-posterior-superior, which ITK and DICOM use; and back
 
 
 class Grid(NamedTuple):
@@ -33,7 +33,7 @@ class Grid(NamedTuple):
         affine = np.eye(4)
         affine[:3, :3] = np.reshape(self.direction, (3, 3)) * self.spacing
         affine[:3, 3] = self.origin
-        return RAS @ affine
+        return LPS_TO_RAS @ affine
 
 
 def count_volumes(path: Path) -> int:

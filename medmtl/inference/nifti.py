@@ -99,7 +99,7 @@ def _check_sizes(path: Path, kind: type[Nifti1Header]) -> None:
 
 
 def _warnings(header: Nifti1Header, shape: tuple[int, ...]) -> tuple[str, ...]:
-    sform, qform = header.get_sform(coded=True)[0], header.get_qform(coded=True)[0]
+    sform, qform = header.get_sform(coded=True)[0], _qform(header)
     if sform is None and qform is None:
         return ("the header says nothing of orientation: left and right may be swapped",)
     if sform is None or qform is None:
@@ -107,9 +107,18 @@ def _warnings(header: Nifti1Header, shape: tuple[int, ...]) -> tuple[str, ...]:
     corners = np.array([*np.ndindex(2, 2, 2)]) * (np.array(shape) - 1)
     apart = np.linalg.norm(apply_affine(sform, corners) - apply_affine(qform, corners), axis=1).max()
     apart *= MILLIMETRES[header.get_xyzt_units()[0]]
-    if not apart > DISAGREEMENT_MM:
+    if apart <= DISAGREEMENT_MM:
         return ()
     return (f"sform and qform of the header are up to {apart:.1f} mm apart; the sform is used",)
+
+
+def _qform(header: Nifti1Header) -> np.ndarray | None:
+    """The qform, or None where there is none: no code, or numbers that are not of a rotation."""
+    try:
+        qform = header.get_qform(coded=True)[0]
+    except ValueError:
+        return None
+    return qform if qform is not None and np.isfinite(qform).all() else None
 
 
 def _grid_alone(header: Nifti1Header) -> Nifti1Header:

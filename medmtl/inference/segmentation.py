@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from medmtl import __version__
+from medmtl.data.volume import LPS_TO_RAS
 from medmtl.files import written_whole
-from medmtl.inference.itk import RAS
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -40,7 +40,7 @@ def write_segmentation(
 
     volume = highdicom.Volume(
         np.ascontiguousarray(mask.transpose(2, 1, 0)),
-        (RAS @ affine)[:, [2, 1, 0, 3]],  # highdicom's axes are slices, rows, columns
+        (LPS_TO_RAS @ affine)[:, [2, 1, 0, 3]],  # highdicom's axes are slices, rows, columns
         coordinate_system="PATIENT",
         frame_of_reference_uid=slices[0].FrameOfReferenceUID,
     )

@@ -1,10 +1,10 @@
 """Verdict: which task an image looks most like, how foreign it is, and whether that is too much."""
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from medmtl.errors import DataError
 from medmtl.ood.conformal import ConformalRule, cases_needed
@@ -55,14 +55,28 @@ class Familiar(NamedTuple):
     Attributes:
         task: its task.
         patient: whose image it is.
-        free: score where nobody told its task.
+        free: score where nobody told anything.
+        modality: score where its modality was told, and so the recipes that it may be meant for.
         told: score as an image of its task, see `Detector.score_as`.
     """
 
     task: str
     patient: str
     free: float
+    modality: float
     told: float
+
+
+class Known(NamedTuple):
+    """What a user says of an image.
+
+    Attributes:
+        what: nothing, its modality, or its task.
+        tasks: those that it may be of then.
+    """
+
+    what: Literal["free", "modality", "told"]
+    tasks: tuple[str, ...]
 
 
 class Judge:
@@ -86,7 +100,12 @@ class Judge:
 
     @classmethod
     def fit(
-        cls, detector: Detector, training: Sequence[Evidence], held_out: Iterable[Evidence], alpha: float
+        cls,
+        detector: Detector,
+        training: Sequence[Evidence],
+        held_out: Iterable[Evidence],
+        alpha: float,
+        modalities: Mapping[str, str],
     ) -> "Judge":
         """Learn what is familiar.
 
@@ -95,6 +114,7 @@ class Judge:
             training: the training images, each with its own task's view.
             held_out: familiar images that neither network nor detector has learnt from, with a view a recipe.
             alpha: share of familiar images that may be rejected.
+            modalities: of each task.
         """
         bank = SignatureBank.fit([(case.source, case.case, signature(case.view.grams)) for case in training])
         recipes = {case.source: case.view.recipe for case in training}
@@ -106,64 +126,65 @@ class Judge:
             able = Spectral(SPECTRAL)
             able.fit(training)
         judge = cls(able, bank, alpha, [])
-        judge.familiar = [judge.observe(image, recipes[image.source]) for image in held_out]
+        for image in held_out:
+            task = image.source
+            kin = {recipes[other] for other in recipes if modalities[other] == modalities[task]}
+            views = (image, seen_as(image, kin))
+            free, modality = (able.score(judge._choosing(seen)) for seen in views)
+            told = able.score_as(seen_as(image, {recipes[task]}), task)
+            judge.familiar.append(Familiar(task, image.patient, free, modality, told))
         return judge
 
-    def observe(self, image: Evidence, recipe: str) -> Familiar:
-        """What a familiar image scores.
-
-        Args:
-            image: with a view a recipe.
-            recipe: that of its task.
-        """
-        told = self.detector.score_as(seen_as(image, recipe), image.source)
-        return Familiar(image.source, image.patient, self.detector.score(image), told)
-
-    def rule(self, told: str | None = None) -> ConformalRule:
+    def rule(self, known: Known | None = None) -> ConformalRule:
         """How scores become decisions.
 
         Args:
-            told: the task that images are said to be of; None if nobody tells. A task with enough held-out patients
-                then judges by those alone.
+            known: what is said of the images. Tasks with enough held-out patients then judge without the others.
         """
+        what = "free" if known is None else known.what
         tasks = list(dict.fromkeys(each.task for each in self.familiar))
-        own = {each.patient for each in self.familiar if each.task == told}
-        if len(own) >= cases_needed(self.alpha):
-            tasks = [str(told)]
+        if known is not None:
+            own = {each.patient for each in self.familiar if each.task in known.tasks}
+            tasks = list(known.tasks) if len(own) >= cases_needed(self.alpha) else tasks
         scores: dict[str, list[float]] = {task: [] for task in tasks}
         patients: dict[str, list[str]] = {task: [] for task in tasks}
         for each in self.familiar:
             if each.task in scores:
-                scores[each.task].append(each.free if told is None else each.told)
+                scores[each.task].append(getattr(each, what))
                 patients[each.task].append(each.patient)
         return ConformalRule(scores, self.alpha, patients)
 
-    def __call__(self, image: Evidence, told: str | None = None) -> Verdict:
+    def _choosing(self, image: Evidence) -> Evidence:
+        """The image with the view chosen whose signature is nearest."""
+        distances = [self.bank.nearest(signature(view.grams)).oodm for view in image.views]
+        return image.choosing(distances.index(min(distances)))
+
+    def __call__(self, image: Evidence, known: Known | None = None) -> Verdict:
         """Judge an image.
 
         Args:
             image: with a view for every recipe that it may have been meant for.
-            told: the task that it is said to be of; it then has that task's view alone.
+            known: what is said of it; it then has the views of those tasks alone.
         """
-        signatures = [signature(view.grams) for view in image.views]
-        nearest = [self.bank.nearest(found) for found in signatures]
-        closest = min(range(len(nearest)), key=lambda index: nearest[index].oodm)
-        recognised = self.detector.recognise(image)
-        task, index = (nearest[closest].task, closest) if recognised is None else recognised
+        told = known.tasks[0] if known is not None and known.what == "told" else None
+        image = self._choosing(image)
+        closest = self.bank.nearest(signature(image.view.grams))
+        task, index = self.detector.recognise(image) or (closest.task, image.chosen)
         if told is not None:
             task, index = told, 0
         view = image.views[index]
+        found = signature(view.grams)
         score = self.detector.score(image) if told is None else self.detector.score_as(image, told)
-        rule = self.rule(told)
+        rule = self.rule(known)
         return Verdict(
             task=task,
             recipe=view.recipe,
-            signature=signatures[index],
-            nearest=nearest[index],
+            signature=found,
+            nearest=self.bank.nearest(found),
             detector=self.detector.name,
             scores={
                 self.detector.name: score,
-                SPECTRAL: nearest[closest].oodm,
+                SPECTRAL: closest.oodm,
                 **{name: view.outputs[name] for name in OUTPUTS},
             },
             p_value=rule.p_value(score),
@@ -194,6 +215,6 @@ class Judge:
         return cls(able, bank, alpha, [Familiar(*each) for each in state["familiar"]])
 
 
-def seen_as(image: Evidence, recipe: str) -> Evidence:
-    """An image with the view of one recipe alone."""
-    return replace(image, views=tuple(view for view in image.views if view.recipe == recipe), chosen=0)
+def seen_as(image: Evidence, recipes: Container[str]) -> Evidence:
+    """An image with the views of some recipes alone."""
+    return replace(image, views=tuple(view for view in image.views if view.recipe in recipes), chosen=0)

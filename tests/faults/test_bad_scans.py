@@ -302,7 +302,7 @@ BAD_SERIES: dict[str, tuple[Make, str]] = {
     ),
     "compressed": (compressed, "JPEG Lossless, Non-Hierarchical, First-Order Prediction (Process 14"),
     "truncated pixels": (broken_slice(lambda content: content[:-20]), "cannot be read"),
-    "truncated header": (broken_slice(lambda content: content[:300]), "ends before it names its series"),
+    "truncated header": (broken_slice(lambda content: content[:300]), "does not name its series (is it truncated?)"),
     "empty slice": (broken_slice(lambda content: b""), "cannot be read"),
     "constant": (series(slope=lambda _: 0.0, intercept=lambda _: 3.0), "is 3 in all voxels"),
 }
@@ -357,4 +357,4 @@ def test_a_folder_goes_on_past_its_bad_files(tmp_path: Path) -> None:
             outcome[source.name] = str(error).split(":")[0].removeprefix(str(tmp_path))
     assert outcome["in-good"] == "in-good"
     assert outcome["in-broken"].startswith("/in-broken.nii.gz cannot be read")
-    assert outcome["in"] == "/in lacks 1 slice"
+    assert outcome["in"] == "/in (series 1) lacks 1 slice"

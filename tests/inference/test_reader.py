@@ -14,6 +14,7 @@ import torch
 from dicom_sample import write_series
 from monai.data import MetaTensor
 from numpy.typing import NDArray
+from pydicom.uid import UID, JPEGLSLossless, RLELossless
 
 from medmtl.errors import DataError
 from medmtl.inference.inputs import find_inputs
@@ -108,6 +109,15 @@ def test_headers_that_leave_doubts_are_warned_of(tmp_path: Path, save_volume: Sa
     assert "left and right may be swapped" in warning
 
 
+def test_a_qform_that_is_no_rotation_spoils_no_sform(tmp_path: Path) -> None:
+    image = nib.Nifti1Image(VOXELS.astype(np.int16), OBLIQUE)
+    image.header["qform_code"], image.header["quatern_b"] = 1, 7
+    nib.save(image, tmp_path / "scan.nii")
+    scan = read_one(tmp_path / "scan.nii")
+    assert np.allclose(scan.image.affine.numpy(), OBLIQUE, atol=1e-6)
+    assert scan.warnings == ()
+
+
 @pytest.mark.parametrize("suffix", ["nrrd", "nhdr", "mha", "mhd"])
 @pytest.mark.parametrize("kind", [np.uint8, np.int16, np.uint16, np.float32, np.float64])
 def test_nrrd_and_meta_files_are_the_nifti_file(tmp_path: Path, save_volume: Save, suffix: str, kind: type) -> None:
@@ -181,6 +191,25 @@ def test_no_second_copy_of_a_volume_is_held(tmp_path: Path, monkeypatch: pytest.
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert 1 < peak / (4 * scan.image.numel()) < 1.5
+
+
+@pytest.mark.parametrize("syntax", [RLELossless, JPEGLSLossless])
+def test_a_compressed_series_is_the_same_where_a_decoder_is_there(tmp_path: Path, syntax: UID) -> None:
+    write_series(tmp_path / "plain", VOXELS, OBLIQUE)
+    write_series(tmp_path / "small", VOXELS, OBLIQUE, change=lambda _, image: image.compress(syntax))
+    assert torch.equal(read_one(tmp_path / "small").image, read_one(tmp_path / "plain").image)
+
+
+def test_reports_and_tables_of_contents_are_no_images(tmp_path: Path) -> None:
+    def report(index: int, image: pydicom.Dataset) -> None:
+        del image.Rows, image.Columns, image.PixelData
+        image.Modality = "SR"
+
+    write_series(tmp_path / "study/images", VOXELS, OBLIQUE)
+    write_series(tmp_path / "study/reports", VOXELS, OBLIQUE, series="report", change=report)
+    assert [one.name for one in find_inputs(tmp_path / "study")] == ["images"]
+    with pytest.raises(DataError, match="holds no images"):
+        find_inputs(tmp_path / "study/reports")
 
 
 def test_a_folder_of_several_series_is_several_inputs(tmp_path: Path) -> None:

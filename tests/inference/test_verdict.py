@@ -7,7 +7,7 @@ import torch
 from evidence_sample import TASKS, draw_evidence, draw_training
 
 from medmtl.errors import DataError
-from medmtl.inference.verdict import Familiar, Judge, seen_as
+from medmtl.inference.verdict import Familiar, Judge, Known, seen_as
 from medmtl.ood.by_task import ByTask
 from medmtl.ood.conformal import ConformalRule, p_value
 from medmtl.ood.detector import Detector
@@ -19,6 +19,7 @@ from medmtl.ood.spectral import SignatureBank, signature
 from medmtl.ood.spectral_detector import Spectral
 
 TRAINING = draw_training(patients=8)
+MODALITIES = {"KidneyMR": "MR", "LiverCT": "CT", "LungPET": "PET"}
 
 
 def every_recipe(task: str, patient: int, **options: float) -> Evidence:
@@ -41,7 +42,7 @@ def by_task() -> ByTask:
 
 @pytest.fixture(scope="module")
 def judge() -> Judge:
-    return Judge.fit(by_task(), TRAINING, held_out(), alpha=0.05)
+    return Judge.fit(by_task(), TRAINING, held_out(), alpha=0.05, modalities=MODALITIES)
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -80,26 +81,46 @@ def test_a_told_task_judges_by_its_own_images_alone(judge: Judge) -> None:
     own = by_task()
     own.fit(TRAINING)
     told = [
-        own.score_as(seen_as(image, "recipe of LungPET"), "LungPET")
+        own.score_as(seen_as(image, {"recipe of LungPET"}), "LungPET")
         for image in held_out()
         if image.source == "LungPET"
     ]
-    image = seen_as(every_recipe("LungPET", 300), "recipe of LungPET")
-    verdict = judge(image, told="LungPET")
+    image = seen_as(every_recipe("LungPET", 300), {"recipe of LungPET"})
+    verdict = judge(image, Known("told", ("LungPET",)))
     assert verdict.score == own.score_as(image, "LungPET")
     assert verdict.p_value == p_value(verdict.score, told)
     assert (verdict.task, verdict.rejected) == ("LungPET", False)
-    wrong = judge(seen_as(every_recipe("LiverCT", 300), "recipe of LungPET"), told="LungPET")
+    wrong = judge(seen_as(every_recipe("LiverCT", 300), {"recipe of LungPET"}), Known("told", ("LungPET",)))
     assert (wrong.task, wrong.rejected) == ("LungPET", True)
 
 
 def test_a_told_task_of_few_patients_judges_together_with_the_others() -> None:
-    judge = Judge.fit(by_task(), TRAINING, held_out(patients=7), alpha=0.05)
-    rule = judge.rule("LungPET")
+    judge = Judge.fit(by_task(), TRAINING, held_out(patients=7), alpha=0.05, modalities=MODALITIES)
+    rule = judge.rule(Known("told", ("LungPET",)))
     assert rule.decides
     assert set(rule.scores) == set(TASKS)
-    few = Judge.fit(by_task(), TRAINING, held_out(patients=6), alpha=0.05)  # 18, and 19 are needed
+    # 18 patients, and 19 are needed
+    few = Judge.fit(
+        by_task(), TRAINING, held_out(patients=6), alpha=0.05, modalities=MODALITIES
+    )  # 18, and 19 are needed
     assert few(every_recipe("LiverCT", 301, noise=3.0)).rejected is None
+
+
+def test_a_told_modality_judges_by_images_that_were_seen_in_the_same_way() -> None:
+    alike = {**MODALITIES, "LungPET": "MR"}
+    judge = Judge.fit(by_task(), TRAINING, held_out(patients=12), alpha=0.05, modalities=alike)
+    own = by_task()
+    own.fit(TRAINING)
+    kin = ("KidneyMR", "LungPET")
+    recipes = {f"recipe of {task}" for task in kin}
+    scores = {
+        task: [own.score(seen_as(image, recipes)) for image in held_out(patients=12) if image.source == task]
+        for task in kin
+    }
+    image = seen_as(every_recipe("LungPET", 300), recipes)
+    verdict = judge(image, Known("modality", kin))
+    assert verdict.p_value == p_value(own.score(image), scores["KidneyMR"] + scores["LungPET"])
+    assert verdict.task == "LungPET"
 
 
 def test_the_task_of_an_image_is_not_looked_at(judge: Judge) -> None:
@@ -111,7 +132,7 @@ def test_the_task_of_an_image_is_not_looked_at(judge: Judge) -> None:
 
 @pytest.mark.parametrize("detector", [by_task(), Spectral(), OutputScore("entropy")])
 def test_a_judge_is_the_same_after_saving(detector: Detector) -> None:
-    judge = Judge.fit(detector, TRAINING, held_out(), alpha=0.05)
+    judge = Judge.fit(detector, TRAINING, held_out(), alpha=0.05, modalities=MODALITIES)
     again = Judge.from_state_dict(judge.state_dict(), detector, alpha=0.05)
     for image in (every_recipe("LiverCT", 300), every_recipe("LungPET", 301, noise=1.0)):
         one, other = judge(image), again(image)
@@ -124,7 +145,7 @@ def test_a_detector_that_cannot_learn_is_replaced_by_the_signature_and_that_is_s
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     few = [case for case in TRAINING if case.source == "LiverCT"][:1]
-    judge = Judge.fit(by_task(), few, [], alpha=0.05)
+    judge = Judge.fit(by_task(), few, [], alpha=0.05, modalities=MODALITIES)
     assert "the spectral signature judges instead" in caplog.text
     verdict = judge(every_recipe("LiverCT", 300))
     assert (verdict.detector, verdict.task, verdict.rejected) == ("spectral", "LiverCT", None)

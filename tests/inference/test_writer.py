@@ -169,21 +169,37 @@ def dicom_scan(tmp_path: Path, affine: NDArray = OBLIQUE, **options) -> Scan:
     return read_one(tmp_path / "in")
 
 
+def check_segmentation(path: Path, nifti: Path) -> highdicom.seg.Segmentation:
+    """Check that a segmentation is the mask of a NIfTI file, voxel by voxel in the world."""
+    segmentation = highdicom.seg.segread(path)
+    volume = segmentation.get_volume(segment_numbers=[1], combine_segments=True)
+    affine = np.diag([-1, -1, 1, 1]) @ volume.affine[:, [2, 1, 0, 3]]
+    world = nib.as_closest_canonical(nib.Nifti1Image(volume.array.transpose(2, 1, 0), affine))
+    expected = nib.as_closest_canonical(nib.load(nifti))
+    assert np.array_equal(np.asarray(world.dataobj), np.asarray(expected.dataobj))
+    assert np.allclose(world.affine, expected.affine, atol=1e-4)
+    return segmentation
+
+
 @pytest.mark.parametrize("flips", [(1, 1, 1), (-1, 1, 1), (1, -1, 1), (1, 1, -1)])
 def test_a_dicom_segmentation_is_the_mask(tmp_path: Path, flips: tuple[int, int, int]) -> None:
     scan = dicom_scan(tmp_path, OBLIQUE @ np.diag([*flips, 1]))
     mask = bright(scan)
     nifti, path = write_mask(tmp_path / "out", scan, mask, label="Liver")
     assert np.array_equal(np.asarray(nib.load(nifti).dataobj), mask)
-    segmentation = highdicom.seg.segread(path)
-    volume = segmentation.get_volume(segment_numbers=[1], combine_segments=True)
-    same = nib.Nifti1Image(volume.array.transpose(2, 1, 0), np.diag([-1, -1, 1, 1]) @ volume.affine[:, [2, 1, 0, 3]])
-    world, expected = nib.as_closest_canonical(same), nib.as_closest_canonical(nib.load(nifti))
-    assert np.array_equal(np.asarray(world.dataobj), np.asarray(expected.dataobj))
-    assert np.allclose(world.affine, expected.affine, atol=1e-4)
+    segmentation = check_segmentation(path, nifti)
     assert segmentation.get_segment_description(1).segment_label == "Liver"
     assert (segmentation.PatientID, segmentation.Modality) == ("P1", "SEG")
     assert segmentation.StudyInstanceUID == scan.header[0].StudyInstanceUID
+
+
+def test_an_enhanced_file_has_a_segmentation_too(tmp_path: Path) -> None:
+    slices = [pydicom.dcmread(path) for path in write_series(tmp_path / "in", VOXELS, OBLIQUE)]
+    made = highdicom.legacy.LegacyConvertedEnhancedCTImage(slices, highdicom.UID(), 1, highdicom.UID(), 1)
+    made.save_as(tmp_path / "enhanced.dcm")
+    scan = read_one(tmp_path / "enhanced.dcm")
+    nifti, path = write_mask(tmp_path / "out", scan, bright(scan))
+    check_segmentation(path, nifti)
 
 
 def test_the_same_mask_is_the_same_object(tmp_path: Path) -> None:

@@ -186,8 +186,8 @@ def test_recipes_are_told_apart_by_the_run_s_own_network_and_only_the_nearest_is
     observer = Observer(model.predictor, ["model.0", "model.1.submodule"])
     evidence, logits = observer(item["images"], item["native"], "Kidney", "k", "k")
     plain = {recipe: torch.sigmoid(found) for recipe, found in logits.items()}
-    coarse = seen_as(evidence, str(COARSE))
-    model.observer, model.judge = observer, Judge.fit(Spectral(), [coarse], [coarse], alpha=0.05)
+    coarse = seen_as(evidence, {str(COARSE)})
+    model.observer, model.judge = observer, Judge.fit(Spectral(), [coarse], [coarse], 0.05, {"Kidney": "CT"})
     outputs = model.test_step(item, 0)
     assert outputs["verdict"].scores["spectral"] == 0  # of the run's own network, whose signature is in the bank
     entropy = mean_foreground_entropy(outputs["probabilities"][COARSE].as_tensor())

@@ -1,0 +1,254 @@
+"""Model: a trained run that segments scans, and says of each whether it can be trusted on it."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Literal
+
+import numpy as np
+import torch
+from monai.data import MetaTensor
+
+from medmtl.calibration.working import WorkingVolume
+from medmtl.data.task import MODALITIES, Recipe, Task
+from medmtl.data.transforms import prepare, to_native
+from medmtl.errors import ConfigError, DataError, RunError
+from medmtl.inference.channels import input_channels
+from medmtl.inference.inputs import find_inputs
+from medmtl.inference.observe import CUBIC_MM, Observer
+from medmtl.inference.reader import Scan, read, scan_of
+from medmtl.inference.verdict import Known, Verdict
+from medmtl.run import RunFolder
+from medmtl.trained import Trained, load_trained
+
+Precision = Literal["32", "16", "bf16"]
+TYPES = {"16": torch.float16, "bf16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model says of a scan.
+
+    Attributes:
+        mask: 1 is the organ, `(H, W, D)` uint8 on the image's own grid. It is the network's: scaling changes how sure
+            it is, not what it finds.
+        probability: of the organ, after the checkpoint's scaling, `(H, W, D)` float32 in [0, 1].
+        affine: of the image, `(4, 4)` float64 from voxel indices to mm, right-anterior-superior.
+        task: whose organ it is: the task that was told, or that the image looks most like.
+        recipe: how that task prepares images, as text.
+        in_distribution: whether the image is like those that the model was trained on; None if that cannot be decided.
+        p_value: conformal, in (0, 1]; at most `alpha` where the image is not; None without a judge.
+        alpha: share of familiar images that may be rejected.
+        nearest_task: the task that the image looks most like; None without a judge.
+        distance: the score that decides, higher = more foreign; None without a judge.
+        scores: that and others, by name.
+        volume_ml: of the mask.
+        seconds: for resampling, inference and verdict.
+        warnings: what a user should know.
+        scan: what was segmented.
+    """
+
+    mask: np.ndarray
+    probability: np.ndarray
+    affine: np.ndarray
+    task: str
+    recipe: str
+    in_distribution: bool | None
+    p_value: float | None
+    alpha: float
+    nearest_task: str | None
+    distance: float | None
+    scores: Mapping[str, float]
+    volume_ml: float
+    seconds: Mapping[str, float]
+    warnings: tuple[str, ...]
+    scan: Scan
+
+    def entropy(self) -> np.ndarray:
+        """Entropy of every voxel, -p log p - (1 - p) log(1 - p) in nats, `(H, W, D)` float32, 0 to log 2."""
+        p = torch.from_numpy(self.probability)
+        return (torch.special.entr(p) + torch.special.entr(1 - p)).numpy()
+
+
+class Model:
+    """A trained run that segments scans.
+
+    Args:
+        trained: network, tasks, scaling and judge.
+        name: of the checkpoint.
+        precision: number format of the network's arithmetic.
+        window_batch: sliding windows computed together; as in the training if None.
+
+    Raises:
+        RunError: the network takes several channels, which a scan has not.
+    """
+
+    def __init__(
+        self, trained: Trained, name: str, precision: Precision = "32", window_batch: int | None = None
+    ) -> None:
+        if input_channels(trained.segmenter.network) > 1:
+            raise RunError(f"{name} segments several channels at once", fix="use `medmtl test`, which stacks them")
+        self.name = name
+        self.digest = trained.weights
+        self.tasks: Mapping[str, Task] = trained.data.trained
+        self.judge = trained.spectral.judge
+        self.alpha = trained.spectral.alpha
+        self.scalings = trained.scaling.scalings if trained.scaling.active else None
+        self.predictor = trained.segmenter.predictor
+        if window_batch is not None:
+            self.predictor.window_batch = window_batch
+        layers = trained.layers if self.judge is not None else []
+        windows: list[str] | None = None if trained.spectral.detector.needs_windows else []
+        self.observer = Observer(self.predictor, layers, windows) if layers else None
+        self.precision: Precision = precision
+
+    @classmethod
+    def load(
+        cls,
+        path: str | Path,
+        device: str = "auto",
+        precision: Precision = "32",
+        window_batch: int | None = None,
+        alpha: float | None = None,
+    ) -> "Model":
+        """Load a run.
+
+        Args:
+            path: run folder, or checkpoint.
+            device: as torch names it, or `auto`: a graphics processor if there is one.
+            precision: `32`, or mixed with `16` or `bf16`.
+            window_batch: sliding windows computed together; as in the training if None.
+            alpha: share of familiar images that may be rejected; as in the training if None.
+
+        Raises:
+            RunError: there is no such run, or its checkpoint cannot be used.
+            ConfigError: there is no such device, or an option is outside its domain.
+        """
+        checkpoint = RunFolder(Path(path)).checkpoint() if Path(path).is_dir() else Path(path)
+        if precision != "32" and precision not in TYPES:
+            raise ConfigError(f"precision {precision!r}", fix=f"use one of 32, {', '.join(TYPES)}")
+        if alpha is not None and not 0 < alpha < 1:
+            raise ConfigError(f"alpha={alpha}", fix="use a share between 0 and 1, such as 0.05")
+        try:
+            trained = load_trained(checkpoint, device)
+        except (RuntimeError, AssertionError) as error:  # torch's for a device that is not there
+            raise ConfigError(f"device {device!r} ({' '.join(str(error).split())[:80]})", fix="use cpu") from None
+        model = cls(trained, checkpoint.name, precision, window_batch)
+        if alpha is not None:
+            model.alpha = alpha
+            if model.judge is not None:
+                model.judge.alpha = alpha
+        return model
+
+    def predict(
+        self,
+        image: str | Path | np.ndarray | torch.Tensor,
+        affine: np.ndarray | None = None,
+        *,
+        task: str | None = None,
+        modality: str | None = None,
+    ) -> Prediction:
+        """Segment one image.
+
+        Args:
+            image: a file or the folder of a DICOM series, or voxels `(H, W, D)` or `(1, H, W, D)`.
+            affine: of voxels that bring none, `(4, 4)` from voxel indices to mm, right-anterior-superior.
+            task: whose organ to segment; None: the task that the image looks most like.
+            modality: CT, MR, PET or other; None: as the file says, if it does.
+
+        Raises:
+            DataError: the image cannot be used; one line says why.
+            ConfigError: there is no such task or modality.
+        """
+        if isinstance(image, str | Path):
+            found = find_inputs(Path(image))
+            if len(found) > 1:
+                raise DataError(f"{image} holds {len(found)} images", fix="name one, or use `medmtl predict`")
+            return self.predict_scan(read(found[0]), task, modality)
+        return self.predict_scan(scan_of(image, affine), task, modality)
+
+    def predict_scan(self, scan: Scan, task: str | None = None, modality: str | None = None) -> Prediction:
+        """Segment one scan; see `predict`."""
+        seconds: dict[str, float] = {}
+        known, recipes, warnings = self._wanted(task or scan.input.task, modality or scan.modality)
+        with _timing(seconds, "resampling"):
+            prepared = {recipe: prepare(scan.image, recipe) for recipe in recipes}
+        verdict, logits = self._look(scan, prepared, known, seconds)
+        recipe = recipes[0] if verdict is None else next(each for each in recipes if str(each) == verdict.recipe)
+        named = known.tasks[0] if known is not None and known.what == "told" else None
+        owner = verdict.task if verdict is not None else named or self._owner(recipe)
+        image, found = prepared[recipe], torch.sigmoid(logits[recipe]).cpu()
+        del prepared, logits
+        with _timing(seconds, "resampling"):
+            network = to_native(found, scan.image)
+        mask = (network >= 0.5).to(torch.uint8).numpy()
+        probability = network
+        if self.scalings is not None:
+            working = WorkingVolume.of(image[0], found[0], image.affine, scan.image.affine)
+            probability = self.scalings.choose(owner if verdict is not None or named else None)(network, working)
+        voxel_ml = abs(float(torch.linalg.det(scan.image.affine[:3, :3]))) / CUBIC_MM
+        looks_like = None if verdict is None else verdict.nearest.task if named else verdict.task
+        return Prediction(
+            mask=mask,
+            probability=probability.float().numpy(),
+            affine=scan.image.affine.numpy(),
+            task=owner,
+            recipe=str(recipe),
+            in_distribution=None if verdict is None or verdict.rejected is None else not verdict.rejected,
+            p_value=None if verdict is None else verdict.p_value,
+            alpha=self.alpha,
+            nearest_task=looks_like,
+            distance=None if verdict is None else verdict.score,
+            scores={} if verdict is None else verdict.scores,
+            volume_ml=float(mask.sum(dtype=np.int64)) * voxel_ml,
+            seconds=seconds,
+            warnings=(*scan.warnings, *warnings),
+            scan=scan,
+        )
+
+    def _look(
+        self, scan: Scan, prepared: Mapping[Recipe, MetaTensor], known: Known | None, seconds: dict[str, float]
+    ) -> tuple[Verdict | None, dict[Recipe, MetaTensor]]:
+        """The verdict, None without a judge, and recipe -> foreground logits."""
+        device = next(self.predictor.network.parameters()).device
+        mixed = torch.autocast(device.type, TYPES.get(self.precision), enabled=self.precision in TYPES)
+        with torch.inference_mode(), mixed, _timing(seconds, "inference"):
+            if self.observer is None or self.judge is None:
+                return None, {recipe: self.predictor.logits(each.to(device)) for recipe, each in prepared.items()}
+            evidence, logits = self.observer(prepared, scan.image, "", scan.name, scan.name)
+        with _timing(seconds, "verdict"):
+            return self.judge(evidence, known), logits
+
+    def _wanted(self, task: str | None, modality: str | None) -> tuple[Known | None, list[Recipe], tuple[str, ...]]:
+        """What is said of a scan, the recipes that it may be meant for, and what to warn of."""
+        if task is not None:
+            if task not in self.tasks:
+                raise ConfigError(f"there is no task {task!r}", fix=f"use one of: {', '.join(self.tasks)}")
+            return Known("told", (task,)), [self.tasks[task].recipe], ()
+        if modality is not None and modality not in MODALITIES:
+            raise ConfigError(f"modality {modality!r}", fix=f"use one of: {', '.join(MODALITIES)}")
+        kin = tuple(name for name, each in self.tasks.items() if each.modality == modality)
+        known: Known | None = None
+        warnings: tuple[str, ...] = ()
+        possible = tuple(self.tasks)
+        if kin:
+            known, possible = Known("modality", kin), kin
+        elif modality is not None:
+            warnings = (f"the model knows no {modality}: all of its tasks were tried",)
+        recipes = list(dict.fromkeys(self.tasks[name].recipe for name in possible))
+        if self.judge is None and len(recipes) > 1:
+            raise ConfigError(f"{self.name} cannot tell what an image shows", fix="name the task")
+        return known, recipes, warnings
+
+    def _owner(self, recipe: Recipe) -> str:
+        """The first task with a recipe."""
+        return next(name for name, task in self.tasks.items() if task.recipe == recipe)
+
+
+@contextmanager
+def _timing(seconds: dict[str, float], what: str) -> Iterator[None]:
+    start = perf_counter()
+    yield
+    seconds[what] = seconds.get(what, 0.0) + perf_counter() - start
