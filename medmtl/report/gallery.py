@@ -67,7 +67,7 @@ def headline(cases: Sequence[PredictedCase], failed: Sequence[FailedCase]) -> st
             f"{words.count(FAMILIAR)} of {total} {images} {_are(words.count(FAMILIAR))} like those of the training."
         )
     if undecided:
-        told.append(f"{undecided} of {total} {_are(undecided)} undecided.")
+        told.append(f"{undecided} of {total} {images} {_are(undecided)} undecided.")
     if failed:
         told.append(f"{len(failed)} could not be segmented.")
     return " ".join(told) or "There are no images."

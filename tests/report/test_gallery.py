@@ -126,7 +126,7 @@ def test_it_says_what_was_found_and_what_failed(page):
 def test_the_headline_counts():
     assert headline(CASES, FAILED) == (
         "2 of 6 images are foreign to the network: do not trust their masks. "
-        "1 of 6 is undecided. 1 could not be segmented."
+        "1 of 6 images is undecided. 1 could not be segmented."
     )
     assert headline(CASES[:2], []) == "2 of 2 images are like those of the training."
     assert headline(CASES[:1], []) == "1 of 1 image is like those of the training."
