@@ -7,6 +7,8 @@ from rich.console import Console
 
 from medmtl.report.predicted import FailedCase, PredictedCase
 
+DAY = 86400.0  # seconds
+
 
 class Progress:
     """Shows images as they are done.
@@ -26,7 +28,11 @@ class Progress:
             progress.TextColumn("{task.fields[images]}"),
         )
         self._bar = progress.Progress(
-            *columns, progress.TimeRemainingColumn(), console=console, disable=not console.is_terminal
+            *columns,
+            progress.TimeRemainingColumn(),
+            console=console,
+            disable=not console.is_terminal,
+            speed_estimate_period=DAY,  # an image may take longer than the half minute that rich looks back
         )
         self._task = self._bar.add_task("", total=max(sum(efforts), 1), images=self._said())
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
+from dicom_sample import write_series
 
 import medmtl
 from medmtl.cli import main
@@ -84,3 +85,21 @@ def test_an_alpha_that_the_training_held_out_too_few_for_decides_nothing(
         assert (verdict["in_distribution"], verdict["alpha"]) == (None, 0.001)
         assert verdict["mask"] is not None
         assert any("0.001" in warning for warning in verdict["warnings"])
+
+
+@pytest.mark.real_data
+def test_a_dicom_series_gives_the_mask_of_its_nifti(trained: Path, real_data: Path, workplace: Path) -> None:
+    image = nibabel.load(sorted((real_data / "SarcomaCT" / "imagesTr").iterdir())[0])
+    voxels = np.rint(image.get_fdata()).astype(np.int16)
+    Path("scans").mkdir()
+    nibabel.save(nibabel.Nifti1Image(voxels, image.affine), "scans/file.nii.gz")
+    write_series(Path("scans/series"), voxels, image.affine)
+    assert predict(trained, Path("scans"), Path("out"), "--modality", "CT") == 0
+    masks = [nibabel.as_closest_canonical(nibabel.load(f"out/{name}_mask.nii.gz")) for name in ("file", "series")]
+    np.testing.assert_allclose(masks[0].affine, masks[1].affine, atol=1e-3)
+    found = [mask.get_fdata() for mask in masks]
+    assert 0 < found[0].mean() < 1
+    assert (found[0] != found[1]).mean() < 1e-4  # DICOM writes places as decimals of 16 characters
+    verdicts = [record(Path("out", f"{name}.json")) for name in ("file", "series")]
+    assert verdicts[0]["in_distribution"] is verdicts[1]["in_distribution"]
+    assert verdicts[0]["distance"] == pytest.approx(verdicts[1]["distance"], rel=1e-3)
