@@ -1,10 +1,8 @@
 """The command `medmtl`: a fast front door that imports what a command needs when it is called."""
 
-import argparse
 import logging
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from medmtl import __version__
 from medmtl.errors import ConfigError, MedMTLError
@@ -17,8 +15,8 @@ def main(args: Sequence[str] | None = None) -> None:
         args: what follows `medmtl` on the command line; taken from there if None.
 
     Raises:
-        SystemExit: 1 after an error, 2 after wrong usage; each is one line on standard error. 3 after a prediction in
-            which an image failed, or is foreign where that counts.
+        SystemExit: 1 after an error, 2 after wrong usage; each is one line on standard error. 3 where all was done but
+            some input cannot be used, or is foreign where that was to count.
     """
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     logging.getLogger("medmtl").setLevel(logging.INFO)
@@ -78,23 +76,9 @@ def _ood(argv: list[str]) -> None:
 
 
 def _data(argv: list[str]) -> None:
-    parser = argparse.ArgumentParser(prog="medmtl data", description="Data to start with.")
-    kinds = parser.add_subparsers(dest="kind", required=True)
-    phantom = kinds.add_parser(
-        "phantom",
-        help="write the digital phantoms",
-        description="Write the digital phantoms: five tasks and a set of other images, as Medical Segmentation "
-        "Decathlon folders.",
-    )
-    phantom.add_argument("out", type=Path, metavar="OUT", help="folder to write them into")
-    phantom.add_argument("--seed", type=int, default=0, help="another seed gives other phantoms (default: 0)")
-    phantom.add_argument("--cases", type=int, default=20, help="labelled cases a task (default: 20)")
-    options = parser.parse_args(argv[1:])
+    from medmtl.doctor.command import run_data
 
-    from medmtl.data.phantom import write_phantoms
-
-    write_phantoms(options.out, seed=options.seed, cases=options.cases)
-    sys.stdout.write(f"digital phantoms: {options.out}\n")
+    run_data(argv[1:])
 
 
 COMMANDS: dict[str, tuple[Callable[[list[str]], None], str]] = {
@@ -106,7 +90,7 @@ COMMANDS: dict[str, tuple[Callable[[list[str]], None], str]] = {
     "experiment": (_experiment, "dedicated, transfer and multi-task training compared; stop and start as you like"),
     "compare": (_compare, "tables, statistics and figures of an experiment, without training"),
     "dashboard": (_dashboard, "the comparison as a Weights & Biases workspace"),
-    "data": (_data, "data to start with: medmtl data phantom OUT"),
+    "data": (_data, "check, import or download data: medmtl data check FOLDER"),
 }
 
 

@@ -17,7 +17,7 @@ from medmtl.data.task import LabelFile
 from medmtl.files import written_whole
 from medmtl.ood.evidence import Evidence, LayerEvidence, View
 
-FORMAT = 1  # changes when evidence means something else
+FORMAT = 2  # changes when evidence means something else
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,7 @@ class Worker:
             label = load_organ(image.case, image.organ, native, image.ignore)
         if image.shift:
             shift, seed = SHIFTS[image.shift], _seed(self.seed, image)
-            native = shift.apply(native, image.severity, seed)
+            native = torch.cat([shift.apply(channel, image.severity, seed) for channel in native.split(1)])
             label = None if label is None else shift.apply_to_label(label, image.severity, seed)
         images = {recipe: prepare(native, recipe) for recipe in image.recipes}
         with torch.inference_mode():

@@ -68,8 +68,6 @@ def read_volume(owner: str, case: Case, path: Path) -> Volume:
     where = f"{owner}, case {case.name}: {path}"
     try:
         return read(path)
-    except DataError:
-        raise
     except FileNotFoundError:
         raise DataError(f"{where} is missing", fix="restore the file or take the case out of the dataset") from None
     except Exception as error:  # the libraries raise a dozen kinds for a broken file
@@ -93,6 +91,10 @@ def check_image(owner: str, case: Case) -> Volume:
         fault = f"has {len(case.images)} channels, channel {max(case.channels)} is asked for"
         raise DataError(f"{owner}, case {case.name}: {case.images[0]} {fault}", fix="set `channel`")
     first, *others = [_check_file(owner, case, path, 0) for path in case.image_files]
+    for path, volume in zip(case.image_files, (first, *others), strict=True):
+        if volume.voxels.ndim == 4 and volume.shape[3] > 1:
+            fault = f"{path} has {volume.shape[3]} channels, where each is a file"
+            raise DataError(f"{owner}, case {case.name}: {fault}", fix="split it, or name it alone")
     for path, other in zip(case.image_files[1:], others, strict=True):
         _check_grid(f"{owner}, case {case.name}: {path}", other, first, f"channel {case.image_files[0].name}")
     return first

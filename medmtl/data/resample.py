@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import torch
 from monai.data import MetaTensor
-from monai.data.utils import compute_shape_offset, zoom_affine
+from monai.data.utils import AFFINE_TOL, affine_to_spacing, compute_shape_offset, zoom_affine
 from monai.transforms import SpatialResample
 
 SLAB = 4_000_000  # voxels of a slab; MONAI holds some 40 bytes for each
@@ -23,7 +23,12 @@ def to_spacing(image: MetaTensor, spacing: Sequence[float]) -> MetaTensor:
         `(C, h, w, d)` float32.
     """
     affine = image.affine.numpy()
-    target = zoom_affine(affine, spacing, diagonal=False)
+    # Rounding in a header is no reason to interpolate.
+    sizes = [
+        own if abs(own - wanted) <= AFFINE_TOL else wanted
+        for own, wanted in zip(affine_to_spacing(affine, 3), spacing, strict=True)
+    ]
+    target = zoom_affine(affine, sizes, diagonal=False)
     shape, offset = compute_shape_offset(image.shape[1:], affine, target)
     target[:3, 3] = offset
     return to_grid(image, torch.as_tensor(target), [int(size) for size in shape])

@@ -6,9 +6,8 @@ from typing import Any
 
 import nibabel
 import numpy as np
+import SimpleITK
 from numpy.typing import NDArray
-
-from medmtl.errors import DataError
 
 NIFTI = (".nii.gz", ".nii")
 ENDINGS = (*NIFTI, ".nrrd", ".mha")
@@ -46,7 +45,6 @@ def read_volume(path: Path) -> Volume:
     """Read a NIfTI, NRRD or MetaImage file.
 
     Raises:
-        DataError: SimpleITK, which reads all but NIfTI, is not installed.
         Exception: of the library that reads the file, where it is missing or broken.
     """
     if path.name.endswith(NIFTI):
@@ -56,21 +54,19 @@ def read_volume(path: Path) -> Volume:
 
 
 def extent_mm(path: Path) -> list[float]:
-    """The length of a volume along each of its three axes in mm, from the header alone of a NIfTI file."""
+    """The length of a volume along each of its three axes in mm, from the header alone."""
     if path.name.endswith(NIFTI):
         header = nibabel.load(path).header
         shape, steps = header.get_data_shape(), header.get_zooms()
     else:
-        volume = read_volume(path)
-        shape, steps = volume.shape, tuple(np.linalg.norm(volume.affine[:3, :3], axis=0))
+        reader = SimpleITK.ImageFileReader()
+        reader.SetFileName(str(path))
+        reader.ReadImageInformation()
+        shape, steps = reader.GetSize(), reader.GetSpacing()
     return [float(size * step) for size, step in zip(shape[:3], steps[:3], strict=True)]
 
 
 def _read_with_itk(path: Path) -> Volume:
-    try:
-        import SimpleITK
-    except ImportError:
-        raise DataError(f"{path} needs SimpleITK, which is not installed", fix="pip install SimpleITK") from None
     if not path.is_file():
         raise FileNotFoundError(path)
     image = SimpleITK.ReadImage(str(path))

@@ -30,7 +30,7 @@ WITHOUT_EFFECT = {
     "trainer": ("enable_progress_bar", "logger"),
 }
 
-# How the files of a task are found, and which split of theirs is used: both count themselves.
+# How files are found, and which split of theirs is used: the files, what they mean and the split count themselves.
 FOUND_AS = ("layout", "fold")
 
 
@@ -136,13 +136,18 @@ class Digests:
     def __exit__(self, *_: object) -> None:
         write_text(self.path, json.dumps(self._known, indent=0) + "\n")
 
-    def case(self, case: Case) -> str:
-        """Digest of a case's images and labels together, with the channels that are used."""
+    def case(self, case: Case, meaning: str = "") -> str:
+        """Digest of a case's images and labels together, with the channels that are used.
+
+        Args:
+            case: the case.
+            meaning: what its label values mean, where no configuration says so.
+        """
         digests = [self._file(path) for path in case.image_files]
         for label in case.labels:
             digests.append(self._file(label.path) + ("" if label.value is None else f"={label.value}"))
         channels = ",".join(map(str, case.channels))
-        return hashlib.sha256(":".join([*digests, channels]).encode()).hexdigest()
+        return hashlib.sha256(":".join([*digests, channels, *([meaning] if meaning else [])]).encode()).hexdigest()
 
     def _file(self, path: Path) -> str:
         state = path.stat()

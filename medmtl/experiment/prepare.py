@@ -52,10 +52,23 @@ def prepare(protocol: Protocol, folder: Path) -> list[Job]:
     split_of = {str(path): splits[key] for key, path in paths.items()}
     sources = {name: data.listed(name) for name in (*data.tasks, *data.foreign)}
     with Digests(folder / "data.json") as digests:
-        files = {name: {case.name: digests.case(case) for case in cases} for name, cases in sources.items()}
+        files = {
+            name: {case.name: digests.case(case, _meaning(data, name)) for case in cases}
+            for name, cases in sources.items()
+        }
     jobs = _jobs(runs, folder, split_of, files)
     _remove_others(folder / "configs", [job.config for job in jobs])
     return jobs
+
+
+def _meaning(data: MultiTaskData, name: str) -> str:
+    """What the folder of a task says of its label values, beside the configuration; empty where it says nothing."""
+    if name not in data.tasks:
+        return ""
+    labels = data.labels(name)
+    if labels.ignore is None and labels.organ == set(data.tasks[name].organ):
+        return ""
+    return f"organ {sorted(labels.organ)}, unknown {labels.ignore}"
 
 
 def write_plan(protocol: Protocol, folder: Path, jobs: Sequence[Job]) -> None:

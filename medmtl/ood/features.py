@@ -105,17 +105,22 @@ class FeatureTap:
             raise ConfigError(f"layer {layer!r} does not return one feature map", fix="name a layer that does")
         output = output.detach()
         size = output.shape[2:]
-        roots, voxels = weights.at(size)
-        roots = roots.to(output).flatten(2)
-        weighted = output.flatten(2) * roots
-        if output.dtype != torch.float32 or size.numel() < MANY_VOXELS * output.shape[1]:
-            roots, weighted = roots.double(), weighted.double()
-        gram, total = _gram(weighted), torch.bmm(weighted, roots.mT).double().sum((0, 2))
+        channels = output.shape[1]
+        gram = torch.zeros(channels, channels, dtype=torch.float64, device=output.device)
+        total = torch.zeros(channels, dtype=torch.float64, device=output.device)
+        exact = output.dtype != torch.float32 or size.numel() < MANY_VOXELS * channels
+        for features, (box, root) in zip(output, weights.at(size), strict=True):
+            root = root.to(output)
+            weighted, roots = (features[(slice(None), *box)] * root).flatten(1), root.flatten()
+            if exact:
+                weighted, roots = weighted.double(), roots.double()
+            gram += _gram(weighted)
+            total += (weighted @ roots).double()
         if layer in self.grams:
             gram, total = self.grams[layer] + gram, self.totals[layer] + total
         self.grams[layer], self.totals[layer] = gram, total
         self.sizes[layer] = size.numel()
-        self.voxels[layer] = self.voxels.get(layer, 0.0) + voxels
+        self.voxels[layer] = self.voxels.get(layer, 0.0) + weights.voxels(size)
         if layer in self.pooled:
             self._windows.setdefault(layer, []).append(_pooled(output))
 
@@ -130,33 +135,48 @@ class _Weights:
     def __init__(self, shares: Sequence[torch.Tensor]) -> None:
         self.ndim = 2 + len(shares)
         self._shares = shares
-        self._known: dict[torch.Size, tuple[torch.Tensor, float]] = {}
+        self._pooled: dict[torch.Size, list[torch.Tensor]] = {}
+        self._known: dict[torch.Size, list[tuple[tuple[slice, ...], torch.Tensor]]] = {}
 
-    def at(self, size: torch.Size) -> tuple[torch.Tensor, float]:
-        """Square roots of the weights, `(B, 1, h, w, d)`, and the sum of the weights."""
+    def at(self, size: torch.Size) -> list[tuple[tuple[slice, ...], torch.Tensor]]:
+        """Of each window, the box outside of which nothing counts, and the square roots of the weights in it."""
         if size not in self._known:
-            pooled = [
+            self._known[size] = [_boxed(axes) for axes in zip(*self._along(size), strict=True)]
+        return self._known[size]
+
+    def voxels(self, size: torch.Size) -> float:
+        """The sum of the weights."""
+        along = (share.double().sum(1) for share in self._along(size))
+        return float(torch.as_tensor(math.prod(along)).sum())
+
+    def _along(self, size: torch.Size) -> list[torch.Tensor]:
+        """The weights along each axis, `(B, h)`, `(B, w)` and `(B, d)`."""
+        if size not in self._pooled:
+            self._pooled[size] = [
                 functional.adaptive_avg_pool1d(share[:, None], length)[:, 0]
                 for share, length in zip(self._shares, size, strict=True)
             ]
-            h, w, d = (share.sqrt() for share in pooled)
-            roots = (h[:, :, None] * w[:, None])[:, None, :, :, None] * d[:, None, None, None]
-            voxels = math.prod(share.double().sum(1) for share in pooled)
-            self._known[size] = roots, float(torch.as_tensor(voxels).sum())
-        return self._known[size]
+        return self._pooled[size]
+
+
+def _boxed(axes: Sequence[torch.Tensor]) -> tuple[tuple[slice, ...], torch.Tensor]:
+    """The box of a window outside of which nothing counts, and the square roots of the weights in it `(h, w, d)`."""
+    box = []
+    for along in axes:
+        counted = along.nonzero().flatten().tolist() or [0]
+        box.append(slice(counted[0], counted[-1] + 1))
+    h, w, d = (along[part].sqrt() for along, part in zip(axes, box, strict=True))
+    return tuple(box), h[:, None, None] * w[:, None] * d
 
 
 def _gram(features: torch.Tensor) -> torch.Tensor:
-    """F F^T of windows by channels by voxels `(B, C, n)`, summed over the windows, `(C, C)` float64."""
+    """F F^T of channels by voxels `(C, n)`, `(C, C)` float64."""
     if features.dtype != torch.float32:
-        return torch.bmm(features, features.mT).sum(0)
-    whole = features.shape[2] // PIECE * PIECE
-    rest = features[:, :, whole:].double()
-    total = torch.bmm(rest, rest.mT).sum(0)
-    for window in features[:, :, :whole]:
-        pieces = window.unflatten(1, (-1, PIECE)).transpose(0, 1)
-        total += torch.bmm(pieces, pieces.mT).double().sum(0)
-    return total
+        return features @ features.mT
+    whole = features.shape[1] // PIECE * PIECE
+    rest = features[:, whole:].double()
+    pieces = features[:, :whole].unflatten(1, (-1, PIECE)).transpose(0, 1)
+    return torch.bmm(pieces, pieces.mT).double().sum(0) + rest @ rest.mT
 
 
 def _pooled(maps: torch.Tensor) -> torch.Tensor:

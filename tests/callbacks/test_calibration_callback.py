@@ -45,6 +45,16 @@ def test_regions_of_the_image_and_of_the_prediction_may_be_chosen() -> None:
         assert outputs["calibration"][name].to_dict() == bin_volume(probability, organ, region).to_dict()
 
 
+def test_voxels_of_unknown_truth_are_in_no_region() -> None:
+    batch, outputs = scan()
+    known = torch.rand(1, 12, 10, 8, generator=torch.Generator().manual_seed(1)) < 0.5
+    CalibrationCallback().on_test_batch_end(None, None, outputs, batch | {"known": known}, 0)  # type: ignore[arg-type]
+    organ = batch["label"][0].as_tensor().bool()
+    for name, region in (("whole", known[0]), ("band", known[0] & band(organ, SPACING))):
+        assert outputs["calibration"][name].to_dict() == bin_volume(outputs["probability"], organ, region).to_dict()
+        assert torch.equal(outputs["regions"][name], region)
+
+
 def test_a_region_that_does_not_exist_is_refused_and_those_that_do_are_named() -> None:
     with pytest.raises(ConfigError, match=r"calibration\.regions: there is no bund.* whole, body, box, band, shell"):
         CalibrationCallback(regions=["whole", "bund"])

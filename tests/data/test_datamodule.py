@@ -3,6 +3,7 @@
 import copy
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,12 @@ import torch
 import yaml
 
 from medmtl.data.datamodule import MultiTaskData, Union
+from medmtl.data.layouts.folders import Folders
 from medmtl.data.sampling import BalancedSampler, Draw
 from medmtl.data.splits import PARTS, write_splits
 from medmtl.data.task import ForeignImages, Recipe, Task
 from medmtl.errors import ConfigError, DataError
+from medmtl.losses.masked import UNKNOWN
 
 WriteTask = Callable[..., Path]
 CT, T2, PET = Recipe((8, 8, 8), (-160, 240)), Recipe((8, 8, 8), None), Recipe((9, 9, 9), None)
@@ -361,3 +364,69 @@ def test_the_real_sarcoma_tasks_share_their_patients_and_their_split(open_tasks:
         for part in ("val", "test"):
             assert abs(len(parts[part]) - 0.2 * cases) <= 2, name
     assert sum(len(cases) for parts in data.splits.values() for cases in parts.values()) == 165
+
+
+def partly_annotated(write_task: WriteTask, cases: int = 6) -> Task:
+    """Cases whose truth is unknown in half of the volume, where the label value 9 marks it."""
+    rng = np.random.default_rng(0)
+    volumes = {}
+    for number in range(cases):
+        label = np.zeros((12, 12, 12), np.uint8)
+        label[2:5, 3:6, 3:6], label[5:] = 1, 9
+        volumes[f"case_{number}"] = (rng.normal(size=label.shape).astype(np.float32), label)
+    root = write_task(volumes)
+    for folder in ("images", "labels"):
+        (root / f"{folder}Tr").rename(root / folder)
+    (root / "dataset.json").unlink()
+    return Task(str(root), "MR", ["organ"], (1, 1, 1), layout=Folders(organs={"organ": 1}, ignore=9))
+
+
+def test_unknown_voxels_stay_unknown_in_patches_which_are_not_centred_in_them(write_task: WriteTask) -> None:
+    data = MultiTaskData({"T": partly_annotated(write_task)}, (4, 4, 4), batches=8, foreground=1.0)
+    data.setup("fit")
+    assert data.training_cache("T")[0]["label"].unique().tolist() == [0, 1, UNKNOWN]
+    found = list(data.train_dataloader())
+    values = torch.cat([batch["label"].flatten() for batch in found])
+    assert set(values.unique().tolist()) == {0, 1, UNKNOWN}
+    assert all(label.eq(1).any() for batch in found for label in batch["label"])
+
+
+def test_scans_say_where_their_truth_is_known(write_task: WriteTask, phantoms: Path) -> None:
+    data = MultiTaskData({"T": partly_annotated(write_task), "Liver": phantom_tasks()["Liver"]}, (4, 4, 4))
+    data.setup("fit")
+    for scan in [*data.val_dataloader(), *data.test_dataloader()]:
+        if scan["source"] == "Liver":
+            assert scan["known"] is None
+        else:
+            assert not scan["label"][0, 5:].any()
+            assert scan["label"].max() == 1
+            assert torch.equal(scan["known"], (torch.arange(12) < 5)[None, :, None, None].expand(1, 12, 12, 12))
+
+
+def test_a_fold_may_not_divide_a_patient(write_task: WriteTask) -> None:
+    task = tiny_task(write_task, "T", ["p1_a", "p1_b", "p2_a", "p3_a"], patient=r"p\d")
+    root = Path(task.root)
+    dataset = json.loads((root / "dataset.json").read_text())
+    for name in [path.name for path in (root / "imagesTr").iterdir()]:
+        (root / "imagesTr" / name).rename(root / "imagesTr" / name.replace(".nii", "_0000.nii"))
+    described = {"channel_names": {"0": "MR"}, "labels": {"background": 0, "organ": 1}, "file_ending": ".nii.gz"}
+    (root / "dataset.json").write_text(json.dumps(described | {"numTraining": len(dataset["training"])}))
+    for val in (["p3_a"], ["p1_b"]):
+        train = [case for case in ("p1_a", "p1_b", "p2_a", "p3_a") if case not in val]
+        (root / "splits_final.json").write_text(json.dumps([{"train": train, "val": val}]))
+        data = MultiTaskData({"T": replace(task, fold=0)}, (4, 4, 4))
+        if val == ["p3_a"]:
+            data.setup("fit")
+            assert data.splits["T"]["test"] == val
+        else:
+            with pytest.raises(DataError, match="task T, case p1_b: fold 0 has patient p1 on both sides"):
+                data.setup("fit")
+
+
+def test_tasks_of_different_channels_are_refused(phantoms: Path) -> None:
+    tasks = phantom_tasks()
+    tasks["Kidney"].channel = [0, 1]
+    with pytest.raises(ConfigError, match="Kidney uses 2 channels and Liver 1"):
+        MultiTaskData(tasks, (4, 4, 4))
+    with pytest.raises(ConfigError, match="Other uses 2 channels and Liver 1"):
+        phantom_data(foreign={"Other": ForeignImages("phantom:OtherPhantom", channel=[0, 1])})

@@ -30,7 +30,7 @@ def _small_slabs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resample, "SLAB", 400)
 
 
-@pytest.mark.parametrize("spacing", [(0.5, 1.0, 1.0), (3.0, 3.0, 3.0), (0.8, 1.3, 2.1)])
+@pytest.mark.parametrize("spacing", [(0.5, 1.0, 1.0), (3.0, 3.0, 3.0), (0.8, 1.3, 2.1), (0.8005, 1.3, 3.0)])
 @pytest.mark.parametrize("oblique", [False, True])
 def test_a_spacing_is_that_of_monai(spacing: tuple[float, ...], oblique: bool) -> None:
     image = volume(23, 17, 12, affine=turned((0, 1, 2), (1, 1, 1), oblique))

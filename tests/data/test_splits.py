@@ -242,3 +242,34 @@ def test_something_else_than_a_split_file_is_refused(tmp_path: Path, text: str |
 def test_a_task_that_the_split_file_lacks_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="task kidney is not in the split file"):
         apply_splits(split_file(tmp_path, train=["a"], val=["b"]), {"kidney": {}})
+
+
+FOLDS = {
+    "A": {**dict.fromkeys(people("a", 12), "train"), **dict.fromkeys(people("a", 3), "val")},
+    "B": dict.fromkeys([*people("b", 10), "a005"], "train") | {"a001": "val", "b003": "val"},
+}
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_fold_sets_who_is_tested_and_the_others_are_split_as_without_it(seed: int) -> None:
+    patients = {name: list(fold) for name, fold in FOLDS.items()} | {
+        "C": people("c", 20),
+        "D": ["a000", *people("d", 9)],
+    }
+    parts = split_patients(patients, val=0.25, test=0.2, seed=seed, folds=FOLDS)
+    assert set(parts) == {patient for names in patients.values() for patient in names}
+    for fold in FOLDS.values():
+        for patient, part in fold.items():
+            assert (parts[patient] == "test") == (part == "val")
+    learnt = [parts[patient] for patient in FOLDS["A"] if FOLDS["A"][patient] == "train"]
+    assert {part: learnt.count(part) for part in PARTS} == {"train": 7, "val": 2, "test": 0}
+    others = split_patients({"C": patients["C"], "D": people("d", 9)}, val=0.25, test=0.2, seed=seed)
+    assert {patient: parts[patient] for patient in others} == others
+
+
+def test_folds_that_disagree_or_leave_nobody_are_refused() -> None:
+    with pytest.raises(DataError, match="task B, patient x: another task's fold has it on the other side"):
+        split_patients({}, folds={"A": {"x": "train"}, "B": {"x": "val"}})
+    fold = {**dict.fromkeys(people("a", 6), "train"), "x": "val", "y": "val"}
+    with pytest.raises(DataError, match="task B: the folds leave it no patient for train"):
+        split_patients({"A": list(fold), "B": ["x", "y"]}, folds={"A": fold})

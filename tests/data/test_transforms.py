@@ -217,6 +217,17 @@ def test_the_scanner_s_scale_and_offset_do_not_matter_where_there_is_no_window()
     torch.testing.assert_close(one.as_tensor(), other.as_tensor(), rtol=0, atol=1e-3)
 
 
+def test_each_channel_is_prepared_as_if_it_were_alone() -> None:
+    affine = torch.diag(torch.tensor([*SPACING, 1.0], dtype=torch.float64))
+    channels = [smooth_volume(seed=0) * 50, smooth_volume(seed=1) * 3 + 1000, np.full((18, 14, 11), 7, np.float32)]
+    for recipe in (MR, Recipe((1.0, 1.0, 1.0), (-160.0, 240.0))):
+        together = prepare(MetaTensor(torch.from_numpy(np.stack(channels)), affine=affine), recipe)
+        for prepared, channel in zip(together, channels, strict=True):
+            alone = prepare(MetaTensor(torch.from_numpy(channel[None]), affine=affine), recipe)
+            torch.testing.assert_close(prepared.as_tensor(), alone[0].as_tensor(), rtol=0, atol=1e-6)
+            torch.testing.assert_close(together.affine, alone.affine)
+
+
 @pytest.mark.parametrize("value", [0, 300, -1024, 0.1, 1000.7, 1 / 3])
 @pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (0.7, 1.3, 1.0)])
 def test_a_constant_image_becomes_0(value: float, spacing: tuple[float, float, float]) -> None:

@@ -99,6 +99,8 @@ def test_what_decides_the_figures_changes_it(resolved: dict[str, Any], key: str,
     ("key", "value"),
     [
         ("data.tasks.Liver.root", "/elsewhere/Liver"),
+        ("data.tasks.Liver.layout", {"class_path": "medmtl.data.layouts.msd.MSD"}),
+        ("data.tasks.Liver.fold", 2),
         ("data.splits", "elsewhere.json"),
         ("data.workers", 4),
         ("data.split_seed", 4),
@@ -166,7 +168,8 @@ def test_a_digest_follows_the_channels_and_what_a_mask_stands_for(
     ]
     with Digests(tmp_path / "data.json") as digests:
         found = {digests.case(replace(case, **change)) for change in [{}, *changes]}
-    assert len(found) == 1 + len(changes)
+        found.add(digests.case(case, "organ [1], unknown 3"))
+    assert len(found) == 2 + len(changes)
 
 
 def test_digests_that_a_crash_cut_short_are_made_anew(save_volume: Callable[..., Path], tmp_path: Path) -> None:

@@ -88,21 +88,21 @@ def test_every_voxel_of_the_image_counts_once_and_padding_not_at_all(
     np.testing.assert_allclose(tap.grams["0"].numpy(), features.T @ features, rtol=1e-5, atol=1e-5)
 
 
-def test_where_windows_overlap_each_gets_an_equal_share() -> None:
+def test_where_windows_overlap_a_voxel_counts_in_the_window_whose_centre_is_nearest() -> None:
     class PlaceInWindow(nn.Module):
-        """Marks the first half of every window: features that do depend on the window."""
+        """Tells for every voxel where in the window it is along the first axis: features that depend on the window."""
 
         def forward(self, windows: torch.Tensor) -> torch.Tensor:
-            marked = torch.zeros_like(windows)
-            marked[:, :, : windows.shape[2] // 2] = 1
-            return marked
+            places = torch.arange(windows.shape[2], dtype=torch.float32)
+            return places[:, None, None].expand_as(windows).clone()
 
     network = nn.Sequential(PlaceInWindow())
     tap = FeatureTap(network, ["0"])
     VolumePredictor(network, (4, 2, 2), overlap=0.5, window_batch=1)(image_of((8, 2, 2)), tap)
-    # Windows start at 0, 2 and 4: voxels 2 to 5 lie in two windows each, first in the second half, then in the first.
-    first_halves = (1 + 1) + (0.5 + 0.5) + (0.5 + 0.5)
-    assert float(tap.grams["0"]) == pytest.approx(first_halves * 4)
+    # Windows start at 0, 2 and 4: voxels 0 to 2 count in the first, 3 and 4 in the second, 5 to 7 in the third.
+    places = [0, 1, 2, 1, 2, 1, 2, 3]
+    assert float(tap.grams["0"]) == pytest.approx(4 * sum(place**2 for place in places))
+    assert float(tap.totals["0"]) == pytest.approx(4 * sum(places))
 
 
 @pytest.mark.parametrize("window_batch", [1, 2, 5, 100])

@@ -16,10 +16,14 @@ from torch import nn
 from torch.optim.lr_scheduler import OneCycleLR, StepLR
 from torch.utils.data import DataLoader
 
-from medmtl.data.task import Recipe
+from medmtl.data.datamodule import MultiTaskData
+from medmtl.data.task import Recipe, Task
 from medmtl.data.transforms import to_native
+from medmtl.errors import ConfigError
+from medmtl.inference.accuracy import surface_distances
 from medmtl.inference.observe import Observer
 from medmtl.inference.predictor import VolumePredictor
+from medmtl.losses.masked import UNKNOWN
 from medmtl.models.segmenter import Segmenter
 from medmtl.ood.evidence import Evidence
 
@@ -251,3 +255,35 @@ def test_weights_are_those_of_the_network_and_nothing_else(small_unet: Callable[
     state = segmenter(network).state_dict()
     assert state.keys() == expected.keys()
     assert all(torch.equal(state[name], value) for name, value in expected.items())
+
+
+def test_unknown_voxels_change_neither_the_loss_nor_the_figures() -> None:
+    model = segmenter(Threshold())
+    sample = batch()
+    unknown = torch.rand(sample["label"].shape, generator=torch.Generator().manual_seed(1)) < 0.3
+    hidden = sample | {"label": sample["label"].masked_fill(unknown, UNKNOWN)}
+    changed = hidden | {"image": torch.where(unknown, -sample["image"], sample["image"])}
+    assert model.training_step(hidden, 0).item() == model.training_step(changed, 0).item()
+    native = volume(3)
+    known = torch.ones_like(native.as_tensor(), dtype=torch.bool)
+    known[:, 6:] = False
+    label = ((volume(4) > 0) & known).as_tensor()
+    item = scan(3, "Liver", label) | {"known": known}
+    outputs = model.test_step(item, 0)
+    assert outputs is not None
+    predicted = (native.as_tensor() > 0) & known
+    assert outputs["dice"] == pytest.approx(brute_dice(predicted, label))
+    expected = surface_distances(predicted[0], label[0], [1.0, 1.0, 1.0])
+    assert (outputs["hd95_mm"], outputs["asd_mm"]) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_network_takes_as_many_channels_as_the_tasks_stack(channels: int) -> None:
+    model = segmenter(UNet(3, channels, 1, channels=(4, 8), strides=(2,)))
+    task = Task("somewhere", "MR", [1], (1, 1, 1), channel=[0, 1, 2])
+    data = MultiTaskData({"T": task}, (8, 8, 8))
+    if channels == 3:
+        model.check_channels(data)
+    else:
+        with pytest.raises(ConfigError, match="takes 1 channels and the tasks stack 3"):
+            model.check_channels(data)

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from medmtl.data.layouts.folders import values_of
-from medmtl.data.layouts.layout import Corpus, Layout, named
+from medmtl.data.layouts.layout import Corpus, Layout, named, values_of
 from medmtl.data.task import Case, LabelFile
 from medmtl.data.volume import ENDINGS, stem
 from medmtl.errors import DataError

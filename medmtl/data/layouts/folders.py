@@ -2,10 +2,10 @@
 
 import glob
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
-from medmtl.data.layouts.layout import Corpus, Layout
+from medmtl.data.layouts.layout import Corpus, Layout, values_of
 from medmtl.data.task import Case, LabelFile
 from medmtl.data.volume import ENDINGS, stem
 from medmtl.errors import ConfigError, DataError
@@ -57,17 +57,18 @@ class Folders(Layout):
     def read(self, owner: str, root: Path) -> Corpus:
         """See `Layout.read`."""
         masks = self.labels if isinstance(self.labels, dict) else {}
-        patterns = {pattern: value for value, pattern in enumerate(masks.values(), 1)} if masks else {self.labels: None}
-        found = dict(_matches(root, self.images[0]))
+        patterns: list[tuple[str, int | None]] = [(pattern, value) for value, pattern in enumerate(masks.values(), 1)]
+        if isinstance(self.labels, str):
+            patterns = [(self.labels, None)]
+        found: dict[str, Path] = {}
+        for case, path in _matches(root, self.images[0]):
+            if found.setdefault(case, path) != path:
+                raise _twice(owner, case, found[case], path)
         others = {case: [_file(owner, root, pattern, case) for pattern in self.images[1:]] for case in found}
-        labels = {
-            case: [(_file(owner, root, str(pattern), case), value) for pattern, value in patterns.items()]
-            for case in found
-        }
+        labels = {case: [(_file(owner, root, pattern, case), value) for pattern, value in patterns] for case in found}
         # Where one folder holds all, labels and further channels look like images of other cases.
-        taken = {path for paths in others.values() for path in paths} | {
-            path for pairs in labels.values() for path, _ in pairs
-        }
+        taken = {path for paths in others.values() for path in paths}
+        taken |= {path for pairs in labels.values() for path, _ in pairs}
         cases = []
         for case in [case for case, path in found.items() if path not in taken]:
             channels = [path for path in others[case] if path is not None]
@@ -97,11 +98,6 @@ class LooseImages(Layout):
         return Corpus(tuple(Case(stem(path), stem(path), (path,)) for path in found))
 
 
-def values_of(organs: Mapping[str, int | list[int]] | None) -> dict[str, tuple[int, ...]]:
-    """The label values of organs as a user declares them: one, or a list for a region."""
-    return {organ: tuple(values) if isinstance(values, list) else (values,) for organ, values in (organs or {}).items()}
-
-
 def _matches(root: Path, pattern: str) -> Iterator[tuple[str, Path]]:
     """The name of the case and the file, of every file that a pattern fits."""
     complete = pattern.endswith(ENDINGS)
@@ -121,5 +117,9 @@ def _file(owner: str, root: Path, pattern: str, case: str) -> Path | None:
         return root / place if (root / place).is_file() else None
     found = [root / f"{place}{ending}" for ending in ENDINGS if (root / f"{place}{ending}").is_file()]
     if len(found) > 1:
-        raise DataError(f"{owner}, case {case}: {found[0]} and {found[1].name} are one file too many", fix="remove one")
+        raise _twice(owner, case, *found[:2])
     return found[0] if found else None
+
+
+def _twice(owner: str, case: str, one: Path, other: Path) -> DataError:
+    return DataError(f"{owner}, case {case}: {one} and {other.name} are one file too many", fix="remove one")

@@ -166,6 +166,11 @@ def read_object(owner: str, path: Path, fix: str) -> dict[str, Any]:
     return content
 
 
+def values_of(organs: Mapping[str, int | list[int]] | None) -> dict[str, tuple[int, ...]]:
+    """The label values of organs as a user declares them: one, or a list for a region."""
+    return {organ: tuple(values) if isinstance(values, list) else (values,) for organ, values in (organs or {}).items()}
+
+
 def named(values: Iterable[tuple[str, int]]) -> dict[str, tuple[int, ...]]:
     """Organ -> label values, of (organ, value) pairs; the background is no organ."""
     organs: dict[str, tuple[int, ...]] = {}

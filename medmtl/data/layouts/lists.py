@@ -4,8 +4,7 @@ import csv
 import json
 from pathlib import Path
 
-from medmtl.data.layouts.folders import values_of
-from medmtl.data.layouts.layout import Corpus, Layout, inside
+from medmtl.data.layouts.layout import Corpus, Layout, inside, values_of
 from medmtl.data.task import Case, LabelFile
 from medmtl.data.volume import stem
 from medmtl.errors import DataError
@@ -77,12 +76,12 @@ def _read_rows(owner: str, path: Path) -> list[dict[str, str]]:
             content = json.loads(text)
             if not isinstance(content, list) or not all(isinstance(row, dict) for row in content):
                 raise DataError(f"{owner}: {path} is not a list of objects", fix='write [{"image": "...", ...}, ...]')
-            rows = [{key: str(value) for key, value in row.items() if value is not None} for row in content]
+            rows = [{key: "" if value is None else str(value) for key, value in row.items()} for row in content]
         else:
             header = text.partition("\n")[0]
             mark = max(",;\t", key=header.count)  # spreadsheets of some countries write semicolons
             lines = csv.DictReader(text.splitlines(), delimiter=mark, skipinitialspace=True, strict=True)
-            rows = [{key: value for key, value in row.items() if key and isinstance(value, str)} for row in lines]
+            rows = [{key: value or "" for key, value in row.items() if key} for row in lines]
     except FileNotFoundError:
         raise DataError(f"{owner}: {path} is missing", fix="point `root` to its folder, or correct `file`") from None
     except (ValueError, csv.Error) as error:
