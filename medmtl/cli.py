@@ -16,7 +16,7 @@ def main(args: Sequence[str] | None = None) -> None:
 
     Raises:
         SystemExit: 1 after an error, 2 after wrong usage; each is one line on standard error. 3 where all was done but
-            some input cannot be used.
+            some input cannot be used, or is foreign where that was to count.
     """
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     logging.getLogger("medmtl").setLevel(logging.INFO)
@@ -60,6 +60,15 @@ def _dashboard(argv: list[str]) -> None:
     write_dashboard(argv[1:])
 
 
+def _predict(argv: list[str]) -> None:
+    from medmtl.predict.options import parse
+
+    options = parse(argv[1:])
+    from medmtl.predict.command import run_predict
+
+    run_predict(options)
+
+
 def _ood(argv: list[str]) -> None:
     from medmtl.benchmark.command import run_ood
 
@@ -75,6 +84,7 @@ def _data(argv: list[str]) -> None:
 COMMANDS: dict[str, tuple[Callable[[list[str]], None], str]] = {
     "fit": (_train_or_test, "train one model on several tasks: medmtl fit --config multitask.yaml"),
     "test": (_train_or_test, "accuracy, calibration and out-of-distribution report of a run"),
+    "predict": (_predict, "masks and verdicts for images: medmtl predict --run runs/multitask --input X --output DIR"),
     "calibrate": (_train_or_test, "fit how sure a trained run may be, and what it knows, anew"),
     "ood": (_ood, "detectors of foreign images compared on a run: medmtl ood --run runs/multitask"),
     "experiment": (_experiment, "dedicated, transfer and multi-task training compared; stop and start as you like"),

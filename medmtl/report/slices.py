@@ -85,7 +85,7 @@ class CaseSlices:
     def cut(
         cls,
         image: NDArray[np.floating],
-        label: NDArray[np.bool_],
+        label: NDArray[np.bool_] | None,
         probability: NDArray[np.floating],
         spacing: Sequence[float],
     ) -> "CaseSlices":
@@ -93,10 +93,11 @@ class CaseSlices:
 
         Args:
             image: `(H, W, D)`, in RAS+ orientation.
-            label: the truth, `(H, W, D)`.
+            label: the truth, `(H, W, D)`; None, where it is not known, is as one without an organ.
             probability: of the foreground, `(H, W, D)`, in [0, 1].
             spacing: voxel size in mm along H, W and D.
         """
+        label = np.broadcast_to(np.False_, image.shape) if label is None else label
         organ = np.asarray(label, dtype=bool)
         organ = organ if organ.any() else np.asarray(probability) >= 0.5
         organ = organ if organ.any() else np.ones(image.shape, dtype=bool)

@@ -74,3 +74,12 @@ def test_volumes_of_any_shape_are_drawn(shape):
     image, label = np.zeros(shape, dtype=np.float32), np.ones(shape, dtype=bool)
     figure = case_slices(CaseSlices.cut(image, label, image, SPACING), "a title longer than the figure is wide " * 4)
     assert to_png(figure)[1:4] == b"PNG"
+
+
+def test_a_case_without_a_truth_is_cut_as_one_without_an_organ(volume):
+    image, label, probability = volume
+    unknown, empty = (CaseSlices.cut(image, each, probability, SPACING) for each in (None, np.zeros_like(label)))
+    for name, plane in unknown.planes.items():
+        for found, expected in zip(plane, empty.planes[name], strict=True):
+            np.testing.assert_array_equal(found, expected)
+    assert unknown.grey == empty.grey

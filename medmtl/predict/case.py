@@ -1,0 +1,140 @@
+"""One image: predicted, drawn, and written whole, the verdict last."""
+
+import math
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from medmtl import __version__
+from medmtl.errors import RunError
+from medmtl.files import written_whole
+from medmtl.inference.reader import Scan
+from medmtl.inference.writer import write_map, write_mask
+from medmtl.predict.gate import withholds
+from medmtl.predict.model import Model, Prediction
+from medmtl.predict.options import Options
+from medmtl.predict.records import read_record, record_path, write_record
+from medmtl.predict.warnings import mask_warnings, verdict_warnings
+from medmtl.report.gallery import draw_case
+from medmtl.report.predicted import PredictedCase
+
+
+def predict_case(
+    model: Model, scan: Scan, request: Mapping[str, Any], options: Options, reading: float
+) -> PredictedCase:
+    """Predict an image and write all that is asked for. What an earlier command left of it is removed first.
+
+    Args:
+        model: the network and its verdicts.
+        scan: the image.
+        request: what was asked for, see `request_of`.
+        options: what to write, and where.
+        reading: seconds that it took to read.
+
+    Raises:
+        DataError: the image cannot be predicted.
+        RunError: the folder cannot be written to.
+    """
+    modality = request["modality"] or scan.modality
+    prediction = model.predict_scan(scan, task=request["task"], modality=modality)
+    start = time.perf_counter()
+    folder = options.output
+    try:
+        forget(folder, scan.name)
+        with _staged(folder, scan.name) as stage:
+            files = _write(stage, scan, prediction, options)
+        case = PredictedCase(
+            case=scan.name,
+            input=str(scan.input.path),
+            mask=files.get("mask"),
+            in_distribution=prediction.in_distribution,
+            p_value=prediction.p_value,
+            alpha=prediction.alpha,
+            nearest_task=prediction.nearest_task,
+            distance=prediction.distance,
+            scores={name: _number(score) for name, score in prediction.scores.items()},
+            task=prediction.task,
+            recipe=prediction.recipe,
+            volume_ml=prediction.volume_ml,
+            model={"name": model.name, "digest": request["digest"], "medmtl": __version__},
+            warnings=_warnings(model, scan, prediction, known=bool(request["task"] or modality)),
+            seconds=_rounded({"reading": reading, **prediction.seconds, "writing": time.perf_counter() - start}),
+            files=files,
+            request=request,
+        )
+        write_record(folder, case)
+    except OSError as error:
+        raise RunError(f"{folder} cannot be written to ({error.strerror or error})", fix="make room there") from None
+    return case
+
+
+def forget(folder: Path, name: str) -> None:
+    """Remove what an earlier command left of an image, its verdict first, so that none stays beside another mask.
+
+    Args:
+        folder: where it would be.
+        name: of the image.
+    """
+    record = read_record(folder, name)
+    record_path(folder, name).unlink(missing_ok=True)
+    home = folder.resolve()
+    for file in record.files.values() if record is not None else ():
+        if (folder / file).resolve().is_relative_to(home):
+            (folder / file).unlink(missing_ok=True)
+
+
+def _write(stage: Path, scan: Scan, prediction: Prediction, options: Options) -> dict[str, str]:
+    """Write masks, maps and picture, and return kind -> name of each."""
+    files = {}
+    held_back = withholds(prediction.in_distribution, options.on_ood)
+    if not held_back:
+        mask, *others = write_mask(stage, scan, prediction.mask, prediction.task)
+        files["mask"] = mask.name
+        if others:
+            files["dicom_seg"] = others[0].name
+        if options.probability:
+            files["probability"] = write_map(stage, scan, prediction.probability, "probability").name
+        if options.entropy:
+            files["entropy"] = write_map(stage, scan, prediction.entropy(), "entropy").name
+    if options.report:
+        files["picture"] = f"figures/{scan.name}.png"
+        with written_whole(stage / files["picture"]) as beside:
+            beside.write_bytes(draw_case(scan.name, scan.image, None if held_back else prediction.mask))
+    return files
+
+
+@contextmanager
+def _staged(folder: Path, name: str) -> Iterator[Path]:
+    """A folder beside the final place, whose files are moved there if the block ends without an error."""
+    stage = folder / f".{name}"
+    shutil.rmtree(stage, ignore_errors=True)  # a command that was killed left it
+    stage.mkdir(parents=True)
+    try:
+        yield stage
+        for path in [path for path in stage.rglob("*") if path.is_file()]:
+            final = folder / path.relative_to(stage)
+            final.parent.mkdir(exist_ok=True)
+            path.replace(final)
+    finally:
+        shutil.rmtree(stage, ignore_errors=True)
+
+
+def _warnings(model: Model, scan: Scan, prediction: Prediction, known: bool) -> list[str]:
+    """All that is to be said of an image; `known`: its task or modality was told."""
+    tried = () if known else {task.recipe for task in model.tasks.values()}
+    own = [
+        *verdict_warnings(prediction.in_distribution, prediction.p_value, prediction.alpha),
+        *mask_warnings(prediction.mask, prediction.affine, model.tasks[prediction.task].recipe, tried),
+    ]
+    return list(dict.fromkeys([*prediction.warnings, *own]))
+
+
+def _number(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
+
+
+def _rounded(seconds: Mapping[str, float]) -> dict[str, float]:
+    return {step: round(taken, 3) for step, taken in seconds.items()}

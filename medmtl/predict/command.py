@@ -1,0 +1,125 @@
+"""The command `medmtl predict`."""
+
+import logging
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from medmtl import __version__
+from medmtl.data.task import data_note
+from medmtl.errors import ConfigError, DataError, RunError
+from medmtl.inference.inputs import Input, find_inputs
+from medmtl.predict.gate import exit_code
+from medmtl.predict.model import Model
+from medmtl.predict.options import Options
+from medmtl.predict.records import digest_of, write_summary
+from medmtl.predict.run import predict_all
+from medmtl.report.gallery import headline, write_gallery
+from medmtl.report.predicted import FOREIGN, FailedCase, PredictedCase, worst_first
+from medmtl.request import run_and_checkpoint
+
+logger = logging.getLogger(__name__)
+
+TOLD = 20  # images that the table at the end shows, the worst
+
+
+def run_predict(options: Options) -> None:
+    """Predict images, or those of them that are not finished, and say what was found.
+
+    Args:
+        options: what to predict, and how.
+
+    Raises:
+        MedMTLError: for everything that the user can mend.
+        SystemExit: 3 where an image could not be segmented, or is foreign and that counts.
+    """
+    inputs = inputs_of(options)
+    _check_writable(options.output)
+    _, checkpoint = run_and_checkpoint(options.run, options.checkpoint)
+    model = Model.load(checkpoint, options.device, options.precision, options.window_batch, options.alpha)
+    _check_tasks(model, inputs, options)
+    console = Console()
+    digest = digest_of(checkpoint)
+    cases, failed = predict_all(model, digest, inputs, options, console)
+    summary = options.output / "summary.csv"
+    write_summary(summary, cases, failed)
+    _say(console, cases, failed)
+    if options.report:
+        note = data_note(task.root for task in model.tasks.values())
+        page = write_gallery(
+            options.output, cases, failed, _facts(model, digest, options), f"Trained on {note.lower()}" if note else ""
+        )
+        console.print(f"gallery: {page}", soft_wrap=True)
+    console.print(f"summary: {summary}", soft_wrap=True)
+    code = exit_code(cases, failed, options.on_ood)
+    if code:
+        raise SystemExit(code)
+
+
+def inputs_of(options: Options) -> list[Input]:
+    """What is to be predicted: all that the input holds, but for masks in a folder for the output within it.
+
+    Raises:
+        DataError: nothing is found, or images lie where the masks would go.
+    """
+    output = options.output.resolve()
+    found = find_inputs(options.input, options.volume)
+    inputs = [source for source in found if not source.path.resolve().is_relative_to(output)]
+    within = next((source.path for source in found if source not in inputs), None)
+    if within is not None and options.input.resolve() not in output.parents:
+        raise DataError(f"{options.output} holds images ({within})", fix="choose another folder for --output")
+    if within is not None:
+        logger.info("left out, for they lie in %s: %d images", options.output, len(found) - len(inputs))
+    if not inputs:
+        raise DataError(f"{options.input} holds no images outside {options.output}", fix="correct --input or --output")
+    return inputs
+
+
+def _check_writable(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise RunError(f"{folder} cannot be written to ({error.strerror})", fix="choose another --output") from None
+
+
+def _check_tasks(model: Model, inputs: Sequence[Input], options: Options) -> None:
+    asked = {options.task: "--task"} | {source.task: f"{options.input}: task" for source in inputs}
+    for task, where in asked.items():
+        if task is not None and task not in model.tasks:
+            raise ConfigError(f"{where} {task} is none of this network", fix=f"use one of: {', '.join(model.tasks)}")
+
+
+def _say(console: Console, cases: Sequence[PredictedCase], failed: Sequence[FailedCase]) -> None:
+    table = Table("image", "verdict", "p", "nearest task", "ml", "warnings")
+    for case in worst_first(cases)[:TOLD]:
+        p_value = "-" if case.p_value is None else f"{case.p_value:.3f}"
+        row = (case.case, case.verdict, p_value, case.nearest_task or "-", f"{case.volume_ml:.1f}")
+        table.add_row(*row, str(len(case.warnings) or "-"))
+    if cases:
+        console.print(table)
+    if len(cases) > TOLD:
+        console.print(f"and {len(cases) - TOLD} more, less foreign than these", highlight=False)
+    for each in failed:
+        console.print(f"{each.case} failed: {each.error}", soft_wrap=True, markup=False, highlight=False)
+    foreign = [case.case for case in worst_first(cases) if case.verdict == FOREIGN]
+    if foreign:
+        console.print(f"foreign: {', '.join(foreign)}", soft_wrap=True, markup=False, highlight=False)
+    console.print(headline(cases, failed), soft_wrap=True, highlight=False)
+
+
+def _facts(model: Model, digest: str, options: Options) -> dict[str, str]:
+    return {
+        "checkpoint": model.name,
+        "digest": digest,
+        "trained on": ", ".join(model.tasks),
+        "input": str(options.input),
+        "foreign images": {"warn": "get a mask", "skip": "get no mask", "fail": "get a mask, and exit code 3"}[
+            options.on_ood
+        ],
+        "medmtl": __version__,
+    }

@@ -1,0 +1,19 @@
+"""Gate: what a verdict means for the mask and for the exit code."""
+
+from collections.abc import Sequence
+
+from medmtl.predict.options import OnOod
+from medmtl.report.predicted import FOREIGN, FailedCase, PredictedCase
+
+INCOMPLETE = 3  # done, but some image could not be segmented, or is foreign where the user asked for that to count
+
+
+def withholds(in_distribution: bool | None, on_ood: OnOod) -> bool:
+    """Whether an image gets no mask. What cannot be decided is not held back."""
+    return on_ood == "skip" and in_distribution is False
+
+
+def exit_code(cases: Sequence[PredictedCase], failed: Sequence[FailedCase], on_ood: OnOod) -> int:
+    """0, or 3 where an image failed, or is foreign and that counts."""
+    counts = on_ood == "fail" and any(case.verdict == FOREIGN for case in cases)
+    return INCOMPLETE if failed or counts else 0

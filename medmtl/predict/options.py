@@ -1,0 +1,150 @@
+"""Options of `medmtl predict`, as the command line gives them."""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NoReturn
+
+from medmtl.data.task import MODALITIES
+from medmtl.errors import ConfigError
+
+OnOod = Literal["warn", "skip", "fail"]
+DESCRIPTION = (
+    "Segment images, and say of each whether the network knows its kind. Writes for every image a mask on the image's "
+    "own grid (NAME_mask) and a verdict (NAME.json), and summary.csv over all of them. Images that are finished are "
+    "not repeated, so it is safe to stop and start again. Exit codes: 0 done, 1 error, 2 wrong usage, 3 done but an "
+    "image could not be segmented, or is foreign under --on-ood fail."
+)
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is to be predicted, and how.
+
+    Attributes:
+        run: run folder; None where a checkpoint is named.
+        checkpoint: checkpoint; None where a run folder is named.
+        input: image, DICOM series, folder of images or list of images.
+        output: folder for everything that is written.
+        task: whose recipe to use; None: the nearest.
+        modality: of all images; None: as file or list say.
+        probability: write the probability of the organ.
+        entropy: write the entropy of that probability.
+        report: draw every image, and write `gallery.html`.
+        on_ood: what a foreign image means: `warn` says so, `skip` writes no mask, `fail` makes the exit code 3.
+        alpha: share of familiar images that may be called foreign, in (0, 1); None: that of the run.
+        device: `cpu`, `cuda` or `auto`.
+        precision: of the network's arithmetic: `32`, `16` or `bf16`.
+        window_batch: sliding windows computed together; None: as in the training.
+        volume: which volume of files with four dimensions, from 0, or all of them.
+        overwrite: repeat what is finished, and replace what other images left in the folder.
+    """
+
+    run: str | None
+    checkpoint: str | None
+    input: Path
+    output: Path
+    task: str | None = None
+    modality: str | None = None
+    probability: bool = False
+    entropy: bool = False
+    report: bool = False
+    on_ood: OnOod = "warn"
+    alpha: float | None = None
+    device: str = "auto"
+    precision: Literal["32", "16", "bf16"] = "32"
+    window_batch: int | None = None
+    volume: int | Literal["all"] = 0
+    overwrite: bool = False
+
+
+def parse(argv: Sequence[str]) -> Options:
+    """Read a command line.
+
+    Args:
+        argv: what follows `medmtl predict`.
+
+    Raises:
+        ConfigError: an option is unknown, missing, or outside its domain.
+    """
+    parser = _Parser(prog="medmtl predict", description=DESCRIPTION, allow_abbrev=False)
+    model = parser.add_mutually_exclusive_group(required=True)
+    model.add_argument("--run", help="run folder, for example runs/multitask")
+    model.add_argument("--ckpt_path", dest="checkpoint", metavar="CKPT", help="checkpoint, which alone is enough")
+    parser.add_argument(
+        "--input",
+        type=Path,
+        required=True,
+        help="an image (NIfTI, NRRD, MHA), the folder of a DICOM series, a folder tree of any of them, or a list: CSV "
+        "with the columns image[, name, modality, task], or JSON",
+    )
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder to write into")
+    parser.add_argument("--task", help="use the recipe of this task (default: of the task that an image is nearest to)")
+    parser.add_argument("--modality", choices=MODALITIES, help="of all images (default: what a file or list says)")
+    parser.add_argument("--probability", action="store_true", help="also write NAME_probability")
+    parser.add_argument(
+        "--entropy", action="store_true", help="also write NAME_entropy: how unsure each voxel is, nats"
+    )
+    parser.add_argument("--report", action="store_true", help="also write gallery.html: every image and its mask")
+    parser.add_argument(
+        "--on-ood",
+        choices=("warn", "skip", "fail"),
+        default="warn",
+        help="what happens with foreign images: a mask and a warning (default), no mask, or a mask and exit code 3",
+    )
+    parser.add_argument(
+        "--alpha", type=_share, help="share of familiar images that may be called foreign (default: that of the run)"
+    )
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="(default: cuda if there is)")
+    parser.add_argument("--precision", choices=("32", "16", "bf16"), default="32", help="of the network (default: 32)")
+    parser.add_argument(
+        "--window-batch",
+        type=_above_zero,
+        metavar="N",
+        help="sliding windows computed together (default: as in the training)",
+    )
+    parser.add_argument(
+        "--volume", type=_volume, default=0, metavar="K|all", help="volume of 4-D files, from 0, or all (default: 0)"
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="repeat finished images, and replace what others left in DIR"
+    )
+    return Options(**vars(parser.parse_args(argv)))
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser that raises what the front door prints as one line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(message, fix="see `medmtl predict --help`")
+
+
+def _share(text: str) -> float:
+    value = _number(float, text)
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is no share between 0 and 1, such as 0.05")
+    return value
+
+
+def _above_zero(text: str) -> int:
+    value = _number(int, text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
+    return value
+
+
+def _volume(text: str) -> int | Literal["all"]:
+    if text == "all":
+        return "all"
+    value = _number(int, text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{text} is below 0: volumes are counted from 0")
+    return value
+
+
+def _number(kind: type, text: str) -> Any:
+    try:
+        return kind(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number that fits") from None

@@ -1,0 +1,72 @@
+"""How far a prediction is: a line an image, and on a terminal a bar with the time left."""
+
+from collections.abc import Sequence
+
+from rich import progress
+from rich.console import Console
+
+from medmtl.report.predicted import FailedCase, PredictedCase
+
+DAY = 86400.0  # seconds
+
+
+class Progress:
+    """Shows images as they are done.
+
+    Args:
+        console: where it is shown.
+        efforts: bytes of each image, in the order of the work: what the time left is reckoned by.
+    """
+
+    def __init__(self, console: Console, efforts: Sequence[int]) -> None:
+        self._console = console
+        self._efforts = efforts
+        self._images = 0
+        columns = (
+            progress.TextColumn("predicting"),
+            progress.BarColumn(),
+            progress.TextColumn("{task.fields[images]}"),
+        )
+        self._bar = progress.Progress(
+            *columns,
+            progress.TimeRemainingColumn(),
+            console=console,
+            disable=not console.is_terminal,
+            speed_estimate_period=DAY,  # an image may take longer than the half minute that rich looks back
+        )
+        self._task = self._bar.add_task("", total=max(sum(efforts), 1), images=self._said())
+
+    def __enter__(self) -> "Progress":
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def advance(self, outcome: PredictedCase | FailedCase) -> None:
+        """Say what became of the next image, and what it was warned of."""
+        self._images += 1
+        self._bar.update(self._task, completed=sum(self._efforts[: self._images]), images=self._said())
+        left = self._bar.tasks[0].time_remaining
+        ahead = f", about {_in_words(left)} left" if left and not self._console.is_terminal else ""
+        self._say(f"{self._said()}{ahead}: {_line(outcome)}")
+        for warning in outcome.warnings if isinstance(outcome, PredictedCase) else ():
+            self._say(f"  {warning}")
+
+    def _said(self) -> str:
+        return f"{self._images} of {len(self._efforts)}"
+
+    def _say(self, line: str) -> None:
+        self._console.print(line, soft_wrap=True, markup=False, highlight=False)
+
+
+def _line(outcome: PredictedCase | FailedCase) -> str:
+    if isinstance(outcome, FailedCase):
+        return f"{outcome.case} failed: {outcome.error}"
+    known = "" if outcome.p_value is None else f" (p = {outcome.p_value:.3f}, nearest {outcome.nearest_task})"
+    mask = f"{outcome.volume_ml:.1f} ml" if outcome.mask is not None else "no mask"
+    return f"{outcome.case} is {outcome.verdict}{known}, {mask}"
+
+
+def _in_words(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 60 else f"{seconds / 60:.0f} min"

@@ -1,0 +1,128 @@
+"""What a prediction leaves in its folder: a JSON file an image, `summary.csv`, and what is finished already."""
+
+import csv
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from medmtl.errors import DataError
+from medmtl.files import write_text, written_whole
+from medmtl.inference.inputs import Input
+from medmtl.predict.gate import withholds
+from medmtl.predict.options import Options
+from medmtl.report.predicted import FailedCase, PredictedCase, worst_first
+
+COLUMNS = (
+    *("case", "input", "verdict", "in_distribution", "p_value", "alpha", "nearest_task", "distance", "task", "recipe"),
+    *("volume_ml", "mask", "model", "digest", "medmtl", "seconds", "warnings", "error"),
+)
+
+
+def record_path(folder: Path, case: str) -> Path:
+    """Where the verdict on an image is."""
+    return folder / f"{case}.json"
+
+
+def digest_of(checkpoint: Path) -> str:
+    """SHA-256 of a checkpoint: weights, scaling and what is familiar."""
+    with checkpoint.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def request_of(source: Input, options: Options, digest: str) -> dict[str, Any]:
+    """What decides the mask and the verdict of an image: the file as it is now, the network and the options.
+
+    Args:
+        source: the image.
+        options: of the command.
+        digest: of the checkpoint, see `digest_of`.
+
+    Returns:
+        A dict that JSON can hold.
+    """
+    states = _states(source.path)
+    return {
+        "path": str(source.path.resolve()),
+        "bytes": sum(state.st_size for state in states),
+        "modified": max((state.st_mtime_ns for state in states), default=0),
+        "series": source.series,
+        "volume": source.volume,
+        "task": options.task or source.task,
+        "modality": options.modality or source.modality,
+        "digest": digest,
+        "alpha": options.alpha,
+        "precision": options.precision,
+    }
+
+
+def read_record(folder: Path, case: str) -> PredictedCase | None:
+    """The verdict on an image that was given before; None if there is none that can be read."""
+    try:
+        content = json.loads(record_path(folder, case).read_text())
+        return PredictedCase.from_dict(content)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def finished(record: PredictedCase, request: Mapping[str, Any], options: Options) -> bool:
+    """Whether an earlier command left all that this one asks for of an image."""
+    if options.overwrite or record.request != request:
+        return False
+    held_back = withholds(record.in_distribution, options.on_ood)
+    if held_back and record.mask is not None:
+        return False
+    asked = {
+        "mask": not held_back,
+        "probability": options.probability and not held_back,
+        "entropy": options.entropy and not held_back,
+        "picture": options.report,
+    }
+    return all(
+        kind in record.files and (options.output / record.files[kind]).is_file()
+        for kind, is_asked in asked.items()
+        if is_asked
+    )
+
+
+def check_owner(record: PredictedCase, request: Mapping[str, Any], folder: Path) -> None:
+    """Refuse to write over what was found of another image.
+
+    Raises:
+        DataError: the folder's verdict of this name is about another image.
+    """
+    if record.request.get("path") != request["path"]:
+        raise DataError(
+            f"{record_path(folder, record.case)} is about another image ({record.input})",
+            fix="choose another --output, or add --overwrite",
+        )
+
+
+def write_record(folder: Path, case: PredictedCase) -> None:
+    """Write the verdict on an image, last of all that is written of it."""
+    write_text(record_path(folder, case.case), json.dumps(case.to_dict(), indent=1, allow_nan=False) + "\n")
+
+
+def write_summary(path: Path, cases: Sequence[PredictedCase], failed: Sequence[FailedCase]) -> None:
+    """Write `summary.csv`: a row an image, the failed ones first and then the most foreign; empty = no value."""
+    rows: list[dict[str, Any]] = [{"case": each.case, "input": each.input, "error": each.error} for each in failed]
+    for case in worst_first(cases):
+        row = {name: getattr(case, name, None) for name in COLUMNS}
+        row |= {"model": case.model["name"], "digest": case.model["digest"], "medmtl": case.model["medmtl"]}
+        row |= {"seconds": round(sum(case.seconds.values()), 3), "warnings": "; ".join(case.warnings)}
+        rows.append(row)
+    with written_whole(path) as beside, beside.open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _states(path: Path) -> list[os.stat_result]:
+    """Size and age of a file, or of the files of a series; nothing where reading will say what is wrong."""
+    try:
+        files = [file for file in path.iterdir() if file.is_file()] if path.is_dir() else [path]
+        return [file.stat() for file in files]
+    except OSError:
+        return []

@@ -1,0 +1,92 @@
+"""Predicts image after image: while the network works on one, the next is read; what is finished is not repeated."""
+
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+from rich.console import Console
+
+from medmtl.errors import MedMTLError, RunError
+from medmtl.inference.inputs import Input
+from medmtl.inference.reader import Scan, read
+from medmtl.predict.case import forget, predict_case
+from medmtl.predict.model import Model
+from medmtl.predict.options import Options
+from medmtl.predict.progress import Progress
+from medmtl.predict.records import check_owner, finished, read_record, request_of
+from medmtl.report.predicted import FailedCase, PredictedCase
+
+
+def predict_all(
+    model: Model, digest: str, inputs: Sequence[Input], options: Options, console: Console
+) -> tuple[list[PredictedCase], list[FailedCase]]:
+    """Predict all images, or what is not finished of them. At most two are in memory at a time.
+
+    Args:
+        model: the network and its verdicts.
+        digest: of its checkpoint.
+        inputs: the images, each with a name of its own.
+        options: what to write, and where.
+        console: shows progress and the time left.
+
+    Returns:
+        The images that are predicted, those of earlier commands included, and those that cannot be.
+
+    Raises:
+        DataError: the folder holds what was found of another image of the same name.
+        RunError: the folder cannot be written to.
+    """
+    done: list[PredictedCase] = []
+    left: list[tuple[Input, dict[str, Any]]] = []
+    for source in inputs:
+        request, record = request_of(source, options, digest), read_record(options.output, source.name)
+        if record is not None and finished(record, request, options):
+            done.append(record)
+            continue
+        if record is not None and not options.overwrite:
+            check_owner(record, request, options.output)
+        left.append((source, request))
+    if done:
+        console.print(f"{len(done)} of {len(inputs)} images are finished already", highlight=False)
+    failed: list[FailedCase] = []
+    efforts = [request["bytes"] for _, request in left]
+    with Progress(console, efforts) as progress, ThreadPoolExecutor(1, "reading") as thread:
+        following = [thread.submit(_timed, source) for source, _ in left[:1]]
+        for place, (source, request) in enumerate(left):
+            reading = following.pop()
+            following = [thread.submit(_timed, after) for after, _ in left[place + 1 : place + 2]]
+            outcome = _attempt(model, source, request, options, reading)
+            del reading  # or its scan would stay beside the next two
+            if isinstance(outcome, PredictedCase):
+                done.append(outcome)
+            else:
+                failed.append(outcome)
+            progress.advance(outcome)
+    return done, failed
+
+
+def _timed(source: Input) -> tuple[Scan, float]:
+    start = time.perf_counter()
+    return read(source), time.perf_counter() - start
+
+
+def _attempt(
+    model: Model,
+    source: Input,
+    request: Mapping[str, Any],
+    options: Options,
+    reading: "Future[tuple[Scan, float]]",
+) -> PredictedCase | FailedCase:
+    """Predict an image; one that cannot be does not stop the others, a folder that cannot be written to does."""
+    try:
+        scan, seconds = reading.result()
+        return predict_case(model, scan, request, options, seconds)
+    except RunError:
+        raise
+    except MedMTLError as error:
+        reason = str(error)
+    except MemoryError:
+        reason = f"{source.path} does not fit into memory: crop or resample it"
+    forget(options.output, source.name)
+    return FailedCase(source.name, str(source.path), reason)

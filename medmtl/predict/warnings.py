@@ -1,0 +1,53 @@
+"""What a user should know about a mask, beside the verdict."""
+
+import math
+from collections.abc import Collection
+
+import nibabel
+import numpy as np
+from numpy.typing import NDArray
+
+from medmtl.data.task import Recipe
+
+COARSER = 2.0  # times the network's voxel: beyond it resampling invents most of what the network looks at
+AXES = ("right to left", "front to back", "head to foot")
+
+
+def verdict_warnings(in_distribution: bool | None, p_value: float | None, alpha: float) -> list[str]:
+    """Why there is no verdict, if there is none.
+
+    Args:
+        in_distribution: the verdict.
+        p_value: of the image; None where nobody judges.
+        alpha: share of familiar images that may be called foreign.
+    """
+    if in_distribution is not None:
+        return []
+    if p_value is None:
+        return ["no verdict: the checkpoint holds nothing to judge by, train with `spectral.layers`"]
+    return [f"no verdict at alpha = {alpha:g}: the training held out too few patients"]
+
+
+def mask_warnings(
+    mask: NDArray[np.uint8], affine: NDArray[np.float64], recipe: Recipe, tried: Collection[Recipe]
+) -> list[str]:
+    """Sentences on a mask and its image.
+
+    Args:
+        mask: `(H, W, D)`, on the image's grid.
+        affine: `(4, 4)`, from its voxel indices to mm, right-anterior-superior.
+        recipe: the one that was used.
+        tried: all that were tried, because neither task nor modality was known.
+    """
+    found = []
+    if not mask.any():
+        found.append("nothing was found: the mask is empty")
+    elif any(mask.take(end, axis).any() for axis in range(3) for end in (0, -1)):
+        found.append("the mask touches the border of the image: the organ may be cut off")
+    if len(tried) > 1:
+        found.append(f"modality and task are unknown: the nearest of {len(tried)} recipes was used")
+    spacing = nibabel.as_closest_canonical(nibabel.Nifti1Image(mask, affine)).header.get_zooms()
+    for axis, size, working in zip(AXES, spacing, recipe.spacing, strict=True):
+        if size > COARSER * working and not math.isclose(size, COARSER * working, rel_tol=1e-3):
+            found.append(f"voxels are {size:g} mm {axis}, where the network works at {working:g} mm")
+    return found

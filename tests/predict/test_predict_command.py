@@ -1,0 +1,304 @@
+"""`medmtl predict`: masks on the images' own grids, a verdict beside each, and exit codes that a script can rely on."""
+
+import csv
+import hashlib
+import json
+import shutil
+import threading
+import weakref
+
+import nibabel
+import numpy as np
+import pydicom
+import pytest
+import SimpleITK
+from dicom_sample import write_series
+from predict_sample import AFFINE, ALPHA, save_scan
+
+from medmtl import __version__
+from medmtl.predict import case as case_module
+from medmtl.predict import run as run_module
+
+DIGEST = hashlib.sha256(b"").hexdigest()  # of the checkpoint, an empty file
+NAMES = ("familiar", "foreign", "odd_deep")
+
+
+def rows_of(out):
+    with (out.path / "summary.csv").open(newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_every_image_gets_a_mask_on_its_own_grid_and_a_verdict(model, scans, predict, out):
+    assert predict(scans) == 0
+    assert out.names() == {"summary.csv", *(f"{name}{kind}" for name in NAMES for kind in (".json", "_mask.nii.gz"))}
+    for name, file in zip(NAMES, ("familiar.nii.gz", "foreign.nii.gz", "odd/deep.nii"), strict=True):
+        image, mask = nibabel.load(scans / file), nibabel.load(out.path / f"{name}_mask.nii.gz")
+        np.testing.assert_array_equal(mask.affine, image.affine)
+        np.testing.assert_array_equal(mask.get_fdata(), image.get_fdata() > 100)
+        record = out.record(name)
+        assert record["input"] == str(scans / file)
+        assert record["mask"] == record["files"]["mask"] == f"{name}_mask.nii.gz"
+        assert record["in_distribution"] is {"familiar": True, "foreign": False, "odd_deep": None}[name]
+        assert record["p_value"] == {"familiar": 0.5, "foreign": 0.01, "odd_deep": None}[name]
+        assert record["scores"] == {"spectral": 0.4 if name == "foreign" else 0.1, "entropy": None}
+        assert (record["alpha"], record["nearest_task"], record["task"]) == (ALPHA, "LiverCT", "LiverCT")
+        assert record["volume_ml"] == pytest.approx(4 * 4 * 3 * 1.5 * 2 * 3 / 1000)
+        assert record["model"] == {"name": "best.ckpt", "digest": DIGEST, "medmtl": __version__}
+        assert record["seconds"].keys() == {"reading", "resampling", "inference", "verdict", "writing"}
+
+
+def test_the_summary_holds_what_the_verdicts_say_the_worst_first(model, scans, predict, out):
+    predict(scans)
+    rows = rows_of(out)
+    assert [row["case"] for row in rows] == ["foreign", "odd_deep", "familiar"]
+    assert [row["verdict"] for row in rows] == ["foreign", "undecided", "familiar"]
+    for row in rows:
+        record = out.record(row["case"])
+        for key in ("input", "in_distribution", "p_value", "distance", "nearest_task", "recipe", "volume_ml", "mask"):
+            assert row[key] == ("" if record[key] is None else str(record[key]))
+        assert row["warnings"] == "; ".join(record["warnings"])
+        assert (row["digest"], row["error"]) == (DIGEST, "")
+
+
+def test_maps_are_written_where_they_are_asked_for(model, scans, predict, out):
+    assert predict(scans / "familiar.nii.gz", "--probability", "--entropy") == 0
+    mask, probability, entropy = (
+        nibabel.load(out.path / f"familiar{kind}.nii.gz") for kind in ("_mask", "_probability", "_entropy")
+    )
+    for volume in (probability, entropy):
+        np.testing.assert_array_equal(volume.affine, AFFINE)
+        assert volume.get_data_dtype() == np.float32
+    np.testing.assert_allclose(probability.get_fdata(), np.where(mask.get_fdata(), 0.9, 0.1), rtol=1e-6)
+    np.testing.assert_allclose(entropy.get_fdata(), -0.9 * np.log(0.9) - 0.1 * np.log(0.1), rtol=1e-5)
+
+
+@pytest.mark.parametrize(("on_ood", "code", "masked"), [("warn", 0, True), ("skip", 0, False), ("fail", 3, True)])
+def test_what_a_foreign_image_means(on_ood, code, masked, model, scans, predict, out, capsys):
+    assert predict(scans, "--on-ood", on_ood, "--probability") == code
+    assert {"familiar_mask.nii.gz", "odd_deep_mask.nii.gz", "familiar_probability.nii.gz"} <= out.names()
+    assert ({"foreign_mask.nii.gz", "foreign_probability.nii.gz"} <= out.names()) == masked
+    assert out.record("foreign")["mask"] == ("foreign_mask.nii.gz" if masked else None)
+    assert out.record("foreign")["in_distribution"] is False
+    assert "foreign: foreign\n" in capsys.readouterr().out
+    # What was decided before is decided again from the records, and a mask that is no longer wanted goes.
+    assert predict(scans, "--on-ood", "fail") == 3
+    assert predict(scans, "--on-ood", "skip") == 0
+    assert not {"foreign_mask.nii.gz", "foreign_probability.nii.gz"} & out.names()
+
+
+def test_an_image_that_cannot_be_read_does_not_stop_the_others(model, scans, predict, out, capsys):
+    (scans / "broken.nii.gz").write_bytes(b"no image")
+    assert predict(scans) == 3
+    row, *others = rows_of(out)
+    assert (row["case"], row["verdict"], len(others)) == ("broken", "", 3)
+    assert str(scans / "broken.nii.gz") in row["error"]
+    assert not any(name.startswith("broken") for name in out.names())
+    captured = capsys.readouterr()
+    assert f"broken failed: {row['error']}" in captured.out
+    assert "Traceback" not in captured.out + captured.err
+    assert predict(scans) == 3
+    assert len(model.calls) == 3
+
+
+def test_an_image_that_broke_leaves_no_verdict_on_what_it_was(model, scans, predict, out):
+    predict(scans)
+    (scans / "familiar.nii.gz").write_bytes(b"no longer an image")
+    assert predict(scans) == 3
+    assert not {"familiar.json", "familiar_mask.nii.gz"} & out.names()
+
+
+def test_what_is_finished_is_not_repeated(model, scans, predict, out, capsys):
+    predict(scans)
+    summary = (out.path / "summary.csv").read_bytes()
+    assert predict(scans) == 0
+    assert len(model.calls) == 3
+    assert (out.path / "summary.csv").read_bytes() == summary
+    assert "3 of 3 images are finished already" in capsys.readouterr().out
+    save_scan(scans / "new.nii.gz")
+    predict(scans)
+    assert [name for name, *_ in model.calls[3:]] == ["new"]
+    predict(scans, "--overwrite")
+    assert len(model.calls) == 8
+
+
+@pytest.mark.parametrize(
+    ("change", "again"),
+    [
+        (lambda scans, out, model: save_scan(scans / "familiar.nii.gz", 7), 1),
+        (lambda scans, out, model: (out.path / "familiar_mask.nii.gz").unlink(), 1),
+        (lambda scans, out, model: (out.path / "familiar.json").unlink(), 1),
+        (lambda scans, out, model: (out.path / "familiar.json").write_text("{"), 1),
+        (lambda scans, out, model: (out.path / "familiar.json").write_text("[]"), 1),
+        (lambda scans, out, model: (scans.parent / "run" / "checkpoints" / "best.ckpt").write_text("calibrated"), 3),
+        (lambda scans, out, model: ["--alpha", "0.2"], 3),
+        (lambda scans, out, model: ["--precision", "bf16"], 3),
+        (lambda scans, out, model: ["--task", "KidneyT2"], 3),
+        (lambda scans, out, model: ["--entropy"], 3),
+        (lambda scans, out, model: ["--device", "cpu", "--window-batch", "2"], 0),
+    ],
+    ids=["image", "mask", "verdict", "damage", "nonsense", "network", "alpha", "precision", "task", "map", "device"],
+)
+def test_what_changed_is_repeated(change, again, model, scans, predict, out):
+    predict(scans)
+    flags = change(scans, out, model)
+    assert predict(scans, *(flags if isinstance(flags, list) else [])) == 0
+    assert len(model.calls) == 3 + again
+    assert {f"{name}{kind}" for name in NAMES for kind in (".json", "_mask.nii.gz")} <= out.names()
+
+
+def test_the_outputs_of_an_image_are_written_whole_or_not_at_all(model, scans, predict, out, monkeypatch, capsys):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(case_module, "write_map", full)
+    assert predict(scans, "--probability") == 1
+    assert out.names() == set()
+    assert list(out.path.iterdir()) == []
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"medmtl: error: {out.path} cannot be written to (No space left on device)")
+
+
+def test_what_a_killed_command_left_is_replaced(model, scans, predict, out):
+    (out.path / ".familiar").mkdir(parents=True)
+    (out.path / ".familiar" / "half.nii.gz").touch()
+    (out.path / "familiar_mask.nii.gz").touch()  # moved in place, but its verdict was not written
+    assert predict(scans / "familiar.nii.gz") == 0
+    assert out.names() == {"familiar.json", "familiar_mask.nii.gz", "summary.csv"}
+    assert nibabel.load(out.path / "familiar_mask.nii.gz").shape == (12, 10, 8)
+
+
+def test_the_next_image_is_read_while_the_network_works_and_no_third_one_is_held(model, scans, predict, monkeypatch):
+    for seed in range(6):
+        save_scan(scans / f"more{seed}.nii.gz", seed)
+    began = [threading.Event() for _ in range(9)]
+    read, alive, most = run_module.read, [], []
+
+    def spy(source):
+        began[len(alive)].set()
+        scan = read(source)
+        alive.append(weakref.ref(scan))
+        most.append(sum(each() is not None for each in alive))
+        return scan
+
+    def before(scan):
+        place = len(model.calls)
+        assert place == 8 or began[place + 1].wait(30)
+
+    monkeypatch.setattr(run_module, "read", spy)
+    model.before = before
+    assert predict(scans) == 0
+    assert len(most) == 9
+    assert max(most) <= 2
+
+
+def test_images_are_never_replaced_by_their_masks(model, scans, predict, out, capsys):
+    out.path.mkdir()
+    image = save_scan(out.path / "scan.nii.gz")
+    before = image.read_bytes()
+    for source in (image, out.path):
+        assert predict(source) == 1
+        assert image.read_bytes() == before
+    assert "choose another folder for --output" in capsys.readouterr().err
+    assert model.calls == []
+
+
+def test_masks_within_the_input_folder_are_no_images(model, scans, predict, out, tmp_path):
+    shutil.copytree(scans, tmp_path / "all" / "scans")
+    shutil.rmtree(scans)
+    for _ in range(2):
+        assert predict(tmp_path, "--probability") == 0
+    assert sorted(name for name, *_ in model.calls) == ["all_scans_familiar", "all_scans_foreign", "all_scans_odd_deep"]
+
+
+def test_a_folder_that_cannot_be_written_to_is_said_before_anything_is_computed(model, scans, predict, out, capsys):
+    out.path.touch()
+    assert predict(scans) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"medmtl: error: {out.path} cannot be written to")
+    assert model.calls == []
+
+
+def test_a_dicom_series_gets_a_dicom_mask_too_and_is_finished_like_a_file(model, predict, out, tmp_path):
+    voxels = np.full((12, 10, 8), 20, np.int16)
+    voxels[3:7, 4:8, 2:5] = 150
+    affine = np.diag([-1.5, -2.0, 3.0, 1.0])
+    write_series(tmp_path / "series", voxels, affine)
+    assert predict(tmp_path / "series") == 0
+    record = out.record("series")
+    assert record["files"] == {"mask": "series_mask.nii.gz", "dicom_seg": "series_mask.dcm"}
+    mask = nibabel.load(out.path / "series_mask.nii.gz")
+    placed = nibabel.as_closest_canonical(mask).get_fdata(), nibabel.as_closest_canonical(mask).affine
+    truth = nibabel.as_closest_canonical(nibabel.Nifti1Image((voxels > 100).astype(np.uint8), affine))
+    np.testing.assert_array_equal(placed[0], truth.get_fdata())
+    np.testing.assert_allclose(placed[1], truth.affine, atol=1e-4)
+    assert pydicom.dcmread(out.path / "series_mask.dcm").Modality == "SEG"
+    assert model.calls == [("series", None, "CT")]
+    assert predict(tmp_path / "series") == 0
+    assert len(model.calls) == 1
+    next((tmp_path / "series").iterdir()).touch()
+    assert predict(tmp_path / "series") == 0
+    assert len(model.calls) == 2
+
+
+def test_a_mask_has_the_format_of_its_image(model, predict, out, tmp_path):
+    image = SimpleITK.GetImageFromArray(np.pad(np.full((4, 4, 4), 150, np.float32), 3))
+    image.SetSpacing((1.5, 2, 3))
+    image.SetOrigin((10, -20, 30))
+    SimpleITK.WriteImage(image, tmp_path / "scan.nrrd")
+    assert predict(tmp_path / "scan.nrrd", "--probability") == 0
+    assert out.names() == {"scan.json", "scan_mask.nrrd", "scan_probability.nrrd", "summary.csv"}
+    mask = SimpleITK.ReadImage(out.path / "scan_mask.nrrd")
+    np.testing.assert_array_equal(SimpleITK.GetArrayFromImage(mask), SimpleITK.GetArrayFromImage(image) > 100)
+    assert (mask.GetSpacing(), mask.GetOrigin()) == (image.GetSpacing(), image.GetOrigin())
+
+
+def test_the_verdict_on_another_image_is_not_replaced(model, scans, predict, out, tmp_path, capsys):
+    predict(scans / "familiar.nii.gz")
+    other = save_scan(tmp_path / "elsewhere" / "familiar.nii.gz", 3)
+    assert predict(other) == 1
+    assert str(scans / "familiar.nii.gz") in capsys.readouterr().err
+    assert out.record("familiar")["input"] == str(scans / "familiar.nii.gz")
+    assert predict(other, "--overwrite") == 0
+    assert out.record("familiar")["input"] == str(other)
+
+
+def test_task_and_modality_of_a_list_count_unless_flags_say_otherwise(model, scans, predict, tmp_path, capsys):
+    listed = [
+        {"image": "scans/familiar.nii.gz", "task": "KidneyT2"},
+        {"image": "scans/foreign.nii.gz", "modality": "CT"},
+    ]
+    (tmp_path / "list.json").write_text(json.dumps(listed))
+    assert predict(tmp_path / "list.json") == 0
+    assert model.calls == [("familiar", "KidneyT2", None), ("foreign", None, "CT")]
+    assert predict(tmp_path / "list.json", "--task", "LiverCT", "--modality", "MR") == 0
+    assert model.calls[2:] == [("familiar", "LiverCT", "MR"), ("foreign", "LiverCT", "MR")]
+    listed[0]["task"] = "Spleen"
+    (tmp_path / "list.json").write_text(json.dumps(listed))
+    assert predict(tmp_path / "list.json") == 2
+    assert predict(scans, "--task", "Heart") == 2
+    for line, task in zip(capsys.readouterr().err.splitlines(), ("Spleen", "Heart"), strict=True):
+        assert task in line
+        assert "LiverCT, KidneyT2" in line
+
+
+def test_warnings_reach_the_record_and_the_terminal(model, scans, predict, out, capsys):
+    save_scan(scans / "empty.nii.gz", organ=False)
+    predict(scans)
+    assert "nothing was found: the mask is empty" in out.record("empty")["warnings"]
+    assert "the nearest of 2 recipes" in " ".join(out.record("familiar")["warnings"])
+    assert "  nothing was found: the mask is empty\n" in capsys.readouterr().out
+    predict(scans, "--modality", "CT")
+    assert out.record("familiar")["warnings"] == []
+
+
+def test_the_gallery_shows_every_image(model, scans, predict, out, capsys):
+    assert predict(scans, "--report", "--on-ood", "skip") == 0
+    assert {f"figures/{name}.png" for name in NAMES} <= out.names()
+    assert f"gallery: {out.path / 'gallery.html'}" in capsys.readouterr().out.replace("\n", " ")
+    page = (out.path / "gallery.html").read_text()
+    assert all(page.count(f"<h3>{name}</h3>") == 1 for name in NAMES)
+    assert "Trained on digital phantoms, not patients" in page
+    assert "foreign, no mask written" in page
+    predict(scans, "--report", "--on-ood", "skip")
+    assert len(model.calls) == 3
+    assert (out.path / "gallery.html").read_text() == page

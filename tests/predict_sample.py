@@ -1,0 +1,68 @@
+"""A network that knows what it is told to: bright voxels are organ, and the name of an image says how foreign it is."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import nibabel
+import numpy as np
+from numpy.typing import NDArray
+
+from medmtl.data.task import Task
+from medmtl.inference.reader import Scan
+from medmtl.predict.model import Model, Prediction
+
+ALPHA = 0.05
+FOREIGN, ODD = "foreign", "odd"  # images whose names begin so are foreign, or undecided
+AFFINE = np.array([[0, -1.5, 0, 20], [2, 0, 0, -7], [0, 0, 3, 5], [0, 0, 0, 1]])
+
+
+class BrightModel(Model):
+    """Stands in for a trained network.
+
+    Attributes:
+        calls: name, task and modality of each image that was predicted.
+        before: called with each scan before it is predicted.
+    """
+
+    def __init__(self) -> None:
+        self.tasks = {
+            "LiverCT": Task(root="phantom:LiverCT", modality="CT", organ=[1], spacing=(3, 3, 3)),
+            "KidneyT2": Task(root="phantom:KidneyT2", modality="MR", organ=[1], spacing=(2, 2, 2)),
+        }
+        self.name, self.alpha = "best.ckpt", ALPHA
+        self.calls: list[tuple[str, str | None, str | None]] = []
+        self.before: Callable[[Scan], None] = lambda scan: None
+
+    def predict_scan(self, scan: Scan, task: str | None = None, modality: str | None = None) -> Prediction:
+        self.before(scan)
+        self.calls.append((scan.name, task, modality))
+        mask = (scan.image.as_tensor()[0].numpy() > 100).astype(np.uint8)
+        foreign, odd = scan.name.startswith(FOREIGN), scan.name.startswith(ODD)
+        used = task or "LiverCT"
+        return Prediction(
+            mask=mask,
+            probability=np.where(mask, 0.9, 0.1).astype(np.float32),
+            affine=scan.image.affine.numpy(),
+            task=used,
+            recipe=str(self.tasks[used].recipe),
+            in_distribution=None if odd else not foreign,
+            p_value=0.01 if foreign else None if odd else 0.5,
+            alpha=self.alpha,
+            nearest_task="LiverCT",
+            distance=0.4 if foreign else 0.1,
+            scores={"spectral": 0.4 if foreign else 0.1, "entropy": float("nan")},
+            volume_ml=float(mask.sum() * 9 / 1000),
+            seconds={"resampling": 0.1, "inference": 0.2, "verdict": 0.3},
+            warnings=(),
+            scan=scan,
+        )
+
+
+def save_scan(path: Path, seed: int = 0, affine: NDArray = AFFINE, organ: bool = True) -> Path:
+    """A volume of noise with a bright box, 12 x 10 x 8 voxels."""
+    voxels = np.random.default_rng(seed).normal(20, 5, (12, 10, 8)).astype(np.float32)
+    if organ:
+        voxels[3:7, 4:8, 2:5] = 150 + seed
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nibabel.save(nibabel.Nifti1Image(voxels, affine), path)
+    return path
