@@ -109,7 +109,7 @@ def _write(stage: Path, scan: Scan, prediction: Prediction, options: Options) ->
 @contextmanager
 def _staged(folder: Path, name: str) -> Iterator[Path]:
     """A folder beside the final place, whose files are moved there if the block ends without an error."""
-    stage = folder / f".{name}"
+    stage = folder / f".{name}.partial"
     shutil.rmtree(stage, ignore_errors=True)  # a command that was killed left it
     stage.mkdir(parents=True)
     try:

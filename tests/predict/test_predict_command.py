@@ -159,8 +159,8 @@ def test_the_outputs_of_an_image_are_written_whole_or_not_at_all(model, scans, p
 
 
 def test_what_a_killed_command_left_is_replaced(model, scans, predict, out):
-    (out.path / ".familiar").mkdir(parents=True)
-    (out.path / ".familiar" / "half.nii.gz").touch()
+    (out.path / ".familiar.partial").mkdir(parents=True)
+    (out.path / ".familiar.partial" / "half.nii.gz").touch()
     (out.path / "familiar_mask.nii.gz").touch()  # moved in place, but its verdict was not written
     assert predict(scans / "familiar.nii.gz") == 0
     assert out.names() == {"familiar.json", "familiar_mask.nii.gz", "summary.csv"}
