@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 from medmtl.errors import DataError
 from medmtl.ood.conformal import ConformalRule, cases_needed
 from medmtl.ood.detector import Detector
-from medmtl.ood.evidence import Evidence
+from medmtl.ood.evidence import Evidence, View
 from medmtl.ood.spectral import Nearest, Signature, SignatureBank, signature
 from medmtl.ood.spectral_detector import Spectral
 
@@ -24,10 +24,11 @@ class Verdict:
     """What the scores of one image say.
 
     Attributes:
-        task: the task that it looks most like, or that it was said to be of.
+        task: the task that it looks most like, or that it was said to be of: that of the nearest training image by
+            signature, where each task's images are compared under the task's own recipe.
         recipe: of that task, as text.
         signature: the image's signature under that recipe.
-        nearest: the nearest training image by signature under it.
+        nearest: that training image.
         detector: name of the score that decides.
         scores: that of the detector, and `spectral`, `entropy` and `max_softmax`; higher = more foreign.
         p_value: conformal p-value of the detector's score, in (0, 1].
@@ -88,13 +89,22 @@ class Judge:
     Args:
         detector: fitted to the training images.
         bank: their signatures.
+        recipes: of the tasks, as text.
         alpha: share of familiar images that may be rejected.
         familiar: what held-out familiar images scored.
     """
 
-    def __init__(self, detector: Detector, bank: SignatureBank, alpha: float, familiar: Sequence[Familiar]) -> None:
+    def __init__(
+        self,
+        detector: Detector,
+        bank: SignatureBank,
+        recipes: Mapping[str, str],
+        alpha: float,
+        familiar: Sequence[Familiar],
+    ) -> None:
         self.detector = detector
         self.bank = bank
+        self.recipes = dict(recipes)
         self.alpha = alpha
         self.familiar = list(familiar)
 
@@ -125,7 +135,7 @@ class Judge:
             logger.warning("%s; the spectral signature judges instead", error)
             able = Spectral(SPECTRAL)
             able.fit(training)
-        judge = cls(able, bank, alpha, [])
+        judge = cls(able, bank, recipes, alpha, [])
         for image in held_out:
             task = image.source
             kin = {recipes[other] for other in recipes if modalities[other] == modalities[task]}
@@ -159,6 +169,23 @@ class Judge:
         distances = [self.bank.nearest(signature(view.grams)).oodm for view in image.views]
         return image.choosing(distances.index(min(distances)))
 
+    def _recognised(self, image: Evidence, tasks: Sequence[str] | None) -> tuple[View, Signature, Nearest]:
+        """The view of the task that an image looks most like, of some tasks or all; its signature; what is nearest.
+
+        Raises:
+            DataError: the image was prepared with no recipe of a task.
+        """
+        found = []
+        for view in image.views:
+            kin = [task for task, recipe in self.recipes.items() if recipe == view.recipe]
+            kin = [task for task in kin if tasks is None or task in tasks]
+            if kin:
+                own = signature(view.grams)
+                found.append((view, own, self.bank.nearest(own, tasks=kin)))
+        if not found:
+            raise DataError(f"{image.case} was prepared with no recipe of a task")
+        return min(found, key=lambda each: each[2].oodm)
+
     def __call__(self, image: Evidence, known: Known | None = None) -> Verdict:
         """Judge an image.
 
@@ -169,18 +196,14 @@ class Judge:
         told = known.tasks[0] if known is not None and known.what == "told" else None
         image = self._choosing(image)
         closest = self.bank.nearest(signature(image.view.grams))
-        task, index = self.detector.recognise(image) or (closest.task, image.chosen)
-        if told is not None:
-            task, index = told, 0
-        view = image.views[index]
-        found = signature(view.grams)
+        view, found, nearest = self._recognised(image, None if known is None else known.tasks)
         score = self.detector.score(image) if told is None else self.detector.score_as(image, told)
         rule = self.rule(known)
         return Verdict(
-            task=task,
+            task=nearest.task,
             recipe=view.recipe,
             signature=found,
-            nearest=self.bank.nearest(found),
+            nearest=nearest,
             detector=self.detector.name,
             scores={
                 self.detector.name: score,
@@ -197,6 +220,7 @@ class Judge:
             "detector": self.detector.name,
             "fitted": self.detector.state_dict(),
             "bank": self.bank.state_dict(),
+            "recipes": self.recipes,
             "familiar": [tuple(each) for each in self.familiar],
         }
 
@@ -212,7 +236,8 @@ class Judge:
         able = deepcopy(detector) if state["detector"] == detector.name else Spectral(SPECTRAL)
         able.load_state_dict(state["fitted"])
         bank = SignatureBank.from_state_dict(state["bank"])
-        return cls(able, bank, alpha, [Familiar(*each) for each in state["familiar"]])
+        familiar = [Familiar(*each) for each in state["familiar"]]
+        return cls(able, bank, state["recipes"], alpha, familiar)
 
 
 def seen_as(image: Evidence, recipes: Container[str]) -> Evidence:

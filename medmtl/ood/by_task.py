@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from medmtl.errors import DataError
-from medmtl.ood.detector import Detector, Recognised
+from medmtl.ood.detector import Detector
 from medmtl.ood.evidence import Evidence
 from medmtl.ood.fusion import Fusion
 from medmtl.ood.layers import require
@@ -59,12 +59,6 @@ class ByTask(Detector):
     def score_as(self, image: Evidence, task: str) -> float:
         """See `Detector.score_as`."""
         return self._scores(image)[task]
-
-    def recognise(self, image: Evidence) -> Recognised:
-        """See `Detector.recognise`: the task that finds the image least foreign."""
-        scores = self._scores(image)
-        task = min(scores, key=lambda name: scores[name])
-        return Recognised(task, [view.recipe for view in image.views].index(self.recipes[task]))
 
     def _scores(self, image: Evidence) -> dict[str, float]:
         """Task -> how foreign it finds the image."""

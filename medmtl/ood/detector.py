@@ -2,21 +2,9 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 from medmtl.ood.evidence import Evidence, View
-
-
-class Recognised(NamedTuple):
-    """What an image looks most like.
-
-    Attributes:
-        task: the task.
-        view: index of the view under which it does.
-    """
-
-    task: str
-    view: int
 
 
 class Detector(ABC):
@@ -52,10 +40,6 @@ class Detector(ABC):
     def score_as(self, image: Evidence, task: str) -> float:
         """How foreign an image is that is known to be of a task, with that task's view alone."""
         return self.score(image)
-
-    def recognise(self, image: Evidence) -> Recognised | None:
-        """What the image looks most like; None where this detector does not tell tasks apart."""
-        return None
 
     def missing(self, image: Evidence) -> str:
         """What this detector needs and the evidence lacks, in words; empty where nothing is missing."""

@@ -5,7 +5,7 @@ with each function.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -149,17 +149,20 @@ class SignatureBank:
         stacked = {layer: torch.stack([found[layer] for _, _, found in images]) for layer in layers}
         return cls([task for task, _, _ in images], [case for _, case, _ in images], stacked)
 
-    def nearest(self, image: Signature, neighbour: int = 1) -> Nearest:
+    def nearest(self, image: Signature, neighbour: int = 1, tasks: Container[str] | None = None) -> Nearest:
         """Compare one image with the bank.
 
         Args:
             image: layer -> `(C,)`, of the same layers and network.
             neighbour: take the distance to the k-th nearest signature of each layer, the farthest of fewer; the
                 paper's is the nearest.
+            tasks: compare with the images of these alone; with all if None.
         """
-        distances = torch.stack([(bank - image[layer]).norm(dim=1) for layer, bank in self.signatures.items()])
-        index = int(distances.mean(0).argmin())
-        oodm = distances.kthvalue(min(neighbour, len(self.cases)), dim=1).values.mean()
+        chosen = [index for index, task in enumerate(self.tasks) if tasks is None or task in tasks]
+        signatures = ((bank[chosen], image[layer]) for layer, bank in self.signatures.items())
+        distances = torch.stack([(bank - found).norm(dim=1) for bank, found in signatures])
+        index = chosen[int(distances.mean(0).argmin())]
+        oodm = distances.kthvalue(min(neighbour, len(chosen)), dim=1).values.mean()
         return Nearest(oodm=float(oodm), task=self.tasks[index], case=self.cases[index])
 
     def state_dict(self) -> dict[str, Any]:

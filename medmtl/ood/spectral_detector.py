@@ -6,7 +6,7 @@ from typing import Any, Literal
 import torch
 
 from medmtl.errors import ConfigError
-from medmtl.ood.detector import Recognised, ViewDetector
+from medmtl.ood.detector import ViewDetector
 from medmtl.ood.evidence import Evidence, View
 from medmtl.ood.gaussian import spread, task_means
 from medmtl.ood.layers import lacking_layers, require
@@ -87,12 +87,6 @@ class Spectral(ViewDetector):
     def score_view(self, view: View) -> float:
         """See `ViewDetector.score_view`."""
         return self.nearest(view).oodm
-
-    def recognise(self, image: Evidence) -> Recognised:
-        """See `Detector.recognise`: the task of the nearest training image."""
-        found = [self.nearest(view) for view in image.views]
-        best = min(range(len(found)), key=lambda index: found[index].oodm)
-        return Recognised(found[best].task, best)
 
     def signature_of(self, view: View, layers: Sequence[str]) -> Signature:
         """The signature of an image under one recipe, with the options of this detector; whitened once fitted."""

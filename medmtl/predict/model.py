@@ -41,7 +41,7 @@ class Prediction:
         in_distribution: whether the image is like those that the model was trained on; None if that cannot be decided.
         p_value: conformal, in (0, 1]; at most `alpha` where the image is not; None without a judge.
         alpha: share of familiar images that may be rejected.
-        nearest_task: the task that the image looks most like; None without a judge.
+        nearest_task: the task that the image looks most like, or that was told; None without a judge.
         distance: the score that decides, higher = more foreign; None without a judge.
         scores: that and others, by name.
         volume_ml: of the mask.
@@ -189,7 +189,6 @@ class Model:
             working = WorkingVolume.of(image[0], found[0], image.affine, scan.image.affine)
             probability = self.scalings.choose(owner if verdict is not None or named else None)(network, working)
         voxel_ml = abs(float(torch.linalg.det(scan.image.affine[:3, :3]))) / CUBIC_MM
-        looks_like = None if verdict is None else verdict.nearest.task if named else verdict.task
         return Prediction(
             mask=mask,
             probability=probability.float().numpy(),
@@ -199,7 +198,7 @@ class Model:
             in_distribution=None if verdict is None or verdict.rejected is None else not verdict.rejected,
             p_value=None if verdict is None else verdict.p_value,
             alpha=self.alpha,
-            nearest_task=looks_like,
+            nearest_task=None if verdict is None else verdict.task,
             distance=None if verdict is None else verdict.score,
             scores={} if verdict is None else verdict.scores,
             volume_ml=float(mask.sum(dtype=np.int64)) * voxel_ml,

@@ -52,7 +52,7 @@ def test_an_image_is_seen_as_the_task_that_it_looks_most_like(judge: Judge, task
     assert (verdict.task, verdict.recipe) == (task, f"recipe of {task}")
     view = image.views[TASKS.index(task)]
     bank = SignatureBank.fit([(case.source, case.case, signature(case.view.grams)) for case in TRAINING])
-    assert verdict.nearest == bank.nearest(signature(view.grams))
+    assert verdict.nearest == bank.nearest(signature(view.grams), tasks=[task])
     assert all(torch.equal(verdict.signature[layer], found) for layer, found in signature(view.grams).items())
     own = by_task()
     own.fit(TRAINING)
