@@ -1,5 +1,6 @@
 """Model: a trained run that segments scans, and says of each whether it can be trusted on it."""
 
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ from medmtl.inference.reader import Scan, read, scan_of
 from medmtl.inference.verdict import Known, Verdict
 from medmtl.run import RunFolder
 from medmtl.trained import Trained, load_trained
+
+logger = logging.getLogger(__name__)
 
 Precision = Literal["32", "16", "bf16"]
 TYPES = {"16": torch.float16, "bf16": torch.bfloat16}
@@ -175,7 +178,7 @@ class Model:
         known, recipes, warnings = self._wanted(task or scan.input.task, modality or scan.modality)
         with _timing(seconds, "resampling"):
             prepared = {recipe: prepare(scan.image, recipe) for recipe in recipes}
-        verdict, logits = self._look(scan, prepared, known, seconds)
+        verdict, logits = self._look_fitting(scan, prepared, known, seconds)
         recipe = recipes[0] if verdict is None else next(each for each in recipes if str(each) == verdict.recipe)
         named = known.tasks[0] if known is not None and known.what == "told" else None
         owner = verdict.task if verdict is not None else named or self._owner(recipe)
@@ -206,6 +209,21 @@ class Model:
             warnings=(*scan.warnings, *warnings),
             scan=scan,
         )
+
+    def _look_fitting(
+        self, scan: Scan, prepared: Mapping[Recipe, MetaTensor], known: Known | None, seconds: dict[str, float]
+    ) -> tuple[Verdict | None, dict[Recipe, MetaTensor]]:
+        """As `_look`, with half as many windows at a time as often as a graphics processor's memory asks for it."""
+        while True:
+            try:
+                return self._look(scan, prepared, known, seconds)
+            except torch.OutOfMemoryError:
+                if self.predictor.window_batch == 1:
+                    raise DataError(
+                        f"{scan.input.path} does not fit into the memory of the device", fix="use --device cpu"
+                    ) from None
+                self.predictor.window_batch //= 2
+                logger.warning("out of memory: going on with %d windows at a time", self.predictor.window_batch)
 
     def _look(
         self, scan: Scan, prepared: Mapping[Recipe, MetaTensor], known: Known | None, seconds: dict[str, float]

@@ -130,3 +130,22 @@ def test_wrong_requests_are_one_line(model: Model, scan: Path, phantoms: Path, t
         medmtl.load(tmp_path)
     with pytest.raises(ConfigError, match="precision '8'"):
         medmtl.load(tmp_path / "x.ckpt", precision="8")  # type: ignore[arg-type]
+
+
+def test_where_windows_do_not_fit_into_memory_fewer_are_computed_together(
+    trained: Path, model: Model, scan: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    small = medmtl.load(trained, device="cpu", window_batch=4)
+
+    def fill(module: torch.nn.Module, inputs: tuple[torch.Tensor]) -> None:
+        if len(inputs[0]) > most:
+            raise torch.OutOfMemoryError
+
+    small.predictor.network.register_forward_pre_hook(fill)
+    most = 1
+    np.testing.assert_array_equal(small.predict(scan).mask, model.predict(scan).mask)
+    assert small.predictor.window_batch == 1
+    assert "going on with 2 windows at a time" in caplog.text
+    most = 0
+    with pytest.raises(DataError, match="does not fit into the memory"):
+        small.predict(scan)
