@@ -3,7 +3,7 @@
 import math
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -78,6 +78,7 @@ class FeatureTap:
         self.sizes: dict[str, int] = {}
         self.voxels: dict[str, float] = {}
         self._windows: dict[str, list[torch.Tensor]] = {}
+        self._known: dict[Any, Any] = {}
 
     @contextmanager
     def weighing(self, shares: Sequence[torch.Tensor]) -> Iterator[None]:
@@ -88,7 +89,7 @@ class FeatureTap:
                 `(B, H)`, `(B, W)` and `(B, D)`; averaged over the input voxels that a voxel of a coarser layer stands
                 for.
         """
-        weights = _Weights(shares)
+        weights = _Weights(shares, self._known)
 
         def keep(layer: str) -> Any:
             return lambda module, inputs, output: self._add(layer, output, weights)
@@ -110,12 +111,13 @@ class FeatureTap:
         total = torch.zeros(channels, dtype=torch.float64, device=output.device)
         exact = output.dtype != torch.float32 or size.numel() < MANY_VOXELS * channels
         for features, (box, root) in zip(output, weights.at(size), strict=True):
-            root = root.to(output)
-            weighted, roots = (features[(slice(None), *box)] * root).flatten(1), root.flatten()
+            counted = features[(slice(None), *box)]
             if exact:
-                weighted, roots = weighted.double(), roots.double()
+                counted = counted.double()
+            roots = None if root is None else root.to(counted)
+            weighted = (counted if roots is None else counted * roots).flatten(1)
             gram += _gram(weighted)
-            total += (weighted @ roots).double()
+            total += (weighted.sum(1) if roots is None else weighted @ roots.flatten()).double()
         if layer in self.grams:
             gram, total = self.grams[layer] + gram, self.totals[layer] + total
         self.grams[layer], self.totals[layer] = gram, total
@@ -125,48 +127,76 @@ class FeatureTap:
             self._windows.setdefault(layer, []).append(_pooled(output))
 
 
+class _Along(NamedTuple):
+    """What the voxels of a layer count along one axis of a window.
+
+    Attributes:
+        part: those that count at all.
+        roots: square roots of what they count.
+        total: the sum of what they count.
+        whole: whether each of them counts as one.
+    """
+
+    part: slice
+    roots: torch.Tensor
+    total: float
+    whole: bool
+
+
 class _Weights:
     """What the voxels of a batch of windows count, at the sizes of the layers.
 
-    Layers share sizes, and the mean of a product over a box is the product of the means: no weight is computed twice,
-    nor at the size of the input.
+    Layers share sizes, windows share places along an axis, and the mean of a product over a box is the product of the
+    means: no weight is computed twice, nor at the size of the input.
+
+    Args:
+        shares: see `FeatureTap.weighing`.
+        known: what was computed for earlier windows; it is added to.
     """
 
-    def __init__(self, shares: Sequence[torch.Tensor]) -> None:
+    def __init__(self, shares: Sequence[torch.Tensor], known: dict[Any, Any]) -> None:
         self.ndim = 2 + len(shares)
         self._shares = shares
-        self._pooled: dict[torch.Size, list[torch.Tensor]] = {}
-        self._known: dict[torch.Size, list[tuple[tuple[slice, ...], torch.Tensor]]] = {}
+        self._known = known
+        self._keys = [[share.numpy().tobytes() for share in axis.cpu()] for axis in shares]
 
-    def at(self, size: torch.Size) -> list[tuple[tuple[slice, ...], torch.Tensor]]:
-        """Of each window, the box outside of which nothing counts, and the square roots of the weights in it."""
-        if size not in self._known:
-            self._known[size] = [_boxed(axes) for axes in zip(*self._along(size), strict=True)]
-        return self._known[size]
+    def at(self, size: torch.Size) -> list[tuple[tuple[slice, ...], torch.Tensor | None]]:
+        """Of each window, the box of the voxels that count, and the square roots of what they count, `(h, w, d)`.
+
+        The roots are None where each of them counts as one.
+        """
+        return [self._box(number, size) for number in range(len(self._keys[0]))]
 
     def voxels(self, size: torch.Size) -> float:
         """The sum of the weights."""
-        along = (share.double().sum(1) for share in self._along(size))
-        return float(torch.as_tensor(math.prod(along)).sum())
+        windows = range(len(self._keys[0]))
+        return sum(math.prod(along.total for along in self._axes(number, size)) for number in windows)
 
-    def _along(self, size: torch.Size) -> list[torch.Tensor]:
-        """The weights along each axis, `(B, h)`, `(B, w)` and `(B, d)`."""
-        if size not in self._pooled:
-            self._pooled[size] = [
-                functional.adaptive_avg_pool1d(share[:, None], length)[:, 0]
-                for share, length in zip(self._shares, size, strict=True)
-            ]
-        return self._pooled[size]
+    def _box(self, number: int, size: torch.Size) -> tuple[tuple[slice, ...], torch.Tensor | None]:
+        key = (size, *(keys[number] for keys in self._keys))
+        if key not in self._known:
+            axes = self._axes(number, size)
+            h, w, d = (along.roots for along in axes)
+            whole = all(along.whole for along in axes)
+            roots = None if whole else h[:, None, None] * w[:, None] * d
+            self._known[key] = tuple(along.part for along in axes), roots
+        return self._known[key]
+
+    def _axes(self, number: int, size: torch.Size) -> list[_Along]:
+        found = []
+        for shares, keys, length in zip(self._shares, self._keys, size, strict=True):
+            key = length, keys[number]
+            if key not in self._known:
+                self._known[key] = _along(shares[number], length)
+            found.append(self._known[key])
+        return found
 
 
-def _boxed(axes: Sequence[torch.Tensor]) -> tuple[tuple[slice, ...], torch.Tensor]:
-    """The box of a window outside of which nothing counts, and the square roots of the weights in it `(h, w, d)`."""
-    box = []
-    for along in axes:
-        counted = along.nonzero().flatten().tolist() or [0]
-        box.append(slice(counted[0], counted[-1] + 1))
-    h, w, d = (along[part].sqrt() for along, part in zip(axes, box, strict=True))
-    return tuple(box), h[:, None, None] * w[:, None] * d
+def _along(share: torch.Tensor, length: int) -> _Along:
+    pooled = functional.adaptive_avg_pool1d(share[None, None], length)[0, 0]
+    counted = pooled.nonzero().flatten().tolist() or [0]
+    part = slice(counted[0], counted[-1] + 1)
+    return _Along(part, pooled[part].sqrt(), float(pooled.double().sum()), bool((pooled[part] == 1).all()))
 
 
 def _gram(features: torch.Tensor) -> torch.Tensor:
@@ -176,7 +206,7 @@ def _gram(features: torch.Tensor) -> torch.Tensor:
     whole = features.shape[1] // PIECE * PIECE
     rest = features[:, whole:].double()
     pieces = features[:, :whole].unflatten(1, (-1, PIECE)).transpose(0, 1)
-    return torch.bmm(pieces, pieces.mT).double().sum(0) + rest @ rest.mT
+    return torch.bmm(pieces, pieces.mT).sum(0, dtype=torch.float64).addmm_(rest, rest.mT)
 
 
 def _pooled(maps: torch.Tensor) -> torch.Tensor:
