@@ -1,5 +1,7 @@
 """What can go wrong for a user, each in one line that names the thing and what to do."""
 
+INCOMPLETE = 3  # exit code: done, but some input cannot be used, or is rejected where the user asked for that to count
+
 
 class MedMTLError(Exception):
     """Something the user can mend; the command line prints it without a traceback.

@@ -5,9 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from medmtl.errors import ConfigError
-
-UNUSABLE = 3  # exit code: done, but some case cannot be used
+from medmtl.errors import INCOMPLETE, ConfigError
 
 
 def run_data(argv: Sequence[str]) -> None:
@@ -103,7 +101,7 @@ def _check(options: argparse.Namespace) -> None:
         title = Path(options.config).stem
     out = options.out or Path("data-check") / title
     if not check(datasets, title, out, options.jobs, options.fix_affine):
-        raise SystemExit(UNUSABLE)
+        raise SystemExit(INCOMPLETE)
 
 
 def _import(options: argparse.Namespace) -> None:

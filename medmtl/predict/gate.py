@@ -2,10 +2,9 @@
 
 from collections.abc import Sequence
 
+from medmtl.errors import INCOMPLETE
 from medmtl.predict.options import OnOod
 from medmtl.report.predicted import FOREIGN, FailedCase, PredictedCase
-
-INCOMPLETE = 3  # done, but some image could not be segmented, or is foreign where the user asked for that to count
 
 
 def withholds(in_distribution: bool | None, on_ood: OnOod) -> bool:

@@ -94,7 +94,6 @@ class Model:
         if input_channels(trained.segmenter.network) > 1:
             raise RunError(f"{name} segments several channels at once", fix="use `medmtl test`, which stacks them")
         self.name = name
-        self.digest = trained.weights
         self.tasks: Mapping[str, Task] = trained.data.trained
         self.judge = trained.spectral.judge
         self.alpha = trained.spectral.alpha
