@@ -70,20 +70,21 @@ def test_the_gram_matrix_streamed_over_windows_is_that_of_all_windows_stacked() 
         maps = feature_maps(net, images, int(layer)).numpy()
         stacked = np.moveaxis(maps, 1, -1).reshape(-1, maps.shape[1])
         expected = stacked.T @ (stacked * weight.reshape(-1, 1))
-        np.testing.assert_allclose(tap.grams[layer].numpy(), expected, rtol=1e-10, atol=1e-10)
-        assert tap.grams[layer].dtype == torch.float64
-        assert tap.voxels[layer] == pytest.approx(weight.sum(), rel=1e-12)
+        np.testing.assert_allclose(tap.moments[layer].gram().numpy(), expected, rtol=1e-10, atol=1e-10)
+        assert tap.moments[layer].gram().dtype == torch.float64
+        assert tap.moments[layer].voxels == pytest.approx(weight.sum(), rel=1e-12)
 
 
 def test_unit_weights_give_the_plain_gram_matrix_whose_roots_are_the_singular_values() -> None:
     net, (images, _) = network(), windows(3)
+    images = images[:, :, :4, :4]  # 8 voxels of layer 2 for its 5 channels: few, so products are float64
     tap = FeatureTap(net, ["2"])
     with torch.no_grad(), tap.weighing(ones(images)):
         net(images)
     stacked = feature_maps(net, images, 2).movedim(1, -1).reshape(-1, 5).double()
-    roots = torch.linalg.eigvalsh(tap.grams["2"]).flip(0).sqrt()
+    roots = torch.linalg.eigvalsh(tap.moments["2"].gram()).flip(0).sqrt()
     torch.testing.assert_close(roots, torch.linalg.svdvals(stacked), rtol=1e-9, atol=0)
-    assert tap.voxels["2"] == len(stacked)
+    assert tap.moments["2"].voxels == len(stacked)
 
 
 def test_per_voxel_divides_by_the_weights_of_each_layer() -> None:
@@ -92,9 +93,9 @@ def test_per_voxel_divides_by_the_weights_of_each_layer() -> None:
     with torch.no_grad(), tap.weighing(weights):
         net(images)
     found = tap.per_voxel()
-    assert tap.voxels["0"] == pytest.approx(8 * tap.voxels["2"])
+    assert tap.moments["0"].voxels == pytest.approx(8 * tap.moments["2"].voxels)
     for layer in ("0", "2"):
-        torch.testing.assert_close(found[layer] * tap.voxels[layer], tap.grams[layer])
+        torch.testing.assert_close(found[layer] * tap.moments[layer].voxels, tap.moments[layer].gram())
 
 
 def test_reset_forgets_the_volume() -> None:
@@ -103,15 +104,15 @@ def test_reset_forgets_the_volume() -> None:
     with torch.no_grad():
         with tap.weighing(some(weights, 0, 3)):
             net(images[:3])
-        kept = tap.grams["0"]
+        kept = tap.moments["0"].gram()
         before = kept.clone()
         tap.reset()
-        assert tap.grams == tap.voxels == {}
+        assert tap.moments == {}
         for one in (tap, fresh):
             with one.weighing(some(weights, 3, None)):
                 net(images[3:])
-    assert torch.equal(tap.grams["0"], fresh.grams["0"])
-    assert tap.voxels == fresh.voxels
+    assert torch.equal(tap.moments["0"].gram(), fresh.moments["0"].gram())
+    assert tap.moments["0"].voxels == fresh.moments["0"].voxels
     # Whoever keeps a volume's Gram matrix keeps it unchanged.
     assert torch.equal(kept, before)
 
@@ -122,13 +123,12 @@ def test_passes_outside_the_block_are_not_counted_and_the_hooks_are_gone() -> No
     net(images)
     with tap.weighing(weights):
         net(images)
-    counted = {layer: gram.clone() for layer, gram in tap.grams.items()}
     with pytest.raises(RuntimeError), tap.weighing(weights):
         net(images[:, :, :1])
     assert not any(module._forward_hooks for module in net.modules())
-    tap.grams = dict(counted)
+    counted = tap.per_voxel()
     net(images)
-    assert all(torch.equal(tap.grams[layer], counted[layer]) for layer in counted)
+    assert all(torch.equal(gram, counted[layer]) for layer, gram in tap.per_voxel().items())
 
 
 def test_tapping_changes_neither_the_output_nor_the_gradients() -> None:
@@ -139,7 +139,7 @@ def test_tapping_changes_neither_the_output_nor_the_gradients() -> None:
         tapped = net(images)
     assert torch.equal(tapped, plain)
     tapped.sum().backward()
-    assert not any(gram.requires_grad for gram in tap.grams.values())
+    assert not any(gram.requires_grad for gram in tap.per_voxel().values())
 
 
 def test_bfloat16_features_are_summed_in_float64() -> None:
@@ -148,7 +148,7 @@ def test_bfloat16_features_are_summed_in_float64() -> None:
     with torch.no_grad(), tap.weighing(ones(images)):
         net(images.to(torch.bfloat16))
     stacked = feature_maps(net, images.to(torch.bfloat16), 0).movedim(1, -1).reshape(-1, 6).double()
-    torch.testing.assert_close(tap.grams["0"], stacked.T @ stacked, rtol=1e-12, atol=0)
+    torch.testing.assert_close(tap.moments["0"].gram(), stacked.T @ stacked, rtol=1e-12, atol=0)
 
 
 @pytest.mark.parametrize("layer", ["model.7", "", "Model.0"])
@@ -213,9 +213,9 @@ def test_maps_of_many_voxels_are_multiplied_in_float32_and_lose_next_to_nothing(
     with tap.weighing(ones(maps)):
         tap.modules["0"](maps)
     stacked = maps.movedim(1, -1).reshape(-1, 6).double()
-    roots = torch.linalg.eigvalsh(tap.grams["0"]).flip(0).sqrt()
+    roots = torch.linalg.eigvalsh(tap.moments["0"].gram()).flip(0).sqrt()
     torch.testing.assert_close(roots, torch.linalg.svdvals(stacked), rtol=1e-4, atol=0)
-    assert not torch.equal(tap.grams["0"], stacked.T @ stacked)
+    assert not torch.equal(tap.moments["0"].gram(), stacked.T @ stacked)
 
 
 def test_windows_are_averaged_over_pairs_until_they_are_small() -> None:
