@@ -17,6 +17,7 @@ from medmtl.benchmark.records import write_records
 from medmtl.benchmark.run import cache_of, observe, recall
 from medmtl.benchmark.score import Panel, judged
 from medmtl.benchmark.summary import print_summary, write_summary
+from medmtl.benchmark.worker import members_of
 from medmtl.errors import ConfigError
 from medmtl.files import write_text
 from medmtl.report.ood_page import write_ood_page
@@ -46,12 +47,13 @@ def run_ood(argv: Sequence[str]) -> None:
     options, run, checkpoint, resolved = _parse(list(argv))
     console = Console()
     trained = load_trained(checkpoint)
+    members = members_of(trained, checkpoint, options.ensemble)
     trained.open_data()
     images, notes = images_of(trained.data, options)
     folder = run.path / "ood"
-    cache = cache_of(trained, options, folder / "cache")
+    cache = cache_of(trained, options, members, folder / "cache")
     write_text(folder / "config.yaml", resolved)
-    keys = observe(images, trained, checkpoint, options, cache, console)
+    keys = observe(images, trained, members, checkpoint, options, cache, console)
     training = [recall(image, keys[image], cache).evidence for image in images if image.group == "training"]
     others = [image for image in images if image.group != "training"]
     probe = recall(others[0], keys[others[0]], cache).evidence

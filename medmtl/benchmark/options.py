@@ -7,6 +7,7 @@ from typing import Final, Literal
 from medmtl.data.layouts.layout import Layout
 from medmtl.data.task import ForeignImages
 from medmtl.errors import ConfigError
+from medmtl.models.ensemble import Ensemble
 from medmtl.ood.detector import Detector
 from medmtl.ood.shifts import SHIFTS
 
@@ -60,6 +61,10 @@ class Options:
         near: name -> images of a familiar organ from another scanner, population or pipeline.
         layers: layers of the network to look at; those of the run's `spectral.layers` if None.
         pooled_layers: those of them whose map of each window is kept; the coarsest if None.
+        ensemble_checkpoints: other checkpoints of the same network, tasks and split. How much they and the run's own
+            disagree is what the outputs `mutual_information` and `pairwise_dice_distance` tell.
+        dropout_passes: passes of every network with its dropout layers at work, each of which counts as a member; 0 =
+            one pass without dropout.
         alpha: share of familiar images that may be rejected.
         seed: of the shifts and of the resampling.
         processes: images looked at together, each by one process with one thread; as many as there are cores if None,
@@ -74,6 +79,8 @@ class Options:
     near: dict[str, OtherImages] = field(default_factory=dict)
     layers: list[str] | None = None
     pooled_layers: list[str] | None = None
+    ensemble_checkpoints: list[str] = field(default_factory=list)
+    dropout_passes: int = 0
     alpha: float = 0.05
     seed: int = 0
     processes: int | None = None
@@ -98,9 +105,18 @@ class Options:
             raise ConfigError(f"alpha={self.alpha}", fix="use a share between 0 and 1, such as 0.05")
         if self.processes is not None and self.processes < 1:
             raise ConfigError(f"processes={self.processes}", fix="use 1 or more")
+        if self.dropout_passes < 0:
+            raise ConfigError(f"dropout_passes={self.dropout_passes}", fix="use 0 or more")
         both = sorted(set(self.far) & set(self.near))
         if both:
             raise ConfigError(f"far and near both name {both[0]}", fix="rename one")
+
+    @property
+    def ensemble(self) -> Ensemble | None:
+        """Whose disagreement is observed, if anyone's."""
+        if not self.ensemble_checkpoints and not self.dropout_passes:
+            return None
+        return Ensemble(self.ensemble_checkpoints, self.dropout_passes, scale="pool")
 
     @property
     def shifted(self) -> list[tuple[str, int]]:

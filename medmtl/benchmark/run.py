@@ -6,6 +6,7 @@ import multiprocessing
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -17,6 +18,7 @@ from medmtl.benchmark.cases import Image
 from medmtl.benchmark.options import Options, usable_cores
 from medmtl.data.volume import extent_mm
 from medmtl.errors import ConfigError, RunError
+from medmtl.models.ensemble import Members
 from medmtl.trained import Trained
 
 logger = logging.getLogger(__name__)
@@ -24,8 +26,8 @@ logger = logging.getLogger(__name__)
 TOLD = 10  # times that a log says how far it is
 
 
-def cache_of(trained: Trained, options: Options, folder: Path) -> Cache:
-    """The cache of a run's observations, in which those of other weights, layers or windows are not found.
+def cache_of(trained: Trained, options: Options, members: Members | None, folder: Path) -> Cache:
+    """The cache of a run's observations, in which those of other weights, layers, windows or members are not found.
 
     Raises:
         ConfigError: neither the options nor the run name layers.
@@ -40,20 +42,28 @@ def cache_of(trained: Trained, options: Options, folder: Path) -> Cache:
         "pooled": options.pooled_layers,
         "windows": [*predictor.patch_size, predictor.overlap],
         "seed": options.seed,
+        **({} if members is None else {"ensemble": members.scaled_as}),
     }
     return Cache(folder, facts)
 
 
 def observe(
-    images: Sequence[Image], trained: Trained, checkpoint: Path, options: Options, cache: Cache, console: Console
+    images: Sequence[Image],
+    trained: Trained,
+    members: Members | None,
+    checkpoint: Path,
+    options: Options,
+    cache: Cache,
+    console: Console,
 ) -> dict[Image, str]:
     """Look at all images that the cache does not hold.
 
     Args:
         images: what to look at.
         trained: the run.
-        checkpoint: where further processes find it.
-        options: layers, seed and processes.
+        members: networks and passes whose disagreement is observed.
+        checkpoint: where further processes find the run.
+        options: layers, seed, ensemble and processes.
         cache: where the observations are and go.
         console: shows progress and the time left.
 
@@ -68,10 +78,13 @@ def observe(
     logger.info("%d of %d images to look at, %d at a time", len(missing), len(images), processes)
     layers = options.layers or trained.layers
     efforts = {image: _effort(image, trained.segmenter.predictor.patch_size) for image in missing}
-    done = _alone if processes == 1 else _together
     arguments = (layers, options.pooled_layers, cache, options.seed)
     with _Watch(console, efforts) as watch:
-        for image in done(missing, keys, trained, checkpoint, arguments, processes):
+        if processes == 1:
+            done = _alone(missing, keys, worker.Worker(trained.segmenter, *arguments, members))
+        else:
+            done = _together(missing, keys, processes, (checkpoint, *arguments, options.ensemble))
+        for image in done:
             watch.advance(image)
     return keys
 
@@ -88,30 +101,17 @@ def recall(image: Image, key: str, cache: Cache) -> Observation:
     return found
 
 
-def _alone(
-    images: Sequence[Image],
-    keys: Mapping[Image, str],
-    trained: Trained,
-    checkpoint: Path,
-    arguments: tuple[list[str], list[str] | None, Cache, int],
-    processes: int,
-) -> Iterator[Image]:
-    look = worker.Worker(trained.segmenter, *arguments)
+def _alone(images: Sequence[Image], keys: Mapping[Image, str], look: worker.Worker) -> Iterator[Image]:
     for image in images:
         look(image, keys[image])
         yield image
 
 
 def _together(
-    images: Sequence[Image],
-    keys: Mapping[Image, str],
-    trained: Trained,
-    checkpoint: Path,
-    arguments: tuple[list[str], list[str] | None, Cache, int],
-    processes: int,
+    images: Sequence[Image], keys: Mapping[Image, str], processes: int, arguments: tuple[Any, ...]
 ) -> Iterator[Image]:
     context = multiprocessing.get_context("spawn")  # threads of torch do not survive a fork
-    pool = ProcessPoolExecutor(processes, context, worker.start, (checkpoint, *arguments))
+    pool = ProcessPoolExecutor(processes, context, worker.start, arguments)
     try:
         waiting = {pool.submit(worker.work, image, keys[image]): image for image in images}
         for future in as_completed(waiting):

@@ -26,7 +26,7 @@ WORDS = {"test": "a test patient", "val": "a validation patient"}
 
 
 def read_members(
-    options: Ensemble, own: VolumePredictor, checkpoint: Path, tasks: Mapping[str, Task], part: Part
+    options: Ensemble, own: VolumePredictor, checkpoint: Path, tasks: Mapping[str, Task], parts: Sequence[Part]
 ) -> Members:
     """Read the networks of an ensemble.
 
@@ -35,18 +35,18 @@ def read_members(
         own: of the run's own network, with the weights of `checkpoint`.
         checkpoint: the run's.
         tasks: what the run was trained on, by name.
-        part: what the ensemble is run over: the run's test cases, or to fit a scaling its validation cases.
+        parts: what the ensemble is run over: the run's test cases, or to fit a scaling its validation cases, or both.
 
     Raises:
         ConfigError: dropout is wanted of a network that has none, or less than 0 times, or a network is named twice.
         RunError: a checkpoint is missing, or that of another network, or was trained on other tasks or on the patients
-            of the part, or holds no scaling of its own though the run does and members are to be scaled.
+            of a part, or holds no scaling of its own though the run does and members are to be scaled.
     """
     if options.dropout_passes < 0:
-        raise ConfigError(f"model.ensemble.dropout_passes={options.dropout_passes}", fix="use 0 or more")
+        raise ConfigError(f"dropout_passes={options.dropout_passes}", fix="use 0 or more")
     if options.dropout_passes and not dropout_layers(own.network):
         raise ConfigError(
-            f"model.ensemble.dropout_passes: {type(own.network).__name__} has no dropout layer",
+            f"dropout_passes: {type(own.network).__name__} has no dropout layer",
             fix="train it with dropout, or name checkpoints",
         )
     kept = read_checkpoint(checkpoint)
@@ -56,13 +56,14 @@ def read_members(
         network = deepcopy(own.network)
         load_weights(network, path)
         _check_tasks(path, other, tasks)
-        _check_patients(path, other, kept, part)
+        for part in parts:
+            _check_patients(path, other, kept, part)
         twin = names.setdefault(weights_digest(other), path)
         if len(names) == len(predictors):
-            raise ConfigError(f"model.ensemble.checkpoints: {path} holds the network of {twin}", fix="leave one out")
+            raise ConfigError(f"ensemble checkpoints: {path} holds the network of {twin}", fix="leave one out")
         predictors.append(VolumePredictor(network.eval(), own.patch_size, own.overlap, own.window_batch))
         states.append(_scaling(other))
-    if part == "test" and options.scale == "members":
+    if "test" in parts and options.scale == "members":
         own_scalings = zip(names.values(), states, strict=True) if states[0] else ()
         return Members(options, predictors, [_scalings(path, state) for path, state in own_scalings])
     return Members(options, predictors, scaled_as=_identity(options, sorted(names)))

@@ -120,7 +120,7 @@ class Segmenter(pl.LightningModule):
         if command == "fit" or checkpoint is None:
             raise ConfigError("model.ensemble is for `medmtl test` and `medmtl calibrate`", fix="leave it out")
         part: Part = "test" if command == "test" else "val"
-        self.members = read_members(self.ensemble, self.predictor, checkpoint, data.trained, part)
+        self.members = read_members(self.ensemble, self.predictor, checkpoint, data.trained, [part])
 
     def check_channels(self, data: MultiTaskData) -> None:
         """Check that the network takes what the tasks give, before anything is computed.

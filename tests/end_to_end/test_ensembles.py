@@ -11,6 +11,7 @@ import pytest
 import torch
 import yaml
 
+from medmtl.benchmark.records import read_records
 from medmtl.cli import main
 from medmtl.models.members import weights_digest
 
@@ -228,3 +229,40 @@ def test_help_explains_ensembles(capsys: pytest.CaptureFixture[str]) -> None:
             main(["test", option])
         assert exit_.value.code == 0
         assert words in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize("members", ["checkpoints", "dropout"])
+def test_detectors_may_read_the_disagreement_that_a_test_reports(run: Path, second: Path, members: str) -> None:
+    ensemble, flag = {
+        "checkpoints": (joined(second), f"--ensemble_checkpoints=[{second}]"),
+        "dropout": (DROPOUT, "--dropout_passes=2"),
+    }[members]
+    outputs = ("mutual_information", "pairwise_dice_distance")
+    read = [
+        {"class_path": "medmtl.ood.output_detectors.OutputScore", "init_args": {"output": output}} for output in outputs
+    ]
+    Path("disagreement.yaml").write_text(yaml.safe_dump({"detectors": read, "shifts": [], "processes": 1}))
+    main(["ood", "--run", str(run), "--config", "disagreement.yaml", flag])
+    main(["test", "--run", str(run), ensemble])
+    records = [record for record in read_records(run / "ood" / "ood.csv") if record.group in ("familiar", "far")]
+    tested = {row["case"]: row for row in rows(run)}
+    assert len(records) == 2 * len(tested) > 0
+    for record in records:
+        assert record.score == pytest.approx(float(tested[record.case][record.detector]), rel=1e-5, abs=1e-9)
+    # Other members are other observations; the same ones are not looked at again.
+    cache = run / "ood" / "cache"
+    before = {path: path.stat().st_mtime_ns for path in cache.iterdir()}
+    main(["ood", "--run", str(run), "--config", "disagreement.yaml", flag])
+    assert {path: path.stat().st_mtime_ns for path in cache.iterdir()} == before
+    main(["ood", "--run", str(run), "--config", "disagreement.yaml", "--dropout_passes=3"])
+    assert len(list(cache.iterdir())) == 2 * len(before)
+
+
+def test_detectors_do_not_read_members_that_learnt_from_those_they_are_judged_by(
+    run: Path, second: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for part, words in (("val", "a validation patient here"), ("test", "a test patient here")):
+        checkpoint = torch.load(second, weights_only=True)
+        turned_split(part, "train")(checkpoint)
+        torch.save(checkpoint, "other.ckpt")
+        assert words in refused(capsys, "ood", "--run", str(run), "--ensemble_checkpoints=[other.ckpt]")

@@ -212,6 +212,7 @@ def test_shipped_benchmarks_run(name: str, run: Path, monkeypatch: pytest.Monkey
         (["--layers=[model.9]"], "model.9"),
         (["--detectors=[]"], "detectors"),
         (["--casess=2"], "casess"),
+        (["--dropout_passes=-1"], "dropout_passes"),
     ],
 )
 def test_what_cannot_be_is_answered_in_one_line(
