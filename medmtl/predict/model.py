@@ -21,6 +21,7 @@ from medmtl.inference.inputs import find_inputs
 from medmtl.inference.observe import CUBIC_MM, Observer
 from medmtl.inference.reader import Scan, read, scan_of
 from medmtl.inference.verdict import Known, Verdict
+from medmtl.predict.warnings import mask_warnings, verdict_warnings
 from medmtl.run import RunFolder
 from medmtl.trained import Trained, load_trained
 
@@ -49,7 +50,7 @@ class Prediction:
         scores: that and others, by name.
         volume_ml: of the mask.
         seconds: for resampling, inference and verdict.
-        warnings: what a user should know.
+        warnings: all that a user should know of file, verdict and mask, a sentence each.
         scan: what was segmented.
     """
 
@@ -174,7 +175,8 @@ class Model:
     def predict_scan(self, scan: Scan, task: str | None = None, modality: str | None = None) -> Prediction:
         """Segment one scan; see `predict`."""
         seconds: dict[str, float] = {}
-        known, recipes, warnings = self._wanted(task or scan.input.task, modality or scan.modality)
+        task, modality = task or scan.input.task, modality or scan.modality
+        known, recipes, warnings = self._wanted(task, modality)
         with _timing(seconds, "resampling"):
             prepared = {recipe: prepare(scan.image, recipe) for recipe in recipes}
         verdict, logits = self._look_fitting(scan, prepared, known, seconds)
@@ -190,22 +192,30 @@ class Model:
         if self.scalings is not None:
             working = WorkingVolume.of(image[0], found[0], image.affine, scan.image.affine)
             probability = self.scalings.choose(owner if verdict is not None or named else None)(network, working)
-        voxel_ml = abs(float(torch.linalg.det(scan.image.affine[:3, :3]))) / CUBIC_MM
+        affine = scan.image.affine.numpy()
+        voxel_ml = abs(float(np.linalg.det(affine[:3, :3]))) / CUBIC_MM
+        in_distribution = None if verdict is None or verdict.rejected is None else not verdict.rejected
+        p_value = None if verdict is None else verdict.p_value
+        said = [
+            *(*scan.warnings, *warnings),
+            *verdict_warnings(in_distribution, p_value, self.alpha),
+            *mask_warnings(mask, affine, recipe, recipes if task is None and modality is None else ()),
+        ]
         return Prediction(
             mask=mask,
             probability=probability.float().numpy(),
-            affine=scan.image.affine.numpy(),
+            affine=affine,
             task=owner,
             recipe=str(recipe),
-            in_distribution=None if verdict is None or verdict.rejected is None else not verdict.rejected,
-            p_value=None if verdict is None else verdict.p_value,
+            in_distribution=in_distribution,
+            p_value=p_value,
             alpha=self.alpha,
             nearest_task=None if verdict is None else verdict.task,
             distance=None if verdict is None else verdict.score,
             scores={} if verdict is None else verdict.scores,
             volume_ml=float(mask.sum(dtype=np.int64)) * voxel_ml,
             seconds=seconds,
-            warnings=(*scan.warnings, *warnings),
+            warnings=tuple(dict.fromkeys(said)),
             scan=scan,
         )
 

@@ -98,6 +98,25 @@ def test_alpha_can_be_another_than_that_of_the_training(trained: Path, scan: Pat
         medmtl.load(trained, alpha=2)
 
 
+def test_all_warnings_come_with_the_prediction(model: Model, trained: Path, scan: Path) -> None:
+    image = nibabel.load(scan)
+    voxels = image.get_fdata(dtype=np.float32)
+    tried = "modality and task are unknown: the nearest of 2 recipes was used"
+    border = "the mask touches the border of the image: the organ may be cut off"
+    assert tried in model.predict(scan).warnings
+    for told in ({"task": "LiverCT"}, {"modality": "CT"}):
+        assert tried not in model.predict(scan, **told).warnings
+    found = model.predict(scan, task="LiverCT")
+    start, stop = np.argwhere(found.mask).min(0), np.argwhere(found.mask).max(0)
+    touches = (start == 0).any() or (stop == np.array(found.mask.shape) - 1).any()
+    assert (border in found.warnings) == touches
+    coarse = model.predict(voxels, image.affine @ np.diag([1, 1, 9, 1]), task="LiverCT")
+    assert any("where the network works at 8 mm" in said for said in coarse.warnings)
+    strict = medmtl.load(trained, device="cpu", alpha=0.01).predict(scan, task="LiverCT")
+    assert any("alpha = 0.01" in said for said in strict.warnings)
+    assert len(set(strict.warnings)) == len(strict.warnings)
+
+
 def test_half_precision_finds_nearly_the_same(trained: Path, model: Model, scan: Path) -> None:
     half = medmtl.load(trained, device="cpu", precision="bf16").predict(scan, task="LiverCT")
     whole = model.predict(scan, task="LiverCT")
