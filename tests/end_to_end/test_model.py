@@ -143,6 +143,8 @@ def test_wrong_requests_are_one_line(model: Model, scan: Path, phantoms: Path, t
             model.predict(scan, **wrong)
     with pytest.raises(DataError, match=r"holds \d+ images"):
         model.predict(phantoms / "LiverCT" / "imagesTr")
+    with pytest.raises(DataError, match="2 files are named, and the network takes one channel"):
+        model.predict([scan, scan])
     with pytest.raises(DataError, match="has no affine"):
         model.predict(np.zeros((4, 4, 4)))
     with pytest.raises(RunError, match="holds no checkpoint"):
