@@ -2,6 +2,7 @@
 
 import csv
 import json
+import logging
 import os
 import re
 from collections import Counter
@@ -14,6 +15,8 @@ from medmtl.data.task import MODALITIES
 from medmtl.errors import DataError
 from medmtl.inference import dicom
 from medmtl.inference.stacking import numbered, stacked, volumes_in
+
+logger = logging.getLogger(__name__)
 
 Kind = Literal["nifti", "nrrd", "meta", "dicom", "array"]
 SUFFIXES: dict[str, Kind] = {
@@ -62,7 +65,7 @@ def find_inputs(path: Path, volume: int | Literal["all"] = 0, stack: bool = Fals
     Args:
         path: an image; a folder, in which images are found at any depth; or a list of images, as CSV with the columns
             `image[, name, modality, task]`, or as JSON with paths or objects that have these keys. Paths in a list
-            start at its folder.
+            start at its folder. DICOM localizers in a folder are left out beside other series of their study.
         volume: which volume of files with four dimensions, from 0, or all of them.
         stack: whether the network takes several channels. An image is then a file with all of them as volumes; or a
             file each, `CASE_0000.nii.gz`, `CASE_0001.nii.gz`, ... as nnU-Net names them, any of which stands for all;
@@ -135,11 +138,15 @@ def _of_folder(folder: Path) -> Iterator[Input]:
             series.setdefault(path.parent, []).append(path)
         elif kind is not None:
             yield _of_file(path, _joined(inside))
-    for place, files in series.items():
-        numbers = dicom.series_of(files)
+    found = {place: dicom.series_of(files) for place, files in series.items()}
+    volumes = {each.study for several in found.values() for each in several if not each.localizer}
+    for place, several in found.items():
         name = "_".join(place.relative_to(folder).parts) or place.absolute().name
-        for uid, number in numbers.items():
-            yield Input(_safe(name if len(numbers) == 1 else f"{name}_{number}"), place, "dicom", uid)
+        for each in several:
+            if each.localizer and each.study in volumes:
+                logger.info("left out, for it is a localizer: series %s of %s", each.number, place)
+            else:
+                yield Input(_safe(name if len(several) == 1 else f"{name}_{each.number}"), place, "dicom", each.uid)
 
 
 def _of_list(path: Path, stack: bool) -> Iterator[Input]:

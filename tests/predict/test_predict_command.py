@@ -13,7 +13,7 @@ import numpy as np
 import pydicom
 import pytest
 import SimpleITK
-from dicom_sample import write_series
+from dicom_sample import as_localizer, write_series
 from predict_sample import AFFINE, ALPHA, EMPTY, save_scan
 
 from medmtl import __version__
@@ -239,6 +239,17 @@ def test_a_dicom_series_gets_a_dicom_mask_too_and_is_finished_like_a_file(model,
     next((tmp_path / "series").iterdir()).touch()
     assert predict(tmp_path / "series") == 0
     assert len(model.calls) == 2
+
+
+def test_a_localizer_in_a_study_is_no_failure(model, predict, tmp_path, caplog):
+    voxels = np.full((12, 10, 8), 20, np.int16)
+    voxels[3:7, 4:8, 2:5] = 150
+    write_series(tmp_path / "study", voxels, np.eye(4), series="volume", number=2)
+    write_series(tmp_path / "study", voxels[..., 3:4], np.eye(4), series="scout", number=1, change=as_localizer)
+    with caplog.at_level("INFO", "medmtl"):
+        assert predict(tmp_path / "study") == 0
+    assert [name for name, *_ in model.calls] == ["study_2"]
+    assert f"left out, for it is a localizer: series 1 of {tmp_path / 'study'}" in caplog.messages
 
 
 def test_channels_are_one_image_and_a_change_of_any_is_a_change(model, predict, out, tmp_path, capsys):
