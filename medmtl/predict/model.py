@@ -81,7 +81,7 @@ class Model:
     Args:
         trained: network, tasks, scaling and judge.
         name: of the checkpoint.
-        precision: number format of the network's arithmetic.
+        precision: number format of the network's arithmetic; the verdict is made for `32`, see `verdict_warnings`.
         window_batch: sliding windows computed together; as in the training if None.
     """
 
@@ -225,7 +225,7 @@ class Model:
         p_value = None if verdict is None else verdict.p_value
         said = [
             *(*scan.warnings, *warnings),
-            *verdict_warnings(in_distribution, p_value, self.alpha),
+            *verdict_warnings(in_distribution, p_value, self.alpha, self.precision),
             *mask_warnings(mask, affine, recipe, recipes if task is None and modality is None else ()),
         ]
         return Prediction(

@@ -98,7 +98,12 @@ def parse(argv: Sequence[str]) -> Options:
         "--alpha", type=_share, help="share of familiar images that may be called foreign (default: that of the run)"
     )
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="(default: cuda if there is)")
-    parser.add_argument("--precision", choices=("32", "16", "bf16"), default="32", help="of the network (default: 32)")
+    parser.add_argument(
+        "--precision",
+        choices=("32", "16", "bf16"),
+        default="32",
+        help="bits of the network's arithmetic (default: 32, which the verdict is made for)",
+    )
     parser.add_argument(
         "--window-batch",
         type=_above_zero,
