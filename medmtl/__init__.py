@@ -26,7 +26,8 @@ def load(
         alpha: share of familiar images that may be called foreign; as in the training if None.
 
     Returns:
-        Its `predict` takes a path, an array with its affine, or a MONAI `MetaTensor`.
+        Its `predict` takes a path, an array with its affine, or a MONAI `MetaTensor`; a list of paths for stacked
+        channels.
 
     Raises:
         RunError: there is no checkpoint, or none that can be used.

@@ -18,6 +18,11 @@ from pydicom.uid import (
 CLASSES = {"CT": CTImageStorage, "MR": MRImageStorage, "PT": PositronEmissionTomographyImageStorage}
 
 
+def as_localizer(_: int, image: Dataset) -> None:
+    """Make an image say that it was made to plan others; see `change` of `write_series`."""
+    image.ImageType = ["ORIGINAL", "PRIMARY", "LOCALIZER"]
+
+
 def write_series(
     folder: Path,
     voxels: NDArray,

@@ -13,6 +13,7 @@ from medmtl.predict.model import Model, Prediction
 
 ALPHA = 0.05
 FOREIGN, ODD = "foreign", "odd"  # images whose names begin so are foreign, or undecided
+EMPTY = "there is nothing bright"  # what is warned of, where it is so
 AFFINE = np.array([[0, -1.5, 0, 20], [2, 0, 0, -7], [0, 0, 3, 5], [0, 0, 0, 1]])
 
 
@@ -53,7 +54,7 @@ class BrightModel(Model):
             scores={"spectral": 0.4 if foreign else 0.1, "entropy": float("nan")},
             volume_ml=float(mask.sum() * 9 / 1000),
             seconds={"resampling": 0.1, "inference": 0.2, "verdict": 0.3},
-            warnings=(),
+            warnings=() if mask.any() else (EMPTY,),
             scan=scan,
         )
 

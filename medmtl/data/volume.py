@@ -7,12 +7,16 @@ from typing import Any
 import nibabel
 import numpy as np
 import SimpleITK
+from nibabel.nifti1 import Nifti1Header
 from numpy.typing import NDArray
 
 NIFTI = (".nii.gz", ".nii")
 ENDINGS = (*NIFTI, ".nrrd", ".mha")
 # ITK counts millimetres to the patient's left and back, NIfTI to the right and the front.
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+
+MILLIMETRES = {1: 1000.0, 2: 1.0, 3: 0.001}  # unit of length in a NIfTI header: metre, millimetre, micrometre
+SPATIAL = 0b111  # bits of `xyzt_units` that hold it
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,18 @@ def stem(path: Path) -> str:
     return path.stem
 
 
+def millimetres(header: Nifti1Header) -> float:
+    """Length in mm of the unit that a NIfTI header counts in; a header that names none counts in mm."""
+    return MILLIMETRES.get(int(header["xyzt_units"]) & SPATIAL, 1.0)
+
+
+def affine_of(image: nibabel.Nifti1Image) -> NDArray[np.float64]:
+    """The affine of a NIfTI image, `(4, 4)` from voxel indices to mm: its sform, or its qform where it has none."""
+    affine = np.array(image.affine, np.float64)
+    affine[:3] *= millimetres(image.header)
+    return affine
+
+
 def read_volume(path: Path) -> Volume:
     """Read a NIfTI, NRRD or MetaImage file.
 
@@ -49,7 +65,7 @@ def read_volume(path: Path) -> Volume:
     """
     if path.name.endswith(NIFTI):
         image = nibabel.load(path)
-        return Volume(np.asanyarray(image.dataobj), image.affine)
+        return Volume(np.asanyarray(image.dataobj), affine_of(image))
     return _read_with_itk(path)
 
 
@@ -57,7 +73,7 @@ def extent_mm(path: Path) -> list[float]:
     """The length of a volume along each of its three axes in mm, from the header alone."""
     if path.name.endswith(NIFTI):
         header = nibabel.load(path).header
-        shape, steps = header.get_data_shape(), header.get_zooms()
+        shape, steps = header.get_data_shape(), [size * millimetres(header) for size in header.get_zooms()[:3]]
     else:
         reader = SimpleITK.ImageFileReader()
         reader.SetFileName(str(path))

@@ -64,6 +64,7 @@ def _write(label: Path, image: Path, root: Path, out: Path) -> list[Path]:
     copy = nibabel.Nifti1Image(voxels, right.affine, nibabel.load(label).header)
     copy.set_sform(right.affine, code="scanner")
     copy.set_qform(right.affine, code="scanner")
+    copy.header.set_xyzt_units("mm")
     path = out / label.relative_to(root)
     with written_whole(path) as beside:
         nibabel.save(copy, beside)

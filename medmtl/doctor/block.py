@@ -18,6 +18,7 @@ from nibabel.orientations import aff2axcodes
 from medmtl.data.check import read_volume
 from medmtl.data.layouts.layout import Corpus
 from medmtl.data.task import MODALITIES, Case
+from medmtl.data.volume import affine_of
 from medmtl.doctor.listing import list_folder
 from medmtl.errors import ConfigError, DataError
 
@@ -159,9 +160,10 @@ def _grid(folder: Path, case: Case) -> tuple[tuple[int, ...], np.ndarray]:
     """Shape and affine of a case's image, without its voxels where it is NIfTI."""
     try:
         image = nibabel.load(case.images[0])
+        return image.shape, affine_of(image)
     except Exception:  # another format, or broken: reading it all says which
-        image = read_volume(str(folder), case, case.images[0])
-    return image.shape, image.affine
+        volume = read_volume(str(folder), case, case.images[0])
+        return volume.shape, volume.affine
 
 
 def _name(folder: str, modality: str) -> str:

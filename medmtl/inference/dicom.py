@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -18,6 +18,7 @@ INSTALL = "pip install 'medmtl[dicom]'"
 MODALITIES = {"CT": "CT", "MR": "MR", "PT": "PET"}
 NO_IMAGES = ("SEG", "RTDOSE")  # have pixels, yet are none
 DIRECTORY = "1.2.840.10008.1.3.10"  # class of DICOMDIR, the table of contents of a disc
+LOCALIZER = "LOCALIZER"  # among the values of ImageType
 SUV = "GML"  # unit of PET in standardised uptake values, g/ml
 PLACE_TOLERANCE = 0.1  # of the slice spacing, between a slice and its place on an even grid: headers are rounded
 
@@ -33,29 +34,48 @@ def is_dicom(path: Path) -> bool:
         return False
 
 
-def series_of(files: Sequence[Path]) -> dict[str | None, str]:
-    """The image series of the DICOM files of a folder: unique identifier -> number, sorted by number.
+class Series(NamedTuple):
+    """A series, as the headers of its files describe it.
 
-    What is no image, such as reports and tables of contents, is left out. If there are files that cannot be read and no
-    series, the identifier is None: `read_dicom` then says what is wrong with them.
+    Attributes:
+        uid: unique identifier; None for files that cannot be read, of which `read_dicom` says what is wrong.
+        number: of the series within the examination.
+        study: unique identifier of the examination; None where no header says it.
+        localizer: whether all its images say that they are localizers (scouts), made to plan the other series.
+    """
+
+    uid: str | None
+    number: str = ""
+    study: str | None = None
+    localizer: bool = False
+
+
+def series_of(files: Sequence[Path]) -> list[Series]:
+    """The image series of the DICOM files of a folder, sorted by number.
+
+    What is no image, such as reports and tables of contents, is left out. Files that cannot be read are a series only
+    where there is no other.
     """
     try:
         from pydicom import dcmread
     except ImportError:
-        return {None: ""}
-    wanted = ["SeriesInstanceUID", "SeriesNumber", "Modality", "Rows"]
-    found: dict[str | None, str] = {}
+        return [Series(None)]
+    wanted = ["SeriesInstanceUID", "SeriesNumber", "StudyInstanceUID", "ImageType", "Modality", "Rows"]
+    found: dict[str, Series] = {}
     broken = False
     for file in files:
         try:
             header = dcmread(file, stop_before_pixels=True, specific_tags=list(wanted))
             if _is_image(header):
-                found[str(header.SeriesInstanceUID)] = str(header.get("SeriesNumber") or 0)
+                uid, study = str(header.SeriesInstanceUID), header.get("StudyInstanceUID")
+                localizer = LOCALIZER in (header.get("ImageType") or ()) and (uid not in found or found[uid].localizer)
+                number = str(header.get("SeriesNumber") or 0)
+                found[uid] = Series(uid, number, None if study is None else str(study), localizer)
         except Exception:
             broken = True
     if broken and not found:
-        return {None: ""}
-    return dict(sorted(found.items(), key=lambda one: (one[1].rjust(12), str(one[0]))))
+        return [Series(None)]
+    return sorted(found.values(), key=lambda one: (one.number.rjust(12), one.uid))
 
 
 def read_dicom(path: Path, series: str | None) -> Stored:

@@ -2,17 +2,21 @@
 
 import csv
 import json
+import logging
 import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from medmtl.data.task import MODALITIES
 from medmtl.errors import DataError
-from medmtl.inference import dicom, itk, nifti
+from medmtl.inference import dicom
+from medmtl.inference.stacking import numbered, stacked, volumes_in
+
+logger = logging.getLogger(__name__)
 
 Kind = Literal["nifti", "nrrd", "meta", "dicom", "array"]
 SUFFIXES: dict[str, Kind] = {
@@ -36,12 +40,13 @@ class Input:
 
     Attributes:
         name: unique among the inputs that were found together, and safe as a file name.
-        path: the file, or the folder of a DICOM series.
+        path: the file, or the folder of a DICOM series; of several the first.
         kind: kind of file; `array` for a volume that was in memory already, whose path is only for messages.
         series: unique identifier of the series in a DICOM folder; None for other kinds.
         volume: which volume of the file, from 0; None for DICOM and arrays.
         modality: CT, MR, PET or other, where a list says so.
         task: the task, where a list says so.
+        channels: number -> the input that is this channel, where an image is several files; empty where `path` is all.
     """
 
     name: str
@@ -51,20 +56,24 @@ class Input:
     volume: int | None = None
     modality: str | None = None
     task: str | None = None
+    channels: Mapping[int, "Input"] = field(default_factory=dict)
 
 
-def find_inputs(path: Path, volume: int | Literal["all"] = 0) -> list[Input]:
-    """All volumes that a path means: sorted by place in a folder, or as a list gives them.
+def find_inputs(path: Path, volume: int | Literal["all"] = 0, stack: bool = False) -> list[Input]:
+    """All images that a path means: sorted by place in a folder, or as a list gives them.
 
     Args:
         path: an image; a folder, in which images are found at any depth; or a list of images, as CSV with the columns
             `image[, name, modality, task]`, or as JSON with paths or objects that have these keys. Paths in a list
-            start at its folder.
+            start at its folder. DICOM localizers in a folder are left out beside other series of their study.
         volume: which volume of files with four dimensions, from 0, or all of them.
+        stack: whether the network takes several channels. An image is then a file with all of them as volumes; or a
+            file each, `CASE_0000.nii.gz`, `CASE_0001.nii.gz`, ... as nnU-Net names them, any of which stands for all;
+            or an entry of a list, with a column each in CSV (`image_T1, image_T2, ...`) and a list of paths in JSON.
 
     Returns:
-        One input a volume. A file that is missing from its place in a list or cannot be opened is among them: `read`
-        says what is wrong with it, and the others go on.
+        One input a volume, or an image with `stack`. A file that is missing from its place in a list or cannot be
+        opened is among them: `read` says what is wrong with it, and the others go on.
 
     Raises:
         DataError: nothing is found, or a list cannot be understood.
@@ -72,14 +81,26 @@ def find_inputs(path: Path, volume: int | Literal["all"] = 0) -> list[Input]:
     if not path.exists():
         raise DataError(f"{path} does not exist", fix=USABLE)
     if path.is_dir():
-        found = list(_of_folder(path))
+        found = stacked(_of_folder(path)) if stack else list(_of_folder(path))
     elif path.suffix.lower() in LISTS:
-        found = list(_of_list(path))
+        found = list(_of_list(path, stack))
     else:
-        found = [_of_file(path, _stem(path))]
+        one = _of_file(path, _stem(path))
+        found = [_with_siblings(one) if stack else one]
     if not found:
         raise DataError(f"{path} holds no images", fix=USABLE)
-    return _distinct([each for one in found for each in _volumes(one, volume)])
+    return _distinct(found if stack else [each for one in found for each in _volumes(one, volume)])
+
+
+def input_of(paths: Sequence[Path]) -> Input:
+    """Files or DICOM series that are the channels of one image, numbered from 0.
+
+    Raises:
+        DataError: there are none, or one is not an image that can be read.
+    """
+    if not paths:
+        raise DataError("no image is named", fix=USABLE)
+    return _of_files(paths, _stem(paths[0]))
 
 
 def _of_file(path: Path, name: str) -> Input:
@@ -87,6 +108,22 @@ def _of_file(path: Path, name: str) -> Input:
     if kind is None:
         raise DataError(f"{path} is not an image that can be read", fix=USABLE)
     return Input(_safe(name), path, kind)
+
+
+def _of_files(paths: Sequence[Path], name: str) -> Input:
+    """Files that are the channels of one image; a single one is all of it."""
+    first, *others = [_of_file(path, name) for path in paths]
+    return replace(first, channels=dict(enumerate([first, *others]))) if others else first
+
+
+def _with_siblings(one: Input) -> Input:
+    """The image that a file is a channel of, with the channels that lie beside it; or that it is by itself."""
+    named = numbered(one)
+    if named is None:
+        return one
+    beside = (_of_file(path, _stem(path)) for path in sorted(one.path.parent.iterdir()) if _kind(path) == one.kind)
+    kin = [other for other in beside if (numbered(other) or ("",))[0] == named[0]]
+    return next(image for image in stacked(kin) if one in (image, *image.channels.values()))
 
 
 def _of_folder(folder: Path) -> Iterator[Input]:
@@ -101,23 +138,30 @@ def _of_folder(folder: Path) -> Iterator[Input]:
             series.setdefault(path.parent, []).append(path)
         elif kind is not None:
             yield _of_file(path, _joined(inside))
-    for place, files in series.items():
-        numbers = dicom.series_of(files)
+    found = {place: dicom.series_of(files) for place, files in series.items()}
+    volumes = {each.study for several in found.values() for each in several if not each.localizer}
+    for place, several in found.items():
         name = "_".join(place.relative_to(folder).parts) or place.absolute().name
-        for uid, number in numbers.items():
-            yield Input(_safe(name if len(numbers) == 1 else f"{name}_{number}"), place, "dicom", uid)
+        for each in several:
+            if each.localizer and each.study in volumes:
+                logger.info("left out, for it is a localizer: series %s of %s", each.number, place)
+            else:
+                yield Input(_safe(name if len(several) == 1 else f"{name}_{each.number}"), place, "dicom", each.uid)
 
 
-def _of_list(path: Path) -> Iterator[Input]:
-    rows = [_checked(f"{path}, entry {number}", row) for number, row in enumerate(_rows(path), start=1)]
-    images = [Path(os.path.normpath(path.parent.absolute() / Path(row["image"]).expanduser())) for row in rows]
-    common = Path(os.path.commonpath([image.parent for image in images])) if images else path.parent
-    names = [row.get("name") or _joined(image.relative_to(common)) for row, image in zip(rows, images, strict=True)]
+def _of_list(path: Path, stack: bool) -> Iterator[Input]:
+    rows = [_checked(f"{path}, entry {number}", row, stack) for number, row in enumerate(_rows(path), start=1)]
+    home = path.parent.absolute()
+    images = [[Path(os.path.normpath(home / Path(file).expanduser())) for file in row["image"]] for row in rows]
+    common = Path(os.path.commonpath([first.parent for first, *_ in images])) if images else path.parent
+    names = [
+        row.get("name") or _joined(first.relative_to(common)) for row, (first, *_) in zip(rows, images, strict=True)
+    ]
     repeated = [name for name, times in Counter(map(_safe, names)).items() if times > 1]
     if repeated:
         raise DataError(f"{path} has more than one entry named {repeated[0]}", fix="give each a `name` of its own")
     for row, image, name in zip(rows, images, names, strict=True):
-        yield replace(_of_file(image, name), modality=row.get("modality") or None, task=row.get("task") or None)
+        yield replace(_of_files(image, name), modality=row.get("modality") or None, task=row.get("task") or None)
 
 
 def _rows(path: Path) -> Sequence[Any]:
@@ -131,15 +175,23 @@ def _rows(path: Path) -> Sequence[Any]:
     return rows
 
 
-def _checked(where: str, row: Any) -> Mapping[str, str]:
-    """An entry of a list as `{"image": ..., ...}`."""
-    entry = {"image": row} if isinstance(row, str) else row
-    if not isinstance(entry, dict) or not isinstance(entry.get("image"), str) or not entry["image"]:
-        raise DataError(f"{where} has no `image`: {json.dumps(row)}", fix="name its file in the column `image`")
+def _checked(where: str, row: Any, stack: bool) -> Mapping[str, Any]:
+    """An entry of a list as `{"image": [...], ...}`."""
+    entry = row if isinstance(row, dict) else {"image": row}
+    columns = [key for key in entry if key and key.startswith("image_")] if stack and not entry.get("image") else []
+    named = {key: entry[key] for key in columns or ["image"] if key in entry} or {"image": None}
+    files = [file for value in named.values() for file in (value if isinstance(value, list) else [value])]
+    if not files or not all(isinstance(file, str) and file for file in files):
+        lacking = next((key for key, value in named.items() if not value), "image")
+        raise DataError(
+            f"{where} has no `{lacking}`: {json.dumps(row)}", fix=f"name its file in the column `{lacking}`"
+        )
+    if len(files) > 1 and not stack:
+        raise DataError(f"{where} names {len(files)} files, and the network takes one channel", fix="name one")
     modality = entry.get("modality") or None
     if modality is not None and modality not in MODALITIES:
         raise DataError(f"{where} has the modality {modality!r}", fix=f"use one of {', '.join(MODALITIES)}")
-    return entry
+    return {**entry, "image": files}
 
 
 def _volumes(one: Input, volume: int | Literal["all"]) -> list[Input]:
@@ -149,7 +201,7 @@ def _volumes(one: Input, volume: int | Literal["all"]) -> list[Input]:
     if volume != "all":
         return [replace(one, volume=volume)]
     try:
-        count = (nifti if one.kind == "nifti" else itk).count_volumes(one.path)
+        count = volumes_in(one)
     except Exception:  # whatever is wrong with the file, reading it says so
         count = 1
     if count == 1:

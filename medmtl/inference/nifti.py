@@ -9,11 +9,11 @@ from nibabel.nifti1 import Nifti1Header
 from nibabel.nifti2 import Nifti2Header
 from nibabel.openers import ImageOpener
 
+from medmtl.data.volume import SPATIAL, affine_of, millimetres
 from medmtl.errors import DataError
 from medmtl.files import written_whole
 from medmtl.inference.voxels import Stored, check_grid, check_shape, gather
 
-MILLIMETRES = {"meter": 1000.0, "mm": 1.0, "micron": 0.001, "unknown": 1.0}
 DISAGREEMENT_MM = 1.0  # between sform and qform, at a corner of the volume
 GRID_FIELDS = (
     *("qform_code", "quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z"),
@@ -53,8 +53,7 @@ def read_nifti(path: Path, volume: int) -> Stored:
         raise DataError(f"{where} has no volume {volume}: it has {volumes}, counted from 0", fix="choose another")
     header = image.header
     _check_sizes(path, type(header))
-    affine = np.array(image.affine, np.float64)
-    affine[:3] *= MILLIMETRES[header.get_xyzt_units()[0]]
+    affine = affine_of(image)
     check_grid(where, affine, shape[:3])
     further = (volume,) + (0,) * (len(image.shape) - 4) if len(image.shape) > 3 else ()
     voxels = gather(where, shape[:3], lambda part: image.dataobj[(slice(None), slice(None), part, *further)])
@@ -106,7 +105,7 @@ def _warnings(header: Nifti1Header, shape: tuple[int, ...]) -> tuple[str, ...]:
         return ()
     corners = np.array([*np.ndindex(2, 2, 2)]) * (np.array(shape) - 1)
     apart = np.linalg.norm(apply_affine(sform, corners) - apply_affine(qform, corners), axis=1).max()
-    apart *= MILLIMETRES[header.get_xyzt_units()[0]]
+    apart *= millimetres(header)
     if apart <= DISAGREEMENT_MM:
         return ()
     return (f"sform and qform of the header are up to {apart:.1f} mm apart; the sform is used",)
@@ -127,5 +126,5 @@ def _grid_alone(header: Nifti1Header) -> Nifti1Header:
     for field in GRID_FIELDS:
         alone[field] = header[field]
     alone["pixdim"][:4] = header["pixdim"][:4]
-    alone.set_xyzt_units(header.get_xyzt_units()[0])
+    alone["xyzt_units"] = header["xyzt_units"] & SPATIAL
     return alone

@@ -17,7 +17,6 @@ from medmtl.predict.gate import withholds
 from medmtl.predict.model import Model, Prediction
 from medmtl.predict.options import Options
 from medmtl.predict.records import read_record, record_path, write_record
-from medmtl.predict.warnings import mask_warnings, verdict_warnings
 from medmtl.report.gallery import draw_case
 from medmtl.report.predicted import PredictedCase
 
@@ -60,7 +59,7 @@ def predict_case(
             recipe=prediction.recipe,
             volume_ml=prediction.volume_ml,
             model={"name": model.name, "digest": request["digest"], "medmtl": __version__},
-            warnings=_warnings(model, scan, prediction, known=bool(request["task"] or modality)),
+            warnings=list(prediction.warnings),
             seconds=_rounded({"reading": reading, **prediction.seconds, "writing": time.perf_counter() - start}),
             files=files,
             request=request,
@@ -120,16 +119,6 @@ def _staged(folder: Path, name: str) -> Iterator[Path]:
             path.replace(final)
     finally:
         shutil.rmtree(stage, ignore_errors=True)
-
-
-def _warnings(model: Model, scan: Scan, prediction: Prediction, known: bool) -> list[str]:
-    """All that is to be said of an image; `known`: its task or modality was told."""
-    tried = () if known else {task.recipe for task in model.tasks.values()}
-    own = [
-        *verdict_warnings(prediction.in_distribution, prediction.p_value, prediction.alpha),
-        *mask_warnings(prediction.mask, prediction.affine, model.tasks[prediction.task].recipe, tried),
-    ]
-    return list(dict.fromkeys([*prediction.warnings, *own]))
 
 
 def _number(value: float) -> float | None:

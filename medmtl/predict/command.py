@@ -36,11 +36,11 @@ def run_predict(options: Options) -> None:
         MedMTLError: for everything that the user can mend.
         SystemExit: 3 where an image could not be segmented, or is foreign and that counts.
     """
-    inputs = inputs_of(options)
-    _check_writable(options.output)
     _, checkpoint = run_and_checkpoint(options.run, options.checkpoint)
     model = Model.load(checkpoint, options.device, options.precision, options.window_batch, options.alpha)
+    inputs = inputs_of(options, model.stacks)
     _check_tasks(model, inputs, options)
+    _check_writable(options.output)
     console = Console()
     digest = digest_of(checkpoint)
     cases, failed = predict_all(model, digest, inputs, options, console)
@@ -59,14 +59,21 @@ def run_predict(options: Options) -> None:
         raise SystemExit(code)
 
 
-def inputs_of(options: Options) -> list[Input]:
+def inputs_of(options: Options, stack: bool = False) -> list[Input]:
     """What is to be predicted: all that the input holds, but for masks in a folder for the output within it.
+
+    Args:
+        options: of the command.
+        stack: whether the network takes several channels.
 
     Raises:
         DataError: nothing is found, or images lie where the masks would go.
+        ConfigError: a volume is chosen of files whose volumes are stacked.
     """
+    if stack and options.volume != 0:
+        raise ConfigError("--volume chooses one of the volumes that the network stacks", fix="leave it out")
     output = options.output.resolve()
-    found = find_inputs(options.input, options.volume)
+    found = find_inputs(options.input, options.volume, stack)
     inputs = [source for source in found if not source.path.resolve().is_relative_to(output)]
     within = next((source.path for source in found if source not in inputs), None)
     if within is not None and options.input.resolve() not in output.parents:
@@ -92,6 +99,8 @@ def _check_tasks(model: Model, inputs: Sequence[Input], options: Options) -> Non
     for task, where in asked.items():
         if task is not None and task not in model.tasks:
             raise ConfigError(f"{where} {task} is none of this network", fix=f"use one of: {', '.join(model.tasks)}")
+    for source in inputs:
+        model.channels(options.task or source.task)
 
 
 def _say(console: Console, cases: Sequence[PredictedCase], failed: Sequence[FailedCase]) -> None:

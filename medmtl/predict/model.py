@@ -1,7 +1,7 @@
 """Model: a trained run that segments scans, and says of each whether it can be trusted on it."""
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +15,12 @@ from monai.data import MetaTensor
 from medmtl.calibration.working import WorkingVolume
 from medmtl.data.task import MODALITIES, Recipe, Task
 from medmtl.data.transforms import prepare, to_native
-from medmtl.errors import ConfigError, DataError, RunError
-from medmtl.inference.channels import input_channels
-from medmtl.inference.inputs import find_inputs
+from medmtl.errors import ConfigError, DataError
+from medmtl.inference.inputs import find_inputs, input_of
 from medmtl.inference.observe import CUBIC_MM, Observer
 from medmtl.inference.reader import Scan, read, scan_of
 from medmtl.inference.verdict import Known, Verdict
+from medmtl.predict.warnings import mask_warnings, verdict_warnings
 from medmtl.run import RunFolder
 from medmtl.trained import Trained, load_trained
 
@@ -49,7 +49,7 @@ class Prediction:
         scores: that and others, by name.
         volume_ml: of the mask.
         seconds: for resampling, inference and verdict.
-        warnings: what a user should know.
+        warnings: all that a user should know of file, verdict and mask, a sentence each.
         scan: what was segmented.
     """
 
@@ -81,18 +81,13 @@ class Model:
     Args:
         trained: network, tasks, scaling and judge.
         name: of the checkpoint.
-        precision: number format of the network's arithmetic.
+        precision: number format of the network's arithmetic; the verdict is made for `32`, see `verdict_warnings`.
         window_batch: sliding windows computed together; as in the training if None.
-
-    Raises:
-        RunError: the network takes several channels, which a scan has not.
     """
 
     def __init__(
         self, trained: Trained, name: str, precision: Precision = "32", window_batch: int | None = None
     ) -> None:
-        if input_channels(trained.segmenter.network) > 1:
-            raise RunError(f"{name} segments several channels at once", fix="use `medmtl test`, which stacks them")
         self.name = name
         self.tasks: Mapping[str, Task] = trained.data.trained
         self.judge = trained.spectral.judge
@@ -144,9 +139,35 @@ class Model:
                 model.judge.alpha = alpha
         return model
 
+    @property
+    def stacks(self) -> bool:
+        """Whether the network takes several channels, stacked."""
+        return any(len(task.channels) > 1 for task in self.tasks.values())
+
+    def channels(self, task: str | None = None) -> tuple[int, ...]:
+        """Numbers of the channels that are stacked, in the order in which the training stacked them.
+
+        Args:
+            task: for which; None: for any, if all agree.
+
+        Returns:
+            Numbers as `channel` of the task has them, from 0; empty for a network that takes one channel.
+
+        Raises:
+            ConfigError: there is no such task, or none is named where they stack different channels.
+        """
+        if not self.stacks:
+            return ()
+        if task is not None:
+            return self._task(task).channels
+        chosen = {each.channels for each in self.tasks.values()}
+        if len(chosen) > 1:
+            raise ConfigError(f"the tasks of {self.name} stack different channels", fix="name the task")
+        return chosen.pop()
+
     def predict(
         self,
-        image: str | Path | np.ndarray | torch.Tensor,
+        image: str | Path | Sequence[str | Path] | np.ndarray | torch.Tensor,
         affine: np.ndarray | None = None,
         *,
         task: str | None = None,
@@ -155,7 +176,9 @@ class Model:
         """Segment one image.
 
         Args:
-            image: a file or the folder of a DICOM series, or voxels `(H, W, D)` or `(1, H, W, D)`.
+            image: a file or the folder of a DICOM series, or voxels `(H, W, D)` or `(1, H, W, D)`. For a network that
+                stacks channels, which are numbered as in its training: a file of four dimensions, a list of files or
+                series, or voxels `(C, H, W, D)`.
             affine: of voxels that bring none, `(4, 4)` from voxel indices to mm, right-anterior-superior.
             task: whose organ to segment; None: the task that the image looks most like.
             modality: CT, MR, PET or other; None: as the file says, if it does.
@@ -164,17 +187,23 @@ class Model:
             DataError: the image cannot be used; one line says why.
             ConfigError: there is no such task or modality.
         """
-        if isinstance(image, str | Path):
-            found = find_inputs(Path(image))
-            if len(found) > 1:
-                raise DataError(f"{image} holds {len(found)} images", fix="name one, or use `medmtl predict`")
-            return self.predict_scan(read(found[0]), task, modality)
-        return self.predict_scan(scan_of(image, affine), task, modality)
+        channels = self.channels(task)
+        if isinstance(image, np.ndarray | torch.Tensor):
+            return self.predict_scan(scan_of(image, affine, channels), task, modality)
+        if not isinstance(image, str | Path):
+            if not channels:
+                raise DataError(f"{len(image)} files are named, and the network takes one channel", fix="name one")
+            return self.predict_scan(read(input_of([Path(each) for each in image]), channels), task, modality)
+        found = find_inputs(Path(image), stack=self.stacks)
+        if len(found) > 1:
+            raise DataError(f"{image} holds {len(found)} images", fix="name one, or use `medmtl predict`")
+        return self.predict_scan(read(found[0], channels), task, modality)
 
     def predict_scan(self, scan: Scan, task: str | None = None, modality: str | None = None) -> Prediction:
         """Segment one scan; see `predict`."""
         seconds: dict[str, float] = {}
-        known, recipes, warnings = self._wanted(task or scan.input.task, modality or scan.modality)
+        task, modality = task or scan.input.task, modality or scan.modality
+        known, recipes, warnings = self._wanted(task, modality)
         with _timing(seconds, "resampling"):
             prepared = {recipe: prepare(scan.image, recipe) for recipe in recipes}
         verdict, logits = self._look_fitting(scan, prepared, known, seconds)
@@ -190,22 +219,30 @@ class Model:
         if self.scalings is not None:
             working = WorkingVolume.of(image[0], found[0], image.affine, scan.image.affine)
             probability = self.scalings.choose(owner if verdict is not None or named else None)(network, working)
-        voxel_ml = abs(float(torch.linalg.det(scan.image.affine[:3, :3]))) / CUBIC_MM
+        affine = scan.image.affine.numpy()
+        voxel_ml = abs(float(np.linalg.det(affine[:3, :3]))) / CUBIC_MM
+        in_distribution = None if verdict is None or verdict.rejected is None else not verdict.rejected
+        p_value = None if verdict is None else verdict.p_value
+        said = [
+            *(*scan.warnings, *warnings),
+            *verdict_warnings(in_distribution, p_value, self.alpha, self.precision),
+            *mask_warnings(mask, affine, recipe, recipes if task is None and modality is None else ()),
+        ]
         return Prediction(
             mask=mask,
             probability=probability.float().numpy(),
-            affine=scan.image.affine.numpy(),
+            affine=affine,
             task=owner,
             recipe=str(recipe),
-            in_distribution=None if verdict is None or verdict.rejected is None else not verdict.rejected,
-            p_value=None if verdict is None else verdict.p_value,
+            in_distribution=in_distribution,
+            p_value=p_value,
             alpha=self.alpha,
             nearest_task=None if verdict is None else verdict.task,
             distance=None if verdict is None else verdict.score,
             scores={} if verdict is None else verdict.scores,
             volume_ml=float(mask.sum(dtype=np.int64)) * voxel_ml,
             seconds=seconds,
-            warnings=(*scan.warnings, *warnings),
+            warnings=tuple(dict.fromkeys(said)),
             scan=scan,
         )
 
@@ -240,9 +277,7 @@ class Model:
     def _wanted(self, task: str | None, modality: str | None) -> tuple[Known | None, list[Recipe], tuple[str, ...]]:
         """What is said of a scan, the recipes that it may be meant for, and what to warn of."""
         if task is not None:
-            if task not in self.tasks:
-                raise ConfigError(f"there is no task {task!r}", fix=f"use one of: {', '.join(self.tasks)}")
-            return Known("told", (task,)), [self.tasks[task].recipe], ()
+            return Known("told", (task,)), [self._task(task).recipe], ()
         if modality is not None and modality not in MODALITIES:
             raise ConfigError(f"modality {modality!r}", fix=f"use one of: {', '.join(MODALITIES)}")
         kin = tuple(name for name, each in self.tasks.items() if each.modality == modality)
@@ -257,6 +292,11 @@ class Model:
         if self.judge is None and len(recipes) > 1:
             raise ConfigError(f"{self.name} cannot tell what an image shows", fix="name the task")
         return known, recipes, warnings
+
+    def _task(self, name: str) -> Task:
+        if name not in self.tasks:
+            raise ConfigError(f"there is no task {name!r}", fix=f"use one of: {', '.join(self.tasks)}")
+        return self.tasks[name]
 
     def _owner(self, recipe: Recipe) -> str:
         """The first task with a recipe."""

@@ -37,7 +37,7 @@ class Options:
         device: `cpu`, `cuda` or `auto`.
         precision: of the network's arithmetic: `32`, `16` or `bf16`.
         window_batch: sliding windows computed together; None: as in the training.
-        volume: which volume of files with four dimensions, from 0, or all of them.
+        volume: which volume of files with four dimensions, from 0, or all of them; 0 where they are stacked channels.
         overwrite: repeat what is finished, and replace what other images left in the folder.
     """
 
@@ -77,7 +77,8 @@ def parse(argv: Sequence[str]) -> Options:
         type=Path,
         required=True,
         help="an image (NIfTI, NRRD, MHA), the folder of a DICOM series, a folder tree of any of them, or a list: CSV "
-        "with the columns image[, name, modality, task], or JSON",
+        "with the columns image[, name, modality, task], or JSON; stacked channels are files NAME_0000, NAME_0001, "
+        "..., the volumes of one file, or columns image_T1, image_T2, ...",
     )
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder to write into")
     parser.add_argument("--task", help="use the recipe of this task (default: of the task that an image is nearest to)")
@@ -97,7 +98,12 @@ def parse(argv: Sequence[str]) -> Options:
         "--alpha", type=_share, help="share of familiar images that may be called foreign (default: that of the run)"
     )
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="(default: cuda if there is)")
-    parser.add_argument("--precision", choices=("32", "16", "bf16"), default="32", help="of the network (default: 32)")
+    parser.add_argument(
+        "--precision",
+        choices=("32", "16", "bf16"),
+        default="32",
+        help="bits of the network's arithmetic (default: 32, which the verdict is made for)",
+    )
     parser.add_argument(
         "--window-batch",
         type=_above_zero,
@@ -105,7 +111,11 @@ def parse(argv: Sequence[str]) -> Options:
         help="sliding windows computed together (default: as in the training)",
     )
     parser.add_argument(
-        "--volume", type=_volume, default=0, metavar="K|all", help="volume of 4-D files, from 0, or all (default: 0)"
+        "--volume",
+        type=_volume,
+        default=0,
+        metavar="K|all",
+        help="volume of 4-D files, from 0, or all (default: 0); not where they are stacked channels",
     )
     parser.add_argument(
         "--overwrite", action="store_true", help="repeat finished images, and replace what others left in DIR"

@@ -3,7 +3,6 @@
 import csv
 import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,7 +32,7 @@ def digest_of(checkpoint: Path) -> str:
 
 
 def request_of(source: Input, options: Options, digest: str) -> dict[str, Any]:
-    """What decides the mask and the verdict of an image: the file as it is now, the network and the options.
+    """What decides the mask and the verdict of an image: its files as they are now, the network and the options.
 
     Args:
         source: the image.
@@ -43,11 +42,12 @@ def request_of(source: Input, options: Options, digest: str) -> dict[str, Any]:
     Returns:
         A dict that JSON can hold.
     """
-    states = _states(source.path)
+    state = _state(source.path)
+    if source.channels:
+        state["channels"] = {str(number): _state(part.path) for number, part in source.channels.items()}
+        state["bytes"] = sum(part["bytes"] for part in state["channels"].values())
     return {
-        "path": str(source.path.resolve()),
-        "bytes": sum(state.st_size for state in states),
-        "modified": max((state.st_mtime_ns for state in states), default=0),
+        **state,
         "series": source.series,
         "volume": source.volume,
         "task": options.task or source.task,
@@ -119,10 +119,15 @@ def write_summary(path: Path, cases: Sequence[PredictedCase], failed: Sequence[F
         writer.writerows(rows)
 
 
-def _states(path: Path) -> list[os.stat_result]:
-    """Size and age of a file, or of the files of a series; nothing where reading will say what is wrong."""
+def _state(path: Path) -> dict[str, Any]:
+    """Size and age of a file, or of the files of a series; 0 where reading will say what is wrong."""
     try:
         files = [file for file in path.iterdir() if file.is_file()] if path.is_dir() else [path]
-        return [file.stat() for file in files]
+        states = [file.stat() for file in files]
     except OSError:
-        return []
+        states = []
+    return {
+        "path": str(path.resolve()),
+        "bytes": sum(state.st_size for state in states),
+        "modified": max((state.st_mtime_ns for state in states), default=0),
+    }

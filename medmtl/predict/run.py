@@ -52,10 +52,10 @@ def predict_all(
     failed: list[FailedCase] = []
     efforts = [request["bytes"] for _, request in left]
     with Progress(console, efforts) as progress, ThreadPoolExecutor(1, "reading") as thread:
-        following = [thread.submit(_timed, source) for source, _ in left[:1]]
+        following = [thread.submit(_timed, model, *first) for first in left[:1]]
         for place, (source, request) in enumerate(left):
             reading = following.pop()
-            following = [thread.submit(_timed, after) for after, _ in left[place + 1 : place + 2]]
+            following = [thread.submit(_timed, model, *after) for after in left[place + 1 : place + 2]]
             outcome = _attempt(model, source, request, options, reading)
             del reading  # or its scan would stay beside the next two
             if isinstance(outcome, PredictedCase):
@@ -66,9 +66,9 @@ def predict_all(
     return done, failed
 
 
-def _timed(source: Input) -> tuple[Scan, float]:
+def _timed(model: Model, source: Input, request: Mapping[str, Any]) -> tuple[Scan, float]:
     start = time.perf_counter()
-    return read(source), time.perf_counter() - start
+    return read(source, model.channels(request["task"])), time.perf_counter() - start
 
 
 def _attempt(

@@ -13,19 +13,29 @@ COARSER = 2.0  # times the network's voxel: beyond it resampling invents most of
 AXES = ("right to left", "front to back", "head to foot")
 
 
-def verdict_warnings(in_distribution: bool | None, p_value: float | None, alpha: float) -> list[str]:
-    """Why there is no verdict, if there is none.
+def verdict_warnings(
+    in_distribution: bool | None, p_value: float | None, alpha: float, precision: str = "32"
+) -> list[str]:
+    """Why there is no verdict, or what it is not made for.
+
+    The detector and the held-out images that it is compared with were seen in 32 bit. For the 40 validation and test
+    phantoms of `multitask.yaml`, `medmtl predict --precision bf16` on a CPU gives distances that are .036 off on
+    average and .165 at most, where their standard deviation is .93. No verdict is another at alpha = 0.05, two are at
+    0.1.
 
     Args:
         in_distribution: the verdict.
         p_value: of the image; None where nobody judges.
         alpha: share of familiar images that may be called foreign.
+        precision: of the network's arithmetic, `32`, `16` or `bf16`.
     """
-    if in_distribution is not None:
-        return []
     if p_value is None:
         return ["no verdict: the checkpoint holds nothing to judge by, train with `spectral.layers`"]
-    return [f"no verdict at alpha = {alpha:g}: the training held out too few patients"]
+    if in_distribution is None:
+        return [f"no verdict at alpha = {alpha:g}: the training held out too few patients"]
+    if precision != "32":
+        return [f"the verdict was made for 32 bit: with {precision} the p-value can be another"]
+    return []
 
 
 def mask_warnings(

@@ -78,7 +78,7 @@ def draw_case(name: str, image: MetaTensor, mask: NDArray[np.uint8] | None) -> b
 
     Args:
         name: written above.
-        image: `(1, H, W, D)`.
+        image: `(C, H, W, D)`, of which the first channel is drawn.
         mask: `(H, W, D)`, 0 or 1; None to show the middle of the image alone.
 
     Returns:

@@ -11,6 +11,9 @@ import torch
 from monai.transforms import LoadImage
 
 from medmtl.data.volume import ENDINGS, extent_mm, read_volume, stem
+from medmtl.inference.inputs import find_inputs
+from medmtl.inference.reader import read
+from medmtl.inference.writer import write_mask
 
 AFFINE = np.array([[0, -1.5, 0, 10], [2.0, 0, 0, -20], [0, 0, 1.25, 5], [0, 0, 0, 1]])
 
@@ -34,6 +37,27 @@ def test_every_format_gives_voxels_in_storage_order_and_the_affine(ending: str, 
     np.testing.assert_allclose(volume.affine, AFFINE, atol=1e-6)
     np.testing.assert_allclose(extent_mm(tmp_path / f"a.b{ending}"), [8, 7.5, 7.5], rtol=1e-6)
     assert stem(tmp_path / f"a.b{ending}") == "a.b"
+
+
+@pytest.mark.parametrize("kind", [nib.Nifti1Image, nib.Nifti2Image])
+@pytest.mark.parametrize(("unit", "length"), [("mm", 1), ("meter", 1000), ("micron", 0.001), ("unknown", 1), (5, 1)])
+def test_affines_are_in_millimetres_in_training_as_in_prediction(
+    unit: str | int, length: float, kind: type, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.nii.gz"
+    image = kind(
+        np.arange(120, dtype=np.int16).reshape(4, 5, 6), np.diag([1 / length, 1 / length, 1 / length, 1]) @ AFFINE
+    )
+    image.header["xyzt_units"] = unit if isinstance(unit, int) else nib.nifti1.unit_codes[unit]  # 5: no unit of length
+    nib.save(image, path)
+    np.testing.assert_allclose(read_volume(path).affine, AFFINE, rtol=1e-6)
+    np.testing.assert_allclose(extent_mm(path), [8, 7.5, 7.5], rtol=1e-6)
+    (source,) = find_inputs(path)
+    scan = read(source)
+    np.testing.assert_array_equal(scan.image.affine.numpy(), read_volume(path).affine)
+    written = write_mask(tmp_path, scan, np.ones((4, 5, 6)))[0]
+    assert nib.load(written).header["xyzt_units"] == image.header["xyzt_units"]
+    np.testing.assert_array_equal(read_volume(written).affine, read_volume(path).affine)
 
 
 @pytest.mark.parametrize("ending", [".nrrd", ".mha"])

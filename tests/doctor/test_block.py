@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK
@@ -42,6 +43,15 @@ def test_a_block_says_what_the_dataset_says(write_task: WriteTask, monkeypatch: 
     monkeypatch.setenv("MEDMTL_DATA", str(root.parent))
     assert parsed(task_block(root, name="Milz", modality="other"))[1]["root"] == "${MEDMTL_DATA}/Task09_Spleen"
     assert parsed(task_block(root, name="Milz"))[0] == "Milz"
+
+
+def test_the_spacing_is_in_millimetres_whatever_unit_the_headers_name(write_task: WriteTask) -> None:
+    root = write_task({"a": (IMAGE, LABEL)}, affine=np.diag([750, 2500, 750, 1]))
+    path = root / "imagesTr" / "a.nii.gz"
+    image = nib.load(path)
+    image.header.set_xyzt_units("micron")
+    nib.save(image, path)
+    assert parsed(task_block(root, modality="CT"))[1]["spacing"] == [0.75, 2.5, 0.75]
 
 
 def test_what_is_unknown_is_asked_for(write_task: WriteTask) -> None:

@@ -128,6 +128,18 @@ def test_fix_affine_writes_copies_that_training_accepts(write_task: WriteTask, t
             assert np.allclose(affine, AFFINE)
 
 
+def test_a_label_of_another_unit_is_put_into_millimetres(write_task: WriteTask, tmp_path: Path) -> None:
+    root = write_task(volumes(1), affine=AFFINE)
+    image, label = (root / folder / "case0.nii.gz" for folder in ("imagesTr", "labelsTr"))
+    in_microns = nib.load(label)
+    in_microns.header.set_xyzt_units("micron")
+    nib.save(in_microns, label)
+    out = tmp_path / "fixed"
+    assert check(root, "--out", tmp_path / "out", "--jobs", "1", "--fix-affine", out) == 3
+    copy = out / "labelsTr" / "case0.nii.gz"
+    check_task("Fixed", [Case("case0", "case0", (image,), (LabelFile(copy),))], [1], {0, 1})
+
+
 def test_copies_never_go_into_the_dataset(
     write_task: WriteTask, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

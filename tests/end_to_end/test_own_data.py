@@ -1,5 +1,6 @@
 """A lab's own folder, two channels and partly annotated: one configuration trains, tests and calibrates on it."""
 
+import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import yaml
 
+import medmtl
 from medmtl.cli import main
 from medmtl.run import RunFolder
 
@@ -91,6 +93,40 @@ def test_own_folders_train_test_and_calibrate(config: dict[str, Any]) -> None:
         assert len(parts["val"]) == 1
     report = json.loads((run.report / "report.json").read_text())
     assert set(report["tasks"]) == {"Tumour", "Core"}
+
+
+def test_what_stacks_channels_predicts_as_it_was_tested(config: dict[str, Any], workplace: Path) -> None:
+    for task in config["data"]["tasks"].values():
+        task["channel"] = [1, 0]
+    main(["fit", "--config", saved(config), "--run", "runs/own"])
+    main(["test", "--run", "runs/own"])
+    with Path("runs/own/report/cases.csv").open(newline="") as stream:
+        tested = {row["case"]: row for row in csv.DictReader(stream) if row["source"] == "Tumour"}
+    Path("scans").mkdir()
+    for name in tested:  # one image as a file a channel, the other with its channels as volumes
+        files = [workplace / f"Dataset007_Tumour/imagesTr/{name}_000{channel}.nii.gz" for channel in range(2)]
+        volumes = np.stack([nib.load(file).get_fdata(dtype=np.float32) for file in files], axis=-1)
+        nib.save(nib.Nifti1Image(volumes, np.eye(4)), f"scans/{name}.nii.gz")
+    main(["predict", "--run", "runs/own", "--input", "Dataset007_Tumour/imagesTr", "--output", "files", "--report"])
+    main(["predict", "--run", "runs/own", "--input", "scans", "--output", "volumes", "--task", "Tumour"])
+    model = medmtl.load("runs/own")
+    for name, row in tested.items():
+        verdict = json.loads(Path(f"files/{name}.json").read_text())
+        assert verdict["p_value"] == pytest.approx(float(row["p_value"]))
+        assert verdict["nearest_task"] == row["nearest_task"]
+        masks = [np.asarray(nib.load(f"{out}/{name}_mask.nii.gz").dataobj) for out in ("files", "volumes")]
+        np.testing.assert_array_equal(*masks)
+        assert 0 < masks[0].mean() < 1
+        label = np.asarray(nib.load(f"Dataset007_Tumour/labelsTr/{name}.nii.gz").dataobj)
+        mask, truth = masks[0][label != 3] == 1, np.isin(label[label != 3], [1, 2])
+        assert 2 * (mask & truth).sum() / (mask.sum() + truth.sum()) == pytest.approx(float(row["dice"]), abs=1e-6)
+        volumes = nib.load(f"scans/{name}.nii.gz").get_fdata(dtype=np.float32)
+        files = [f"Dataset007_Tumour/imagesTr/{name}_000{channel}.nii.gz" for channel in range(2)]
+        for image, affine in ((files, None), (files[1], None), (np.moveaxis(volumes, 3, 0), np.eye(4))):
+            found = model.predict(image, affine)
+            np.testing.assert_array_equal(found.mask, masks[0])
+            assert found.p_value == pytest.approx(verdict["p_value"])
+            assert found.volume_ml == pytest.approx(masks[0].sum() / 1000)
 
 
 @pytest.mark.parametrize(

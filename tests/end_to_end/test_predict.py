@@ -72,6 +72,7 @@ def test_python_gives_what_the_command_writes(trained: Path, predicted: Path, ph
     np.testing.assert_array_equal(prediction.mask, mask.get_fdata())
     assert (prediction.p_value, prediction.nearest_task) == (verdict["p_value"], verdict["nearest_task"])
     assert model.name == verdict["model"]["name"]
+    assert list(prediction.warnings) == verdict["warnings"]
 
 
 def test_an_alpha_that_the_training_held_out_too_few_for_decides_nothing(

@@ -11,7 +11,7 @@ import pydicom
 import pytest
 import SimpleITK
 import torch
-from dicom_sample import write_series
+from dicom_sample import as_localizer, write_series
 from monai.data import MetaTensor
 from numpy.typing import NDArray
 from pydicom.uid import UID, JPEGLSLossless, RLELossless
@@ -218,6 +218,41 @@ def test_a_folder_of_several_series_is_several_inputs(tmp_path: Path) -> None:
     found = find_inputs(tmp_path / "study")
     assert [one.name for one in found] == ["study_2", "study_11"]
     assert [read(one).modality for one in found] == ["CT", "MR"]
+
+
+@pytest.mark.parametrize("places", [("study", "study"), ("study/scout", "study/ct")])
+@pytest.mark.parametrize("slices", [1, 2, 5])
+def test_a_localizer_is_left_out_beside_other_series_of_its_study(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, places: tuple[str, str], slices: int
+) -> None:
+    caplog.set_level("INFO", "medmtl")
+    scout, volume = (tmp_path / place for place in places)
+    write_series(scout, VOXELS[..., :slices], OBLIQUE, series="scout", number=1, change=as_localizer)
+    write_series(volume, VOXELS, OBLIQUE, series="volume", number=2)
+    (source,) = find_inputs(tmp_path / "study")
+    assert np.array_equal(voxels_of(read(source)), VOXELS)
+    assert caplog.messages == [f"left out, for it is a localizer: series 1 of {scout}"]
+
+
+def test_what_is_no_localizer_or_all_there_is_is_not_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "medmtl")
+
+    def of_another_study(index: int, image: pydicom.Dataset) -> None:
+        as_localizer(index, image)
+        image.StudyInstanceUID = pydicom.uid.generate_uid(entropy_srcs=["another"])
+
+    def at_first(index: int, image: pydicom.Dataset) -> None:
+        if index == 0:
+            as_localizer(index, image)
+
+    write_series(tmp_path / "alone", VOXELS[..., :1], OBLIQUE, series="alone", change=of_another_study)
+    write_series(tmp_path / "mixed", VOXELS, OBLIQUE, series="mixed", number=3, change=at_first)
+    write_series(tmp_path / "short", VOXELS[..., :1], OBLIQUE, series="short", number=4)
+    assert [one.name for one in find_inputs(tmp_path)] == ["alone", "mixed", "short"]
+    assert caplog.messages == []
+    for name in ("alone", "short"):
+        with pytest.raises(DataError, match="is a single slice of a series"):
+            read_one(tmp_path / name)
 
 
 def test_an_enhanced_file_is_the_series_that_it_was_made_of(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import json
+import os
 import shutil
 import threading
 import weakref
@@ -12,8 +13,8 @@ import numpy as np
 import pydicom
 import pytest
 import SimpleITK
-from dicom_sample import write_series
-from predict_sample import AFFINE, ALPHA, save_scan
+from dicom_sample import as_localizer, write_series
+from predict_sample import AFFINE, ALPHA, EMPTY, save_scan
 
 from medmtl import __version__
 from medmtl.predict import case as case_module
@@ -173,9 +174,9 @@ def test_the_next_image_is_read_while_the_network_works_and_no_third_one_is_held
     began = [threading.Event() for _ in range(9)]
     read, alive, most = run_module.read, [], []
 
-    def spy(source):
+    def spy(source, channels):
         began[len(alive)].set()
-        scan = read(source)
+        scan = read(source, channels)
         alive.append(weakref.ref(scan))
         most.append(sum(each() is not None for each in alive))
         return scan
@@ -240,6 +241,66 @@ def test_a_dicom_series_gets_a_dicom_mask_too_and_is_finished_like_a_file(model,
     assert len(model.calls) == 2
 
 
+def test_a_localizer_in_a_study_is_no_failure(model, predict, tmp_path, caplog):
+    voxels = np.full((12, 10, 8), 20, np.int16)
+    voxels[3:7, 4:8, 2:5] = 150
+    write_series(tmp_path / "study", voxels, np.eye(4), series="volume", number=2)
+    write_series(tmp_path / "study", voxels[..., 3:4], np.eye(4), series="scout", number=1, change=as_localizer)
+    with caplog.at_level("INFO", "medmtl"):
+        assert predict(tmp_path / "study") == 0
+    assert [name for name, *_ in model.calls] == ["study_2"]
+    assert f"left out, for it is a localizer: series 1 of {tmp_path / 'study'}" in caplog.messages
+
+
+def test_channels_are_one_image_and_a_change_of_any_is_a_change(model, predict, out, tmp_path, capsys):
+    for task in model.tasks.values():
+        task.channel = [0, 1]
+    scans = tmp_path / "scans"
+    for number in range(2):
+        save_scan(scans / f"p1_{number:04d}.nii.gz", number)
+        save_scan(scans / f"p2_{number:04d}.nii.gz", number)
+    lone = save_scan(scans / "lone.nii.gz")
+    assert predict(scans) == 3
+    assert [name for name, *_ in model.calls] == ["p1", "p2"]
+    assert out.record("p1")["volume_ml"] == pytest.approx(4 * 4 * 3 * 1.5 * 2 * 3 / 1000)
+    mask = nibabel.load(out.path / "p1_mask.nii.gz")
+    np.testing.assert_array_equal(mask.affine, AFFINE)
+    assert mask.shape == (12, 10, 8)
+    (row,) = [row for row in rows_of(out) if row["error"]]
+    assert (row["case"], row["error"].startswith(f"{lone} comes with channel 0, where")) == ("lone", True)
+    lone.unlink()
+    assert predict(scans) == 0
+    assert len(model.calls) == 2
+    # The second channel of one image becomes older and as long as before: its content has changed all the same.
+    path = scans / "p2_0001.nii.gz"
+    os.utime(path, ns=(path.stat().st_atime_ns, path.stat().st_mtime_ns - 10**12))
+    assert predict(scans) == 0
+    assert [name for name, *_ in model.calls[2:]] == ["p2"]
+    assert predict(scans, "--volume", "all") == 2
+    assert "--volume chooses one of the volumes that the network stacks" in capsys.readouterr().err
+    model.tasks["KidneyT2"].channel = [1, 0]
+    assert predict(scans) == 2
+    assert "the tasks of best.ckpt stack different channels: name the task" in capsys.readouterr().err
+    assert predict(scans, "--task", "KidneyT2") == 0
+
+
+def test_a_stack_of_series_gets_a_dicom_mask_of_the_first_that_is_stacked(model, predict, out, tmp_path):
+    for task in model.tasks.values():
+        task.channel = [1, 0]
+    voxels = np.full((12, 10, 8), 20, np.int16)
+    voxels[3:7, 4:8, 2:5] = 150
+    for name, modality in (("pet", "PT"), ("ct", "CT")):
+        write_series(tmp_path / name, voxels, np.diag([-1.5, -2.0, 3.0, 1.0]), modality, series=name)
+    (tmp_path / "list.json").write_text(json.dumps([{"image": ["pet", "ct"], "name": "both"}]))
+    assert predict(tmp_path / "list.json") == 0
+    assert model.calls == [("both", None, None)]
+    segmentation = pydicom.dcmread(out.path / "both_mask.dcm")
+    (source,) = segmentation.ReferencedSeriesSequence
+    assert source.SeriesInstanceUID == pydicom.dcmread(next((tmp_path / "ct").iterdir())).SeriesInstanceUID
+    assert predict(tmp_path / "list.json") == 0
+    assert len(model.calls) == 1
+
+
 def test_a_mask_has_the_format_of_its_image(model, predict, out, tmp_path):
     image = SimpleITK.GetImageFromArray(np.pad(np.full((4, 4, 4), 150, np.float32), 3))
     image.SetSpacing((1.5, 2, 3))
@@ -284,11 +345,9 @@ def test_task_and_modality_of_a_list_count_unless_flags_say_otherwise(model, sca
 def test_warnings_reach_the_record_and_the_terminal(model, scans, predict, out, capsys):
     save_scan(scans / "empty.nii.gz", organ=False)
     predict(scans)
-    assert "nothing was found: the mask is empty" in out.record("empty")["warnings"]
-    assert "the nearest of 2 recipes" in " ".join(out.record("familiar")["warnings"])
-    assert "  nothing was found: the mask is empty\n" in capsys.readouterr().out
-    predict(scans, "--modality", "CT")
+    assert out.record("empty")["warnings"] == [EMPTY]
     assert out.record("familiar")["warnings"] == []
+    assert capsys.readouterr().out.count(f"  {EMPTY}\n") == 1
 
 
 def test_the_gallery_shows_every_image(model, scans, predict, out, capsys):

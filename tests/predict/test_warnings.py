@@ -52,3 +52,9 @@ def test_a_verdict_that_could_not_be_given() -> None:
     assert verdict_warnings(True, 0.5, 0.05) == verdict_warnings(False, 0.01, 0.05) == []
     assert "alpha = 0.05" in verdict_warnings(None, 0.5, 0.05)[0]
     assert "nothing to judge by" in verdict_warnings(None, None, 0.05)[0]
+
+
+def test_a_verdict_on_other_arithmetic_than_it_was_made_for() -> None:
+    (said,) = verdict_warnings(True, 0.5, 0.05, "bf16")
+    assert said == "the verdict was made for 32 bit: with bf16 the p-value can be another"
+    assert len(verdict_warnings(None, 0.5, 0.05, "bf16")) == len(verdict_warnings(None, None, 0.05, "16")) == 1
