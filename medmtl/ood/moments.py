@@ -68,14 +68,15 @@ class Moments:
         self._used = 0
 
     def _multiply(self) -> None:
-        """Add up the voxels that wait."""
+        """Add up the voxels that wait, in their own precision wherever the network computes in another."""
         columns, roots = self._columns[:, : self._used], self._roots[: self._used]
-        self._total += columns @ roots
-        if self._dtype == float64:
-            self._gram.addmm_(columns, columns.mT)
-        else:
-            whole = -(-self._used // PIECE) * PIECE
-            self._columns[:, self._used : whole] = 0
-            pieces = self._columns[:, :whole].unflatten(1, (-1, PIECE)).transpose(0, 1)
-            self._gram += torch.bmm(pieces, pieces.mT).sum(0, dtype=float64)
+        with torch.autocast(self._gram.device.type, enabled=False):
+            self._total += columns @ roots
+            if self._dtype == float64:
+                self._gram.addmm_(columns, columns.mT)
+            else:
+                whole = -(-self._used // PIECE) * PIECE
+                self._columns[:, self._used : whole] = 0
+                pieces = self._columns[:, :whole].unflatten(1, (-1, PIECE)).transpose(0, 1)
+                self._gram += torch.bmm(pieces, pieces.mT).sum(0, dtype=float64)
         self._used = 0

@@ -151,6 +151,18 @@ def test_bfloat16_features_are_summed_in_float64() -> None:
     torch.testing.assert_close(tap.moments["0"].gram(), stacked.T @ stacked, rtol=1e-12, atol=0)
 
 
+def test_float32_features_of_a_network_that_computes_in_half_precision_keep_their_own() -> None:
+    images = torch.randn(3, 1, 8, 6, 4, generator=torch.Generator().manual_seed(0))
+    net = nn.Sequential(nn.Identity())  # as a normalisation that stays float32
+    found = []
+    for mixed in (True, False):
+        tap = FeatureTap(net, ["0"])
+        with torch.autocast("cpu", torch.bfloat16, enabled=mixed), tap.weighing(ones(images)):
+            net(images)
+            found.append(tap.per_voxel()["0"])
+    assert torch.equal(*found)
+
+
 @pytest.mark.parametrize("layer", ["model.7", "", "Model.0"])
 def test_a_layer_that_does_not_exist_is_answered_with_those_that_do(small_unet: Callable[[], UNet], layer: str) -> None:
     net = small_unet()
