@@ -203,6 +203,17 @@ def test_shipped_benchmarks_run(name: str, run: Path, monkeypatch: pytest.Monkey
     assert {"spectral", "entropy", "ihf", "volume", "md_pool"} <= set(summary["detectors"])
 
 
+def test_the_benchmark_of_dedicated_runs_leaves_the_run_s_own_tasks_out(
+    run: Path, monkeypatch: pytest.MonkeyPatch, phantom_store: Path
+) -> None:
+    monkeypatch.delenv("MEDMTL_CORPUS", raising=False)
+    far = f"--far={{KidneyT2: {{root: {phantom_store / 'phantoms-v1' / 'KidneyT2'}}}}}"
+    ood(run, "ood-benchmark-dedicated.yaml", "--layers=[model.0]", "--processes=1", far)
+    summary = json.loads((run / "ood" / "ood.json").read_text())
+    assert "KidneyT2 is left out: it is a task of the run" in summary["notes"]
+    assert summary["detectors"]["spectral"]["far"]["auroc"] >= 0
+
+
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
