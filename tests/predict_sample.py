@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from medmtl.data.task import Task
 from medmtl.inference.reader import Scan
-from medmtl.predict.model import Model, Prediction
+from medmtl.predict.model import Model
+from medmtl.predict.prediction import Prediction
 
 ALPHA = 0.05
 FOREIGN, ODD = "foreign", "odd"  # images whose names begin so are foreign, or undecided

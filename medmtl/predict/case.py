@@ -14,8 +14,9 @@ from medmtl.files import written_whole
 from medmtl.inference.reader import Scan
 from medmtl.inference.writer import write_map, write_mask
 from medmtl.predict.gate import withholds
-from medmtl.predict.model import Model, Prediction
+from medmtl.predict.model import Model
 from medmtl.predict.options import Options
+from medmtl.predict.prediction import Prediction
 from medmtl.predict.records import read_record, record_path, write_record
 from medmtl.report.gallery import draw_case
 from medmtl.report.predicted import PredictedCase
