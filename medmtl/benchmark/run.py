@@ -3,8 +3,9 @@
 import logging
 import math
 import multiprocessing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -66,12 +67,14 @@ def observe(
         return keys
     processes = min(options.processes or (1 if torch.cuda.is_available() else usable_cores()), len(missing))
     logger.info("%d of %d images to look at, %d at a time", len(missing), len(images), processes)
-    layers = options.layers or trained.layers
     efforts = {image: _effort(image, trained.segmenter.predictor.patch_size) for image in missing}
-    done = _alone if processes == 1 else _together
-    arguments = (layers, options.pooled_layers, cache, options.seed)
+    arguments = (options.layers or trained.layers, options.pooled_layers, cache, options.seed)
+    if processes == 1:
+        seen = _alone(missing, keys, worker.Worker(trained.segmenter, *arguments))
+    else:
+        seen = _together(missing, keys, partial(worker.start, checkpoint, *arguments), processes)
     with _Watch(console, efforts) as watch:
-        for image in done(missing, keys, trained, checkpoint, arguments, processes):
+        for image in seen:
             watch.advance(image)
     return keys
 
@@ -88,30 +91,17 @@ def recall(image: Image, key: str, cache: Cache) -> Observation:
     return found
 
 
-def _alone(
-    images: Sequence[Image],
-    keys: Mapping[Image, str],
-    trained: Trained,
-    checkpoint: Path,
-    arguments: tuple[list[str], list[str] | None, Cache, int],
-    processes: int,
-) -> Iterator[Image]:
-    look = worker.Worker(trained.segmenter, *arguments)
+def _alone(images: Sequence[Image], keys: Mapping[Image, str], look: worker.Worker) -> Iterator[Image]:
     for image in images:
         look(image, keys[image])
         yield image
 
 
 def _together(
-    images: Sequence[Image],
-    keys: Mapping[Image, str],
-    trained: Trained,
-    checkpoint: Path,
-    arguments: tuple[list[str], list[str] | None, Cache, int],
-    processes: int,
+    images: Sequence[Image], keys: Mapping[Image, str], start: Callable[[], None], processes: int
 ) -> Iterator[Image]:
     context = multiprocessing.get_context("spawn")  # threads of torch do not survive a fork
-    pool = ProcessPoolExecutor(processes, context, worker.start, (checkpoint, *arguments))
+    pool = ProcessPoolExecutor(processes, context, start)
     try:
         waiting = {pool.submit(worker.work, image, keys[image]): image for image in images}
         for future in as_completed(waiting):
