@@ -86,15 +86,14 @@ class ScalingCallback(pl.Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """What was fitted and how, as text, numbers and tensors, that of ensembles apart; empty if nothing was."""
-        found = {fitted_for: fit.state_dict() for fitted_for, fit in self._fits.items()}
-        own = found.pop(ALONE, {})
-        return {**own, "ensembles": found} if found else own
+        ensembles = {fitted_for: fit.state_dict() for fitted_for, fit in self._fits.items()}
+        own = ensembles.pop(ALONE, {})
+        return {**own, "ensembles": ensembles} if ensembles else own
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take what a checkpoint holds."""
-        own, ensembles = dict(state_dict), state_dict.get("ensembles", {})
-        own.pop("ensembles", None)
-        found = {**({ALONE: own} if own else {}), **ensembles}
+        own = {ALONE: state_dict} if "single" in state_dict else {}
+        found = {**own, **state_dict.get("ensembles", {})}
         self._fits = {fitted_for: _Fit.from_state_dict(state) for fitted_for, state in found.items()}
 
     def summary(self) -> dict[str, Any] | None:
@@ -103,12 +102,8 @@ class ScalingCallback(pl.Callback):
             return None
         fit = self._fits[self._applied]
         tasks = {task: fitted.summary() for task, fitted in fit.scalings.tasks.items()}
-        return {
-            **fit.options,
-            "ensemble": self._applied,
-            "single": fit.scalings.single.summary(),
-            "tasks": tasks,
-        }
+        single = fit.scalings.single.summary()
+        return {**fit.options, "ensemble": self._applied, "single": single, "tasks": tasks}
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Forget the last validation.
