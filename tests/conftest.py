@@ -10,11 +10,15 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+import yaml
 from monai.networks.nets import UNet
 from numpy.typing import ArrayLike, NDArray
 
 from medmtl.data.phantom import write_phantoms
+from medmtl.experiment.lock import locked
 
+# One thread, here and in the processes that tests start, so that two workers of pytest have a core each.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 torch.set_num_threads(1)
 
 
@@ -27,11 +31,25 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def phantom_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], None]], Path]:
+    """A folder that one worker of pytest makes and all may read: `made_once(name, make)`, with `make(folder)`."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+    def made(name: str, make: Callable[[Path], None]) -> Path:
+        with locked(shared / f"{name}.lock", wait=True):
+            if not (shared / f"{name}.made").exists():
+                make(shared / name)
+                (shared / f"{name}.made").touch()
+        return shared / name
+
+    return made
+
+
+@pytest.fixture(scope="session")
+def phantom_store(made_once: Callable[[str, Callable[[Path], None]], Path]) -> Path:
     """A cache folder as `$MEDMTL_CACHE` names it, that holds three labelled cases of every phantom task."""
-    cache = tmp_path_factory.mktemp("cache")
-    write_phantoms(cache / "phantoms-v1", cases=3)
-    return cache
+    return made_once("cache", lambda folder: write_phantoms(folder / "phantoms-v1", cases=3))
 
 
 @pytest.fixture
@@ -39,6 +57,22 @@ def phantoms(phantom_store: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Folder of the phantom data sets; roots such as `phantom:LiverCT` mean the folders within it."""
     monkeypatch.setenv("MEDMTL_CACHE", str(phantom_store))
     return phantom_store / "phantoms-v1"
+
+
+@pytest.fixture
+def coarse(tmp_path: Path) -> Callable[[Path], Path]:
+    """Write a configuration at three times its working spacing, which makes whole volumes quick: `coarse(config)`."""
+
+    def write(config: Path) -> Path:
+        content = yaml.safe_load(config.read_text())
+        content["data"]["patch_size"] = [32, 32, 32]
+        for task in content["data"]["tasks"].values():
+            task["spacing"] = [3 * size for size in task["spacing"]]
+        path = tmp_path / config.name
+        path.write_text(yaml.safe_dump(content, sort_keys=False))
+        return path
+
+    return write
 
 
 @pytest.fixture

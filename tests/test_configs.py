@@ -1,6 +1,7 @@
 """Every shipped configuration is found by its bare name, parses, and trains and tests briefly."""
 
 import json
+from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 
@@ -16,25 +17,14 @@ EXPERIMENTS = [config for config in CONFIGS if config.stem.startswith("experimen
 BENCHMARKS = [config for config in CONFIGS if config.stem.startswith("ood-benchmark")]
 DOWNLOADED = [config for config in CONFIGS if config.stem.endswith("-msd")]  # trained in tests/doctor, on stand-ins
 
-# Two steps on small patches: that every value is accepted and every room works with every other.
+# Two steps on small patches (see `coarse`): that every value is accepted and every room works with every other.
 BRIEFLY = [
     "--trainer.max_epochs=1",
     "--trainer.enable_progress_bar=false",
     "--data.batches=2",
     "--data.batch_size=1",
-    "--data.patch_size=[32,32,32]",
     "--wandb.mode=disabled",
 ]
-
-
-def coarse(config: Path, folder: Path) -> Path:
-    """The configuration at three times its working spacing, which makes whole volumes quick."""
-    content = yaml.safe_load(config.read_text())
-    for task in content["data"]["tasks"].values():
-        task["spacing"] = [3 * size for size in task["spacing"]]
-    path = folder / config.name
-    path.write_text(yaml.safe_dump(content, sort_keys=False))
-    return path
 
 
 @pytest.mark.parametrize("name", [config.name for config in CONFIGS])
@@ -54,10 +44,10 @@ def test_a_bare_name_is_found(name: str, tmp_path: Path, monkeypatch: pytest.Mon
     ],
 )
 def test_it_trains_and_tests_briefly(
-    config: Path, phantoms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    config: Path, coarse: Callable[[Path], Path], phantoms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    path = coarse(config, tmp_path)
+    path = coarse(config)
     main(["fit", "--config", str(path), *BRIEFLY])
     main(["test", "--config", str(path), "--wandb.mode=disabled", "--trainer.enable_progress_bar=false"])
     report = json.loads(Path("runs", config.stem, "report", "report.json").read_text())
@@ -80,10 +70,9 @@ def test_a_benchmark_names_every_option(config: Path) -> None:
     ],
 )
 def test_an_experiment_is_planned_in_full(
-    name: str, runs: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, runs: int, phantoms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MEDMTL_CACHE", str(tmp_path / "cache"))
     main(["experiment", "--config", f"{name}.yaml", "--dry_run"])
     assert len(list(Path("runs", name, "configs").iterdir())) == runs
 

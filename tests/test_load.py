@@ -1,6 +1,8 @@
 """`medmtl.load` is the door for Python."""
 
-from pathlib import Path
+import inspect
+import subprocess
+import sys
 
 import pytest
 
@@ -8,7 +10,21 @@ import medmtl
 from medmtl.predict.model import Model
 
 
-def test_a_run_folder_is_loaded_with_what_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Model, "load", lambda *given: given)
-    assert medmtl.load("runs/multitask") == ("runs/multitask", "auto", "32", None, None)
-    assert medmtl.load(Path("best.ckpt"), "cpu", "bf16", 2, 0.1) == (Path("best.ckpt"), "cpu", "bf16", 2, 0.1)
+def test_it_loads_a_run_with_what_is_asked_for() -> None:
+    assert medmtl.load == Model.load
+    defaults = {name: option.default for name, option in inspect.signature(medmtl.load).parameters.items()}
+    assert defaults.pop("path") is inspect.Parameter.empty
+    assert defaults == {"device": "auto", "precision": "32", "window_batch": None, "alpha": None}
+    assert "load" in dir(medmtl)
+
+
+def test_importing_the_package_imports_nothing_heavy() -> None:
+    code = (
+        "import medmtl, sys; assert medmtl.__version__; sys.exit(bool({'torch', 'monai', 'numpy'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_what_is_not_there_is_named() -> None:
+    with pytest.raises(AttributeError, match="'medmtl' has no attribute 'laod'"):
+        _ = medmtl.laod

@@ -1,10 +1,13 @@
 """The notebooks are stored without outputs and run from the first cell to the last."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import nbformat
 import pytest
 from nbclient import NotebookClient
+
+from medmtl.request import find_config
 
 NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
 # What the cell tagged "parameters" is replaced with, and how many pictures the notebook shows.
@@ -26,7 +29,8 @@ def test_it_is_stored_without_outputs(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_it_runs(path: Path, phantoms: Path, tmp_path: Path) -> None:
+def test_it_runs(path: Path, coarse: Callable[[Path], Path], phantoms: Path, tmp_path: Path) -> None:
+    coarse(find_config("multitask.yaml"))  # found before the shipped one, which test_configs.py trains
     notebook = nbformat.read(path, as_version=4)
     parameters, shown = BRIEFLY[path.stem]
     for cell in notebook.cells:

@@ -3,10 +3,10 @@
 import logging
 import math
 import multiprocessing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from rich.console import Console
@@ -76,15 +76,14 @@ def observe(
         return keys
     processes = min(options.processes or (1 if torch.cuda.is_available() else usable_cores()), len(missing))
     logger.info("%d of %d images to look at, %d at a time", len(missing), len(images), processes)
-    layers = options.layers or trained.layers
     efforts = {image: _effort(image, trained.segmenter.predictor.patch_size) for image in missing}
-    arguments = (layers, options.pooled_layers, cache, options.seed)
+    arguments = (options.layers or trained.layers, options.pooled_layers, cache, options.seed)
+    if processes == 1:
+        seen = _alone(missing, keys, worker.Worker(trained.segmenter, *arguments, members))
+    else:
+        seen = _together(missing, keys, partial(worker.start, checkpoint, *arguments, options.ensemble), processes)
     with _Watch(console, efforts) as watch:
-        if processes == 1:
-            done = _alone(missing, keys, worker.Worker(trained.segmenter, *arguments, members))
-        else:
-            done = _together(missing, keys, processes, (checkpoint, *arguments, options.ensemble))
-        for image in done:
+        for image in seen:
             watch.advance(image)
     return keys
 
@@ -108,10 +107,10 @@ def _alone(images: Sequence[Image], keys: Mapping[Image, str], look: worker.Work
 
 
 def _together(
-    images: Sequence[Image], keys: Mapping[Image, str], processes: int, arguments: tuple[Any, ...]
+    images: Sequence[Image], keys: Mapping[Image, str], start: Callable[[], None], processes: int
 ) -> Iterator[Image]:
     context = multiprocessing.get_context("spawn")  # threads of torch do not survive a fork
-    pool = ProcessPoolExecutor(processes, context, worker.start, arguments)
+    pool = ProcessPoolExecutor(processes, context, start)
     try:
         waiting = {pool.submit(worker.work, image, keys[image]): image for image in images}
         for future in as_completed(waiting):

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,13 +22,33 @@ from medmtl.errors import ConfigError
 
 logger = logging.getLogger(__name__)
 
+ALONE = ""  # what `Members.scaled_as` says of a network by itself
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """A scaling with the options that it was fitted with."""
+
+    options: Mapping[str, Any]
+    scalings: TaskScalings
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**self.options, **self.scalings.state_dict()}
+
+    @classmethod
+    def from_state_dict(cls, state: Mapping[str, Any]) -> "_Fit":
+        options = {name: state[name] for name in ("method", "per_task", "region")}
+        return cls(options, TaskScalings.from_state_dict(state))
+
 
 class ScalingCallback(pl.Callback):
     """Post-hoc scaling of the foreground probability, fitted to least negative log-likelihood on validation cases.
 
     Every validation fits it anew, on the image's own grid, so that each checkpoint holds the scaling of its weights
     (one that was saved because of an interruption: of the validation before). Where nothing can be fitted T = 1 is
-    kept, and said; where local temperatures do not help patients that they were not fitted on, a single one.
+    kept, and said; where local temperatures do not help patients that they were not fitted on, a single one. What
+    `medmtl calibrate` fits for an ensemble stands in the checkpoint beside the network's own, and is used for that
+    ensemble alone.
 
     In a test the task is not told: a case gets the scaling of the task that it looks most like, and without a
     signature bank that of all tasks together. Accuracy and `calibration` stay those of the network; what scaling
@@ -48,8 +69,8 @@ class ScalingCallback(pl.Callback):
         region: Literal["band", "whole"] = "band",
     ) -> None:
         self.options: dict[str, Any] = {"method": method, "per_task": per_task, "region": region}
-        self.scalings: TaskScalings | None = None
-        self._fitted_with: Mapping[str, Any] = {**self.options, "ensemble": ""}
+        self._fits: dict[str, _Fit] = {}  # by what they were fitted for, as `Members.scaled_as` says it
+        self._applied: str | None = None
         self._histograms: dict[str, LogitHistogram] = {}
         self._samples: dict[int, tuple[str, VoxelSample]] = {}
 
@@ -58,23 +79,31 @@ class ScalingCallback(pl.Callback):
         """Whether there is something to fit and to apply."""
         return self.options["method"] != "none"
 
+    @property
+    def scalings(self) -> TaskScalings | None:
+        """What was fitted for the network by itself; None if nothing was."""
+        return self._fits[ALONE].scalings if ALONE in self._fits else None
+
     def state_dict(self) -> dict[str, Any]:
-        """What was fitted and how, as text, numbers and tensors; empty before the first validation."""
-        return {} if self.scalings is None else {**self._fitted_with, **self.scalings.state_dict()}
+        """What was fitted and how, as text, numbers and tensors, that of ensembles apart; empty if nothing was."""
+        ensembles = {fitted_for: fit.state_dict() for fitted_for, fit in self._fits.items()}
+        own = ensembles.pop(ALONE, {})
+        return {**own, "ensembles": ensembles} if ensembles else own
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take what a checkpoint holds."""
-        if state_dict:
-            self.scalings = TaskScalings.from_state_dict(state_dict)
-            self._fitted_with = {name: state_dict[name] for name in self.options}
-            self._fitted_with |= {"ensemble": state_dict.get("ensemble", "")}
+        own = {ALONE: state_dict} if "single" in state_dict else {}
+        found = {**own, **state_dict.get("ensembles", {})}
+        self._fits = {fitted_for: _Fit.from_state_dict(state) for fitted_for, state in found.items()}
 
     def summary(self) -> dict[str, Any] | None:
-        """What a report says of the scaling that is applied; None if there is none."""
-        if self.scalings is None or not self.active:
+        """What a report says of the scaling that was applied in a test; None if there was none."""
+        if self._applied is None:
             return None
-        tasks = {task: fitted.summary() for task, fitted in self.scalings.tasks.items()}
-        return {**self._fitted_with, "single": self.scalings.single.summary(), "tasks": tasks}
+        fit = self._fits[self._applied]
+        tasks = {task: fitted.summary() for task, fitted in fit.scalings.tasks.items()}
+        single = fit.scalings.single.summary()
+        return {**fit.options, "ensemble": self._applied, "single": single, "tasks": tasks}
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Forget the last validation.
@@ -112,71 +141,81 @@ class ScalingCallback(pl.Callback):
         for task, sample in gather(self._samples):
             samples[task].append(sample)
         self._samples.clear()
-        self.scalings = TaskScalings.fit(pooled, self.options["method"], self.options["per_task"], samples)
-        self._fitted_with = {**self.options, "ensemble": _ensemble(pl_module)}
+        scalings = TaskScalings.fit(pooled, self.options["method"], self.options["per_task"], samples)
+        kept = self._fits if _calibrating(trainer) else {}  # a training changes the weights that others were fitted for
+        self._fits = {**kept, _fitted_for(pl_module): _Fit(self.options, scalings)}
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Put what `medmtl calibrate` fitted, and how, into the checkpoint; a training saves its own."""
+        """Put what `medmtl calibrate` fitted, and how, into the checkpoint; a training saves its own.
+
+        What the checkpoint's configuration says of scaling goes on being about the network by itself.
+        """
         if not _calibrating(trainer) or not trainer.is_global_zero:
             return
         path = Path(str(trainer.ckpt_path))
         checkpoint = read_checkpoint(path)
         checkpoint.setdefault("callbacks", {})[self.state_key] = self.state_dict()
-        config = yaml.safe_load(checkpoint[CHECKPOINT_KEY]) | {"scaling": self.options}
-        checkpoint[CHECKPOINT_KEY] = yaml.safe_dump(config, sort_keys=False)
+        fitted_for = _fitted_for(pl_module)
+        if fitted_for == ALONE or self.scalings is None:
+            config = yaml.safe_load(checkpoint[CHECKPOINT_KEY]) | {"scaling": self.options}
+            checkpoint[CHECKPOINT_KEY] = yaml.safe_dump(config, sort_keys=False)
         write_checkpoint(path, checkpoint)
-        self._say()
+        _say(self._fits[fitted_for].scalings)
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Say what was fitted with the best weights."""
         best = getattr(trainer.checkpoint_callback, "best_model_path", "")
         if self.active and best and trainer.is_global_zero:
             self.load_state_dict(read_checkpoint(Path(best))["callbacks"].get(self.state_key, {}))
-            self._say()
+            if self.scalings is not None:
+                _say(self.scalings)
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """See whether the checkpoint holds what the options ask for.
 
         Raises:
-            ConfigError: it was fitted with others, or for another ensemble.
+            ConfigError: it was fitted with others, or for other networks than these.
         """
         if not self.active:
             return
-        if self.scalings is None:
+        if not self._fits:
             logger.warning("the checkpoint holds no scaling: fit one with `medmtl calibrate`")
             return
+        wanted = _fitted_for(pl_module)
+        if wanted not in self._fits:
+            found, this = ("; ".join(name or "the network alone" for name in names) for names in (self._fits, [wanted]))
+            fix = "fit one with `medmtl calibrate` and the same model.ensemble"
+            raise ConfigError(f"the scaling was fitted for {found}, and this is {this}", fix=fix)
         for name, value in self.options.items():
-            if value != self._fitted_with[name]:
-                fitted = f"the checkpoint was fitted with {self._fitted_with[name]}"
-                raise ConfigError(f"scaling.{name}={value}, but {fitted}", fix="fit anew with `medmtl calibrate`")
-        wanted, found = (pool or "the network alone" for pool in (_ensemble(pl_module), self._fitted_with["ensemble"]))
-        if wanted != found:
-            fix = "fit anew with `medmtl calibrate` and the same model.ensemble"
-            raise ConfigError(f"the scaling was fitted for {found}, and this is {wanted}", fix=fix)
+            fitted = self._fits[wanted].options[name]
+            if value != fitted:
+                fix = f"add --scaling.{name} {str(fitted).lower()}, or fit anew with `medmtl calibrate`"
+                raise ConfigError(f"scaling.{name}={value}, but the checkpoint was fitted with {fitted}", fix=fix)
+        self._applied = wanted
 
     def on_test_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, *_: Any
     ) -> None:
         """Bin a test volume after scaling, over the same voxels as before."""
-        if self.scalings is None or not self.active or outputs is None or outputs["probability"] is None:
+        if self._applied is None or outputs is None or outputs["probability"] is None:
             return
         verdict, label = outputs.get("verdict"), batch["label"][0].as_tensor().bool()
         scaled = outputs.get("probability_scaled")  # of an ensemble whose members are scaled before pooling
         if scaled is None:
-            scaling = self.scalings.choose(None if verdict is None else verdict.task)
+            scaling = self._fits[self._applied].scalings.choose(None if verdict is None else verdict.task)
             scaled = scaling(outputs["probability"], _working(outputs, batch))
         outputs["calibration_scaled"] = {
             name: bin_volume(scaled, label, outputs["regions"][name], len(table.count))
             for name, table in outputs["calibration"].items()
         }
 
-    def _say(self) -> None:
-        if self.scalings is not None:
-            for task, fitted in (self.scalings.tasks or {"all tasks": self.scalings.single}).items():
-                if fitted.refused:
-                    logger.warning("calibrate: %s keeps %s: %s", task, fitted.scaling, fitted.refused)
-                else:
-                    logger.info("calibrate: %s %s", task, _gain(fitted))
+
+def _say(scalings: TaskScalings) -> None:
+    for task, fitted in (scalings.tasks or {"all tasks": scalings.single}).items():
+        if fitted.refused:
+            logger.warning("calibrate: %s keeps %s: %s", task, fitted.scaling, fitted.refused)
+        else:
+            logger.info("calibrate: %s %s", task, _gain(fitted))
 
 
 def _gain(fitted: Fitted) -> str:
@@ -184,10 +223,10 @@ def _gain(fitted: Fitted) -> str:
     return f"{fitted.scaling}, NLL {fitted.nll_before:.4f} -> {fitted.nll_after:.4f} on {cases}"
 
 
-def _ensemble(module: pl.LightningModule) -> str:
-    """What `Members.scaled_as` says of the segmenter; empty for one network."""
+def _fitted_for(module: pl.LightningModule) -> str:
+    """What `Members.scaled_as` says of the segmenter."""
     members: Any = module.members
-    return "" if members is None else members.scaled_as
+    return ALONE if members is None else members.scaled_as
 
 
 def _working(outputs: Mapping[str, Any], scan: Mapping[str, Any]) -> WorkingVolume:

@@ -78,19 +78,22 @@ def read_volume(owner: str, case: Case, path: Path) -> Volume:
 def check_image(owner: str, case: Case) -> Volume:
     """Read an image and check that it is a finite volume that has the channels to use.
 
+    A foreign image may hold one value everywhere, of which z-scoring makes 0; of a case with labels that is refused,
+    since it shows nothing of what they claim.
+
     Returns:
         The image, or the first file of one whose channels are files.
 
     Raises:
         DataError: a file is missing, unreadable, not three-dimensional, not finite, or on another grid than the first;
-            or a channel is lacking.
+            or a channel is lacking, or constant though the case has labels.
     """
     if len(case.images) == 1:
-        return _check_file(owner, case, case.images[0], max(case.channels))
+        return _check_file(owner, case, case.images[0], case.channels)
     if max(case.channels) >= len(case.images):
         fault = f"has {len(case.images)} channels, channel {max(case.channels)} is asked for"
         raise DataError(f"{owner}, case {case.name}: {case.images[0]} {fault}", fix="set `channel`")
-    first, *others = [_check_file(owner, case, path, 0) for path in case.image_files]
+    first, *others = [_check_file(owner, case, path, [0]) for path in case.image_files]
     for path, volume in zip(case.image_files, (first, *others), strict=True):
         if volume.voxels.ndim == 4 and volume.shape[3] > 1:
             fault = f"{path} has {volume.shape[3]} channels, where each is a file"
@@ -100,7 +103,7 @@ def check_image(owner: str, case: Case) -> Volume:
     return first
 
 
-def _check_file(owner: str, case: Case, path: Path, channel: int) -> Volume:
+def _check_file(owner: str, case: Case, path: Path, used: Sequence[int]) -> Volume:
     image = read_volume(owner, case, path)
     voxels, where = image.voxels, f"{owner}, case {case.name}: {path}"
     channels = voxels.shape[3] if voxels.ndim == 4 else 1
@@ -108,12 +111,17 @@ def _check_file(owner: str, case: Case, path: Path, channel: int) -> Volume:
         raise DataError(f"{where} has shape {voxels.shape}", fix="use volumes of three dimensions")
     if voxels.dtype.kind not in "biuf":
         raise DataError(f"{where} holds {voxels.dtype} and not numbers", fix="save one number a voxel")
-    if channel >= channels:
-        raise DataError(f"{where} has {channels} channels, channel {channel} is asked for", fix="set `channel`")
+    if max(used) >= channels:
+        raise DataError(f"{where} has {channels} channels, channel {max(used)} is asked for", fix="set `channel`")
     if not np.isfinite(voxels).all():
         raise DataError(f"{where} holds values that are not finite", fix="repair or remove the case")
     if not np.isfinite(image.affine).all() or abs(np.linalg.det(image.affine[:3, :3])) < 1e-9:
         raise DataError(f"{where} has an affine that cannot be inverted", fix="repair its header")
+    for number in used if case.labels else ():
+        channel = voxels[..., number] if voxels.ndim == 4 else voxels
+        if (channel == channel.flat[0]).all():
+            fault = f"holds {channel.flat[0].item():g} everywhere: there is nothing to segment"
+            raise DataError(f"{where} {fault}", fix="replace or remove the case")
     return image
 
 

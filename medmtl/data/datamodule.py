@@ -1,69 +1,28 @@
 """MultiTaskData: the union of several tasks for training, their volumes and foreign ones for scoring."""
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from monai.data import CacheDataset
-from torch.utils.data import ConcatDataset, DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset
 
 from medmtl.data.cases import TaskCases, foreign_cases, task_cases
 from medmtl.data.check import check_cases, check_image, check_task
-from medmtl.data.sampling import BalancedSampler, Draw, Share
+from medmtl.data.loaders import Scans, Union, Volumes, cached, one_at_a_time
+from medmtl.data.sampling import BalancedSampler
 from medmtl.data.splits import PARTS, apply_splits, cases_by_part, split_patients
 from medmtl.data.task import Case, ForeignImages, Recipe, Task, data_note
-from medmtl.data.transforms import LoadPair, LoadScan, random_patch, seeded_patch
+from medmtl.data.transforms import LoadPair, LoadScan
 from medmtl.distributed import place
 from medmtl.errors import ConfigError, DataError
 
 logger = logging.getLogger(__name__)
 
 Splits = dict[str, dict[str, list[str]]]
-
-
-class Union(Dataset[dict[str, torch.Tensor]]):
-    """The cached cases of all tasks, from which augmented patches are drawn.
-
-    Args:
-        caches: task -> its cached cases (`LoadPair`).
-        patch_size: voxels a side.
-        foreground: probability of a patch centred in the organ.
-    """
-
-    def __init__(self, caches: Mapping[str, CacheDataset], patch_size: Sequence[int], foreground: float) -> None:
-        self.caches = caches
-        self.draw_patch = random_patch(patch_size, foreground)
-
-    def __getitem__(self, draw: Draw) -> dict[str, torch.Tensor]:
-        """Return `{"image": (C, H, W, D) float32, "label": (1, H, W, D) uint8}`."""
-        patch = seeded_patch(self.draw_patch, self.caches[draw.task][draw.case], draw.seed)
-        return {key: patch[key] for key in ("image", "label")}
-
-
-class Scans(Dataset[dict[str, Any]]):
-    """Whole volumes of one task or folder, each with where it comes from.
-
-    Args:
-        source: the task or folder.
-        volumes: what `LoadScan` returns, by index.
-        own: the recipe of the task; None where the images have no task.
-    """
-
-    def __init__(self, source: str, volumes: Dataset[dict[str, Any]], own: Recipe | None) -> None:
-        self.source = source
-        self.volumes = volumes
-        self.own = own
-
-    def __len__(self) -> int:
-        """Number of volumes."""
-        return len(self.volumes)  # type: ignore[arg-type]
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        """Return what `LoadScan` returns, with `source` and `own`."""
-        return {**self.volumes[index], "source": self.source, "own": self.own}
 
 
 class MultiTaskData(pl.LightningDataModule):
@@ -288,11 +247,11 @@ class MultiTaskData(pl.LightningDataModule):
                 check_cases(name, self.cases(name, "val"), found.organ, found.declared)
             cache = self._cache(name, "val", LoadScan([task.recipe], found.organ, found.ignore))
             parts.append(Scans(name, cache, task.recipe))
-        return _one_at_a_time(parts)
+        return one_at_a_time(parts)
 
     def calibration_dataloader(self) -> DataLoader[dict[str, Any] | None]:
         """Validation volumes of all trained tasks under every recipe: what sets the threshold of the verdict."""
-        return _one_at_a_time([self._every_recipe(name, "val") for name in self.trained])
+        return one_at_a_time([self._every_recipe(name, "val") for name in self.trained])
 
     def test_dataloader(self) -> DataLoader[dict[str, Any] | None]:
         """Test volumes of all tasks and all foreign images, one at a time, under every recipe.
@@ -304,48 +263,16 @@ class MultiTaskData(pl.LightningDataModule):
             check_cases(name, self.cases(name, "test"), found.organ, found.declared)
         parts = [self._every_recipe(name, "test") for name in self.tasks]
         for name in self.foreign:
-            volumes = _Loaded(self._cases[name], LoadScan(self.recipes, organ=None))
+            volumes = Volumes(self._cases[name], LoadScan(self.recipes, organ=None))
             parts.append(Scans(name, volumes, own=None))
-        return _one_at_a_time(parts)
+        return one_at_a_time(parts)
 
     def _every_recipe(self, name: str, part: str) -> Scans:
         task, found, known = self.tasks[name], self._found[name], name not in self.held_out
         load = LoadScan(self.recipes, found.organ if known else None, found.ignore)
-        return Scans(name, _Loaded(self.cases(name, part), load), task.recipe if known else None)
+        return Scans(name, Volumes(self.cases(name, part), load), task.recipe if known else None)
 
     def _cache(self, name: str, part: str, load: LoadPair | LoadScan) -> CacheDataset:
         if (name, part) not in self._caches:
-            first = place()[0] == 0
-            cache = CacheDataset(self.cases(name, part), load, num_workers=None, copy_cache=False, progress=first)
-            size = sum(_bytes(cache[index]) for index in range(len(cache)))
-            logger.info("cache of %s, %s: %d cases, %.0f MB", name, part, len(cache), size / 1e6)
-            self._caches[name, part] = cache
+            self._caches[name, part] = cached(f"{name}, {part}", self.cases(name, part), load)
         return self._caches[name, part]
-
-
-class _Loaded(Dataset[dict[str, Any]]):
-    def __init__(self, cases: Sequence[Case], load: LoadScan) -> None:
-        self.cases = cases
-        self.load = load
-
-    def __len__(self) -> int:
-        return len(self.cases)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        return self.load(self.cases[index])
-
-
-def _one_at_a_time(parts: Iterable[Dataset[dict[str, Any]]]) -> DataLoader[dict[str, Any] | None]:
-    """This process's share of the volumes; None where it has run out, see `Share`."""
-    share = Share(ConcatDataset(parts), *place())
-    return DataLoader(share, batch_size=None, shuffle=False, collate_fn=_as_it_is)
-
-
-def _as_it_is(item: Any) -> Any:
-    return item
-
-
-def _bytes(item: Mapping[str, Any]) -> int:
-    tensors = [value for value in item.values() if isinstance(value, torch.Tensor)]
-    tensors += [image for image in item.get("images", {}).values()]
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)

@@ -59,7 +59,7 @@ class _Findings:
 def look_at(request: Request) -> tuple[CaseFacts, list[Finding]]:
     """Read a case, every channel and every label of it.
 
-    A case gets an error where a training would refuse it, and for an image that holds one value only.
+    A case gets an error where a training would refuse it; without a label, for an image that holds one value, too.
 
     Returns:
         What is in it, and what is wrong with it by itself; what it has in common with other cases is for others to

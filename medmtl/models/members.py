@@ -119,15 +119,15 @@ def _identity(options: Ensemble, networks: Sequence[str]) -> str:
 
 
 def _scaling(checkpoint: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What was fitted for the network by itself; empty if nothing was."""
     state: Mapping[str, Any] = checkpoint.get("callbacks", {}).get(SCALING, {})
-    return state
+    return state if "single" in state else {}
 
 
 def _scalings(path: Path, state: Mapping[str, Any]) -> TaskScalings:
-    if not state or state.get("ensemble"):
-        problem = "holds the scaling of an ensemble" if state else "holds no scaling"
+    if not state:
         raise RunError(
-            f"{path} {problem}, and none of its own",
+            f"{path} holds no scaling of its own",
             fix="fit one with `medmtl calibrate`, or set model.ensemble.scale to pool",
         )
     return TaskScalings.from_state_dict(state)

@@ -187,7 +187,7 @@ class Segmenter(pl.LightningModule):
         """Predict a volume and compare it with its label on the image's own grid.
 
         Args:
-            scan: what `data.Scans` gives: images by recipe, `own` recipe, `label`, `native`, `source`, `case`.
+            scan: what `data.loaders.Scans` gives: images by recipe, `own` recipe, `label`, `native`, `source`, `case`.
             observer: runs the network, and collects what detectors need on the way.
             judge: gives a verdict on what was collected.
 

@@ -21,6 +21,7 @@ from medmtl.ood.resampling import (
     weighted_fpr_at_95_in_kept,
 )
 
+# The columns in the order of the table, each a key of a detector in `ood.json`, and those that `mean` is over.
 COLUMNS = ("far", "near", "covariate", "covariate_severe", "nonsense", "mean")
 AVERAGED = ("far", "near", "covariate", "nonsense")
 SEVERE = 3

@@ -7,21 +7,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from medmtl.ood.columns import AVERAGED
 from medmtl.ood.conformal import ConformalRule
 from medmtl.ood.detection import detection_metrics
 from medmtl.report.ood_record import Record
 from medmtl.report.theme import BARS, PAPER, SCORE_LOOKS
 
-# The columns of the table, each a key of a detector in `ood.json`.
-COLUMNS = {
-    "far": "far",
-    "near": "near",
-    "covariate": "covariate",
-    "covariate_severe": "severe",
-    "nonsense": "nonsense",
-    "mean": "mean",
-}
-SHIFTED = ("far", "near", "covariate", "nonsense", "control")  # what is set against the familiar images
+TITLES = {"covariate_severe": "severe"}  # of columns that are not headed by their own name
+SHIFTED = (*AVERAGED, "control")  # what is set against the familiar images
 
 
 class Condition(NamedTuple):

@@ -7,12 +7,13 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from medmtl.files import write_text
+from medmtl.ood.columns import COLUMNS
 from medmtl.ood.conformal import cases_needed
 from medmtl.report.html import Picture, number, page_template
 from medmtl.report.ood_failure import labelled, rejecting, risk_coverage_curves, score_against_dice
 from medmtl.report.ood_figures import heat_map, severity_curves
 from medmtl.report.ood_numbers import (
-    COLUMNS,
+    TITLES,
     Condition,
     aurocs,
     detectors_by_mean,
@@ -66,7 +67,9 @@ def write_ood_page(
         statistics=statistics,
         failure=statistics.get("failure", {}),
         columns={
-            key: title for key, title in COLUMNS.items() if any(key in r for r in statistics["detectors"].values())
+            column: TITLES.get(column, column)
+            for column in COLUMNS
+            if any(column in row for row in statistics["detectors"].values())
         },
         best_in={column: _best_in(statistics, column) for column in COLUMNS},
         verdicts={name: verdicts(records, name) for name in leading(statistics)},

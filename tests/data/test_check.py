@@ -77,6 +77,7 @@ def test_an_uncompressed_file_that_was_cut_short_is_named(cases: list[Case], sav
         (np.zeros(SHAPE, dtype=[("R", "u1"), ("G", "u1"), ("B", "u1")]), "not numbers"),
         (np.where(IMAGE == 50, np.nan, IMAGE), "not finite"),
         (np.where(IMAGE == 50, -np.inf, IMAGE), "not finite"),
+        (np.full(SHAPE, -1024, np.int16), "holds -1024 everywhere"),
         (IMAGE[:-1], "shape"),
         (IMAGE.transpose(1, 0, 2), "shape"),
     ],
@@ -166,6 +167,12 @@ def test_a_channel_that_the_image_lacks_is_named(cases: list[Case], save_volume:
     assert "1 channels, channel 1" in complaint([replace(cases[0], channels=(1,))])
 
 
+def test_a_constant_channel_matters_where_it_is_used(cases: list[Case], save_volume: Save) -> None:
+    path = save_volume("images/two.nii.gz", np.stack([IMAGE, IMAGE * 0 + 3], axis=-1))
+    check([Case("two", "two", (path,), cases[1].labels, (0,))])
+    assert f"{path} holds 3 everywhere" in complaint([Case("two", "two", (path,), cases[1].labels, (0, 1))])
+
+
 def test_every_channel_that_is_used_is_checked_where_each_is_a_file(cases: list[Case], save_volume: Save) -> None:
     paths = [save_volume(f"images/two_{channel}.nii.gz", IMAGE + channel) for channel in range(3)]
     case = replace(cases[1], images=tuple(paths), channels=(2, 0))
@@ -203,6 +210,8 @@ def test_a_case_without_a_label_is_named(cases: list[Case]) -> None:
 
 def test_a_foreign_image_is_checked_by_itself(cases: list[Case], save_volume: Save) -> None:
     assert check_image("Other", replace(cases[0], labels=())).shape == SHAPE
+    constant = save_volume("images/three.nii.gz", IMAGE * 0)
+    assert check_image("Other", Case("three", "three", (constant,))).shape == SHAPE
     path = save_volume("images/two.nii.gz", IMAGE * np.nan)
     with pytest.raises(DataError) as error:
         check_image("Other", Case("two", "two", (path,)))

@@ -12,8 +12,9 @@ import pytest
 import torch
 import yaml
 
-from medmtl.data.datamodule import MultiTaskData, Union
+from medmtl.data.datamodule import MultiTaskData
 from medmtl.data.layouts.folders import Folders
+from medmtl.data.loaders import Union
 from medmtl.data.sampling import BalancedSampler, Draw
 from medmtl.data.splits import PARTS, write_splits
 from medmtl.data.task import ForeignImages, Recipe, Task

@@ -91,6 +91,7 @@ DAMAGES: dict[str, tuple[Callable[[Save, Case], Any], str | None]] = {
         lambda save, case: save("images/one.nii.gz", np.where(IMAGE.max() == IMAGE, np.nan, IMAGE), AFFINE),
         "not-finite",
     ),
+    "constant": (lambda save, case: save("images/one.nii.gz", IMAGE * 0 + 7, AFFINE), "constant"),
     "undeclared": (lambda save, case: save("labels/one.nii.gz", LABEL * 3, AFFINE), "undeclared"),
     "half a label": (lambda save, case: save("labels/one.nii.gz", LABEL * 0.5, AFFINE), "undeclared"),
 }

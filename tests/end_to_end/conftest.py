@@ -1,7 +1,10 @@
+from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 
 import pytest
 import yaml
+from matplotlib.figure import Figure
 
 from medmtl.cli import main
 
@@ -55,12 +58,31 @@ def tiny(phantom_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def trained(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(tiny: Path, made_once: Callable[[str, Callable[[Path], None]], Path]) -> Path:
     """A run folder in which `fit` and `test` ran to the end; tests copy what they change."""
-    run = tmp_path_factory.mktemp("trained") / "runs" / "tiny"
-    main(["fit", "--config", str(tiny), "--run", str(run)])
-    main(["test", "--run", str(run)])
-    return run
+
+    def train(folder: Path) -> None:
+        main(["fit", "--config", str(tiny), "--run", str(folder / "runs" / "tiny")])
+        main(["test", "--run", str(folder / "runs" / "tiny")])
+
+    return made_once("trained", train) / "runs" / "tiny"
+
+
+@pytest.fixture(scope="session")
+def blank() -> bytes:
+    """A picture with nothing on it."""
+    stream = BytesIO()
+    Figure((1, 1)).savefig(stream, format="png", dpi=10)
+    return stream.getvalue()
+
+
+@pytest.fixture(autouse=True)
+def undrawn(blank: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let figures come out blank in a test itself: drawing them is half of its time, and nobody looks at them.
+
+    What runs of a whole session or module draw, such as `trained`, is real, and so is what other processes draw.
+    """
+    monkeypatch.setattr(Figure, "savefig", lambda self, stream, **_: stream.write(blank))
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import pytest
 import torch
 import yaml
 
+import medmtl
 from medmtl.benchmark.records import read_records
 from medmtl.cli import main
 from medmtl.models.members import weights_digest
@@ -109,34 +110,59 @@ def test_a_pool_of_one_is_the_plain_model_and_dropout_gives_the_same_figures_eve
 def test_the_pool_is_calibrated_as_one_and_the_checkpoint_remembers_for_which(
     run: Path, second: Path, workplace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    main(["calibrate", "--run", str(run), joined(second)])
-    state = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)["callbacks"]["ScalingCallback"]
-    digests = [weights_digest(torch.load(path, weights_only=True)) for path in (run / "checkpoints/best.ckpt", second)]
-    assert state["ensemble"] == f"the averaged probabilities of {', '.join(sorted(digests))}"
+    best, alone = run / "checkpoints" / "best.ckpt", written(run)
+    own = torch.load(best, weights_only=True)
+    main(["calibrate", "--run", str(run), joined(second), "--scaling.method=platt"])
+    kept = torch.load(best, weights_only=True)
+    digests = [weights_digest(torch.load(path, weights_only=True)) for path in (best, second)]
+    identity = f"the averaged probabilities of {', '.join(sorted(digests))}"
+    ((fitted_for, state),) = kept["callbacks"]["ScalingCallback"].pop("ensembles").items()
+    assert (fitted_for, state["method"]) == (identity, "platt")
+    # What was fitted for the network by itself stands beside it, untouched, and so do its options.
+    assert kept["callbacks"]["ScalingCallback"] == own["callbacks"]["ScalingCallback"]
+    assert kept["config"] == own["config"]
     # The same networks, wherever they lie.
-    moved = Path(shutil.copy(second, workplace / "moved.ckpt"))
-    main(["test", "--run", str(run), joined(moved), "--model.ensemble.scale=pool"])
+    moved, pool = Path(shutil.copy(second, workplace / "moved.ckpt")), "--model.ensemble.scale=pool"
+    main(["test", "--run", str(run), joined(moved), pool, "--scaling.method=platt"])
     report = figures(run)
+    assert report["scaling"]["ensemble"] == identity
     for task in TASKS:
         fitted = state["tasks"][task]
-        assert report["scaling"]["tasks"][task]["parameters"] == {"temperature": fitted["scaling"]["temperature"]}
+        parameters = {name: value for name, value in fitted["scaling"].items() if name != "method"}
+        assert report["scaling"]["tasks"][task]["parameters"] == parameters
         before, after = (report["tasks"][task][kind]["band"]["nll"] for kind in ("calibration", "calibration_scaled"))
-        assert (before == after) == (fitted["scaling"]["temperature"] == 1)
-    pool = "--model.ensemble.scale=pool"
+        assert (before == after) == bool(fitted["refused"])
+    assert "add --scaling.method platt" in refused(capsys, "test", "--run", str(run), joined(moved), pool)
     for flags, found in (
-        ([], "this is the network alone"),
         ([joined(moved), pool, "--model.ensemble.average=logits"], "this is the averaged logits of"),
         ([joined(moved), pool, DROPOUT], "with 2 dropout passes"),
         ([pool, DROPOUT], f"this is the averaged probabilities of {digests[0]} with 2 dropout passes"),
     ):
-        line = refused(capsys, "test", "--run", str(run), *flags)
-        assert f"the scaling was fitted for {state['ensemble']}" in line
+        line = refused(capsys, "test", "--run", str(run), *flags, "--scaling.method=platt")
+        assert f"the scaling was fitted for the network alone; {identity}" in line
         assert found in line
         assert "medmtl calibrate" in line
-    assert "holds the scaling of an ensemble" in refused(capsys, "test", "--run", str(run), joined(moved))
-    # Fitted anew for the network alone, it can be tested by itself.
-    main(["calibrate", "--run", str(run)])
+    # By itself, and as a member, the network has its own.
+    main(["test", "--run", str(run), joined(moved)])
+    assert figures(run)["scaling"]["ensemble"] == ""
     main(["test", "--run", str(run)])
+    assert written(run) == alone
+    # Fitted anew for the network by itself, what was fitted for the ensemble stays.
+    main(["calibrate", "--run", str(run)])
+    assert list(torch.load(best, weights_only=True)["callbacks"]["ScalingCallback"]["ensembles"]) == [identity]
+
+
+def test_what_was_fitted_for_an_ensemble_alone_is_not_used_for_the_network(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    best = run / "checkpoints" / "best.ckpt"
+    checkpoint = torch.load(best, weights_only=True)
+    state = checkpoint["callbacks"].pop("ScalingCallback")
+    checkpoint["callbacks"]["ScalingCallback"] = {"ensembles": {"the averaged probabilities of others": state}}
+    torch.save(checkpoint, best)
+    line = refused(capsys, "test", "--run", str(run))
+    assert "fitted for the averaged probabilities of others, and this is the network alone" in line
+    assert medmtl.load(run).scalings is None
 
 
 def other_network(checkpoint: dict[str, Any]) -> None:

@@ -1,10 +1,10 @@
 import base64
 import re
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 import torch
+from html_page import Page
 from monai.data import MetaTensor
 
 from medmtl.report import gallery
@@ -13,28 +13,6 @@ from medmtl.report.predicted import FailedCase, PredictedCase, worst_first
 from medmtl.report.slices import CaseSlices
 
 AFFINE = np.array([[-1.0, 0, 0, 30], [0, 0, 2, -5], [0, 3, 0, 2], [0, 0, 0, 1]])
-
-
-class Page(HTMLParser):
-    def __init__(self, text):
-        super().__init__()
-        self.tags, self.said, self.open = [], [], []
-        self.feed(text)
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-        if tag not in ("meta", "img"):
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        self.said.append(data)
-
-    @property
-    def words(self):
-        return " ".join(" ".join(self.said).split())
 
 
 def make(case, in_distribution=True, p_value=0.5, distance=0.1, **given):

@@ -1,10 +1,10 @@
 import base64
 import math
 import re
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from html_page import Page
 from matplotlib.colors import to_hex
 from ood_sample import make_records, make_statistics
 from sklearn.metrics import roc_auc_score
@@ -29,39 +29,6 @@ NOTE = "Digital phantoms, not patients"
 FACTS = {"data_note": NOTE, "checkpoint": "best.ckpt"}
 ALPHA = "\N{GREEK SMALL LETTER ALPHA}"
 WHY = "near: MEDMTL_CORPUS is not set"
-
-
-class Page(HTMLParser):
-    def __init__(self, text):
-        super().__init__()
-        self.text, self.tags, self.open, self.rows, self.said = text, [], [], [], []
-        self.feed(text)
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-        if tag not in ("meta", "img"):
-            self.open.append(tag)
-        if tag == "tr":
-            self.rows.append([])
-        if tag in ("td", "th"):
-            self.rows[-1].append("")
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        self.said.append(data)
-        if {"td", "th"} & set(self.open):
-            self.rows[-1][-1] += f" {data}"
-
-    @property
-    def words(self):
-        return " ".join(" ".join(self.said).split())
-
-    def cells(self, first):
-        """The cells of every row whose first cell begins so."""
-        rows = [[" ".join(cell.split()) for cell in row] for row in self.rows]
-        return [row[1:] for row in rows if row[0].startswith(first)]
 
 
 def lines_of(axes, colour):
@@ -115,7 +82,7 @@ def test_the_table_holds_every_number_of_the_statistics_the_best_detector_first(
     places = [next(i for i, cell in enumerate(first_cells) if theme.score_name(name) in cell) for name in order]
     assert places == sorted(places)
     for name in order:
-        cells = page.cells(theme.score_name(name))[0]
+        cells = page.rows_of(theme.score_name(name))[0]
         row = statistics["detectors"][name]
         columns = ("far", "near", "covariate", "covariate_severe", "nonsense", "mean")
         assert cells[0::2] == [
@@ -145,7 +112,7 @@ def test_the_headline_counts_the_verdicts(page, records, statistics):
     mean = statistics["detectors"]["fusion"]["mean"]["auroc"]
     assert f"The best detector in the mean is Fusion, AUROC {mean:.3f}; tied with it:" in page.words
     assert WHY in page.words
-    assert page.cells("Fusion")[1] == [
+    assert page.rows_of("Fusion")[1] == [
         f"{sum(r.rejected for r in mine if r.group == group)} / {sum(r.group == group for r in mine)}"
         for group in ("familiar", "far", "near", "covariate", "control", "nonsense")
     ]
@@ -177,7 +144,7 @@ def test_images_and_patients_are_counted_once_however_many_detectors_saw_them(pa
         mine = [r for r in records if r.detector == "ihf" and r.group == group]
         assert seen["images"] == len(mine)
         assert seen["patients"] == len({r.patient for r in mine})
-        assert page.cells(group)[-1][1:] == [str(seen[key]) for key in ("sources", "images", "patients", "labelled")]
+        assert page.rows_of(group)[-1][1:] == [str(seen[key]) for key in ("sources", "images", "patients", "labelled")]
 
 
 def test_every_cell_of_the_heat_map_is_the_auroc_against_the_familiar_images(records, statistics):
@@ -280,7 +247,7 @@ def test_the_page_says_what_rejecting_would_have_gained(page, records, statistic
         said = f"would have raised mean Dice from {gain.before:.2f} to {gain.after:.2f}."
         assert f"({gain.rejected} of {len(known)} images) {said}" in page.words
     for name, value in statistics["failure"].items():
-        assert page.cells(theme.score_name(name))[-1] == [f"{value['spearman']:.3f}", f"{value['aurc']:.3f}"]
+        assert page.rows_of(theme.score_name(name))[-1] == [f"{value['spearman']:.3f}", f"{value['aurc']:.3f}"]
 
 
 def test_the_failure_figures_show_every_labelled_image(records, statistics):
@@ -333,7 +300,7 @@ def test_what_is_missing_is_left_out_and_said(tmp_path, odd):
     assert not {"None", "nan", "inf"} & set(re.findall(r"\w+", page.words))
     if odd == "no near":
         assert "Not measured, and not in the mean: near." in page.words
-        assert page.cells("near") == [["the same organ from another scanner, population or pipeline", "not measured"]]
+        assert page.rows_of("near") == [["the same organ from another scanner, population or pipeline", "not measured"]]
     if odd == "no labels":
         assert not {"failure", "risk-coverage"} & drawn
         assert "Silent failure" not in page.words

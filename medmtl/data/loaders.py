@@ -1,0 +1,110 @@
+"""What the loaders of `MultiTaskData` run through: patches of a cached union, and whole volumes one at a time."""
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from monai.data import CacheDataset
+from torch.utils.data import ConcatDataset, DataLoader, Dataset
+
+from medmtl.data.sampling import Draw, Share
+from medmtl.data.task import Case, Recipe
+from medmtl.data.transforms import LoadPair, LoadScan, random_patch, seeded_patch
+from medmtl.distributed import place
+
+logger = logging.getLogger(__name__)
+
+
+class Union(Dataset[dict[str, torch.Tensor]]):
+    """The cached cases of all tasks, from which augmented patches are drawn.
+
+    Args:
+        caches: task -> its cached cases (`LoadPair`).
+        patch_size: voxels a side.
+        foreground: probability of a patch centred in the organ.
+    """
+
+    def __init__(self, caches: Mapping[str, CacheDataset], patch_size: Sequence[int], foreground: float) -> None:
+        self.caches = caches
+        self.draw_patch = random_patch(patch_size, foreground)
+
+    def __getitem__(self, draw: Draw) -> dict[str, torch.Tensor]:
+        """Return `{"image": (C, H, W, D) float32, "label": (1, H, W, D) uint8}`."""
+        patch = seeded_patch(self.draw_patch, self.caches[draw.task][draw.case], draw.seed)
+        return {key: patch[key] for key in ("image", "label")}
+
+
+class Scans(Dataset[dict[str, Any]]):
+    """Whole volumes of one task or folder, each with where it comes from.
+
+    Args:
+        source: the task or folder.
+        volumes: what `LoadScan` returns, by index.
+        own: the recipe of the task; None where the images have no task.
+    """
+
+    def __init__(self, source: str, volumes: Dataset[dict[str, Any]], own: Recipe | None) -> None:
+        self.source = source
+        self.volumes = volumes
+        self.own = own
+
+    def __len__(self) -> int:
+        """Number of volumes."""
+        return len(self.volumes)  # type: ignore[arg-type]
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """Return what `LoadScan` returns, with `source` and `own`."""
+        return {**self.volumes[index], "source": self.source, "own": self.own}
+
+
+class Volumes(Dataset[dict[str, Any]]):
+    """Cases that are loaded when they are asked for, and not kept.
+
+    Args:
+        cases: the cases.
+        load: how one is loaded.
+    """
+
+    def __init__(self, cases: Sequence[Case], load: LoadScan) -> None:
+        self.cases = cases
+        self.load = load
+
+    def __len__(self) -> int:
+        """Number of cases."""
+        return len(self.cases)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """Return what `LoadScan` returns."""
+        return self.load(self.cases[index])
+
+
+def cached(what: str, cases: Sequence[Case], load: LoadPair | LoadScan) -> CacheDataset:
+    """Load cases once and keep them in memory; the first process shows how far it is.
+
+    Args:
+        what: what the log calls them.
+        cases: the cases.
+        load: how one is loaded.
+    """
+    first = place()[0] == 0
+    cache = CacheDataset(cases, load, num_workers=None, copy_cache=False, progress=first)
+    size = sum(_bytes(cache[index]) for index in range(len(cache)))
+    logger.info("cache of %s: %d cases, %.0f MB", what, len(cache), size / 1e6)
+    return cache
+
+
+def one_at_a_time(parts: Iterable[Dataset[dict[str, Any]]]) -> DataLoader[dict[str, Any] | None]:
+    """This process's share of the volumes; None where it has run out, see `Share`."""
+    share = Share(ConcatDataset(parts), *place())
+    return DataLoader(share, batch_size=None, shuffle=False, collate_fn=_as_it_is)
+
+
+def _as_it_is(item: Any) -> Any:
+    return item
+
+
+def _bytes(item: Mapping[str, Any]) -> int:
+    tensors = [value for value in item.values() if isinstance(value, torch.Tensor)]
+    tensors += [image for image in item.get("images", {}).values()]
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
