@@ -3,8 +3,6 @@
 import torch
 from torch import Tensor, float32, float64, zeros
 
-# Sums in float32 are over pieces of so many voxels; those over pieces are float64.
-PIECE = 256
 ROOM = 2**17  # numbers that wait to be multiplied, half a megabyte: what stays in a processor's cache
 
 
@@ -16,8 +14,8 @@ class Moments:
 
     Args:
         like: a feature map `(C, ...)`: how many channels there are, and on which device.
-        exact: whether products are float64; otherwise those of the Gram matrix are float32 within pieces of 256
-            voxels, and channel sums within those that wait.
+        exact: whether products of the voxels that wait are float64; otherwise they are float32. Sums of these products
+            are float64.
     """
 
     def __init__(self, like: Tensor, exact: bool) -> None:
@@ -26,7 +24,9 @@ class Moments:
         self._gram = zeros(channels, channels, dtype=float64, device=like.device)
         self._total = zeros(channels, dtype=float64, device=like.device)
         self._dtype = float64 if exact else float32
-        self._room(ROOM // channels)
+        self._columns = self._gram.new_empty(channels, ROOM // channels, dtype=self._dtype)
+        self._roots = self._gram.new_empty(ROOM // channels, dtype=self._dtype)
+        self._used = 0
 
     def add(self, features: Tensor, roots: Tensor | None, voxels: float) -> None:
         """Add voxels.
@@ -36,20 +36,15 @@ class Moments:
             roots: square roots of what they count, `(h, w, d)`; None where each counts as one.
             voxels: the sum of what they count.
         """
-        count = features[0].numel()
-        if self._used + count > len(self._roots):
-            self._multiply()
-            if count > len(self._roots):
-                self._room(count)
-        place = self._columns.narrow(1, self._used, count).view(features.shape).copy_(features)
-        counted = self._roots.narrow(0, self._used, count)
-        if roots is None:
-            counted.fill_(1)
-        else:
-            place.mul_(roots)
-            counted.copy_(roots.view(-1))
-        self._used += count
         self.voxels += voxels
+        room = len(self._roots)
+        if features[0].numel() <= room:
+            self._wait(features, roots)
+            return
+        flat, weights = features.flatten(1), None if roots is None else roots.flatten()
+        for start in range(0, flat.shape[1], room):
+            part = slice(start, start + room)
+            self._wait(flat[:, part], None if weights is None else weights[part])
 
     def gram(self) -> Tensor:
         """F^T diag(w) F, `(C, C)` float64."""
@@ -61,22 +56,24 @@ class Moments:
         self._multiply()
         return self._total.clone()
 
-    def _room(self, voxels: int) -> None:
-        whole = -(-voxels // PIECE) * PIECE
-        self._columns = self._gram.new_zeros(len(self._gram), whole, dtype=self._dtype)
-        self._roots = self._gram.new_zeros(whole, dtype=self._dtype)
-        self._used = 0
+    def _wait(self, features: Tensor, roots: Tensor | None) -> None:
+        """Keep voxels `(C, ...)` until there are many; there is room for them."""
+        count = features[0].numel()
+        if self._used + count > len(self._roots):
+            self._multiply()
+        place = self._columns.narrow(1, self._used, count).view(features.shape).copy_(features)
+        counted = self._roots.narrow(0, self._used, count)
+        if roots is None:
+            counted.fill_(1)
+        else:
+            place.mul_(roots)
+            counted.copy_(roots.view(-1))
+        self._used += count
 
     def _multiply(self) -> None:
         """Add up the voxels that wait, in their own precision wherever the network computes in another."""
-        columns, roots = self._columns[:, : self._used], self._roots[: self._used]
+        columns, roots = self._columns.narrow(1, 0, self._used), self._roots.narrow(0, 0, self._used)
         with torch.autocast(self._gram.device.type, enabled=False):
+            self._gram += columns @ columns.mT
             self._total += columns @ roots
-            if self._dtype == float64:
-                self._gram.addmm_(columns, columns.mT)
-            else:
-                whole = -(-self._used // PIECE) * PIECE
-                self._columns[:, self._used : whole] = 0
-                pieces = self._columns[:, :whole].unflatten(1, (-1, PIECE)).transpose(0, 1)
-                self._gram += torch.bmm(pieces, pieces.mT).sum(0, dtype=float64)
         self._used = 0

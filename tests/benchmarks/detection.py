@@ -19,6 +19,7 @@ from monai.data import MetaTensor
 from monai.networks.nets import UNet
 from scipy.stats import bootstrap
 
+from medmtl.inference.observe import coarsest
 from medmtl.inference.predictor import VolumePredictor
 from medmtl.ood.detector import Detector
 from medmtl.ood.distances import FRODO, KNN, Contrast, MDPool, PCAMahalanobis, ViM
@@ -77,7 +78,7 @@ def compare(pairs: int) -> dict[str, Any]:
     runs: dict[str, Callable[[MetaTensor], object]] = {
         "inference": predictor,
         "spectral": detecting(predictor, layers, [Spectral()], []),
-        "all_feature_detectors": detecting(predictor, layers, every, [layers[3]]),
+        "all_feature_detectors": detecting(predictor, layers, every, [coarsest(predictor, layers)]),
     }
     image = volume(SHAPE, 0)
     seconds: dict[str, list[float]] = {name: [] for name in runs}
