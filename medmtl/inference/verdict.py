@@ -236,8 +236,8 @@ def recognised(
 ) -> Recognised:
     """What an image looks most like, each task's training images being compared under the task's own recipe.
 
-    Of 66 held-out images of the five real tasks of `multitask-open.yaml` this names the task of 65; the nearest
-    signature under any recipe names 59.
+    Of 66 held-out images of the five real tasks of `multitask-open.yaml` this names the task of 63; the nearest
+    signature under any recipe names 60.
 
     Args:
         image: with a view a recipe.

@@ -11,7 +11,7 @@ from torch.nn import functional
 from medmtl.errors import ConfigError
 from medmtl.ood.evidence import LayerEvidence
 from medmtl.ood.moments import Moments
-from medmtl.ood.shares import Shares, Window
+from medmtl.ood.shares import Windows
 
 # Maps with so many voxels a channel in a window are multiplied in float32.
 MANY_VOXELS = 3
@@ -57,14 +57,14 @@ class FeatureTap:
 
     def per_voxel(self) -> dict[str, torch.Tensor]:
         """Layer -> F^T F / n, `(C, C)` float64 on the CPU, with n the layer's voxels within the image."""
-        return {layer: found.gram().cpu() / found.voxels for layer, found in self.moments.items()}
+        return {layer: found.gram.cpu() / found.voxels for layer, found in self.moments.items()}
 
     def evidence(self) -> dict[str, LayerEvidence]:
         """Layer -> all that is kept of it; of windows at most 64, evenly spaced over the volume."""
         return {
             layer: LayerEvidence(
                 gram=gram,
-                mean=self.moments[layer].total().cpu() / self.moments[layer].voxels,
+                mean=self.moments[layer].total.cpu() / self.moments[layer].voxels,
                 voxels=self.moments[layer].voxels,
                 windows=_evenly_spaced(torch.cat(self._windows[layer])) if layer in self.pooled else None,
             )
@@ -76,7 +76,6 @@ class FeatureTap:
         self.moments: dict[str, Moments] = {}
         self.sizes: dict[str, int] = {}
         self._windows: dict[str, list[torch.Tensor]] = {}
-        self._shares = Shares()
 
     @contextmanager
     def weighing(self, shares: Sequence[torch.Tensor]) -> Iterator[None]:
@@ -87,7 +86,7 @@ class FeatureTap:
                 `(B, H)`, `(B, W)` and `(B, D)`; averaged over the input voxels that a voxel of a coarser layer stands
                 for.
         """
-        windows = self._shares.windows(shares)
+        windows = Windows(shares)
 
         def keep(layer: str) -> Any:
             return lambda module, inputs, output: self._add(layer, output, windows)
@@ -99,17 +98,16 @@ class FeatureTap:
             for handle in handles:
                 handle.remove()
 
-    def _add(self, layer: str, output: torch.Tensor, windows: Sequence[Window]) -> None:
-        if not isinstance(output, torch.Tensor) or output.ndim != 2 + len(windows[0].shares):
+    def _add(self, layer: str, output: torch.Tensor, windows: Windows) -> None:
+        if not isinstance(output, torch.Tensor) or output.ndim != 2 + len(windows.axes):
             raise ConfigError(f"layer {layer!r} does not return one feature map", fix="name a layer that does")
         output = output.detach()
         size = output.shape[2:]
         if layer not in self.moments:
             exact = output.dtype != torch.float32 or size.numel() < MANY_VOXELS * output.shape[1]
-            self.moments[layer] = Moments(output[0], exact)
-        for features, window in zip(output, windows, strict=True):
-            box = self._shares.box(window, size)
-            self.moments[layer].add(features[(slice(None), *box.part)], box.roots, box.total)
+            self.moments[layer] = Moments(output.shape[1], exact, output.device)
+        box = windows.box(size)
+        self.moments[layer].add(output[(slice(None), slice(None), *box.part)], box.roots)
         self.sizes[layer] = size.numel()
         if layer in self.pooled:
             self._windows.setdefault(layer, []).append(_pooled(output))

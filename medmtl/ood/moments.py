@@ -1,79 +1,62 @@
 """Moments: sums over the voxels of a feature map that come window by window."""
 
-import torch
-from torch import Tensor, float32, float64, zeros
+import math
 
-ROOM = 2**17  # numbers that wait to be multiplied, half a megabyte: what stays in a processor's cache
+import torch
+from torch import Tensor, float32, float64
+
+PIECE = 2**13  # voxels of a window that are multiplied in float32 before the sum goes on in float64
 
 
 class Moments:
     """The Gram matrix and the channel sums of weighted voxels.
 
-    With F the voxels by channels and w what each counts, the Gram matrix is F^T diag(w) F. Voxels wait until there are
-    many, since one product of many takes less time than many products of few.
+    With F the voxels by channels and w what each counts, the Gram matrix is F^T diag(w) F. The square roots of what
+    voxels count are one channel more, whose products with the others are the channel sums: one product for all.
 
     Args:
-        like: a feature map `(C, ...)`: how many channels there are, and on which device.
-        exact: whether products of the voxels that wait are float64; otherwise they are float32. Sums of these products
-            are float64.
+        channels: of the feature map.
+        exact: whether products are float64; otherwise they are float32, within at most 8,192 voxels of a window. Sums
+            of products are float64.
+        device: of the feature map.
     """
 
-    def __init__(self, like: Tensor, exact: bool) -> None:
-        channels = len(like)
-        self.voxels = 0.0
-        self._gram = zeros(channels, channels, dtype=float64, device=like.device)
-        self._total = zeros(channels, dtype=float64, device=like.device)
+    def __init__(self, channels: int, exact: bool, device: torch.device) -> None:
+        self._channels = channels
         self._dtype = float64 if exact else float32
-        self._columns = self._gram.new_empty(channels, ROOM // channels, dtype=self._dtype)
-        self._roots = self._gram.new_empty(ROOM // channels, dtype=self._dtype)
-        self._used = 0
+        self._sums = torch.zeros(channels + 1, channels + 1, dtype=float64, device=device)
+        self._room = self._sums.new_empty(0)
 
-    def add(self, features: Tensor, roots: Tensor | None, voxels: float) -> None:
-        """Add voxels.
+    def add(self, features: Tensor, roots: Tensor) -> None:
+        """Add voxels of some windows.
 
         Args:
-            features: `(C, h, w, d)`.
-            roots: square roots of what they count, `(h, w, d)`; None where each counts as one.
-            voxels: the sum of what they count.
+            features: `(B, C, h, w, d)`.
+            roots: square roots of what each voxel counts, `(B, h, w, d)`.
         """
-        self.voxels += voxels
-        room = len(self._roots)
-        if features[0].numel() <= room:
-            self._wait(features, roots)
-            return
-        flat, weights = features.flatten(1), None if roots is None else roots.flatten()
-        for start in range(0, flat.shape[1], room):
-            part = slice(start, start + room)
-            self._wait(flat[:, part], None if weights is None else weights[part])
+        windows, _, *size = features.shape
+        roots = roots.to(self._sums.device, self._dtype)
+        shape = (windows, self._channels + 1, *size)
+        if self._room.numel() < math.prod(shape):  # memory that was used before costs less than new memory
+            self._room = roots.new_empty(math.prod(shape))
+        columns = self._room[: math.prod(shape)].view(shape)
+        torch.mul(features, roots[:, None], out=columns[:, :-1])
+        columns[:, -1] = roots
+        with torch.autocast(self._sums.device.type, enabled=False):  # whatever the network computes in
+            for part in columns.flatten(2).split(PIECE, 2):
+                self._sums += torch.bmm(part, part.mT).sum(0, dtype=float64)
 
+    @property
     def gram(self) -> Tensor:
         """F^T diag(w) F, `(C, C)` float64."""
-        self._multiply()
-        return self._gram.clone()
+        return self._sums[:-1, :-1].clone()
 
+    @property
     def total(self) -> Tensor:
         """The sum of each channel, `(C,)` float64."""
-        self._multiply()
-        return self._total.clone()
+        return self._sums[:-1, -1].clone()
 
-    def _wait(self, features: Tensor, roots: Tensor | None) -> None:
-        """Keep voxels `(C, ...)` until there are many; there is room for them."""
-        count = features[0].numel()
-        if self._used + count > len(self._roots):
-            self._multiply()
-        place = self._columns.narrow(1, self._used, count).view(features.shape).copy_(features)
-        counted = self._roots.narrow(0, self._used, count)
-        if roots is None:
-            counted.fill_(1)
-        else:
-            place.mul_(roots)
-            counted.copy_(roots.view(-1))
-        self._used += count
-
-    def _multiply(self) -> None:
-        """Add up the voxels that wait, in their own precision wherever the network computes in another."""
-        columns, roots = self._columns.narrow(1, 0, self._used), self._roots.narrow(0, 0, self._used)
-        with torch.autocast(self._gram.device.type, enabled=False):
-            self._gram += columns @ columns.mT
-            self._total += columns @ roots
-        self._used = 0
+    @property
+    def voxels(self) -> float:
+        """The sum of what voxels count."""
+        return float(self._sums[-1, -1])
