@@ -5,8 +5,6 @@ import math
 import torch
 from torch import Tensor, float32, float64
 
-PIECE = 2**13  # voxels of a window that are multiplied in float32 before the sum goes on in float64
-
 
 class Moments:
     """The Gram matrix and the channel sums of weighted voxels.
@@ -16,8 +14,8 @@ class Moments:
 
     Args:
         channels: of the feature map.
-        exact: whether products are float64; otherwise they are float32, within at most 8,192 voxels of a window. Sums
-            of products are float64.
+        exact: whether products are float64; otherwise they are float32, each over the voxels of one slab of a window.
+            Sums over slabs are float64.
         device: of the feature map.
     """
 
@@ -34,17 +32,17 @@ class Moments:
             features: `(B, C, h, w, d)`.
             roots: square roots of what each voxel counts, `(B, h, w, d)`.
         """
-        windows, _, *size = features.shape
-        roots = roots.to(self._sums.device, self._dtype)
-        shape = (windows, self._channels + 1, *size)
+        windows, _, height, *rest = features.shape
+        roots = roots.to(self._sums.device, self._dtype)[:, :, None]
+        shape = (windows, height, self._channels + 1, *rest)
         if self._room.numel() < math.prod(shape):  # memory that was used before costs less than new memory
             self._room = roots.new_empty(math.prod(shape))
         columns = self._room[: math.prod(shape)].view(shape)
-        torch.mul(features, roots[:, None], out=columns[:, :-1])
-        columns[:, -1] = roots
+        torch.mul(features.transpose(1, 2), roots, out=columns[:, :, :-1])
+        columns[:, :, -1:] = roots
+        slabs = columns.flatten(3).flatten(0, 1)
         with torch.autocast(self._sums.device.type, enabled=False):  # whatever the network computes in
-            for part in columns.flatten(2).split(PIECE, 2):
-                self._sums += torch.bmm(part, part.mT).sum(0, dtype=float64)
+            self._sums += torch.bmm(slabs, slabs.mT).sum(0, dtype=float64)
 
     @property
     def gram(self) -> Tensor:

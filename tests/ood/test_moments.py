@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from medmtl.ood.moments import PIECE, Moments
+from medmtl.ood.moments import Moments
 
 
 def windows(channels: int, size: tuple[int, int, int], count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -17,7 +17,6 @@ def windows(channels: int, size: tuple[int, int, int], count: int, seed: int) ->
 @pytest.mark.parametrize("exact", [True, False])
 @pytest.mark.parametrize("size", [(1, 1, 1), (2, 3, 4), (9, 32, 32)])
 def test_sums_over_batches_are_those_over_all_voxels(size: tuple[int, int, int], exact: bool) -> None:
-    assert 2 * 3 * 4 < PIECE < 9 * 32 * 32
     given = [windows(4, size, count, seed) for seed, count in enumerate((2, 1, 3))]
     moments = Moments(4, exact, torch.device("cpu"))
     for features, weights in given:
