@@ -140,7 +140,13 @@ def _labelled(
 
 
 def _shifted(familiar: list[Image], options: Options) -> list[Image]:
-    """Some test cases of each task, shifted in every way."""
+    """Some test cases of each task, shifted in every way.
+
+    Raises:
+        ConfigError: a shift needs a library that is not installed.
+    """
+    for shift, _ in options.shifted:
+        SHIFTS[shift].check()
     chosen: list[Image] = []
     for task in dict.fromkeys(image.task for image in familiar):
         of_task = [image for image in familiar if image.task == task]

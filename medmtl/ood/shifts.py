@@ -24,6 +24,7 @@ class Shift:
         change: image or label, strength and randomness -> the shifted one.
         strengths: of severities 1 to 5, rising, in the unit that `change` names; empty where severity has no meaning.
         moves: whether the organ moves with it, so that the label must follow.
+        needs_torchio: whether that library does it.
     """
 
     name: str
@@ -31,11 +32,21 @@ class Shift:
     change: Change
     strengths: tuple[float, ...] = ()
     moves: bool = False
+    needs_torchio: bool = False
 
     @property
     def severities(self) -> tuple[int, ...]:
         """1 to 5, or 0 alone where severity has no meaning."""
         return tuple(range(1, len(self.strengths) + 1)) or (0,)
+
+    def check(self) -> None:
+        """See whether what the shift needs is there, before hours are spent on others.
+
+        Raises:
+            ConfigError: torchio is needed and not installed.
+        """
+        if self.needs_torchio:
+            intensity.torchio()
 
     def apply(self, image: MetaTensor, severity: int, seed: int) -> MetaTensor:
         """Shift an image.
@@ -83,8 +94,8 @@ SHIFTS = {
     for shift in (
         Shift("noise", "covariate", intensity.noise, (0.02, 0.05, 0.1, 0.15, 0.25)),
         Shift("bias_field", "covariate", intensity.bias_field, (0.3, 0.6, 0.9, 1.2, 1.5)),
-        Shift("motion", "covariate", intensity.motion, (0.5, 1, 2, 4, 8)),
-        Shift("ghosting", "covariate", intensity.ghosting, (0.2, 0.4, 0.6, 0.8, 1.0)),
+        Shift("motion", "covariate", intensity.motion, (0.5, 1, 2, 4, 8), needs_torchio=True),
+        Shift("ghosting", "covariate", intensity.ghosting, (0.2, 0.4, 0.6, 0.8, 1.0), needs_torchio=True),
         Shift("spikes", "covariate", intensity.spikes, (0.03, 0.06, 0.1, 0.15, 0.25)),
         Shift("blur", "covariate", intensity.blur, (0.5, 1, 1.5, 2, 3)),
         Shift("anisotropy", "covariate", intensity.anisotropy, (2, 3, 4, 6, 8)),

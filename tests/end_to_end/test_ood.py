@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -201,6 +202,21 @@ def test_shipped_benchmarks_run(name: str, run: Path, monkeypatch: pytest.Monkey
     assert "near" not in summary["detectors"]["spectral"]
     assert any("near" in note for note in summary["notes"])
     assert {"spectral", "entropy", "ihf", "volume", "md_pool"} <= set(summary["detectors"])
+
+
+def test_a_library_that_is_missing_is_missed_before_any_image_is_looked_at(
+    run: Path,
+    benchmark: Path,
+    volumes: list[int],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setitem(sys.modules, "torchio", None)
+    with pytest.raises(SystemExit):
+        ood(run, benchmark, "--shifts=[noise,motion]")
+    assert "pip install 'medmtl[ood]'" in capsys.readouterr().err
+    assert not volumes
+    ood(run, benchmark, "--shifts=[flip]")
 
 
 def test_the_benchmark_of_dedicated_runs_leaves_the_run_s_own_tasks_out(
