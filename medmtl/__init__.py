@@ -2,12 +2,14 @@
 
 from typing import TYPE_CHECKING, Any
 
+from medmtl.version import __version__
+
 if TYPE_CHECKING:
     from medmtl.predict.model import Model
 
     load = Model.load
 
-__version__ = "0.1.0"
+__all__ = ["__version__", "load"]
 
 
 def __getattr__(name: str) -> Any:

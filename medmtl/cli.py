@@ -1,11 +1,10 @@
 """The command `medmtl`: a fast front door that imports what a command needs when it is called."""
 
-import logging
 import sys
 from collections.abc import Callable, Sequence
 
-from medmtl import __version__
-from medmtl.errors import ConfigError, MedMTLError
+from medmtl.errors import ConfigError, reported
+from medmtl.version import __version__
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -18,8 +17,6 @@ def main(args: Sequence[str] | None = None) -> None:
         SystemExit: 1 after an error, 2 after wrong usage; each is one line on standard error. 3 where all was done but
             some input cannot be used, or is foreign where that was to count.
     """
-    logging.basicConfig(format="%(message)s", level=logging.WARNING)
-    logging.getLogger("medmtl").setLevel(logging.INFO)
     argv = list(sys.argv[1:] if args is None else args)
     if not argv or argv[0] in ("-h", "--help"):
         sys.stdout.write(_help())
@@ -27,17 +24,14 @@ def main(args: Sequence[str] | None = None) -> None:
     if argv[0] == "--version":
         sys.stdout.write(f"medmtl {__version__}\n")
         return
-    try:
+    with reported():
         if argv[0] not in COMMANDS:
             raise ConfigError(f"there is no command {argv[0]!r}", fix=f"use one of: {', '.join(COMMANDS)}")
         COMMANDS[argv[0]][0](argv)
-    except MedMTLError as error:
-        sys.stderr.write(f"medmtl: error: {error}\n")
-        raise SystemExit(2 if isinstance(error, ConfigError) else 1) from None
 
 
 def _train_or_test(argv: list[str]) -> None:
-    from medmtl.training import run_command
+    from medmtl.training.command import run_command
 
     run_command(argv)
 
@@ -70,13 +64,13 @@ def _predict(argv: list[str]) -> None:
 
 
 def _ood(argv: list[str]) -> None:
-    from medmtl.benchmark.command import run_ood
+    from medmtl.ood_benchmark.command import run_ood
 
     run_ood(argv[1:])
 
 
 def _data(argv: list[str]) -> None:
-    from medmtl.doctor.command import run_data
+    from medmtl.data_tools.command import run_data
 
     run_data(argv[1:])
 

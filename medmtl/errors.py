@@ -1,5 +1,10 @@
 """What can go wrong for a user, each in one line that names the thing and what to do."""
 
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 INCOMPLETE = 3  # exit code: done, but some input cannot be used, or is rejected where the user asked for that to count
 
 
@@ -25,3 +30,19 @@ class ConfigError(MedMTLError):
 
 class RunError(MedMTLError):
     """A run folder or checkpoint that is missing, taken or incomplete."""
+
+
+@contextmanager
+def reported() -> Iterator[None]:
+    """Print an error of the block as one line on standard error, as every command does, and log to there.
+
+    Raises:
+        SystemExit: 1 after an error, 2 after wrong usage.
+    """
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    logging.getLogger("medmtl").setLevel(logging.INFO)
+    try:
+        yield
+    except MedMTLError as error:
+        sys.stderr.write(f"medmtl: error: {error}\n")
+        raise SystemExit(2 if isinstance(error, ConfigError) else 1) from None

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from medmtl.calibration.bins import BinTable, bin_volume
+from medmtl.calibration.metrics.bins import BinTable, bin_volume
 
 METRICS = {
     "dice": {"better": "higher", "unit": ""},

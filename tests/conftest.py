@@ -14,8 +14,8 @@ import yaml
 from monai.networks.nets import UNet
 from numpy.typing import ArrayLike, NDArray
 
-from medmtl.data.phantom import write_phantoms
-from medmtl.experiment.lock import locked
+from medmtl.data.phantoms.phantoms import write_phantoms
+from medmtl.experiment.run.lock import locked
 
 # One thread, here and in the processes that tests start, so that two workers of pytest have a core each.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import torch
 
-from medmtl.ood.classifier import thumbnail
-from medmtl.ood.evidence import Evidence, LayerEvidence, View
-from medmtl.ood.intensity import intensity_histogram
-from medmtl.ood.outputs import (
+from medmtl.ood.detectors.classifier import thumbnail
+from medmtl.ood.detectors.intensity import intensity_histogram
+from medmtl.ood.evidence.evidence import Evidence, LayerEvidence, View
+from medmtl.ood.evidence.output_scores import (
     mean_foreground_energy,
     mean_foreground_entropy,
     mean_foreground_max_logit,

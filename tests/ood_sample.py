@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from scipy.stats import spearmanr
 
-from medmtl.ood.detection import detection_metrics
-from medmtl.report.ood_record import Record
+from medmtl.ood.metrics.detection import detection_metrics
+from medmtl.results.benchmark import Record
 
 TASKS = {"LiverCT": 3, "KidneyT2": 3, "HeartPET": 2}
 GRADED = ("noise", "blur", "wrong_spacing")

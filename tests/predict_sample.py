@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medmtl.data.task import Task
-from medmtl.inference.reader import Scan
+from medmtl.io.reader import Scan
 from medmtl.predict.model import Model
 from medmtl.predict.prediction import Prediction
 

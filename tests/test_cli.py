@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from medmtl import __version__
 from medmtl.cli import COMMANDS, main
+from medmtl.version import __version__
 
 HEAVY = ("torch", "monai", "pytorch_lightning", "matplotlib", "sklearn", "wandb")
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from medmtl.benchmark.options import Options
 from medmtl.cli import main
-from medmtl.request import find_config
+from medmtl.ood_benchmark.options import Options
+from medmtl.training.request import find_config
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))
 EXPERIMENTS = [config for config in CONFIGS if config.stem.startswith("experiment")]

@@ -7,7 +7,7 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-from medmtl.request import find_config
+from medmtl.training.request import find_config
 
 NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
 # What the cell tagged "parameters" is replaced with, and how many pictures the notebook shows.

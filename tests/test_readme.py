@@ -10,7 +10,7 @@ import yaml
 
 from medmtl.cli import COMMANDS
 from medmtl.data.task import Task
-from medmtl.request import find_config
+from medmtl.training.request import find_config
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()

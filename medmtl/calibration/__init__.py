@@ -1,18 +1,15 @@
 """Calibration on plain tensors: bins streamed over volumes, their metrics and intervals, regions, post-hoc scaling."""
 
-from medmtl.calibration.bins import BinTable, bin_classes, bin_top_label, bin_true_class, bin_volume, edges, fine_edges
-from medmtl.calibration.intervals import (
-    INTERVAL_METRICS,
-    CaseDraws,
-    FrequencyBand,
-    frequency_band,
-    resampled_metrics,
+from medmtl.calibration.metrics.bins import (
+    BinTable,
+    bin_classes,
+    bin_top_label,
+    bin_true_class,
+    bin_volume,
+    edges,
+    fine_edges,
 )
-from medmtl.calibration.local import local_gap
-from medmtl.calibration.local_temperature import LocalTemperature
-from medmtl.calibration.logits import LogitHistogram, logit_histogram
-from medmtl.calibration.maps import Isotonic, Monotone, Platt, Scaling, Temperature
-from medmtl.calibration.metrics import (
+from medmtl.calibration.metrics.definitions import (
     ALL_METRICS,
     METRICS,
     ace,
@@ -30,11 +27,22 @@ from medmtl.calibration.metrics import (
     uncertainty,
     within_bins,
 )
-from medmtl.calibration.regions import REGIONS, Region, band, body, box, likely, shell, whole
-from medmtl.calibration.scaling import KINDS, METHODS, Fitted, TaskScalings
-from medmtl.calibration.streaming import CalibrationBins, CalibrationMetrics
-from medmtl.calibration.vector import VectorScaling
-from medmtl.calibration.working import VoxelSample, WorkingVolume, sample_voxels
+from medmtl.calibration.metrics.gap_map import local_gap
+from medmtl.calibration.metrics.intervals import (
+    INTERVAL_METRICS,
+    CaseDraws,
+    FrequencyBand,
+    frequency_band,
+    resampled_metrics,
+)
+from medmtl.calibration.metrics.regions import REGIONS, Region, band, body, box, likely, shell, whole
+from medmtl.calibration.metrics.streaming import CalibrationBins, CalibrationMetrics
+from medmtl.calibration.scaling.histogram import LogitHistogram, logit_histogram
+from medmtl.calibration.scaling.local_temperature import LocalTemperature
+from medmtl.calibration.scaling.parametric import Isotonic, Monotone, Platt, Scaling, Temperature
+from medmtl.calibration.scaling.per_task import KINDS, METHODS, Fitted, TaskScalings
+from medmtl.calibration.scaling.vector import VectorScaling
+from medmtl.calibration.scaling.working_volume import VoxelSample, WorkingVolume, sample_voxels
 
 __all__ = [
     "ALL_METRICS",

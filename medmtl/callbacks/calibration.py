@@ -9,15 +9,15 @@ import numpy as np
 import pytorch_lightning as pl
 from torch import Tensor
 
-from medmtl.calibration.bins import BinTable, bin_volume
-from medmtl.calibration.metrics import summarise
-from medmtl.calibration.regions import REGIONS
+from medmtl.calibration.metrics.bins import BinTable, bin_volume
+from medmtl.calibration.metrics.definitions import summarise
+from medmtl.calibration.metrics.regions import REGIONS
 from medmtl.distributed import gather
 from medmtl.errors import ConfigError
 from medmtl.files import written_whole
-from medmtl.mirror import show_figures
 from medmtl.report.reliability import reliability_diagram
-from medmtl.report.theme import to_png
+from medmtl.report.style import to_png
+from medmtl.runs.wandb import show_figures
 
 
 class CalibrationCallback(pl.Callback):

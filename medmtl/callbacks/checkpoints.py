@@ -6,7 +6,7 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import ModelCheckpoint
 
-from medmtl.checkpoint import read_checkpoint, write_checkpoint
+from medmtl.runs.checkpoint import read_checkpoint, write_checkpoint
 
 MONITOR = "val/mean/dice"
 

@@ -10,11 +10,11 @@ import yaml
 from pytorch_lightning.cli import SaveConfigCallback
 
 from medmtl.callbacks.checkpoints import MONITOR
-from medmtl.checkpoint import CHECKPOINT_KEY
 from medmtl.data.splits import write_splits
 from medmtl.files import write_text
-from medmtl.mirror import Mirror
-from medmtl.run import RunFolder, environment
+from medmtl.runs.checkpoint import CHECKPOINT_KEY
+from medmtl.runs.folder import RunFolder, environment
+from medmtl.runs.wandb import Mirror
 
 # What a checkpoint must know to be tested without a configuration.
 CHECKPOINT_SECTIONS = ("seed_everything", "data", "model", "calibration", "spectral", "scaling", "wandb")

@@ -10,17 +10,17 @@ import pytorch_lightning as pl
 from monai.data import MetaTensor
 from monai.transforms import Orientation
 
-from medmtl import __version__
 from medmtl.callbacks.scaling import ScalingCallback
 from medmtl.callbacks.spectral import SpectralCallback
 from medmtl.distributed import gather
 from medmtl.errors import RunError
-from medmtl.inference.verdict import Verdict
-from medmtl.mirror import show_figures
-from medmtl.report.results import CaseResult
+from medmtl.ood.verdict import Verdict
 from medmtl.report.slices import CaseSlices
-from medmtl.report.write import write_report
-from medmtl.run import RunFolder
+from medmtl.report.test.write import write_report
+from medmtl.results.test import CaseResult
+from medmtl.runs.folder import RunFolder
+from medmtl.runs.wandb import show_figures
+from medmtl.version import __version__
 
 
 class ReportCallback(pl.Callback):

@@ -10,15 +10,15 @@ import pytorch_lightning as pl
 import yaml
 from pytorch_lightning.trainer.states import TrainerFn
 
-from medmtl.calibration.bins import bin_volume
-from medmtl.calibration.logits import LogitHistogram, logit_histogram
-from medmtl.calibration.regions import REGIONS
-from medmtl.calibration.scaling import Fitted, TaskScalings
-from medmtl.calibration.working import VoxelSample, WorkingVolume, sample_voxels
+from medmtl.calibration.metrics.bins import bin_volume
+from medmtl.calibration.metrics.regions import REGIONS
+from medmtl.calibration.scaling.histogram import LogitHistogram, logit_histogram
+from medmtl.calibration.scaling.per_task import Fitted, TaskScalings
+from medmtl.calibration.scaling.working_volume import VoxelSample, WorkingVolume, sample_voxels
 from medmtl.callbacks.calibration import where_known
-from medmtl.checkpoint import CHECKPOINT_KEY, read_checkpoint, write_checkpoint
 from medmtl.distributed import gather
 from medmtl.errors import ConfigError
+from medmtl.runs.checkpoint import CHECKPOINT_KEY, read_checkpoint, write_checkpoint
 
 logger = logging.getLogger(__name__)
 

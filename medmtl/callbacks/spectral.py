@@ -12,18 +12,18 @@ from pytorch_lightning.trainer.states import TrainerFn
 from rich.progress import track
 
 from medmtl.callbacks.checkpoints import add_callback_state
-from medmtl.checkpoint import read_checkpoint
 from medmtl.data.datamodule import MultiTaskData
 from medmtl.data.transforms import load_image
 from medmtl.distributed import gather, place
 from medmtl.errors import ConfigError
-from medmtl.inference.observe import Observer
-from medmtl.inference.verdict import Judge
+from medmtl.models.extract import Observer
 from medmtl.models.segmenter import Segmenter
-from medmtl.ood.by_task import ByTask
-from medmtl.ood.detector import Detector
-from medmtl.ood.evidence import Evidence
-from medmtl.ood.features import FeatureTap
+from medmtl.ood.detectors.base import Detector
+from medmtl.ood.detectors.by_task import ByTask
+from medmtl.ood.evidence.evidence import Evidence
+from medmtl.ood.evidence.features import FeatureTap
+from medmtl.ood.verdict import Judge
+from medmtl.runs.checkpoint import read_checkpoint
 
 logger = logging.getLogger(__name__)
 

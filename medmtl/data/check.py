@@ -6,15 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
-from medmtl.data.task import Case, LabelFile
-from medmtl.data.volume import Volume
-from medmtl.data.volume import read_volume as read
+from medmtl.data.case import Case, LabelFile
 from medmtl.errors import DataError
+from medmtl.io.volume import AFFINE_TOLERANCE_MM, Volume
+from medmtl.io.volume import read_volume as read
 
 logger = logging.getLogger(__name__)
-
-# Headers store affines in float32; a thousandth of a millimetre is beyond any scanner.
-AFFINE_TOLERANCE_MM = 1e-3
 
 
 def check_task(name: str, cases: Sequence[Case], organ: Collection[int], declared: Collection[int] | None) -> None:

@@ -10,12 +10,14 @@ import torch
 from monai.data import CacheDataset
 from torch.utils.data import DataLoader, Dataset
 
-from medmtl.data.cases import TaskCases, foreign_cases, task_cases
+from medmtl.data.case import Case
 from medmtl.data.check import check_cases, check_image, check_task
 from medmtl.data.loaders import Scans, Union, Volumes, cached, one_at_a_time
+from medmtl.data.preprocessing import Recipe
 from medmtl.data.sampling import BalancedSampler
 from medmtl.data.splits import PARTS, apply_splits, cases_by_part, split_patients
-from medmtl.data.task import Case, ForeignImages, Recipe, Task, data_note
+from medmtl.data.task import ForeignImages, Task, data_note
+from medmtl.data.task_cases import TaskCases, foreign_cases, task_cases
 from medmtl.data.transforms import LoadPair, LoadScan
 from medmtl.distributed import place
 from medmtl.errors import ConfigError, DataError

@@ -8,8 +8,9 @@ import torch
 from monai.data import CacheDataset
 from torch.utils.data import ConcatDataset, DataLoader, Dataset
 
+from medmtl.data.case import Case
+from medmtl.data.preprocessing import Recipe
 from medmtl.data.sampling import Draw, Share
-from medmtl.data.task import Case, Recipe
 from medmtl.data.transforms import LoadPair, LoadScan, random_patch, seeded_patch
 from medmtl.distributed import place
 

@@ -1,76 +1,17 @@
 """Task (one organ in one modality), the folder of foreign images, the case, and the recipe that prepares an image."""
 
 import os
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from string import Template
-from typing import NamedTuple
 
 from medmtl.data.layouts.layout import Layout
+from medmtl.data.preprocessing import Recipe
 from medmtl.errors import ConfigError, DataError
+from medmtl.io.input import MODALITIES
 
-MODALITIES = ("CT", "MR", "PET", "other")
 SOFT_TISSUE_WINDOW = (-160.0, 240.0)
-
-
-@dataclass(frozen=True)
-class LabelFile:
-    """A file of the ground truth of an image.
-
-    Attributes:
-        path: the file.
-        value: None where its voxels are label values; otherwise it is the mask of one organ, whose voxels above 0 stand
-            for this label value.
-    """
-
-    path: Path
-    value: int | None = None
-
-
-@dataclass(frozen=True)
-class Case:
-    """One image, with its labels if it has any.
-
-    Attributes:
-        name: unique within its task or folder, for example `hippocampus_001`.
-        patient: whose image it is; cases of one patient are never split apart.
-        images: one file, whose fourth axis may hold several channels, or one file a channel.
-        labels: one file of label values, or one mask an organ; empty without a ground truth.
-        channels: the channels to use, in this order.
-    """
-
-    name: str
-    patient: str
-    images: tuple[Path, ...]
-    labels: tuple[LabelFile, ...] = ()
-    channels: tuple[int, ...] = (0,)
-
-    @property
-    def image_files(self) -> tuple[Path, ...]:
-        """The files that hold the channels to use: the only one, or one a channel."""
-        return self.images if len(self.images) == 1 else tuple(self.images[channel] for channel in self.channels)
-
-
-class Recipe(NamedTuple):
-    """How an image is prepared: working spacing and intensity.
-
-    Tasks with the same recipe prepare an image in the same way, so that the recipe alone cannot tell the network
-    the task.
-
-    Attributes:
-        spacing: voxel size in mm, right-left, anterior-posterior, superior-inferior.
-        window: lower and upper Hounsfield unit of CT; None = percentiles of the image and z-score.
-    """
-
-    spacing: tuple[float, float, float]
-    window: tuple[float, float] | None
-
-    def __str__(self) -> str:
-        """For reports: `1 x 1 x 1 mm, z-score`."""
-        intensity = "z-score" if self.window is None else f"{self.window[0]:g} to {self.window[1]:g} HU"
-        return f"{' x '.join(f'{size:g}' for size in self.spacing)} mm, {intensity}"
 
 
 @dataclass
@@ -177,7 +118,7 @@ def resolve_root(name: str, root: str) -> Path:
         DataError: an environment variable is not set, or the folder does not exist.
     """
     if root.startswith("phantom:"):
-        from medmtl.data.phantom import phantom_root
+        from medmtl.data.phantoms.phantoms import phantom_root
 
         return phantom_root(root.removeprefix("phantom:"))
     try:
@@ -199,24 +140,6 @@ def data_note(roots: Iterable[str]) -> str:
     """What every figure of data with these roots must say; nothing for patients."""
     phantoms = any(root.startswith("phantom:") for root in roots)
     return "Digital phantoms, not patients" if phantoms else ""
-
-
-def patient_of(task: str, case: str, pattern: str | None) -> str:
-    """The patient within a case name.
-
-    Raises:
-        ConfigError: the pattern is not a regular expression, or is not found in the name.
-    """
-    if pattern is None:
-        return case
-    try:
-        found = re.search(pattern, case)
-    except re.error as error:
-        raise ConfigError(f"task {task}: patient {pattern!r} is not a regular expression ({error})") from None
-    patient = found.group(1 if found.groups() else 0) if found else None
-    if patient is None:
-        raise ConfigError(f"task {task}, case {case}: patient {pattern!r} is not found in the name", fix="correct it")
-    return patient
 
 
 def _several(channel: int | list[int]) -> tuple[int, ...]:

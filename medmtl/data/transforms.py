@@ -26,9 +26,10 @@ from monai.transforms import (
 )
 from numpy.typing import DTypeLike
 
+from medmtl.data.case import Case
+from medmtl.data.preprocessing import Recipe
 from medmtl.data.resample import to_grid, to_spacing
-from medmtl.data.task import Case, Recipe
-from medmtl.data.volume import read_volume
+from medmtl.io.volume import read_volume
 from medmtl.losses.masked import UNKNOWN
 
 PERCENTILES = (0.5, 99.5)

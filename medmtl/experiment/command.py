@@ -8,15 +8,15 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from medmtl.errors import ConfigError, RunError
-from medmtl.experiment.compare import print_comparison, write_compare
-from medmtl.experiment.job import Job
-from medmtl.experiment.launchers import ClusterLauncher, Launcher, LocalLauncher
-from medmtl.experiment.prepare import prepare, write_plan
-from medmtl.experiment.progress import view_for
-from medmtl.experiment.protocol import Protocol
-from medmtl.experiment.runner import only_runner, run_jobs
-from medmtl.request import find_config, read_yaml
-from medmtl.run import RUNS
+from medmtl.experiment.analysis.compare import print_comparison, write_compare
+from medmtl.experiment.plan.job import Job
+from medmtl.experiment.plan.prepare import prepare, write_plan
+from medmtl.experiment.plan.protocol import Protocol
+from medmtl.experiment.run.launchers import ClusterLauncher, Launcher, LocalLauncher
+from medmtl.experiment.run.progress import view_for
+from medmtl.experiment.run.runner import only_runner, run_jobs
+from medmtl.runs.folder import RUNS
+from medmtl.training.request import find_config, read_yaml
 
 DESCRIPTION = (
     "Compare dedicated, transfer and multi-task training. Every training run is a plain configuration that is written "

@@ -15,7 +15,7 @@ from typing import Any
 from medmtl.errors import ConfigError, RunError
 from medmtl.experiment.panels import Dashboard, Panel, describe, describe_experiment
 from medmtl.files import write_text
-from medmtl.run import RUNS
+from medmtl.runs.folder import RUNS
 
 FILE = "dashboard.json"
 DEFAULT = RUNS / "experiment"

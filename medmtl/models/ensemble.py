@@ -11,13 +11,13 @@ from monai.data import MetaTensor
 from torch import nn
 from torch.nn.modules.dropout import _DropoutNd
 
-from medmtl.calibration.logits import to_logits
-from medmtl.calibration.scaling import TaskScalings
-from medmtl.calibration.working import WorkingVolume
+from medmtl.calibration.scaling.histogram import to_logits
+from medmtl.calibration.scaling.per_task import TaskScalings
+from medmtl.calibration.scaling.working_volume import WorkingVolume
 from medmtl.data.transforms import to_native
-from medmtl.inference.pool import Average, Pool
-from medmtl.inference.predictor import VolumePredictor
-from medmtl.ood.outputs import Disagreement
+from medmtl.models.pool import Average, Pool
+from medmtl.models.sliding_window import VolumePredictor
+from medmtl.ood.evidence.output_scores import Disagreement
 
 
 @dataclass(frozen=True)

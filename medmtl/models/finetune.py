@@ -15,9 +15,9 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import nn
 
-from medmtl.checkpoint import read_checkpoint
 from medmtl.errors import ConfigError, RunError
-from medmtl.inference.channels import input_channels
+from medmtl.models.channels import input_channels
+from medmtl.runs.checkpoint import read_checkpoint
 
 logger = logging.getLogger(__name__)
 

@@ -8,13 +8,13 @@ from typing import Any, Literal
 
 import torch
 
-from medmtl.calibration.scaling import TaskScalings
-from medmtl.checkpoint import config_within, read_checkpoint
+from medmtl.calibration.scaling.per_task import TaskScalings
 from medmtl.data.task import Task
 from medmtl.errors import ConfigError, RunError
-from medmtl.inference.predictor import VolumePredictor
 from medmtl.models.ensemble import Ensemble, Members, dropout_layers
 from medmtl.models.finetune import PREFIX, load_weights
+from medmtl.models.sliding_window import VolumePredictor
+from medmtl.runs.checkpoint import config_within, read_checkpoint
 
 Part = Literal["test", "val"]
 

@@ -14,20 +14,20 @@ from monai.data import MetaTensor
 from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable
 from torch import nn
 
+from medmtl.accuracy import dice, surface_distances
 from medmtl.data.datamodule import MultiTaskData
-from medmtl.data.task import Recipe
+from medmtl.data.preprocessing import Recipe
 from medmtl.data.transforms import to_native
 from medmtl.distributed import gather
 from medmtl.errors import ConfigError
-from medmtl.inference.accuracy import dice, surface_distances
-from medmtl.inference.channels import input_channels
-from medmtl.inference.observe import Observer, output_scores
-from medmtl.inference.predictor import VolumePredictor
-from medmtl.inference.verdict import OUTPUTS, Judge
 from medmtl.losses.masked import leave_out_unknown
+from medmtl.models.channels import input_channels
 from medmtl.models.ensemble import Ensemble, Members
+from medmtl.models.extract import Observer, output_scores
 from medmtl.models.finetune import FineTune, freeze, load_weights
 from medmtl.models.members import Part, read_members
+from medmtl.models.sliding_window import VolumePredictor
+from medmtl.ood.verdict import OUTPUTS, Judge
 
 ACCURACY = ("dice", "hd95_mm", "asd_mm")
 

@@ -8,18 +8,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from medmtl import __version__
 from medmtl.errors import RunError
 from medmtl.files import written_whole
-from medmtl.inference.reader import Scan
-from medmtl.inference.writer import write_map, write_mask
+from medmtl.io.reader import Scan
+from medmtl.io.writer import write_map, write_mask
 from medmtl.predict.gate import withholds
 from medmtl.predict.model import Model
 from medmtl.predict.options import Options
 from medmtl.predict.prediction import Prediction
 from medmtl.predict.records import read_record, record_path, write_record
-from medmtl.report.gallery import draw_case
-from medmtl.report.predicted import PredictedCase
+from medmtl.report.predict.gallery import draw_case
+from medmtl.results.prediction import PredictedCase
+from medmtl.version import __version__
 
 
 def predict_case(

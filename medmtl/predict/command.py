@@ -8,18 +8,19 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from medmtl import __version__
 from medmtl.data.task import data_note
 from medmtl.errors import ConfigError, DataError, RunError
-from medmtl.inference.inputs import Input, find_inputs
+from medmtl.io.input import Input
+from medmtl.io.inputs import find_inputs
 from medmtl.predict.gate import exit_code
 from medmtl.predict.model import Model
 from medmtl.predict.options import Options
 from medmtl.predict.records import digest_of, write_summary
 from medmtl.predict.run import predict_all
-from medmtl.report.gallery import headline, write_gallery
-from medmtl.report.predicted import FOREIGN, FailedCase, PredictedCase, worst_first
-from medmtl.request import run_and_checkpoint
+from medmtl.report.predict.gallery import headline, write_gallery
+from medmtl.results.prediction import FOREIGN, FailedCase, PredictedCase, worst_first
+from medmtl.training.request import run_and_checkpoint
+from medmtl.version import __version__
 
 logger = logging.getLogger(__name__)
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from medmtl.errors import INCOMPLETE
 from medmtl.predict.options import OnOod
-from medmtl.report.predicted import FOREIGN, FailedCase, PredictedCase
+from medmtl.results.prediction import FOREIGN, FailedCase, PredictedCase
 
 
 def withholds(in_distribution: bool | None, on_ood: OnOod) -> bool:

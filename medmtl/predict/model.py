@@ -11,18 +11,20 @@ import numpy as np
 import torch
 from monai.data import MetaTensor
 
-from medmtl.calibration.working import WorkingVolume
-from medmtl.data.task import MODALITIES, Recipe, Task
+from medmtl.calibration.scaling.working_volume import WorkingVolume
+from medmtl.data.preprocessing import Recipe
+from medmtl.data.task import Task
 from medmtl.data.transforms import prepare, to_native
 from medmtl.errors import ConfigError, DataError
-from medmtl.inference.inputs import find_inputs, input_of
-from medmtl.inference.observe import CUBIC_MM, Observer
-from medmtl.inference.reader import Scan, read, scan_of
-from medmtl.inference.verdict import Known, Verdict
+from medmtl.io.input import MODALITIES
+from medmtl.io.inputs import find_inputs, input_of
+from medmtl.io.reader import Scan, read, scan_of
+from medmtl.models.extract import CUBIC_MM, Observer
+from medmtl.ood.verdict import Known, Verdict
 from medmtl.predict.prediction import Prediction
 from medmtl.predict.warnings import mask_warnings, verdict_warnings
-from medmtl.run import RunFolder
-from medmtl.trained import Trained, load_trained
+from medmtl.runs.folder import RunFolder
+from medmtl.training.trained import Trained, load_trained
 
 logger = logging.getLogger(__name__)
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
-from medmtl.data.task import MODALITIES
 from medmtl.errors import ConfigError
+from medmtl.io.input import MODALITIES
 
 OnOod = Literal["warn", "skip", "fail"]
 DESCRIPTION = (

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from medmtl.inference.reader import Scan
+from medmtl.io.reader import Scan
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from rich import progress
 from rich.console import Console
 
-from medmtl.report.predicted import FailedCase, PredictedCase
+from medmtl.results.prediction import FailedCase, PredictedCase
 
 DAY = 86400.0  # seconds
 

@@ -9,10 +9,10 @@ from typing import Any
 
 from medmtl.errors import DataError
 from medmtl.files import write_text, written_whole
-from medmtl.inference.inputs import Input
+from medmtl.io.input import Input
 from medmtl.predict.gate import withholds
 from medmtl.predict.options import Options
-from medmtl.report.predicted import FailedCase, PredictedCase, worst_first
+from medmtl.results.prediction import FailedCase, PredictedCase, worst_first
 
 COLUMNS = (
     *("case", "input", "verdict", "in_distribution", "p_value", "alpha", "nearest_task", "distance", "task", "recipe"),

@@ -8,14 +8,14 @@ from typing import Any
 from rich.console import Console
 
 from medmtl.errors import MedMTLError, RunError
-from medmtl.inference.inputs import Input
-from medmtl.inference.reader import Scan, read
+from medmtl.io.input import Input
+from medmtl.io.reader import Scan, read
 from medmtl.predict.case import forget, predict_case
 from medmtl.predict.model import Model
 from medmtl.predict.options import Options
 from medmtl.predict.progress import Progress
 from medmtl.predict.records import check_owner, finished, read_record, request_of
-from medmtl.report.predicted import FailedCase, PredictedCase
+from medmtl.results.prediction import FailedCase, PredictedCase
 
 
 def predict_all(

@@ -7,7 +7,7 @@ import nibabel
 import numpy as np
 from numpy.typing import NDArray
 
-from medmtl.data.task import Recipe
+from medmtl.data.preprocessing import Recipe
 
 COARSER = 2.0  # times the network's voxel: beyond it resampling invents most of what the network looks at
 AXES = ("right to left", "front to back", "head to foot")

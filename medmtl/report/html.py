@@ -1,24 +1,17 @@
-"""One self-contained page: the headline, tables, figures and every case, to be opened from disk."""
+"""What every page is made of: its template, its pictures, and how numbers are written in it."""
 
 import base64
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined, Template
 
-from medmtl.calibration import regions
-from medmtl.calibration.intervals import INTERVAL_METRICS
-from medmtl.files import write_text
-from medmtl.report.intervals import gain_sentences
-from medmtl.report.results import CaseResult, cases_table, tasks_of
-from medmtl.report.theme import DOTS_PER_INCH, FOREIGN, METRICS, REGIONS, SCORES, task_colours
+from medmtl.report.style import DOTS_PER_INCH
 
 PAGE_DOTS_PER_INCH = 106
-_ALPHA = "\N{GREEK SMALL LETTER ALPHA}"
-_WORDS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
+PAGES = ("test", "compare", "ood", "data", "predict")  # rooms of `medmtl.report` with a page, its template beside it
 
 
 @dataclass(frozen=True)
@@ -40,46 +33,10 @@ class Picture:
         return cls(base64.b64encode(png).decode("ascii"), round(pixels * PAGE_DOTS_PER_INCH / DOTS_PER_INCH))
 
 
-def render_report(
-    report: Mapping[str, Any],
-    results: Sequence[CaseResult],
-    figures: Mapping[str, bytes],
-    facts: Mapping[str, str],
-    out: Path,
-) -> None:
-    """Write the page.
-
-    Args:
-        report: what `build_report` made of the results.
-        results: all cases.
-        figures: name -> PNG; the names that `write_report` gives.
-        facts: what to say of the run, for example {"checkpoint": ..., "layers": ...}, in the order to show it. The key
-            `data_note` ("Digital phantoms, not patients") is shown at the head and in every caption instead.
-        out: the file, `report.html`.
-    """
-    page = page_template("report.html.j2").render(
-        report=report,
-        headline=headline(report),
-        rows=cases_table(results),
-        shown_scores=list(dict.fromkeys(score for result in results for score in result.scores)),
-        colours={**dict.fromkeys(report["ood"]["sources"], FOREIGN), **task_colours(tasks_of(results))},
-        figures={name: Picture.of(png) for name, png in figures.items()},
-        facts={key: value for key, value in facts.items() if key != "data_note"},
-        data_note=facts.get("data_note", ""),
-        regions=REGIONS,
-        model_regions=[name for name, region in regions.REGIONS.items() if region.follows_prediction],
-        metrics=METRICS,
-        scores=SCORES,
-        interval_metrics=INTERVAL_METRICS,
-        gained=gain_sentences(report, METRICS),
-    )
-    write_text(out, page)
-
-
 def page_template(name: str) -> Template:
-    """A template of `templates/`: what it is given is escaped, and a name that it is not given is an error."""
+    """A template by its file name: what it is given is escaped, and a name that it is not given is an error."""
     environment = Environment(
-        loader=PackageLoader("medmtl.report"),
+        loader=ChoiceLoader([PackageLoader("medmtl.report", place) for place in ("", *PAGES)]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -87,28 +44,6 @@ def page_template(name: str) -> Template:
     )
     environment.filters |= {"number": number, "bracketed": bracketed}
     return environment.get_template(name)
-
-
-def headline(report: Mapping[str, Any]) -> str:
-    """The result in plain words: accuracy, and what the verdicts got right and wrong."""
-    tasks, ood = report["tasks"], report["ood"]
-    verdict = ood["verdict"]
-    if report["mean"]["dice"] is None:
-        sentences = ["No test case had a Dice."]
-    else:
-        over = f"over {_count(len(tasks), 'task')}" if len(tasks) > 1 else f"on {next(iter(tasks))}"
-        sentences = [f"Mean Dice {report['mean']['dice']:.2f} {over}."]
-    found, alarms = "", ""
-    if verdict["out_decided"]:
-        found = f"flagged {verdict['detections']} of {_count(verdict['out_decided'], 'foreign volume', words=False)}"
-    if verdict["in_decided"]:
-        noun = "ones" if found else "volumes"
-        alarms = f"raised a false alarm on {verdict['false_alarms']} of {verdict['in_decided']} familiar {noun}"
-    if found or alarms:
-        sentences.append(f"At {_ALPHA} = {verdict['alpha']:g} it {' and '.join(filter(None, (found, alarms)))}.")
-    if ood["note"]:
-        sentences.append(ood["note"])
-    return " ".join(sentences)
 
 
 def number(value: float | None, digits: int = 3) -> str:
@@ -132,8 +67,3 @@ def bracketed(middle: float | None, ends: Mapping[str, Any], digits: int = 3, si
     if low is not None and high is not None:
         text += f" [{low:z.{digits}f}, {high:z.{digits}f}]"
     return text.replace("-", "\N{MINUS SIGN}")
-
-
-def _count(count: int, noun: str, words: bool = True) -> str:
-    name = _WORDS[count] if words and count < len(_WORDS) else str(count)
-    return f"{name} {noun}" if count == 1 else f"{name} {noun}s"

@@ -8,10 +8,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 from numpy.typing import NDArray
 
-from medmtl.calibration.bins import BinTable
-from medmtl.calibration.intervals import FrequencyBand
-from medmtl.calibration.metrics import ace, ece
-from medmtl.report.theme import (
+from medmtl.calibration.metrics.bins import BinTable
+from medmtl.calibration.metrics.definitions import ace, ece
+from medmtl.calibration.metrics.intervals import FrequencyBand
+from medmtl.report.style import (
     LINE,
     QUIET,
     REGIONS,

@@ -13,9 +13,9 @@ from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
-from medmtl.calibration.local import local_gap
-from medmtl.calibration.regions import band
-from medmtl.report.theme import literal, style
+from medmtl.calibration.metrics.gap_map import local_gap
+from medmtl.calibration.metrics.regions import band
+from medmtl.report.style import literal, style
 
 Dashes = Literal["solid"] | tuple[float, tuple[float, ...]]
 

@@ -22,8 +22,8 @@ from torch import Tensor
 from torchmetrics import Metric, __version__
 from torchmetrics.classification import BinaryCalibrationError
 
-from medmtl.calibration.metrics import brier, ece, nll
-from medmtl.calibration.streaming import CalibrationBins
+from medmtl.calibration.metrics.definitions import brier, ece, nll
+from medmtl.calibration.metrics.streaming import CalibrationBins
 
 VOXELS = 10_000_000
 TARGETS = {"ece_speed": 5.0, "working_memory_mb": 64.0, "state_bytes": 2**20}

@@ -19,14 +19,14 @@ from monai.data import MetaTensor
 from monai.networks.nets import UNet
 from scipy.stats import bootstrap
 
-from medmtl.inference.observe import coarsest
-from medmtl.inference.predictor import VolumePredictor
-from medmtl.ood.detector import Detector
-from medmtl.ood.distances import FRODO, KNN, Contrast, MDPool, PCAMahalanobis, ViM
-from medmtl.ood.evidence import Evidence, LayerEvidence, View
-from medmtl.ood.features import FeatureTap
-from medmtl.ood.spectral_detector import Spectral
-from medmtl.request import find_config
+from medmtl.models.extract import coarsest
+from medmtl.models.sliding_window import VolumePredictor
+from medmtl.ood.detectors.base import Detector
+from medmtl.ood.detectors.distances import FRODO, KNN, Contrast, MDPool, PCAMahalanobis, ViM
+from medmtl.ood.detectors.spectral import Spectral
+from medmtl.ood.evidence.evidence import Evidence, LayerEvidence, View
+from medmtl.ood.evidence.features import FeatureTap
+from medmtl.training.request import find_config
 
 SHAPE = (160, 192, 160)
 TRAINING = 24  # images that the detectors are fitted to, of two tasks

@@ -26,9 +26,9 @@ from scipy.stats import bootstrap
 
 from medmtl.cli import main as medmtl
 from medmtl.data.transforms import prepare
-from medmtl.inference.inputs import find_inputs
-from medmtl.inference.reader import read
-from medmtl.inference.writer import write_mask
+from medmtl.io.inputs import find_inputs
+from medmtl.io.reader import read
+from medmtl.io.writer import write_mask
 from medmtl.predict.model import Model
 
 # Shape, voxel size in mm, modality.

@@ -6,8 +6,8 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
-from medmtl.calibration.bins import bin_volume
-from medmtl.calibration.regions import band, body, likely
+from medmtl.calibration.metrics.bins import bin_volume
+from medmtl.calibration.metrics.regions import band, body, likely
 from medmtl.callbacks.calibration import CalibrationCallback
 from medmtl.errors import ConfigError
 

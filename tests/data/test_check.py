@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from medmtl.data.cases import task_cases
+from medmtl.data.case import Case, LabelFile
 from medmtl.data.check import check_image, check_task
-from medmtl.data.task import Case, LabelFile, Task
+from medmtl.data.task import Task
+from medmtl.data.task_cases import task_cases
 from medmtl.errors import DataError
 
 Save = Callable[..., Path]

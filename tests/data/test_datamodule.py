@@ -15,9 +15,10 @@ import yaml
 from medmtl.data.datamodule import MultiTaskData
 from medmtl.data.layouts.folders import Folders
 from medmtl.data.loaders import Union
+from medmtl.data.preprocessing import Recipe
 from medmtl.data.sampling import BalancedSampler, Draw
 from medmtl.data.splits import PARTS, write_splits
-from medmtl.data.task import ForeignImages, Recipe, Task
+from medmtl.data.task import ForeignImages, Task
 from medmtl.errors import ConfigError, DataError
 from medmtl.losses.masked import UNKNOWN
 

@@ -15,9 +15,11 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 from scipy.spatial.transform import Rotation
 
-from medmtl.data.cases import foreign_cases, task_cases
+from medmtl.data.case import Case, LabelFile
 from medmtl.data.check import check_task
-from medmtl.data.task import Case, ForeignImages, LabelFile, Recipe, Task
+from medmtl.data.preprocessing import Recipe
+from medmtl.data.task import ForeignImages, Task
+from medmtl.data.task_cases import foreign_cases, task_cases
 from medmtl.data.transforms import (
     LoadPair,
     LoadScan,

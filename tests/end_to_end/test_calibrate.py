@@ -10,10 +10,10 @@ import pytest
 import torch
 import yaml
 
-from medmtl.calibration.bins import bin_volume
-from medmtl.calibration.logits import logit_histogram
-from medmtl.calibration.maps import Temperature
-from medmtl.calibration.metrics import METRICS
+from medmtl.calibration.metrics.bins import bin_volume
+from medmtl.calibration.metrics.definitions import METRICS
+from medmtl.calibration.scaling.histogram import logit_histogram
+from medmtl.calibration.scaling.parametric import Temperature
 from medmtl.cli import main
 
 TASKS = ["LiverCT", "KidneyT2"]

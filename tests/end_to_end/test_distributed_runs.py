@@ -15,8 +15,8 @@ import yaml
 
 from medmtl.cli import main
 from medmtl.errors import ConfigError
-from medmtl.request import RUN_VARIABLE, parse_request
-from medmtl.run import RunFolder
+from medmtl.runs.folder import RunFolder
+from medmtl.training.request import RUN_VARIABLE, parse_request
 
 TWO = ["--trainer.strategy=ddp", "--trainer.devices=2"]
 # Processes that are forked from this one start in no time; Lightning's launcher and ours have no part in them.

@@ -12,9 +12,9 @@ import torch
 import yaml
 
 import medmtl
-from medmtl.benchmark.records import read_records
 from medmtl.cli import main
 from medmtl.models.members import weights_digest
+from medmtl.results.benchmark import read_records
 
 TASKS = ["LiverCT", "KidneyT2"]
 DROPOUT = "--model.ensemble.dropout_passes=2"
@@ -265,7 +265,7 @@ def test_detectors_may_read_the_disagreement_that_a_test_reports(run: Path, seco
     }[members]
     outputs = ("mutual_information", "pairwise_dice_distance")
     read = [
-        {"class_path": "medmtl.ood.output_detectors.OutputScore", "init_args": {"output": output}} for output in outputs
+        {"class_path": "medmtl.ood.detectors.output.OutputScore", "init_args": {"output": output}} for output in outputs
     ]
     Path("disagreement.yaml").write_text(yaml.safe_dump({"detectors": read, "shifts": [], "processes": 1}))
     main(["ood", "--run", str(run), "--config", "disagreement.yaml", flag])

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from medmtl.checkpoint import read_checkpoint
 from medmtl.cli import main
+from medmtl.runs.checkpoint import read_checkpoint
 
 EXPERIMENT = {"arms": ["dedicated", "transfer", "multitask"], "steps": 12, "validations": 2, "at_once": 2}
 

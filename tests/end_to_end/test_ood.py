@@ -11,12 +11,12 @@ import pytest
 import torch
 import yaml
 
-from medmtl.benchmark import worker
-from medmtl.benchmark.cases import Image
-from medmtl.benchmark.records import read_records
 from medmtl.cli import main
-from medmtl.inference.predictor import VolumePredictor
-from medmtl.ood.shifts import SHIFTS
+from medmtl.models.sliding_window import VolumePredictor
+from medmtl.ood.shifts.shift import SHIFTS
+from medmtl.ood_benchmark import worker
+from medmtl.ood_benchmark.images import Image
+from medmtl.results.benchmark import read_records
 
 TASKS = ["LiverCT", "KidneyT2"]
 RECIPES = 2
@@ -34,10 +34,10 @@ def benchmark(workplace: Path, phantom_store: Path) -> Path:
     """Two detectors; one far folder that is not there, and the other task's own data as near images."""
     config = {
         "detectors": [
-            {"class_path": "medmtl.ood.spectral_detector.Spectral"},
-            {"class_path": "medmtl.ood.output_detectors.OutputScore", "init_args": {"output": "entropy"}},
+            {"class_path": "medmtl.ood.detectors.spectral.Spectral"},
+            {"class_path": "medmtl.ood.detectors.output.OutputScore", "init_args": {"output": "entropy"}},
             {
-                "class_path": "medmtl.ood.output_detectors.OutputScore",
+                "class_path": "medmtl.ood.detectors.output.OutputScore",
                 "init_args": {"output": "pairwise_dice_distance"},
             },
         ],

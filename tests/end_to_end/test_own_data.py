@@ -12,7 +12,7 @@ import yaml
 
 import medmtl
 from medmtl.cli import main
-from medmtl.run import RunFolder
+from medmtl.runs.folder import RunFolder
 
 
 def write_nnunet(root: Path, cases: int) -> None:

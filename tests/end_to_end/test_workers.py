@@ -14,23 +14,23 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from medmtl.experiment.cell import Budget, Cell
-from medmtl.experiment.job import Job
-from medmtl.experiment.launchers import ClusterLauncher, Launcher, LocalLauncher
-from medmtl.experiment.lock import locked
-from medmtl.experiment.progress import LineView
-from medmtl.experiment.runner import Outcome, run_jobs
-from medmtl.run import RunFolder
+from medmtl.experiment.plan.cell import Budget, Cell
+from medmtl.experiment.plan.job import Job
+from medmtl.experiment.run.launchers import ClusterLauncher, Launcher, LocalLauncher
+from medmtl.experiment.run.lock import locked
+from medmtl.experiment.run.progress import LineView
+from medmtl.experiment.run.runner import Outcome, run_jobs
+from medmtl.runs.folder import RunFolder
 
 # A runner that says when the worker has trained some steps, and stays until it is killed.
 RUNNER = """
 import json, sys
 from pathlib import Path
 from rich.console import Console
-from medmtl.experiment.job import Job
-from medmtl.experiment.launchers import LocalLauncher
-from medmtl.experiment.progress import LineView
-from medmtl.experiment.runner import run_jobs
+from medmtl.experiment.plan.job import Job
+from medmtl.experiment.run.launchers import LocalLauncher
+from medmtl.experiment.run.progress import LineView
+from medmtl.experiment.run.runner import run_jobs
 
 class Telling(LineView):
     def show(self, status):

@@ -18,8 +18,8 @@ from pydicom.encaps import encapsulate
 from pydicom.uid import JPEGLosslessSV1
 
 from medmtl.errors import DataError
-from medmtl.inference.inputs import find_inputs
-from medmtl.inference.reader import read
+from medmtl.io.inputs import find_inputs
+from medmtl.io.reader import read
 
 SHAPE = (7, 6, 5)
 VOXELS = np.random.default_rng(0).integers(0, 200, SHAPE).astype(np.int16)
@@ -330,7 +330,7 @@ def test_a_file_that_may_not_be_read_is_named(tmp_path: Path, monkeypatch: pytes
     for path in (nifti()(tmp_path), itk("scan.mha")(tmp_path)):
         if os.geteuid() == 0:  # to whom nothing is forbidden
             denied = lambda *_, **__: (_ for _ in ()).throw(PermissionError(13, "Permission denied"))  # noqa: E731
-            monkeypatch.setattr("nibabel.load" if path.suffix == ".gz" else "medmtl.inference.itk.Path.open", denied)
+            monkeypatch.setattr("nibabel.load" if path.suffix == ".gz" else "medmtl.io.itk.Path.open", denied)
         path.chmod(0)
         assert f"{path} may not be read" in refusal(path)
 

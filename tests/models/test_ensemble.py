@@ -11,16 +11,16 @@ from monai.losses import DiceCELoss
 from monai.networks.nets import UNet
 from torch import nn
 
-from medmtl.calibration.scaling import Fitted, TaskScalings, Temperature
-from medmtl.data.task import Recipe
+from medmtl.calibration.scaling.per_task import Fitted, TaskScalings, Temperature
+from medmtl.data.preprocessing import Recipe
 from medmtl.data.transforms import to_native
-from medmtl.inference.observe import Observer
-from medmtl.inference.predictor import VolumePredictor
-from medmtl.inference.verdict import Judge, seen_as
 from medmtl.models.ensemble import Ensemble, Members, dropout_layers, dropping, seed_of
+from medmtl.models.extract import Observer
 from medmtl.models.segmenter import Segmenter
-from medmtl.ood.outputs import mean_foreground_entropy
-from medmtl.ood.spectral_detector import Spectral
+from medmtl.models.sliding_window import VolumePredictor
+from medmtl.ood.detectors.spectral import Spectral
+from medmtl.ood.evidence.output_scores import mean_foreground_entropy
+from medmtl.ood.verdict import Judge, seen_as
 
 FINE, COARSE = Recipe((1.0, 1.0, 1.0), None), Recipe((2.0, 2.0, 2.0), None)
 WINDOW = (8, 8, 8)

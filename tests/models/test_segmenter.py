@@ -16,16 +16,17 @@ from torch import nn
 from torch.optim.lr_scheduler import OneCycleLR, StepLR
 from torch.utils.data import DataLoader
 
+from medmtl.accuracy import surface_distances
 from medmtl.data.datamodule import MultiTaskData
-from medmtl.data.task import Recipe, Task
+from medmtl.data.preprocessing import Recipe
+from medmtl.data.task import Task
 from medmtl.data.transforms import to_native
 from medmtl.errors import ConfigError
-from medmtl.inference.accuracy import surface_distances
-from medmtl.inference.observe import Observer
-from medmtl.inference.predictor import VolumePredictor
 from medmtl.losses.masked import UNKNOWN
+from medmtl.models.extract import Observer
 from medmtl.models.segmenter import Segmenter
-from medmtl.ood.evidence import Evidence
+from medmtl.models.sliding_window import VolumePredictor
+from medmtl.ood.evidence.evidence import Evidence
 
 FINE, COARSE = Recipe((1.0, 1.0, 1.0), None), Recipe((2.0, 2.0, 2.0), None)
 LEARNING_RATE = 1e-2

@@ -16,9 +16,9 @@ import SimpleITK
 from dicom_sample import as_localizer, write_series
 from predict_sample import AFFINE, ALPHA, EMPTY, save_scan
 
-from medmtl import __version__
 from medmtl.predict import case as case_module
 from medmtl.predict import run as run_module
+from medmtl.version import __version__
 
 DIGEST = hashlib.sha256(b"").hexdigest()  # of the checkpoint, an empty file
 NAMES = ("familiar", "foreign", "odd_deep")

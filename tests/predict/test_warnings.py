@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from medmtl.data.task import Recipe
+from medmtl.data.preprocessing import Recipe
 from medmtl.predict.warnings import mask_warnings, verdict_warnings
 
 RECIPE = Recipe((1.0, 2.0, 3.0), None)

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from medmtl.calibration.bins import BinTable, bin_volume
-from medmtl.report.results import CaseResult
+from medmtl.calibration.metrics.bins import BinTable, bin_volume
+from medmtl.results.test import CaseResult
 
 
 def bins_of(probability: list[float], label: list[int]) -> BinTable:

@@ -3,12 +3,12 @@ import pytest
 import torch
 from matplotlib.colors import to_hex
 
-from medmtl.calibration.bins import bin_volume
-from medmtl.calibration.intervals import FrequencyBand, frequency_band
-from medmtl.calibration.metrics import ece
+from medmtl.calibration.metrics.bins import bin_volume
+from medmtl.calibration.metrics.definitions import ece
+from medmtl.calibration.metrics.intervals import FrequencyBand, frequency_band
 from medmtl.report.reliability import reliability_diagram
-from medmtl.report.results import pooled_bins, tasks_of
-from medmtl.report.theme import task_colours
+from medmtl.report.style import task_colours
+from medmtl.results.test import pooled_bins, tasks_of
 
 
 def panel(figure, title):

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from medmtl.report.slices import CaseSlices, case_slices
-from medmtl.report.theme import to_png
+from medmtl.report.style import to_png
 
 SPACING = (1.0, 2.0, 4.0)
 

@@ -5,10 +5,10 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from medmtl.data.case import Case, LabelFile
 from medmtl.data.layouts.layout import Corpus, Layout, values_of
-from medmtl.data.task import Case, LabelFile
-from medmtl.data.volume import ENDINGS, stem
 from medmtl.errors import ConfigError, DataError
+from medmtl.io.volume import ENDINGS, stem
 
 CASE = "{case}"
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from medmtl.errors import DataError
 
 if TYPE_CHECKING:
-    from medmtl.data.task import Case  # a task names its layout
+    from medmtl.data.case import Case  # a task names its layout
 
 
 @dataclass(frozen=True)

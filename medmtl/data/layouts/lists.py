@@ -4,10 +4,10 @@ import csv
 import json
 from pathlib import Path
 
+from medmtl.data.case import Case, LabelFile
 from medmtl.data.layouts.layout import Corpus, Layout, inside, values_of
-from medmtl.data.task import Case, LabelFile
-from medmtl.data.volume import stem
 from medmtl.errors import DataError
+from medmtl.io.volume import stem
 
 FILES = ("cases.csv", "cases.json")
 

@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Any
 
+from medmtl.data.case import Case, LabelFile
 from medmtl.data.layouts.layout import Corpus, Layout, inside, named, read_object
-from medmtl.data.task import Case, LabelFile
-from medmtl.data.volume import stem
 from medmtl.errors import DataError
+from medmtl.io.volume import stem
 
 
 class MSD(Layout):

@@ -7,10 +7,10 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+from medmtl.data.case import Case, LabelFile
 from medmtl.data.layouts.layout import Corpus, Fold, Layout, inside, named, read_object
-from medmtl.data.task import Case, LabelFile
-from medmtl.data.volume import ENDINGS
 from medmtl.errors import DataError
+from medmtl.io.volume import ENDINGS
 
 BACKGROUND, IGNORE = "background", "ignore"
 SPLITS = "splits_final.json"

@@ -1,0 +1,1 @@
+"""Reliability bins, the metrics that derive from them, and where they are measured."""

@@ -1,0 +1,178 @@
+"""Calibration metrics of a table of reliability bins.
+
+In bin m, with n_m of n voxels, a_m is the share of foreground and e_m the mean probability; a is the share of
+foreground over all voxels. In the table of a class (`bin_classes`) foreground is that class, in that of the top label
+(`bin_top_label`) it is a right prediction. A metric takes a table of any number of bins and gives one number; which bin
+holds an edge is said in `edges`. A table without voxels has no metric: NaN.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from itertools import pairwise
+from types import MappingProxyType
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from medmtl.calibration.metrics.bins import BinTable
+
+
+def ece(table: BinTable) -> float:
+    """Expected calibration error, sum over bins of n_m / n |a_m - e_m|, in [0, 1] (Naeini et al., AAAI 2015)."""
+    return float((table.positives - table.probability).abs().sum()) / table.voxels if table.voxels else math.nan
+
+
+def ace(table: BinTable) -> float:
+    """Average calibration error, mean of |a_m - e_m| over the bins that hold voxels, in [0, 1] (Neumann et al., 2018).
+
+    Adaptive calibration error, of bins of equal mass, goes by the same letters; that is `adaptive_ece`.
+    """
+    return float(_gaps(table).mean()) if table.voxels else math.nan
+
+
+def mce(table: BinTable) -> float:
+    """Maximum calibration error, the largest |a_m - e_m|, in [0, 1] (Naeini et al., AAAI 2015)."""
+    return float(_gaps(table).max()) if table.voxels else math.nan
+
+
+def rmsce(table: BinTable) -> float:
+    """Root mean square calibration error, sqrt(sum n_m / n (a_m - e_m)^2), in [0, 1] (Hendrycks et al., ICLR 2019)."""
+    return math.sqrt(reliability(table))
+
+
+def gap(table: BinTable) -> float:
+    """Signed gap, sum over bins of n_m / n (e_m - a_m), in [-1, 1]: mean probability less share of foreground.
+
+    Above 0 foreground is overrated (of the top label: the network is over-confident), below 0 underrated. No bins
+    enter, and errors of opposite sign cancel: the size of miscalibration is what ECE says.
+    """
+    return float((table.probability - table.positives).sum()) / table.voxels if table.voxels else math.nan
+
+
+def brier(table: BinTable) -> float:
+    """Brier score, mean of (p - y)^2 over voxels, in [0, 1] (Brier, 1950).
+
+    Half of the form that sums over both classes. NaN where the table was made without scores.
+    """
+    return table.squared_error / table.voxels if table.voxels else math.nan
+
+
+def nll(table: BinTable) -> float:
+    """Negative log-likelihood, mean of -log max(q, 1e-12) over voxels, q being the probability of what is true.
+
+    In nats, in [0, 27.7]. NaN where the table was made without scores.
+    """
+    return table.negative_log_likelihood / table.voxels if table.voxels else math.nan
+
+
+def reliability(table: BinTable) -> float:
+    """Reliability part of the Brier score, sum of n_m / n (e_m - a_m)^2, in [0, 1], 0 is best (Murphy, 1973)."""
+    if not table.voxels:
+        return math.nan
+    filled = table.count > 0
+    return float(((table.probability - table.positives)[filled].square() / table.count[filled]).sum()) / table.voxels
+
+
+def resolution(table: BinTable) -> float:
+    """Resolution part of the Brier score, sum of n_m / n (a_m - a)^2, in [0, 1/4], more is better (Murphy, 1973)."""
+    if not table.voxels:
+        return math.nan
+    filled = table.count > 0
+    share = table.positives[filled].double() / table.count[filled]
+    return float((table.count[filled] * (share - _share(table)).square()).sum()) / table.voxels
+
+
+def uncertainty(table: BinTable) -> float:
+    """Uncertainty part of the Brier score, a (1 - a), in [0, 1/4], which no prediction changes (Murphy, 1973)."""
+    return _share(table) * (1 - _share(table))
+
+
+def within_bins(table: BinTable) -> float:
+    """What is left of the Brier score: Brier = reliability - resolution + uncertainty + within_bins.
+
+    It is the mean over voxels of (p - e_m)^2 - 2 (p - e_m)(y - a_m): variance of the probability within bins less twice
+    its covariance with the label there, in [-1, 1]. 0 where all voxels of a bin have one probability (Stephenson,
+    Coelho & Jolliffe, Weather and Forecasting 2008). NaN where the table was made without scores.
+    """
+    return brier(table) - (reliability(table) - resolution(table) + uncertainty(table))
+
+
+def adaptive_ece(table: BinTable, groups: int = 15) -> float:
+    """Expected calibration error over groups of equal mass, in [0, 1] (Nguyen & O'Connor, 2015; Nixon et al., 2019).
+
+    Voxels in the order of their probability fall into `groups` of n / groups each, and the sum over groups of
+    n_g / n |a_g - e_g| is taken. Nothing is sorted: the table of many small bins (`fine_edges`) stands for the voxels,
+    and a bin that a border of groups cuts is shared out in proportion. `adaptive_error` bounds the difference.
+
+    Args:
+        table: of many bins.
+        groups: how many.
+    """
+    if not table.voxels:
+        return math.nan
+    border = np.linspace(0, table.voxels, groups + 1)
+    excess = np.interp(border, _running(table.count), _running(table.positives - table.probability))
+    return float(np.abs(np.diff(excess)).sum()) / table.voxels
+
+
+def adaptive_error(table: BinTable, edges: Tensor, groups: int = 15) -> float:
+    """How far `adaptive_ece` may be from the value of sorted voxels, in whatever order voxels of equal p are sorted.
+
+    Sum over the bins k that a border of groups cuts of n_k / n (2 a_k (1 - a_k) + w_k / 2), w_k being the bin's width.
+    Shared out in proportion, the parts of a bin err together by at most 2 n_k a_k (1 - a_k) in foreground voxels, and
+    by n_k w_k / 2 in the sum of probabilities.
+
+    Args:
+        table: of many bins.
+        edges: of its bins, `(bins + 1,)`.
+        groups: as for `adaptive_ece`.
+    """
+    if not table.voxels:
+        return math.nan
+    count, running = table.count.numpy(), _running(table.count)
+    border = np.linspace(0, table.voxels, groups + 1)[1:-1]
+    cut = np.array([np.any((border > low) & (border < high)) for low, high in pairwise(running)])
+    share = table.positives.numpy()[cut] / count[cut]
+    width = np.diff(edges.numpy())[cut]
+    return float((count[cut] * (2 * share * (1 - share) + width / 2)).sum()) / table.voxels
+
+
+Metric = Callable[[BinTable], float]
+
+# What the report shows of every region, so few.
+METRICS: Mapping[str, Metric] = MappingProxyType(
+    {"ece": ece, "ace": ace, "mce": mce, "brier": brier, "nll": nll, "gap": gap}
+)
+# All that any table gives; `adaptive_ece` needs one of small bins.
+ALL_METRICS: Mapping[str, Metric] = MappingProxyType(
+    {
+        **METRICS,
+        "rmsce": rmsce,
+        "reliability": reliability,
+        "resolution": resolution,
+        "uncertainty": uncertainty,
+        "within_bins": within_bins,
+    }
+)
+
+
+def summarise(table: BinTable, metrics: Mapping[str, Metric] = METRICS) -> dict[str, float]:
+    """Metrics of a table, by name: those that the report shows, unless others are given."""
+    return {name: metric(table) for name, metric in metrics.items()}
+
+
+def _gaps(table: BinTable) -> Tensor:
+    """|a_m - e_m| of the bins that hold voxels, `(bins,)` or fewer, float64."""
+    filled = table.count > 0
+    return (table.positives - table.probability)[filled].abs() / table.count[filled]
+
+
+def _share(table: BinTable) -> float:
+    """The share of foreground, a."""
+    return int(table.positives.sum()) / table.voxels if table.voxels else math.nan
+
+
+def _running(values: Tensor) -> NDArray[np.float64]:
+    """Sums of the first 0, 1, ... bins, `(bins + 1,)`."""
+    return np.concatenate([[0.0], np.cumsum(values.double().numpy())])

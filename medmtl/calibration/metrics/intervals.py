@@ -1,0 +1,119 @@
+"""Calibration of resampled patients: how far pooled metrics and reliability curves would move with other patients.
+
+A resample pools the bins of the cases that it draws, each as often as it is drawn, so that nothing is computed from
+voxels again. Metrics are those of `metrics`, for all resamples at once.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from medmtl.bootstrap import Resamples
+from medmtl.calibration.metrics.bins import BinTable
+
+RESAMPLES = 2_000
+
+# Of these lower is better. The largest gap (MCE) is left out: it follows from the emptiest bin, and so does its spread.
+INTERVAL_METRICS = ("nll", "ece", "ace", "brier")
+
+
+@dataclass(frozen=True, eq=False)
+class CaseDraws:
+    """How often resamples of patients draw each case.
+
+    Attributes:
+        of_patients: the resamples.
+        weights: task -> draws of each of its cases, `(resamples, cases)`.
+    """
+
+    of_patients: Resamples
+    weights: Mapping[str, NDArray[np.float64]]
+
+    @classmethod
+    def of(cls, patients: Mapping[str, Sequence[str]]) -> "CaseDraws | None":
+        """Draw patients with all their cases of all tasks.
+
+        Args:
+            patients: task -> whose case it is, one a case. One name is one person, in all tasks.
+
+        Returns:
+            The draws; None where a task has fewer than two patients.
+        """
+        names = sorted({name for cases in patients.values() for name in cases})
+        row = {name: index for index, name in enumerate(names)}
+        whose = {task: np.array([row[name] for name in cases], dtype=np.int64) for task, cases in patients.items()}
+        counts = [np.bincount(rows, minlength=len(names)) for rows in whose.values()]
+        drawn = Resamples.of(np.array(counts, dtype=np.float64).T, RESAMPLES)
+        return None if drawn is None else cls(drawn, {task: drawn.drawn[:, rows] for task, rows in whose.items()})
+
+
+@dataclass(frozen=True, eq=False)
+class FrequencyBand:
+    """How far a reliability curve would move with other patients.
+
+    Attributes:
+        ends: lower and upper end of the observed frequency in each bin, `(2, bins)`; NaN where fewer than two patients
+            have voxels in the bin.
+        patients: how many there are.
+        reliable: whether they are enough to rely on it, see `Resamples.reliable`.
+    """
+
+    ends: NDArray[np.float64]
+    patients: int
+    reliable: bool
+
+
+def resampled_metrics(tables: Sequence[BinTable], weights: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+    """NLL, ECE, ACE and Brier score of cases pooled with weights.
+
+    Args:
+        tables: one a case, of the same bins.
+        weights: how often each case counts, `(resamples, cases)`.
+
+    Returns:
+        By the names of `INTERVAL_METRICS`, `(resamples,)` each; NaN for a resample without voxels.
+    """
+    count = _pooled(weights, [table.count.tolist() for table in tables])
+    excess = _pooled(weights, [(table.positives - table.probability).tolist() for table in tables])
+    voxels, gaps = count.sum(axis=1), np.abs(excess)
+    with np.errstate(invalid="ignore"):
+        each = np.divide(gaps, count, out=np.zeros_like(gaps), where=count > 0)
+        found = {
+            "nll": _pooled(weights, [table.negative_log_likelihood for table in tables]) / voxels,
+            "ece": gaps.sum(axis=1) / voxels,
+            "ace": each.sum(axis=1) / (count > 0).sum(axis=1),
+            "brier": _pooled(weights, [table.squared_error for table in tables]) / voxels,
+        }
+    return {name: found[name] for name in INTERVAL_METRICS}
+
+
+def frequency_band(tables: Sequence[BinTable], patients: Sequence[str], level: float = 0.05) -> FrequencyBand:
+    """Interval of the observed frequency in each bin, with bins pooled over the cases of resampled patients.
+
+    Args:
+        tables: one a case of a task, at least one, of the same bins.
+        patients: whose case it is, one a case.
+        level: 1 minus the coverage, of each bin by itself.
+    """
+    names, whose = np.unique(np.asarray(patients, dtype=str), return_inverse=True)
+    count = np.array([table.count.tolist() for table in tables])
+    positives = np.array([table.positives.tolist() for table in tables])
+    ends = np.full((2, count.shape[1]), np.nan)
+    draws = CaseDraws.of({"": patients})
+    if draws is None:
+        return FrequencyBand(ends, len(names), reliable=False)
+    voxels = np.zeros((len(names), count.shape[1]))
+    np.add.at(voxels, whose, count)
+    shown = np.count_nonzero(voxels, axis=0) > 1
+    weights = draws.weights[""]
+    with np.errstate(invalid="ignore"):  # none who has voxels in the bin was drawn
+        frequency = _pooled(weights, positives[:, shown]) / _pooled(weights, count[:, shown])
+    ends[:, shown] = draws.of_patients.interval(frequency, level)
+    return FrequencyBand(ends, len(names), draws.of_patients.reliable)
+
+
+def _pooled(weights: NDArray[np.float64], values: ArrayLike) -> NDArray[np.float64]:
+    """Weighted sums over cases, `(resamples, ...)`; not by BLAS, whose order of summation depends on its threads."""
+    return np.einsum("rc,c...->r...", weights, np.asarray(values, dtype=np.float64))

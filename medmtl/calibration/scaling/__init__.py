@@ -1,0 +1,1 @@
+"""Post-hoc scaling of probabilities: parametric, local and vector scaling."""

@@ -1,0 +1,224 @@
+"""Local temperature scaling: a temperature for every voxel, which a small network tells from logit and image there.
+
+After Ding et al., ICCV 2021 (arXiv 2008.05105), in 3-D and for one foreground logit. Only the first layer of the
+network looks around, so it is trained on the neighbourhoods of sampled voxels: in seconds, and in memory that does not
+grow with the volumes.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import softplus
+
+from medmtl.calibration.pieces import PIECE
+from medmtl.calibration.scaling.histogram import to_logits
+from medmtl.calibration.scaling.parametric import COLDEST, HOTTEST, Scaling, Temperature
+from medmtl.calibration.scaling.working_volume import INPUTS, VoxelSample, WorkingVolume, stretches
+from medmtl.errors import DataError
+
+HIDDEN = 8
+LEARNING_RATE, WEIGHT_DECAY, BATCH = 0.01, 1.0, 4096
+# Steps of a training, after how many its network is tried on strangers, and after how many trials without gain it ends.
+STEPS, PAUSE, PATIENCE = 200, 5, 10
+FOLDS = 5
+
+
+@dataclass(frozen=True, eq=False)
+class LocalTemperature(Scaling):
+    """p = sigmoid(z / T(x)) of the logit z of voxel x; which voxels are above one half does not change.
+
+    T(x) = T exp(g(x)) within 1/20 and 20. The network g sees logit and image in a neighbourhood of x: it has two hidden
+    layers of 8. It starts from 0, where all of T(x) is T.
+
+    A voxel of the image's own grid has the temperature of the nearest voxel of the working space.
+
+    Args:
+        temperature: T, the single temperature of least NLL.
+        gain: by how much T(x) lowers the mean NLL of the voxels that g was trained on below that of T, nats.
+        held_out_gain: the same over the patients that a network of the cross-validation had not seen.
+        weights: of g.
+    """
+
+    method: ClassVar[str] = "local"
+    temperature: float
+    gain: float
+    held_out_gain: float
+    weights: dict[str, Tensor]
+
+    @classmethod
+    def fit(cls, samples: Sequence[VoxelSample], temperature: float) -> "LocalTemperature":
+        """Train the network to least NLL, for as many steps as serve patients whom it does not know.
+
+        In a cross-validation over patients (5 folds, or as many as there are patients) networks are trained from the
+        temperature of the others; the number of steps is that of least NLL over all held-out voxels.
+
+        Args:
+            samples: of the validation cases; their voxels weigh as many as they stand for.
+            temperature: T, fitted on the same cases.
+
+        Raises:
+            DataError: there are not two patients, or the held-out NLL is not lower than with one temperature by more
+                than its standard error over patients.
+        """
+        with torch.inference_mode(False), torch.enable_grad():  # a validation switches both off
+            voxels = _Voxels.of(samples)
+            best, gains = _cross_validate(voxels)
+            gain, error = float(gains.sum()), float(gains.std() * math.sqrt(len(gains)))
+            if not gain > error:
+                raise DataError(
+                    f"for patients that it does not know, the NLL with local temperatures is lower than with one by "
+                    f"{gain:.4f}, which is not above its standard error of {error:.4f}"
+                )
+            network = next(islice(_training(voxels, temperature), best, None))
+            with torch.no_grad():
+                own = float((voxels.weight * voxels.gain(network, temperature)).sum())
+        weights = {name: weight.detach().clone() for name, weight in network.state_dict().items()}
+        return cls(temperature, own, gain, weights)
+
+    @torch.no_grad()
+    def temperatures(self, working: WorkingVolume) -> Tensor:
+        """Temperature of every voxel of the working space, `(h, w, d)` float32, in [1/20, 20], on the CPU."""
+        around = map(working.neighbourhoods, stretches(working.image.numel()))
+        found = [_log_temperature(self._network, inputs, self.temperature).exp() for inputs in around]
+        return torch.cat(found).view(working.shape)
+
+    @torch.no_grad()
+    def __call__(self, probability: Tensor, working: WorkingVolume | None = None) -> Tensor:
+        """See `Scaling.__call__`."""
+        if working is None:
+            raise DataError("local temperatures follow from the image, which is not given", fix="pass working")
+        temperatures, scaled = self.temperatures(working).flatten(), []
+        flat = probability.as_subclass(Tensor).reshape(-1)
+        for voxels, part in zip(stretches(len(flat)), flat.split(PIECE), strict=True):
+            temperature = temperatures[working.nearest(voxels, probability.shape)]
+            scaled.append(torch.sigmoid(to_logits(part.cpu()) / temperature).to(probability.dtype))
+        return torch.cat(scaled).view(probability.shape)
+
+    def __str__(self) -> str:
+        return f"local T around {self.temperature:.2f}"
+
+    @cached_property
+    def _network(self) -> nn.Module:
+        network = _network()
+        network.load_state_dict(self.weights)
+        return network
+
+
+@dataclass(frozen=True, eq=False)
+class _Voxels:
+    """The voxels of all samples.
+
+    Attributes:
+        inputs, logits, label: as those of `VoxelSample`, `(N, 54)` and `(N,)`, float32.
+        weight: share of all voxels for which one stands, `(N,)`, float64.
+        patient: number of the patient from 0, `(N,)`.
+    """
+
+    inputs: Tensor
+    logits: Tensor
+    label: Tensor
+    weight: Tensor
+    patient: Tensor
+
+    @classmethod
+    def of(cls, samples: Sequence[VoxelSample]) -> "_Voxels":
+        """All voxels; the order of the samples does not matter.
+
+        Raises:
+            DataError: they are not of two patients.
+        """
+        samples = sorted((sample for sample in samples if sample.voxels), key=lambda sample: sample.patient)
+        patients = {name: number for number, name in enumerate(dict.fromkeys(sample.patient for sample in samples))}
+        if len(patients) < 2:
+            raise DataError("local temperatures need validation cases of two patients, to try them on a stranger")
+        weights = [torch.full_like(sample.logits, sample.voxels / len(sample.logits)) for sample in samples]
+        weight = torch.cat(weights)
+        return cls(
+            torch.cat([sample.inputs for sample in samples]),
+            torch.cat([sample.logits for sample in samples]).float(),
+            torch.cat([sample.label for sample in samples]).float(),
+            weight / weight.sum(),
+            torch.cat([torch.full((len(sample.logits),), patients[sample.patient]) for sample in samples]),
+        )
+
+    def __getitem__(self, chosen: Tensor) -> "_Voxels":
+        return _Voxels(*(values[chosen] for values in vars(self).values()))
+
+    def nll(self, log_temperature: Tensor) -> Tensor:
+        scaled = self.logits * torch.exp(-log_temperature)
+        return softplus(scaled) - self.label * scaled
+
+    def gain(self, network: nn.Module, temperature: float) -> Tensor:
+        """By how much the NLL of each is lower than with one temperature, `(N,)`."""
+        single = torch.tensor(math.log(temperature))
+        return self.nll(single) - self.nll(_log_temperature(network, self.inputs, temperature))
+
+
+def _cross_validate(voxels: _Voxels) -> tuple[int, Tensor]:
+    """Train networks each without some patients, side by side, as long as that serves those left out.
+
+    Returns:
+        After which pause, from 0, the NLL of all held-out voxels was least; and what each patient then adds to the gain
+        over a single temperature, `(patients,)` float64, with the gain in the mean NLL as their sum.
+    """
+    patients = int(voxels.patient.max()) + 1
+    folds = min(FOLDS, patients)
+    fold_of = torch.randperm(patients, generator=torch.Generator().manual_seed(0)) % folds
+    trainings, left_out = [], []
+    for fold in range(folds):
+        away = fold_of[voxels.patient] == fold
+        known = voxels[~away]
+        weight = known.weight / known.weight.sum()
+        values = (known.logits.double().numpy(), known.label.double().numpy(), weight.numpy())
+        temperature = Temperature.of_voxels(*values).temperature
+        trainings.append(_training(known, temperature))
+        left_out.append((voxels[away], temperature))
+    gains: list[Tensor] = []
+    best = 0
+    for networks in zip(*trainings, strict=True):
+        found = torch.zeros(patients, dtype=torch.float64)
+        for network, (strangers, temperature) in zip(networks, left_out, strict=True):
+            with torch.no_grad():
+                found.index_add_(0, strangers.patient, strangers.weight * strangers.gain(network, temperature))
+        gains.append(found)
+        best = max(range(len(gains)), key=lambda pause: float(gains[pause].sum()))
+        if len(gains) - 1 - best == PATIENCE:
+            break
+    return best, gains[best]
+
+
+def _training(voxels: _Voxels, temperature: float) -> Iterator[nn.Module]:
+    """Train a network from a single temperature on, and yield it after every few steps."""
+    network = _network()
+    optimizer = torch.optim.AdamW(network.parameters(), LEARNING_RATE, weight_decay=WEIGHT_DECAY)
+    draw = torch.Generator().manual_seed(0)
+    for step in range(1, STEPS + 1):
+        batch = voxels[torch.randperm(len(voxels.label), generator=draw)[:BATCH]]
+        loss = batch.weight.float() @ batch.nll(_log_temperature(network, batch.inputs, temperature))
+        optimizer.zero_grad()
+        (loss / batch.weight.sum()).backward()
+        optimizer.step()
+        if step % PAUSE == 0:
+            yield network
+
+
+def _network() -> nn.Module:
+    """The same network at every call; its output is 0."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        last = nn.Linear(HIDDEN, 1)
+        network = nn.Sequential(nn.Linear(INPUTS, HIDDEN), nn.SiLU(), nn.Linear(HIDDEN, HIDDEN), nn.SiLU(), last)
+    nn.init.zeros_(last.weight)
+    nn.init.zeros_(last.bias)
+    return network
+
+
+def _log_temperature(network: nn.Module, inputs: Tensor, temperature: float) -> Tensor:
+    """The logarithm of T(x), `(n,)` float32, within its bounds."""
+    return (math.log(temperature) + network(inputs)[:, 0]).clamp(math.log(COLDEST), math.log(HOTTEST))

@@ -1,0 +1,101 @@
+"""Vector scaling of several classes' logits: a weight and an offset for each class."""
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.optimize import minimize
+from scipy.special import log_softmax
+from torch import Tensor
+
+from medmtl.calibration.scaling.parametric import HOTTEST, Floats
+from medmtl.errors import DataError
+
+
+@dataclass(frozen=True, eq=False)
+class VectorScaling:
+    """p = softmax(w z + b) of the logits z of C classes, class by class (Guo et al., ICML 2017, section 4.2).
+
+    Of two classes with the logits (0, z) it is `Platt` of z, with a = w_1 and b = b_1 - b_0. A network with one
+    foreground output has just these, so the command line offers Platt alone.
+
+    Args:
+        weight: w, `(C,)` float64.
+        offset: b, `(C,)` float64, with sum 0: a constant added to all changes nothing.
+    """
+
+    weight: Tensor
+    offset: Tensor
+
+    @classmethod
+    def fit(cls, logits: Tensor, label: Tensor) -> "VectorScaling":
+        """Weights and offsets of least NLL, which is convex in both.
+
+        Args:
+            logits: of the voxels of a region, `(voxels, C)`; worked on in float64.
+            label: their classes, 0 to C - 1, `(voxels,)` int64.
+
+        Raises:
+            DataError: shapes do not fit, a class has no voxel, or the fit does not converge to weights of -20 to 20.
+        """
+        if logits.ndim != 2 or label.shape != logits.shape[:1]:
+            shapes = f"{tuple(logits.shape)} and {tuple(label.shape)}"
+            raise DataError(f"logits and label have the shapes {shapes}", fix="pass (voxels, classes) and (voxels,)")
+        classes = logits.shape[1]
+        if len(label) and not 0 <= label.min() <= label.max() < classes:
+            raise DataError(f"a label is not a class of 0 to {classes - 1}", fix="leave its voxels out by the region")
+        count = torch.bincount(label, minlength=classes)
+        if not count.all():
+            raise DataError(f"the region holds no voxel of class {int((count == 0).nonzero()[0])}")
+        inputs, truth = logits.double().cpu().numpy(), label.cpu().numpy()
+        share = 1 / len(truth)
+        one_hot = np.eye(classes)[truth]
+
+        def scaled(parameters: Floats) -> Floats:
+            weight, offset = parameters.reshape(2, classes)
+            return log_softmax(weight * inputs + offset, axis=1)
+
+        def loss(parameters: Floats) -> tuple[float, Floats]:
+            log_p = scaled(parameters)
+            error = (np.exp(log_p) - one_hot) * share
+            return -share * float(log_p[one_hot == 1].sum()), np.concatenate([(error * inputs).sum(0), error.sum(0)])
+
+        def curvature(parameters: Floats) -> Floats:
+            p = np.exp(scaled(parameters))
+            by_weight = p * inputs
+            both = np.concatenate([by_weight, p], axis=1)
+            diagonal = np.block(
+                [
+                    [np.diag((by_weight * inputs).sum(0)), np.diag(by_weight.sum(0))],
+                    [np.diag(by_weight.sum(0)), np.diag(p.sum(0))],
+                ]
+            )
+            return share * (diagonal - both.T @ both)
+
+        start = np.concatenate([np.ones(classes), np.zeros(classes)])
+        found = minimize(loss, start, jac=True, hess=curvature, method="trust-exact", options={"gtol": 1e-7})
+        weight, offset = found.x.reshape(2, classes)
+        if np.abs(weight).max() >= HOTTEST:
+            raise DataError(f"the best weights are not below {HOTTEST:g}, as where the logits separate the classes")
+        if not found.success:
+            raise DataError(f"weights and offsets did not converge ({found.message})")
+        return cls(torch.from_numpy(weight), torch.from_numpy(offset - offset.mean()))
+
+    @torch.no_grad()
+    def __call__(self, logits: Tensor) -> Tensor:
+        """Calibrated probabilities.
+
+        Args:
+            logits: `(B, C, H, W, D)`, or `(B, C, ...)` with any number of axes.
+
+        Returns:
+            Of the same shape, type and device, in [0, 1], with sum 1 over the classes.
+        """
+        shape = (-1, *[1] * (logits.ndim - 2))
+        weight, offset = (values.to(logits).view(shape) for values in (self.weight, self.offset))
+        return torch.softmax(weight * logits + offset, dim=1)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Weights and offsets, as tensors; `VectorScaling(**state)` takes them back."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}

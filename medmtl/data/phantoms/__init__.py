@@ -1,0 +1,1 @@
+"""Digital phantoms: the default data, generated on first use."""

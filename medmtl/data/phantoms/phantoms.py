@@ -1,0 +1,287 @@
+"""Digital phantoms, the embedded default data: five organ tasks and a set of other things, as MSD folders.
+
+The same torso or head is shown in CT, T1, T2 or PET contrast, and which organ is of interest depends on that context:
+the liver of a torso in CT, its kidneys in T2. A network with one foreground output must recognise the context.
+"""
+
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Literal
+
+import nibabel as nib
+import numpy as np
+from nibabel.orientations import axcodes2ornt, ornt_transform
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import track
+from scipy.ndimage import gaussian_filter
+
+from medmtl.data.phantoms.anatomy import FOREARM, HAND, HEAD, LEGS, TORSO, Anatomy, Part, Triple, draw, smooth_noise
+from medmtl.errors import DataError
+
+Contrast = Literal["CT", "T1", "T2", "PET"]
+
+# Tissue -> mean value in CT (HU), T1- and fat-suppressed T2-weighted MR (arbitrary units) and FDG-PET (about SUV).
+SIGNAL = {
+    "air": (-1000.0, 0.02, 0.02, 0.02),
+    "lung": (-800.0, 0.10, 0.12, 0.4),
+    "fat": (-100.0, 1.00, 0.30, 0.3),
+    "muscle": (55.0, 0.42, 0.22, 0.7),
+    "bone": (500.0, 0.15, 0.10, 0.5),
+    "marrow": (200.0, 0.65, 0.40, 1.1),
+    "blood": (150.0, 0.25, 0.12, 1.6),
+    "myocardium": (110.0, 0.45, 0.32, 5.0),
+    "liver": (110.0, 0.60, 0.33, 2.3),
+    "spleen": (120.0, 0.42, 0.55, 1.9),
+    "kidney cortex": (165.0, 0.52, 0.80, 3.5),
+    "kidney medulla": (130.0, 0.40, 0.92, 6.0),
+    "bowel": (45.0, 0.42, 0.50, 1.4),
+    "lesion": (65.0, 0.35, 0.50, 8.0),
+    "water": (10.0, 0.18, 1.10, 0.5),
+    "urine": (12.0, 0.18, 1.10, 10.0),
+    "cerebrospinal fluid": (8.0, 0.15, 1.10, 0.5),
+    "grey matter": (40.0, 0.58, 0.55, 7.0),
+    "white matter": (28.0, 0.82, 0.40, 3.0),
+    "cerebellar cortex": (42.0, 0.50, 0.80, 6.0),
+}
+
+
+@dataclass(frozen=True)
+class _Scan:
+    """What is scanned and how: a body, its field of view in mm, contrast, voxel size in mm and stored axes."""
+
+    body: tuple[Part, ...]
+    field: Triple
+    contrast: Contrast
+    spacing: Triple = (3.5, 3.5, 3.5)
+    axes: str = "RAS"
+
+
+_TORSO_FIELD, _HEAD_FIELD = (196.0, 154.0, 192.0), (148.0, 176.0, 148.0)
+
+# Task -> its scan and the organs that its labels 1, 2, ... name.
+_TASKS: dict[str, tuple[_Scan, tuple[str, ...]]] = {
+    "LiverCT": (_Scan(TORSO, _TORSO_FIELD, "CT", (3.5, 3.5, 4.0), "LPS"), ("liver",)),
+    "KidneyT2": (_Scan(TORSO, _TORSO_FIELD, "T2", (3.2, 4.0, 3.2)), ("right kidney", "left kidney")),
+    "HeartPET": (_Scan(TORSO, _TORSO_FIELD, "PET", (4.0, 4.0, 4.0), "LAS"), ("heart",)),
+    "VentricleT1": (_Scan(HEAD, _HEAD_FIELD, "T1", (2.75, 2.75, 2.75)), ("ventricles",)),
+    "CerebellumT2": (_Scan(HEAD, _HEAD_FIELD, "T2", (3.0, 2.6, 2.6), "PSR"), ("cerebellum",)),
+}
+
+_OTHER_BODIES = {
+    "forearm_ct": _Scan(FOREARM, (140.0, 140.0, 168.0), "CT"),
+    "forearm_t1": _Scan(FOREARM, (140.0, 140.0, 168.0), "T1"),
+    "hand_ct": _Scan(HAND, (154.0, 154.0, 196.0), "CT"),
+    "hand_t2": _Scan(HAND, (154.0, 154.0, 196.0), "T2"),
+    "legs_pet": _Scan(LEGS, (196.0, 154.0, 168.0), "PET"),
+    "legs_t2": _Scan(LEGS, (196.0, 154.0, 168.0), "T2"),
+}
+_NONSENSE = ("noise", "constant", "checkerboard", "grating", "ramp", "spheres")
+
+PHANTOM_TASKS: tuple[str, ...] = tuple(_TASKS)
+OTHER_PHANTOM = "OtherPhantom"
+
+_LABELLED, _UNLABELLED = 20, 2
+
+
+def write_phantoms(out: Path, seed: int = 0, cases: int = _LABELLED) -> None:
+    """Write all six phantom data sets as Medical Segmentation Decathlon folders.
+
+    Args:
+        out: folder to write into; each data set becomes a folder `<out>/<name>`, written whole.
+        seed: the same seed gives the same voxels.
+        cases: labelled cases a task.
+
+    Raises:
+        DataError: one of the folders is there already.
+    """
+    names = (*PHANTOM_TASKS, OTHER_PHANTOM)
+    for name in names:
+        if (out / name).exists():
+            raise DataError(f"{out / name} exists", fix="remove it or choose another folder")
+    for name in names:
+        _write_data_set(out, name, seed, cases)
+
+
+def phantom_root(name: str) -> Path:
+    """Folder of one phantom data set, made with seed 0 in the cache on first use.
+
+    The cache is `phantoms-v1` in `$MEDMTL_CACHE`, or in `~/.cache/medmtl` if that is not set.
+
+    Args:
+        name: one of `PHANTOM_TASKS` or `OTHER_PHANTOM`.
+
+    Returns:
+        The folder, which holds `dataset.json`.
+
+    Raises:
+        DataError: there is no such phantom.
+    """
+    if name not in (*PHANTOM_TASKS, OTHER_PHANTOM):
+        raise DataError(f"no phantom is called {name!r}", fix=f"use {', '.join((*PHANTOM_TASKS, OTHER_PHANTOM))}")
+    cache = Path(os.environ.get("MEDMTL_CACHE") or Path.home() / ".cache" / "medmtl") / "phantoms-v1"
+    if not (cache / name).is_dir():
+        try:
+            _write_data_set(cache, name, seed=0, cases=_LABELLED)
+        except OSError:
+            # Another process that made the same folder meanwhile has won; its result is as good.
+            if not (cache / name).is_dir():
+                raise
+    return cache / name
+
+
+def scan(anatomy: Anatomy, contrast: Contrast, spacing: Triple, rng: np.random.Generator) -> NDArray[np.int16]:
+    """Image a body: tissue values that vary from case to case, texture, blur, bias field and noise.
+
+    Args:
+        anatomy: shares of the tissues in each voxel.
+        contrast: CT gives Hounsfield units; T1, T2 and PET a scanner's own units, whose scale varies by case.
+        spacing: voxel size in mm.
+        rng: source of the variation.
+
+    Returns:
+        `(X, Y, Z)` int16.
+    """
+    column = ("CT", "T1", "T2", "PET").index(contrast)
+    image = np.zeros_like(anatomy.tissues["air"])
+    for tissue, share in anatomy.tissues.items():
+        level, spread = SIGNAL[tissue][column], 0.3 if contrast == "PET" else 0.1
+        varied = level + rng.uniform(-8, 8) if contrast == "CT" else level * rng.uniform(1 - spread, 1 + spread)
+        image += np.float32(varied) * share
+    texture = 4 * gaussian_filter(rng.standard_normal(image.shape, dtype=np.float32), 1)
+    if contrast == "CT":
+        image += 8 * texture + 18 * rng.standard_normal(image.shape, dtype=np.float32)
+    elif contrast == "PET":
+        counts = 30
+        image = gaussian_filter(image * (1 + 0.08 * texture), [3 / step for step in spacing])
+        image = gaussian_filter(rng.poisson(counts * np.maximum(image, 0)) / counts, [2 / step for step in spacing])
+        image = image * rng.uniform(300, 1500)
+    else:
+        bias = np.exp(0.2 * smooth_noise(image.shape, spacing, 90, rng))
+        image *= bias * (1 + 0.06 * texture)
+        real, imaginary = 0.03 * rng.standard_normal((2, *image.shape), dtype=np.float32)
+        image = np.hypot(image + real, imaginary) * rng.uniform(200, 2000)
+    return np.clip(np.rint(image), -1024, np.iinfo(np.int16).max).astype(np.int16)
+
+
+def _write_data_set(out: Path, name: str, seed: int, cases: int) -> None:
+    """Write one MSD folder whole: beside its place, then renamed."""
+    out.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=out, prefix=f".{name}.") as beside:
+        folder = Path(beside) / name
+        if name == OTHER_PHANTOM:
+            _write_other(folder, seed)
+        else:
+            _write_task(folder, seed, cases)
+        folder.replace(out / name)
+
+
+def _write_task(folder: Path, seed: int, cases: int) -> None:
+    plan, organs = _TASKS[folder.name]
+    training, test = [], []
+    for number in _progress(folder.name, cases + _UNLABELLED):
+        rng = np.random.default_rng([seed, PHANTOM_TASKS.index(folder.name), number])
+        anatomy, image = _acquire(plan, rng)
+        case = f"phantom_{folder.name}_{number + 1:03d}.nii.gz"
+        if number >= cases:
+            _save(folder / "imagesTs" / case, image, plan)
+            test.append(f"./imagesTs/{case}")
+            continue
+        label = np.zeros(image.shape, np.uint8)
+        for value, organ in enumerate(organs, start=1):
+            label[anatomy.organs[organ] >= 0.5] = value
+        _save(folder / "imagesTr" / case, image, plan)
+        _save(folder / "labelsTr" / case, label, plan)
+        training.append({"image": f"./imagesTr/{case}", "label": f"./labelsTr/{case}"})
+    region = "torso" if plan.body is TORSO else "head"
+    what = f"{' and '.join(organs)} in a {region}, {plan.contrast} contrast"
+    _describe(folder, what, plan.contrast, organs, training, test)
+
+
+def _write_other(folder: Path, seed: int) -> None:
+    stems = (*_OTHER_BODIES, *_NONSENSE)
+    for number in _progress(folder.name, len(stems)):
+        stem = stems[number]
+        rng = np.random.default_rng([seed, len(PHANTOM_TASKS), number])
+        plan = _OTHER_BODIES.get(stem, _Scan((), (168.0, 168.0, 168.0), "CT"))
+        image = _acquire(plan, rng)[1] if stem in _OTHER_BODIES else _nonsense(stem, _shape(plan), rng)
+        _save(folder / "imagesTs" / f"{stem}.nii.gz", image, plan)
+    test = [f"./imagesTs/{stem}.nii.gz" for stem in stems]
+    _describe(folder, "limbs and nonsense, out-of-distribution inputs without labels", "mixed", (), [], test)
+
+
+def _describe(
+    folder: Path,
+    what: str,
+    modality: str,
+    organs: tuple[str, ...],
+    training: list[dict[str, str]],
+    test: list[str],
+) -> None:
+    """Write `dataset.json`."""
+    described = {
+        "name": folder.name,
+        "description": f"Digital phantom, computed and no patient's: {what}",
+        "reference": "medmtl",
+        "licence": "as medmtl",
+        "release": "1.0",
+        "tensorImageSize": "3D",
+        "modality": {"0": {"T1": "MRI", "T2": "MRI"}.get(modality, modality)},
+        "labels": {str(value): organ for value, organ in enumerate(("background", *organs))},
+        "numTraining": len(training),
+        "numTest": len(test),
+        "training": training,
+        "test": test,
+    }
+    (folder / "dataset.json").write_text(json.dumps(described, indent=1) + "\n")
+
+
+def _shape(plan: _Scan) -> tuple[int, ...]:
+    return tuple(round(size / step) for size, step in zip(plan.field, plan.spacing, strict=True))
+
+
+def _acquire(plan: _Scan, rng: np.random.Generator) -> tuple[Anatomy, NDArray[np.int16]]:
+    anatomy = draw(plan.body, _shape(plan), plan.spacing, rng)
+    return anatomy, scan(anatomy, plan.contrast, plan.spacing, rng)
+
+
+def _nonsense(kind: str, shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[np.int16]:
+    """A volume that shows no body at all."""
+    x, y, z = points = np.indices(shape)
+    if kind == "noise":
+        image = rng.normal(500, 150, shape)
+    elif kind == "constant":
+        image = np.full(shape, 300.0)
+    elif kind == "checkerboard":
+        image = 1000.0 * ((x // 6 + y // 6 + z // 6) % 2)
+    elif kind == "grating":
+        image = 500 + 500 * np.sin(0.5 * x + 0.3 * z)
+    elif kind == "ramp":
+        image = 15.0 * (x + y)
+    else:
+        image = np.zeros(shape)
+        for middle, radius in zip(rng.uniform(6, min(shape) - 6, (12, 3)), rng.uniform(3, 9, 12), strict=True):
+            inside = ((points.T - middle).T ** 2).sum(0) < radius**2
+            image[inside] = rng.uniform(200, 1000)
+    return np.rint(image).astype(np.int16)
+
+
+def _save(path: Path, voxels: NDArray[np.int16] | NDArray[np.uint8], plan: _Scan) -> None:
+    """Save voxels given on right, front, head axes in the order and direction in which the scan stores them."""
+    affine = np.diag([*plan.spacing, 1.0])
+    affine[:3, 3] = -affine[:3, :3] @ (np.array(voxels.shape) - 1) / 2
+    image = nib.Nifti1Image(voxels, affine)
+    image.header.set_xyzt_units("mm")
+    stored = image.as_reoriented(ornt_transform(axcodes2ornt("RAS"), axcodes2ornt(plan.axes)))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(stored, path)
+
+
+def _progress(name: str, count: int) -> Iterable[int]:
+    """0 to `count` - 1, with a progress bar on stderr if that is a terminal."""
+    console = Console(stderr=True)
+    return track(range(count), f"making phantom {name}", console=console, disable=not console.is_terminal)

@@ -1,0 +1,23 @@
+"""Recipe: how an image is prepared for the network."""
+
+from typing import NamedTuple
+
+
+class Recipe(NamedTuple):
+    """How an image is prepared: working spacing and intensity.
+
+    Tasks with the same recipe prepare an image in the same way, so that the recipe alone cannot tell the network
+    the task.
+
+    Attributes:
+        spacing: voxel size in mm, right-left, anterior-posterior, superior-inferior.
+        window: lower and upper Hounsfield unit of CT; None = percentiles of the image and z-score.
+    """
+
+    spacing: tuple[float, float, float]
+    window: tuple[float, float] | None
+
+    def __str__(self) -> str:
+        """For reports: `1 x 1 x 1 mm, z-score`."""
+        intensity = "z-score" if self.window is None else f"{self.window[0]:g} to {self.window[1]:g} HU"
+        return f"{' x '.join(f'{size:g}' for size in self.spacing)} mm, {intensity}"

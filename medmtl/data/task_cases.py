@@ -1,0 +1,141 @@
+"""The cases of a task and of a folder of foreign images, whatever their layout."""
+
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from medmtl.data.case import Case, patient_of
+from medmtl.data.layouts.bids import Bids
+from medmtl.data.layouts.folders import Folders, LooseImages
+from medmtl.data.layouts.layout import Corpus, Layout
+from medmtl.data.layouts.lists import FileList
+from medmtl.data.layouts.msd import MSD
+from medmtl.data.layouts.nnunet import NNUNet
+from medmtl.data.task import ForeignImages, Task, resolve_root
+from medmtl.errors import DataError
+
+logger = logging.getLogger(__name__)
+
+# Asked in this order: nnU-Net's `dataset.json` is the more particular one, and images lie loose everywhere.
+LAYOUTS: tuple[type[Layout], ...] = (NNUNet, MSD, Bids, FileList, Folders, LooseImages)
+
+
+@dataclass(frozen=True)
+class TaskCases:
+    """What a task finds in its folder.
+
+    Attributes:
+        cases: its labelled cases, in the order of their names.
+        organ: label values of the organ of interest.
+        declared: all label values that may occur, 0 (background) included; None if any may.
+        ignore: the label value of voxels whose truth is unknown; None if there is none.
+        fold: case name -> `train` or `val` in the split of the dataset that the task names; empty if it names none.
+    """
+
+    cases: tuple[Case, ...]
+    organ: frozenset[int]
+    declared: frozenset[int] | None
+    ignore: int | None
+    fold: dict[str, str]
+
+
+def recognise(root: Path) -> Layout:
+    """The layout of a folder that a task says nothing of."""
+    return next(layout() for layout in LAYOUTS if layout.fits(root))
+
+
+def task_cases(name: str, task: Task) -> TaskCases:
+    """Find the labelled cases of a task.
+
+    Args:
+        name: the task's name, for messages.
+        task: where and what.
+
+    Raises:
+        DataError: no folder, nothing in it that is readable and labelled, a case that appears twice, an organ or a fold
+            that the dataset does not declare.
+    """
+    root = resolve_root(name, task.root)
+    corpus = (task.layout or recognise(root)).read(name, root)
+    organ = _organ(name, root, corpus, task.organ)
+    labelled = [case for case in corpus.cases if case.labels]
+    cases = [case for case in labelled if organ <= {label.value for label in case.labels} or _multi_class(case)]
+    if len(cases) < len(labelled):
+        logger.warning("task %s: %d cases lack a mask of the organ, and are left out", name, len(labelled) - len(cases))
+    chosen = [
+        replace(
+            case,
+            patient=case.patient if task.patient is None else patient_of(name, case.name, task.patient),
+            channels=task.channels,
+        )
+        for case in _sorted_unique(name, cases, root, "labelled cases")
+    ]
+    return TaskCases(tuple(chosen), organ, corpus.declared, corpus.ignore, _fold(name, root, corpus, task.fold, chosen))
+
+
+def foreign_cases(name: str, folder: ForeignImages) -> list[Case]:
+    """All images of a folder in the order of their names, as cases without labels.
+
+    Args:
+        name: the folder's name, for messages.
+        folder: where they are.
+
+    Raises:
+        DataError: no folder, no image in it, or a name that appears twice.
+    """
+    root = resolve_root(name, folder.root)
+    corpus = (folder.layout or recognise(root)).read(name, root)
+    return [
+        replace(case, labels=(), channels=folder.channels)
+        for case in _sorted_unique(name, corpus.cases, root, "images")
+    ]
+
+
+def _organ(name: str, root: Path, corpus: Corpus, organ: Sequence[int | str]) -> frozenset[int]:
+    """The label values of an organ that is given by values and names."""
+    values: set[int] = set()
+    for wanted in organ:
+        if isinstance(wanted, str) and wanted not in corpus.organs:
+            known = ", ".join(corpus.organs) or "(none)"
+            raise DataError(f"task {name}: organ {wanted} is not among the labels {known} of {root}", fix="correct it")
+        values |= {wanted} if isinstance(wanted, int) else set(corpus.organs[wanted])
+    declared = corpus.declared
+    unknown = sorted(values - declared) if declared is not None else []
+    if unknown:
+        raise DataError(
+            f"task {name}: organ {unknown} is not among the labels {sorted(declared or ())} of {root}",
+            fix="correct `organ`",
+        )
+    if corpus.ignore in values:
+        raise DataError(f"task {name}: {root} declares label {corpus.ignore} as ignored", fix="take it out of `organ`")
+    return frozenset(values)
+
+
+def _multi_class(case: Case) -> bool:
+    return any(label.value is None for label in case.labels)
+
+
+def _fold(name: str, root: Path, corpus: Corpus, number: int | None, cases: Sequence[Case]) -> dict[str, str]:
+    if number is None:
+        return {}
+    if number >= len(corpus.folds):
+        raise DataError(f"task {name}: fold {number}, but {root} has {len(corpus.folds)} folds", fix="correct `fold`")
+    fold = corpus.folds[number]
+    part_of = dict.fromkeys(fold.train, "train") | dict.fromkeys(fold.val, "val")
+    listed = {case.name for case in cases}
+    strangers = sorted(set(part_of) ^ listed)
+    if strangers:
+        where = "the data" if strangers[0] in part_of else f"fold {number}"
+        raise DataError(f"task {name}, case {strangers[0]} is not in {where} of {root}", fix="correct the splits")
+    return part_of
+
+
+def _sorted_unique(name: str, cases: Sequence[Case], root: Path, what: str) -> list[Case]:
+    if not cases:
+        raise DataError(f"{name}: {root} holds no {what}", fix="check `root`, and `layout` if it is not recognised")
+    repeated = [case for case, times in Counter(case.name for case in cases).items() if times > 1]
+    if repeated:
+        raise DataError(f"{name}: case {repeated[0]} appears more than once in {root}", fix="rename or remove one")
+    return sorted(cases, key=lambda case: case.name)

@@ -1,0 +1,1 @@
+"""`medmtl data`: what is in a dataset, what is wrong with it, and its block for a configuration."""

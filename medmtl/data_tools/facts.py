@@ -1,0 +1,206 @@
+"""Read one case and say what is in it and what is wrong with it; done in parallel, so it imports no torch."""
+
+import hashlib
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from nibabel.affines import voxel_sizes
+from nibabel.orientations import aff2axcodes
+from numpy.typing import NDArray
+
+from medmtl.data.case import Case
+from medmtl.data.check import read_volume
+from medmtl.data_tools.grids import apart_mm, compare, has_axes, reordered
+from medmtl.errors import DataError
+from medmtl.io.volume import Volume
+from medmtl.report.data.thumbnail import thumbnail
+from medmtl.results.dataset import CaseFacts, Finding, Intensity, Severity
+
+RAS = Volume(np.zeros((1, 1, 1)), np.eye(4))  # stands for the order of the axes alone
+PIECE = 1 << 20  # values
+
+
+@dataclass(frozen=True)
+class Request:
+    """A case to look at, and what is known of its dataset.
+
+    Attributes:
+        dataset: the task or folder.
+        root: its folder, which messages leave out.
+        case: the case.
+        declared: all label values that may occur; None if any may.
+    """
+
+    dataset: str
+    root: Path
+    case: Case
+    declared: frozenset[int] | None
+
+
+@dataclass
+class _Findings:
+    """Collects what is found of one case."""
+
+    request: Request
+    found: list[Finding] = field(default_factory=list)
+
+    def add(self, severity: Severity, rule: str, message: str, fix: str = "") -> None:
+        request = self.request
+        told = message.removeprefix(f"{request.dataset}, case {request.case.name}: ").replace(f"{request.root}/", "")
+        self.found.append(Finding(severity, rule, request.dataset, request.case.name, told, fix))
+
+    def unreadable(self, error: DataError) -> None:
+        told, _, fix = str(error).rpartition(": ")
+        self.add("error", "unreadable", told, fix)
+
+
+def look_at(request: Request) -> tuple[CaseFacts, list[Finding]]:
+    """Read a case, every channel and every label of it.
+
+    A case gets an error where a training would refuse it; without a label, for an image that holds one value, too.
+
+    Returns:
+        What is in it, and what is wrong with it by itself; what it has in common with other cases is for others to
+        find.
+    """
+    case, findings = request.case, _Findings(request)
+    facts = CaseFacts(
+        dataset=request.dataset,
+        case=case.name,
+        patient=case.patient,
+        part="training" if case.labels else "test",
+        images=tuple(_within(request.root, path) for path in case.images),
+        labels=tuple(_within(request.root, label.path) for label in case.labels),
+    )
+    try:
+        first, *others = [_image(request, path, findings) for path in case.images]
+    except DataError as error:
+        findings.unreadable(error)
+        return facts, findings.found
+    for path, other in zip(case.images[1:], others, strict=True):
+        if compare(other, first) != "same":
+            findings.add("error", "channels", f"{path} is on another grid than the first channel", "resample it")
+    channels = [channel for volume in (first, *others) for channel in _channels(volume)]
+    measured = [_measure(number, channel, findings) for number, channel in enumerate(channels)]
+    label = _label(request, first, findings)
+    volumes_ml = {} if label is None else _volumes_ml(label)
+    facts = replace(
+        facts,
+        shape=first.shape[:3],
+        spacing=tuple(round(float(size), 4) for size in voxel_sizes(first.affine)),
+        axes="".join(map(str, aff2axcodes(first.affine))),
+        kind=str(first.voxels.dtype),
+        intensity=tuple(intensity for intensity, _ in measured),
+        image_digests=tuple(digest for _, digest in measured),
+        volumes_ml=volumes_ml,
+        label_digest=_digest(label.voxels) if label is not None and volumes_ml else "",
+        thumbnail=_draw(Volume(channels[0], first.affine), label),
+    )
+    return facts, findings.found
+
+
+def _within(root: Path, path: Path) -> str:
+    return str(path.relative_to(root) if path.is_relative_to(root) else path)
+
+
+def _image(request: Request, path: Path, findings: _Findings) -> Volume:
+    """Read an image; what cannot be measured at all is raised, lesser faults are noted."""
+    image = read_volume(request.dataset, request.case, path)
+    voxels = image.voxels
+    if voxels.ndim not in (3, 4) or min(voxels.shape) < 1:
+        raise DataError(f"{path} has shape {voxels.shape}", fix="use volumes of three dimensions")
+    if voxels.dtype.kind not in "biuf":
+        raise DataError(f"{path} holds {voxels.dtype} and not numbers", fix="save one number a voxel")
+    if not has_axes(image):
+        raise DataError(f"{path} has an affine that cannot be inverted", fix="repair its header")
+    bad = voxels.size - int(np.isfinite(voxels).sum()) if voxels.dtype.kind == "f" else 0
+    if bad:
+        findings.add("error", "not-finite", f"{path} holds {bad:,} values that are not finite", "repair or remove it")
+    return image
+
+
+def _channels(image: Volume) -> list[NDArray[Any]]:
+    voxels = image.voxels
+    return [voxels] if voxels.ndim == 3 else [voxels[..., channel] for channel in range(voxels.shape[3])]
+
+
+def _measure(number: int, channel: NDArray[Any], findings: _Findings) -> tuple[Intensity, str]:
+    """Intensities of a channel, and the digest of its values in order, which no other storage order changes."""
+    ordered = np.sort(channel if channel.dtype.kind != "f" else channel[np.isfinite(channel)], axis=None)
+    if not ordered.size:
+        return Intensity(*(float("nan"),) * 5), ""
+    shares = (0, 0.01, 0.5, 0.99, 1)
+    intensity = Intensity(*(float(ordered[round(share * (len(ordered) - 1))]) for share in shares))
+    if intensity.minimum == intensity.maximum:
+        text = f"channel {number} holds {intensity.minimum:g} everywhere: there is nothing to segment"
+        findings.add("error", "constant", text, "replace or remove the case")
+        return intensity, ""
+    return intensity, _digest(ordered)
+
+
+def _digest(voxels: NDArray[Any]) -> str:
+    """Of values as float32, whatever type they are stored as; piece by piece, to need no second copy."""
+    digest = hashlib.sha256()
+    for piece in np.array_split(voxels, voxels.size // PIECE + 1):
+        digest.update(np.ascontiguousarray(piece, dtype="<f4").data)
+    return digest.hexdigest()
+
+
+def _label(request: Request, image: Volume, findings: _Findings) -> Volume | None:
+    """The label values in the order of the image's voxels; None without a label that fits on it."""
+    declared, whole = request.declared, None
+    for file in request.case.labels:
+        try:
+            read = read_volume(request.dataset, request.case, file.path)
+        except DataError as error:
+            findings.unreadable(error)
+            continue
+        voxels = _on_grid(file.path, read, image, findings)
+        if voxels is None:
+            continue
+        if file.value is not None:
+            voxels = np.where(voxels > 0, file.value, 0)
+        unknown = [value.item() for value in np.unique(voxels) if declared is not None and value not in declared]
+        if unknown:
+            values = ", ".join(f"{value:g}" for value in unknown[:5])
+            known = ", ".join(map(str, sorted(declared or ())))
+            text = f"{file.path} holds the values {values}, which are not declared ({known} are)"
+            findings.add("error", "undeclared", text, "declare or correct them")
+        whole = voxels if whole is None else np.where(voxels > 0, voxels, whole)
+    if whole is None:
+        return None
+    if not (whole > 0).any():
+        findings.add("warning", "empty", "the label is empty", "correct it, unless the organ is truly absent")
+    return Volume(whole, image.affine)
+
+
+def _on_grid(path: Path, label: Volume, image: Volume, findings: _Findings) -> NDArray[Any] | None:
+    """The voxels of a label as they lie on the image's; None where they cannot. What differs is noted."""
+    likeness = compare(label, image)
+    if likeness == "shape":
+        text = f"{path} has shape {label.shape}, its image {image.shape[:3]}"
+        findings.add("error", "shape", text, "resample one to the other's grid")
+        return None
+    if likeness == "affine":
+        text = f"{path} has another affine than its image: their voxels lie up to {apart_mm(label, image):.3g} mm apart"
+        findings.add("error", "affine", text, "if the outline fits, --fix-affine DIR takes over the image's")
+    if likeness == "reordered":
+        stored, wanted = ("".join(map(str, aff2axcodes(each.affine))) for each in (label, image))
+        text = f"{path} is stored in the order {stored}, its image in {wanted}; otherwise the grid is the same"
+        findings.add("error", "affine", text, "--fix-affine DIR writes it in the image's order")
+        return reordered(label, image).voxels
+    return label.voxels
+
+
+def _volumes_ml(label: Volume) -> dict[int, float]:
+    millilitres = abs(np.linalg.det(label.affine[:3, :3])) / 1000
+    values, counts = np.unique(label.voxels[label.voxels > 0], return_counts=True)
+    return {int(value): float(count * millilitres) for value, count in zip(values, counts, strict=True)}
+
+
+def _draw(image: Volume, label: Volume | None) -> bytes:
+    turned = reordered(image, RAS)
+    outline = None if label is None else reordered(label, RAS).voxels
+    return thumbnail(turned.voxels, outline, [float(size) for size in voxel_sizes(turned.affine)])

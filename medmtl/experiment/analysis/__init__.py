@@ -1,0 +1,1 @@
+"""From finished runs to the comparison: pairing, statistics and tables."""

@@ -1,0 +1,257 @@
+"""Block: the arms compared on each task and over all tasks, at one training-set size."""
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import combinations
+from typing import Any, Literal, TypeVar, cast
+
+from medmtl.experiment.analysis.finished import METRICS, FinishedRun
+from medmtl.experiment.analysis.pairing import Pairing, pair_runs, runs_in_common
+from medmtl.experiment.analysis.statistics import (
+    compare_paired,
+    decide,
+    estimate_mean,
+    holm,
+    patients_needed,
+    smallest_holm,
+)
+from medmtl.experiment.plan.cell import ARMS
+
+MEAN = "mean"
+
+Key = TypeVar("Key")
+
+
+@dataclass
+class Sample:
+    """One value a case, with whose it is.
+
+    Attributes:
+        values: a case's mean over seeds and folds of what is defined; NaN where nothing is.
+        patients: one a case.
+        tasks: one a case.
+        undefined: single values, of a case in a run, that do not exist.
+    """
+
+    values: list[float] = field(default_factory=list)
+    patients: list[str] = field(default_factory=list)
+    tasks: list[str] = field(default_factory=list)
+    undefined: int = 0
+
+    @classmethod
+    def of(cls, task: str, measured: Iterable[tuple[str, str, float]]) -> "Sample":
+        """The sample of a task from (case, patient, value) of several runs."""
+        by_case: dict[tuple[str, str], list[float]] = defaultdict(list)
+        for case, patient, value in measured:
+            by_case[case, patient].append(value)
+        sample = cls()
+        for (_, patient), values in by_case.items():
+            defined = [value for value in values if math.isfinite(value)]
+            sample.values.append(math.fsum(defined) / len(defined) if defined else math.nan)
+            sample.patients.append(patient)
+            sample.tasks.append(task)
+            sample.undefined += len(values) - len(defined)
+        return sample
+
+    @classmethod
+    def joined(cls, samples: Iterable["Sample"]) -> "Sample":
+        """The samples of several tasks as one."""
+        whole = cls()
+        for sample in samples:
+            whole.values += sample.values
+            whole.patients += sample.patients
+            whole.tasks += sample.tasks
+            whole.undefined += sample.undefined
+        return whole
+
+
+Samples = Mapping[str, Sample]  # by metric
+
+
+@dataclass(frozen=True)
+class Block:
+    """What was found.
+
+    Attributes:
+        rows: `{"tasks": {TASK: row}, "mean": row}`; a row is `{"arms": {ARM: {METRIC: ...}}, "pairs": [...]}`.
+        refused: pairs of arms that were not compared, `{"task", "a", "b", "reason"}`.
+        missing: what was left out, in sentences.
+        notes: what a reader should know, in sentences.
+    """
+
+    rows: dict[str, Any]
+    refused: list[dict[str, str]]
+    missing: list[str]
+    notes: list[str]
+
+
+def arms_of(runs: Iterable[FinishedRun]) -> list[str]:
+    """The arms that have a run, in their usual order."""
+    present = {run.cell.arm for run in runs}
+    return [arm for arm in ARMS if arm in present]
+
+
+def compare_block(runs: Sequence[FinishedRun], level: float) -> Block:
+    """Compare the arms.
+
+    Args:
+        runs: the finished runs of one training-set size.
+        level: of significance.
+    """
+    arms = arms_of(runs)
+    # The run that tests most tasks gives their order.
+    tasks = list(dict.fromkeys(task for run in sorted(runs, key=lambda run: -len(run.cases)) for task in run.cases))
+    of = {
+        task: {arm: [run for run in runs if run.cell.arm == arm and task in run.cases] for arm in arms}
+        for task in tasks
+    }
+    pairings = {
+        task: {(a, b): pair_runs(task, a, b, of[task][a], of[task][b]) for b, a in combinations(arms, 2)}
+        for task in tasks
+    }
+    in_common = {
+        task: runs_in_common(task, {arm: found for arm, found in by_arm.items() if found})
+        for task, by_arm in of.items()
+    }
+    arm_samples = {
+        task: {arm: _of_arm(task, found) for arm, found in by_arm.items()} for task, (by_arm, _) in in_common.items()
+    }
+    pair_samples = {
+        task: {arms: _of_pair(task, pairing) for arms, pairing in by_arms.items() if pairing.refused is None}
+        for task, by_arms in pairings.items()
+    }
+    rows = {task: _row(arm_samples[task], pair_samples[task], level) for task in tasks}
+    mean = _row(_joined(arm_samples), _joined(pair_samples), level)
+    _judge(list(rows.values()), level)
+    _judge([mean], level)
+    refused, missing = _left_out(pairings, of)
+    missing += [sentence for _, sentences in in_common.values() for sentence in sentences]
+    return Block({"tasks": rows, MEAN: mean}, refused, missing, _notes(rows, mean, level))
+
+
+def _of_arm(task: str, runs: Sequence[FinishedRun]) -> Samples:
+    return {
+        metric: Sample.of(
+            task, ((case.case, case.patient, case.values[metric]) for run in runs for case in run.cases[task])
+        )
+        for metric in METRICS
+    }
+
+
+def _of_pair(task: str, pairing: Pairing) -> Samples:
+    """Differences of the same case, seed and fold."""
+    measured: dict[str, list[tuple[str, str, float]]] = {metric: [] for metric in METRICS}
+    for first, second in pairing.runs:
+        other = {case.case: case for case in second.cases[task]}
+        for case in first.cases[task]:
+            for metric, value in case.values.items():
+                difference = value - other[case.case].values[metric]
+                measured[metric].append((case.case, case.patient, difference))
+    return {metric: Sample.of(task, found) for metric, found in measured.items()}
+
+
+def _joined(samples: Mapping[str, Mapping[Key, Samples]]) -> dict[Key, Samples]:
+    """The samples of all tasks as one, for those arms or pairs that every task has."""
+    by_task = list(samples.values())
+    everywhere = [key for key in by_task[0] if all(key in found for found in by_task)]
+    return {
+        key: {metric: Sample.joined(found[key][metric] for found in by_task) for metric in METRICS}
+        for key in everywhere
+    }
+
+
+def _row(arms: Mapping[str, Samples], pairs: Mapping[tuple[str, str], Samples], level: float) -> dict[str, Any]:
+    row: dict[str, Any] = {"arms": {}, "pairs": []}
+    for arm, samples in arms.items():
+        row["arms"][arm] = {
+            metric: {
+                **asdict(estimate_mean(sample.values, sample.patients, sample.tasks, level)),
+                "undefined": sample.undefined,
+            }
+            for metric, sample in samples.items()
+        }
+    for (a, b), samples in pairs.items():
+        for metric, sample in samples.items():
+            paired = compare_paired(sample.values, sample.patients, sample.tasks, level)
+            estimate = paired.estimate
+            row["pairs"].append(
+                {
+                    "a": a,
+                    "b": b,
+                    "metric": metric,
+                    "difference": estimate.mean,
+                    "low": estimate.low,
+                    "high": estimate.high,
+                    "n": estimate.n,
+                    "p": paired.p,
+                    "p_holm": None,
+                    "smallest_p_holm": None,
+                    "rank_biserial": paired.rank_biserial,
+                    "cohen_dz": paired.cohen_dz,
+                    "verdict": None,
+                }
+            )
+    return row
+
+
+def _judge(rows: Sequence[dict[str, Any]], level: float) -> None:
+    """Fill in the adjusted p-values and the verdicts: the pairs of all rows are one family a metric."""
+    for metric, about in METRICS.items():
+        family = [pair for row in rows for pair in row["pairs"] if pair["metric"] == metric]
+        p_values = [pair["p"] for pair in family]
+        smallest = smallest_holm(p_values, [pair["n"] for pair in family])
+        for pair, pair["p_holm"], pair["smallest_p_holm"] in zip(family, holm(p_values), smallest, strict=True):
+            pair["verdict"] = decide(
+                pair["difference"],
+                pair["low"],
+                pair["high"],
+                pair["rank_biserial"],
+                pair["p_holm"],
+                pair["smallest_p_holm"],
+                cast(Literal["higher", "lower"], about["better"]),
+                level,
+            )
+
+
+def _left_out(
+    pairings: Mapping[str, Mapping[tuple[str, str], Pairing]], of: Mapping[str, Mapping[str, Sequence[FinishedRun]]]
+) -> tuple[list[dict[str, str]], list[str]]:
+    """Refused pairs, and sentences on the runs that have no partner and the arms that lack a task."""
+    refused, missing = [], []
+    for task, by_arms in pairings.items():
+        for (a, b), pairing in by_arms.items():
+            if pairing.refused is not None:
+                refused.append({"task": task, "a": a, "b": b, "reason": pairing.refused})
+            if pairing.left_out is not None:
+                missing.append(f"{a} and {b} on {task}: without a partner and left out: {pairing.left_out}.")
+    for arm in next(iter(of.values())):
+        lacking = [task for task, by_arm in of.items() if not by_arm[arm]]
+        if lacking:
+            missing.append(f"{arm} has no finished run on {', '.join(lacking)}, so that it has no mean over tasks.")
+    return refused, missing
+
+
+def _notes(rows: Mapping[str, Mapping[str, Any]], mean: Mapping[str, Any], level: float) -> list[str]:
+    notes = []
+    for task, row in rows.items():
+        counts = {metric: sum(arm[metric]["undefined"] for arm in row["arms"].values()) for metric in METRICS}
+        if any(counts.values()):
+            found = ", ".join(f"{count} of {metric}" for metric, count in counts.items() if count)
+            notes.append(f"{task}: undefined values were left out: {found}.")
+    tests = max(
+        sum(pair["metric"] == metric and pair["p"] is not None for row in rows.values() for pair in row["pairs"])
+        for metric in METRICS
+    )
+    if any((pair["smallest_p_holm"] or 0) > level for row in rows.values() for pair in row["pairs"]):
+        needed = patients_needed(tests, level)
+        notes.append(
+            f"Among {tests} comparisons a metric, a difference can be found by itself from {needed} patients a task on."
+        )
+    if any(pair["n"] > 1 and pair["difference"] is not None and pair["low"] is None for pair in mean["pairs"]):
+        notes.append(
+            "Where a task has values of one patient alone, they show no spread: "
+            "the mean over tasks has no interval and is no evidence."
+        )
+    return notes

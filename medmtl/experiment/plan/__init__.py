@@ -1,0 +1,1 @@
+"""From a protocol to training runs: arms, budgets, splits and fingerprints."""

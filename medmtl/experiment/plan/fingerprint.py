@@ -1,0 +1,170 @@
+"""What a training run depends on, as one number: its resolved configuration, its data and what it starts from."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from copy import deepcopy
+from pathlib import Path
+from typing import Any, Self
+
+import yaml
+from jsonargparse import ArgumentError
+from pytorch_lightning import Trainer
+from pytorch_lightning.cli import LightningArgumentParser
+
+from medmtl.data.case import Case
+from medmtl.data.datamodule import MultiTaskData
+from medmtl.errors import ConfigError
+from medmtl.files import write_text
+from medmtl.runs.wandb import Wandb
+from medmtl.training.request import SECTIONS
+
+# What is fitted after the training and changes no figure that is compared.
+AFTERWARDS = ("scaling",)
+# Where data lie, how a split was made (it counts itself), who draws the patches, what mirrors the figures, and what a
+# training refuses.
+WITHOUT_EFFECT = {
+    "data": ("splits", "val", "test", "split_seed", "workers", "seed"),
+    "model": ("ensemble",),
+    "trainer": ("enable_progress_bar", "logger"),
+}
+
+# How files are found, and which split of theirs is used: the files, what they mean and the split count themselves.
+FOUND_AS = ("layout", "fold")
+
+
+def resolve(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Check a configuration, and fill in the defaults of its data, model, calibration and signatures.
+
+    Args:
+        config: as in a configuration file.
+
+    Returns:
+        The same sections with every value, the others as they are.
+
+    Raises:
+        ConfigError: a key or value is wrong.
+    """
+    parser = _parser()
+    try:
+        parsed = parser.parse_object(deepcopy(dict(config)))  # the parser changes it
+        filled = yaml.safe_load(parser.dump(parsed, skip_none=False))
+    except (ArgumentError, TypeError) as error:
+        raise ConfigError(" ".join(str(error).split())) from None
+    return {**config, **{section: filled[section] for section in SECTIONS}}
+
+
+def data_of(config: Mapping[str, Any]) -> MultiTaskData:
+    """The data that a configuration names.
+
+    Args:
+        config: what `resolve` gave.
+    """
+    parser = LightningArgumentParser(exit_on_error=False)
+    parser.add_lightning_class_args(MultiTaskData, "data")
+    data: MultiTaskData = parser.instantiate_classes(parser.parse_object({"data": deepcopy(config["data"])})).data
+    return data
+
+
+def fingerprint(
+    config: Mapping[str, Any],
+    split: Mapping[str, Mapping[str, Iterable[str]]],
+    files: Mapping[str, Mapping[str, str]],
+    starts_from: str | None,
+    tested: bool,
+) -> str:
+    """SHA-256 of all that decides a run's figures.
+
+    Args:
+        config: the resolved configuration.
+        split: task -> part -> case ids, of the run's tasks.
+        files: task or foreign folder -> case id -> digest of its image and label.
+        starts_from: fingerprint of the run whose checkpoint it starts from.
+        tested: whether it is tested after the training.
+
+    Returns:
+        64 hexadecimal digits.
+    """
+    kept: dict[str, Any] = {
+        key: config.get(key) for key in (*SECTIONS, "trainer", "seed_everything") if key not in AFTERWARDS
+    }
+    for section, keys in WITHOUT_EFFECT.items():
+        kept[section] = {key: value for key, value in (kept[section] or {}).items() if key not in keys}
+    finetune = kept["model"].get("finetune")
+    if finetune:
+        kept["model"] = kept["model"] | {"finetune": finetune | {"checkpoint": None}}
+    if not tested:
+        kept["data"]["foreign"] = {}
+    sources = {key: kept["data"].get(key) or {} for key in ("tasks", "foreign")}
+    used = {task: sorted(case for cases in split[task].values() for case in cases) for task in sources["tasks"]}
+    for key, entries in sources.items():
+        kept["data"][key] = {
+            name: {key: None if key == "root" else value for key, value in entry.items() if key not in FOUND_AS}
+            for name, entry in entries.items()
+        }
+    facts = {
+        "config": kept,
+        "order": list(sources["tasks"]),
+        "split": {task: split[task] for task in sources["tasks"]},
+        "files": {task: [files[task][case] for case in used[task]] for task in used},
+        "foreign": {name: files[name] for name in sources["foreign"]},
+        "starts_from": starts_from,
+        "tested": tested,
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+class Digests:
+    """SHA-256 of files, each read again only if its size or time of modification has changed.
+
+    A context, which remembers them when it is left, however that happens.
+
+    Args:
+        path: JSON file to remember them in.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._known: dict[str, list[Any]] = {}
+
+    def __enter__(self) -> Self:
+        with suppress(FileNotFoundError, ValueError):  # not there yet, or cut short by a crash
+            self._known = json.loads(self.path.read_text())
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        write_text(self.path, json.dumps(self._known, indent=0) + "\n")
+
+    def case(self, case: Case, meaning: str = "") -> str:
+        """Digest of a case's images and labels together, with the channels that are used.
+
+        Args:
+            case: the case.
+            meaning: what its label values mean, where no configuration says so.
+        """
+        digests = [self._file(path) for path in case.image_files]
+        for label in case.labels:
+            digests.append(self._file(label.path) + ("" if label.value is None else f"={label.value}"))
+        channels = ",".join(map(str, case.channels))
+        return hashlib.sha256(":".join([*digests, channels, *([meaning] if meaning else [])]).encode()).hexdigest()
+
+    def _file(self, path: Path) -> str:
+        state = path.stat()
+        size, time, digest = self._known.get(str(path), (None, None, ""))
+        if (size, time) != (state.st_size, state.st_mtime_ns):
+            with path.open("rb") as stream:
+                digest = hashlib.file_digest(stream, "sha256").hexdigest()
+            self._known[str(path)] = [state.st_size, state.st_mtime_ns, digest]
+        return str(digest)
+
+
+def _parser() -> LightningArgumentParser:
+    parser = LightningArgumentParser(exit_on_error=False)
+    for section, owner in SECTIONS.items():
+        parser.add_lightning_class_args(owner, section)
+    parser.add_argument("--seed_everything", type=bool | int, default=0)
+    parser.add_lightning_class_args(Trainer, "trainer")
+    parser.add_class_arguments(Wandb, "wandb")
+    parser.link_arguments("data.patch_size", "model.patch_size")
+    return parser

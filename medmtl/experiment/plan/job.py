@@ -1,0 +1,106 @@
+"""Job: one training run of an experiment."""
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from medmtl.experiment.plan.cell import Cell
+from medmtl.runs.folder import RunFolder
+
+RECORD = "experiment"  # key in run.json
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training run, tested afterwards if it is compared.
+
+    Attributes:
+        name: unique in the experiment.
+        folder: the experiment's folder.
+        run: where the training goes; its name may be another, if the run was finished under an earlier name.
+        config: complete configuration of the training.
+        steps: optimizer steps.
+        needs: name of the job whose checkpoint it starts from; None if it starts from nothing.
+        fingerprint: what decides its figures, as hexadecimal digits.
+        cell: what it is compared as; None for a pre-training, which is not tested.
+    """
+
+    name: str
+    folder: Path
+    run: RunFolder
+    config: Path
+    steps: int
+    needs: str | None
+    fingerprint: str
+    cell: Cell | None
+
+    @property
+    def file(self) -> Path:
+        """What the worker is told: `to_dict` as JSON."""
+        return self.folder / "jobs" / f"{self.name}.json"
+
+    @property
+    def log(self) -> Path:
+        """What the worker says."""
+        return self.folder / "logs" / f"{self.name}.log"
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run folder holds this very run, trained and tested to its end; of a pre-training, its weights."""
+        record = self.run.read_manifest().get(RECORD, {})
+        same = bool(record.get("finished")) and record["fingerprint"] == self.fingerprint
+        return same and (self.cell is not None or self.run.best.is_file())
+
+    @property
+    def seconds(self) -> float:
+        """How long a finished job took, from its start to the end of its test."""
+        return float(self.run.read_manifest()[RECORD]["seconds"])
+
+    @property
+    def progress(self) -> int:
+        """Optimizer steps that are in the run's metrics so far, at most `steps`."""
+        try:
+            with self.run.metrics.open(newline="") as stream:
+                rows = csv.reader(stream)
+                column = next(rows).index("step")
+                steps = [int(row[column]) for row in rows if len(row) > column and row[column].isdigit()]
+        except (FileNotFoundError, StopIteration, ValueError):  # not there yet, or just being rewritten
+            return 0
+        return min(max(steps, default=-1) + 1, self.steps)
+
+    def record(self, finished: bool, seconds: float | None = None) -> None:
+        """Write into `run.json` what the run is, and whether it has come to its end."""
+        facts = {
+            "fingerprint": self.fingerprint,
+            "finished": finished,
+            "steps": self.steps,
+            "cell": None if self.cell is None else self.cell.to_dict(),
+        }
+        self.run.update_manifest(**{RECORD: facts if seconds is None else facts | {"seconds": round(seconds, 1)}})
+
+    def to_dict(self) -> dict[str, Any]:
+        """The job as JSON holds it."""
+        return {
+            "name": self.name,
+            "folder": str(self.folder),
+            "run": str(self.run.path),
+            "config": str(self.config),
+            "steps": self.steps,
+            "needs": self.needs,
+            "fingerprint": self.fingerprint,
+            "cell": None if self.cell is None else self.cell.to_dict(),
+        }
+
+    @classmethod
+    def from_dict(cls, state: dict[str, Any]) -> "Job":
+        """The job that `to_dict` gave."""
+        return cls(
+            **{
+                **state,
+                "folder": Path(state["folder"]),
+                "run": RunFolder(Path(state["run"])),
+                "config": Path(state["config"]),
+                "cell": None if state["cell"] is None else Cell.from_dict(state["cell"]),
+            }
+        )

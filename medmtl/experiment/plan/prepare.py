@@ -1,0 +1,183 @@
+"""From a protocol to jobs: splits, configurations and fingerprints of all training runs, written before any starts."""
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import yaml
+
+from medmtl.data.datamodule import MultiTaskData, Splits
+from medmtl.data.splits import cases_by_part, fewer_training_cases, fold_patients, write_splits
+from medmtl.errors import DataError
+from medmtl.experiment.plan.arms import Planned, Setting, plan
+from medmtl.experiment.plan.base import read_base
+from medmtl.experiment.plan.fingerprint import Digests, data_of, fingerprint, resolve
+from medmtl.experiment.plan.job import RECORD, Job
+from medmtl.experiment.plan.protocol import EVERY_CASE, Protocol
+from medmtl.files import write_text
+from medmtl.runs.folder import RunFolder
+
+logger = logging.getLogger(__name__)
+
+
+def prepare(protocol: Protocol, folder: Path) -> list[Job]:
+    """Plan an experiment, and write the splits and configurations that its runs need.
+
+    Args:
+        protocol: what to compare.
+        folder: the experiment's folder.
+
+    Returns:
+        The training runs, each after what it starts from. A run that an earlier start finished, under whatever name,
+        is found by its fingerprint.
+
+    Raises:
+        ConfigError: the protocol or its base cannot be used.
+        DataError: the data cannot be used.
+    """
+    base = read_base(protocol)
+    data = data_of(base)
+    data.setup("plan")
+    splits = _splits(protocol, data)
+    paths = {key: folder / "splits" / f"{_split_name(*key)}.json" for key in splits}
+    runs = plan(
+        Setting(folder.name, protocol, base, str(paths[fold, cases]), seed, fold, cases)
+        for (fold, cases) in splits
+        for seed in protocol.seeds
+    )
+    _check_finetuning(runs)
+    for key, path in paths.items():
+        write_splits(path, splits[key])
+    split_of = {str(path): splits[key] for key, path in paths.items()}
+    sources = {name: data.listed(name) for name in (*data.tasks, *data.foreign)}
+    with Digests(folder / "data.json") as digests:
+        files = {
+            name: {case.name: digests.case(case, _meaning(data, name)) for case in cases}
+            for name, cases in sources.items()
+        }
+    jobs = _jobs(runs, folder, split_of, files)
+    _remove_others(folder / "configs", [job.config for job in jobs])
+    return jobs
+
+
+def _meaning(data: MultiTaskData, name: str) -> str:
+    """What the folder of a task says of its label values, beside the configuration; empty where it says nothing."""
+    if name not in data.tasks:
+        return ""
+    labels = data.labels(name)
+    if labels.ignore is None and labels.organ == set(data.tasks[name].organ):
+        return ""
+    return f"organ {sorted(labels.organ)}, unknown {labels.ignore}"
+
+
+def write_plan(protocol: Protocol, folder: Path, jobs: Sequence[Job]) -> None:
+    """Make the jobs the plan of an experiment: what is run, and what `medmtl compare` looks for.
+
+    Args:
+        protocol: what they follow from.
+        folder: the experiment's folder.
+        jobs: what `prepare` gave.
+    """
+    for job in jobs:
+        write_text(job.file, json.dumps(job.to_dict(), indent=1) + "\n")
+    _remove_others(folder / "jobs", [job.file for job in jobs])
+    write_text(folder / "experiment.yaml", protocol.to_yaml())
+
+
+def _remove_others(folder: Path, wanted: Sequence[Path]) -> None:
+    """Remove what an earlier protocol has left in a folder."""
+    for stale in set(folder.glob("*.*")) - set(wanted):
+        stale.unlink()
+
+
+def _splits(protocol: Protocol, data: MultiTaskData) -> dict[tuple[int | None, int | None], Splits]:
+    """(fold, training cases at most) -> task -> part -> case ids."""
+    used = {name: {case for cases in parts.values() for case in cases} for name, parts in data.splits.items()}
+    patient_of = {
+        name: {case: patient for case, patient in data.patients(name).items() if case in used[name]} for name in used
+    }
+    folds: dict[int | None, Splits] = {None: data.splits}
+    if protocol.folds > 1:
+        patients = {name: list(found.values()) for name, found in patient_of.items()}
+        parts = fold_patients(patients, protocol.folds, data.fractions["val"], data.split_seed)
+        folds = {
+            fold: {name: cases_by_part(found, part_of) for name, found in patient_of.items()}
+            for fold, part_of in enumerate(parts)
+        }
+    for name, parts_of_task in folds.get(None, {}).items():
+        if not parts_of_task["test"]:
+            raise DataError(f"task {name} has no test case", fix="give data.test a share above 0, or list one")
+    result: dict[tuple[int | None, int | None], Splits] = {}
+    for fold, whole in folds.items():
+        for size in protocol.sizes:
+            if not isinstance(size, int):
+                result[fold, None] = whole
+                continue
+            fewer = {name: fewer_training_cases(whole[name], patient_of[name], size, data.split_seed) for name in whole}
+            if fewer == whole and EVERY_CASE in protocol.sizes:
+                logger.warning("no task has more than %d training cases: that size is left out", size)
+            else:
+                result[fold, size] = fewer
+    return result
+
+
+def _check_finetuning(runs: list[Planned]) -> None:
+    """Find a typing error in `finetune_overrides` before the pre-training is paid for."""
+    for planned in runs:
+        if planned.needs is not None:
+            resolve(planned.config)
+            return
+
+
+def _jobs(
+    runs: list[Planned], folder: Path, split_of: Mapping[str, Splits], files: Mapping[str, Mapping[str, str]]
+) -> list[Job]:
+    found = _finished(folder)
+    jobs: dict[str, Job] = {}
+    for planned in runs:
+        config, source = planned.config, None
+        if planned.needs is not None:
+            source = jobs[planned.needs]
+            start = {"checkpoint": str(source.run.best), "layers": planned.layers}
+            config = config | {"model": config["model"] | {"finetune": start}}
+        number = fingerprint(
+            config,
+            split_of[config["data"]["splits"]],
+            files,
+            None if source is None else source.fingerprint,
+            tested=planned.cell is not None,
+        )
+        path = folder / "configs" / f"{planned.name}.yaml"
+        write_text(path, yaml.safe_dump(config, sort_keys=False))
+        jobs[planned.name] = Job(
+            name=planned.name,
+            folder=folder,
+            # Two cells may mean the same training: a task with eight cases has no more of them without a limit.
+            run=found.setdefault(number, RunFolder(folder / "runs" / f"{planned.name}-{number[:8]}")),
+            config=path,
+            steps=planned.steps,
+            needs=planned.needs,
+            fingerprint=number,
+            cell=planned.cell,
+        )
+    return list(jobs.values())
+
+
+def _finished(folder: Path) -> dict[str, RunFolder]:
+    """Fingerprint -> the run that an earlier start finished."""
+    found = {}
+    for path in sorted((folder / "runs").glob("*/run.json")):
+        run = RunFolder(path.parent)
+        try:
+            record = run.read_manifest().get(RECORD, {})
+        except ValueError:  # cut short by a crash
+            continue
+        if record.get("finished"):
+            found[record["fingerprint"]] = run
+    return found
+
+
+def _split_name(fold: int | None, cases: int | None) -> str:
+    parts = ["split"] if fold is None else [f"fold{fold}"]
+    return "-".join(parts + ([] if cases is None else [f"{cases}cases"]))

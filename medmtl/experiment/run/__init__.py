@@ -1,0 +1,1 @@
+"""Running the planned trainings, here or on a cluster."""

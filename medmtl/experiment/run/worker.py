@@ -1,0 +1,89 @@
+"""Worker: the process that trains and tests one run of an experiment."""
+
+import argparse
+import json
+import os
+import shutil
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from medmtl.errors import reported
+from medmtl.experiment.plan.job import Job
+from medmtl.experiment.run.lock import locked
+
+
+def execute(job: Job) -> None:
+    """Train and test a run in this process, unless it is finished.
+
+    A run that was cut short is trained anew: one that goes on in the middle would draw other dropout masks, and the
+    tables would depend on the interruption.
+
+    Raises:
+        SystemExit: the training or the test failed and has said why.
+    """
+    started = time.monotonic()
+    from medmtl.distributed import is_first  # with torch, whose import is part of what a run takes
+
+    if not is_first():  # Lightning starts this very command again for each further device
+        _train(job)
+        return
+    # An earlier submission to a cluster may still be training this very run.
+    with locked(job.run.path.with_name(f".{job.run.path.name}.lock"), wait=True):
+        if job.finished:
+            return
+        shutil.rmtree(job.run.path, ignore_errors=True)
+        job.record(finished=False)
+        _train(job)
+        trained = job.run.read_manifest()["fit"]["steps"]
+        if trained != job.steps:
+            sys.stderr.write(f"medmtl: error: {trained} of {job.steps} steps were trained: take out what stops it\n")
+            raise SystemExit(1)
+        if job.cell is not None:
+            _test(job)
+        job.run.last.unlink(missing_ok=True)  # nothing goes on from it, and it is as large as the best
+        job.record(finished=True, seconds=time.monotonic() - started)
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """What a worker does: `python -m medmtl.experiment.run.worker JOBFILE`.
+
+    Args:
+        args: the arguments; taken from the command line if None.
+    """
+    parser = argparse.ArgumentParser(prog="python -m medmtl.experiment.run.worker", description=main.__doc__)
+    parser.add_argument("file", type=Path, metavar="JOBFILE")
+    parser.add_argument("--tied", action="store_true", help="end at once when standard input ends")
+    options = parser.parse_args(args)
+    if options.tied:
+        threading.Thread(target=_end_with_input, daemon=True).start()
+    execute(Job.from_dict(json.loads(options.file.read_text())))
+
+
+def _train(job: Job) -> None:
+    _command(["fit", "--config", str(job.config), "--run", str(job.run.path), "--overwrite"])
+
+
+def _test(job: Job) -> None:
+    _command(["test", "--run", str(job.run.path), "--trainer.devices=1"])
+
+
+def _command(argv: list[str]) -> None:
+    """Give a command as a person would."""
+    from medmtl.training.command import run_command
+
+    with reported():
+        run_command(argv)
+
+
+def _end_with_input() -> None:
+    """End this process when standard input does: a pipe from the runner, which no way of ending leaves open."""
+    while os.read(sys.stdin.fileno(), 1):  # not through sys.stdin, whose lock Python needs to end by itself
+        pass
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    main()

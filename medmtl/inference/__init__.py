@@ -1,1 +1,0 @@
-"""Inference: whole volumes through sliding windows."""

@@ -1,0 +1,97 @@
+"""Stacking: which files and volumes are the channels of one image, for networks that take several."""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from medmtl.errors import DataError
+from medmtl.io import itk, nifti
+from medmtl.io.input import Input
+from medmtl.io.volume import stem
+
+NUMBERED = re.compile(r"(.+)_(\d{4})")
+HOW = "name its files NAME_0000, NAME_0001, ... in one folder, list them, or save one file of four dimensions"
+
+
+def volumes_in(one: Input) -> int:
+    """Number of volumes of an input's file, of which the header alone is read; of a DICOM series 1.
+
+    Raises:
+        Exception: of the library that reads the file, where it is missing or broken.
+    """
+    if one.kind == "dicom":
+        return 1
+    return (nifti if one.kind == "nifti" else itk).count_volumes(one.path)
+
+
+def numbered(one: Input) -> tuple[str, int] | None:
+    """What the name of a file says where it is named as nnU-Net names channels: the rest of it, and the number.
+
+    Returns:
+        `case_0001.nii.gz` -> `("case", 1)`; None for other names, and for a DICOM series.
+    """
+    parts = NUMBERED.fullmatch(stem(one.path)) if one.kind != "dicom" else None
+    return None if parts is None else (parts[1], int(parts[2]))
+
+
+def stacked(found: Iterable[Input]) -> list[Input]:
+    """Join files that hold a channel each by their names: `CASE_0000.nii.gz`, `CASE_0001.nii.gz`, ... are `CASE`.
+
+    A file of several volumes is left alone: these are its channels.
+
+    Args:
+        found: what a folder holds.
+
+    Returns:
+        An input an image, in the order of their first files.
+    """
+    joined: dict[tuple[object, ...], Input] = {}
+    for one in found:
+        parts = numbered(one) if _holds_one(one) else None
+        if parts is None:
+            joined[one.path, one.series] = one
+            continue
+        case, number = parts
+        key = (one.path.parent, case, one.path.name.removeprefix(stem(one.path)))
+        before = joined.get(key, replace(one, name=one.name.removesuffix(f"_{number:04d}")))
+        joined[key] = replace(before, channels={**before.channels, number: one})
+    return list(joined.values())
+
+
+def parts_of(source: Input, channels: Sequence[int]) -> list[Input]:
+    """What is to be read of an image.
+
+    Args:
+        source: the image.
+        channels: numbers of those that are stacked, in the order of the network; empty for a network of one.
+
+    Returns:
+        An input a channel, or the image itself where nothing is stacked. Of a file that cannot be opened it is that
+        file: reading it says what is wrong.
+
+    Raises:
+        DataError: a channel is missing, or what should be one channel holds several volumes.
+    """
+    if not channels:
+        return [source]
+    try:
+        there = source.channels or {number: replace(source, volume=number) for number in range(volumes_in(source))}
+        sizes = {one.path: volumes_in(one) for one in source.channels.values()}
+    except Exception:
+        return list(source.channels.values()) or [source]
+    if not set(channels) <= there.keys():
+        held = f"channel{'s' * (len(there) > 1)} {', '.join(map(str, sorted(there)))}"
+        wanted = ", ".join(map(str, channels))
+        raise DataError(f"{source.path} comes with {held}, where the network stacks channels {wanted}", fix=HOW)
+    several = next((path for path, size in sizes.items() if size > 1), None)
+    if several is not None:
+        raise DataError(f"{several} holds {sizes[several]} volumes, where each channel is a file", fix="split it")
+    return [there[number] for number in channels]
+
+
+def _holds_one(one: Input) -> bool:
+    """Whether a file holds one volume. One that cannot be opened is taken for a channel: reading it says why not."""
+    try:
+        return volumes_in(one) == 1
+    except Exception:
+        return True

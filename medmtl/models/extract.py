@@ -1,0 +1,109 @@
+"""Observer: an image in, the evidence for all detectors out, with one pass of the network a recipe."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from monai.data import MetaTensor
+from monai.transforms import Orientation
+
+from medmtl.data.preprocessing import Recipe
+from medmtl.models.channels import input_channels
+from medmtl.models.sliding_window import VolumePredictor
+from medmtl.ood.detectors.base import Detector
+from medmtl.ood.detectors.classifier import thumbnail
+from medmtl.ood.detectors.intensity import intensity_histogram
+from medmtl.ood.evidence.evidence import Evidence, View
+from medmtl.ood.evidence.features import FeatureTap
+from medmtl.ood.evidence.output_scores import (
+    mean_foreground_energy,
+    mean_foreground_entropy,
+    mean_foreground_max_logit,
+    mean_foreground_max_softmax,
+)
+
+CUBIC_MM = 1000.0  # in a millilitre
+
+OUTPUTS = {
+    "entropy": mean_foreground_entropy,
+    "max_softmax": mean_foreground_max_softmax,
+    "max_logit": mean_foreground_max_logit,
+    "energy": mean_foreground_energy,
+}
+
+
+class Observer:
+    """Runs images through a network and keeps what detectors need of them.
+
+    Args:
+        predictor: the network and its sliding windows.
+        layers: layers whose feature maps are summed up.
+        pooled: those of them that are kept by window; the coarsest if None.
+        thumbnails: whether to keep the image itself, shrunk.
+    """
+
+    def __init__(
+        self,
+        predictor: VolumePredictor,
+        layers: Sequence[str],
+        pooled: Sequence[str] | None = None,
+        thumbnails: bool = True,
+    ) -> None:
+        self.predictor = predictor
+        chosen = [coarsest(predictor, layers)] if pooled is None else pooled
+        self.tap = FeatureTap(predictor.network, layers, chosen)
+        self.thumbnails = thumbnails
+
+    @classmethod
+    def serving(cls, detector: Detector, predictor: VolumePredictor, layers: Sequence[str]) -> "Observer":
+        """One that keeps what a detector needs, and the rest only where it costs nothing."""
+        return cls(predictor, layers, None if detector.needs_windows else [], detector.needs_thumbnail)
+
+    def __call__(
+        self, images: Mapping[Recipe, MetaTensor], native: MetaTensor, source: str, case: str, patient: str
+    ) -> tuple[Evidence, dict[Recipe, MetaTensor]]:
+        """Observe one image.
+
+        Args:
+            images: recipe -> `(C, h, w, d)` in its working space.
+            native: `(C, H, W, D)` on its own grid; the thumbnail shows the first channel.
+            source: the task, or the folder of images without a task.
+            case: name within the source.
+            patient: whose image it is.
+
+        Returns:
+            The evidence with a view a recipe, of which none is chosen yet; and recipe -> foreground logits
+            `(1, h, w, d)`.
+        """
+        device = next(self.predictor.network.parameters()).device
+        views, logits = [], {}
+        for recipe, image in images.items():
+            self.tap.reset()
+            logits[recipe] = self.predictor.logits(image.to(device), self.tap)
+            views.append(
+                View(
+                    recipe=str(recipe),
+                    layers=self.tap.evidence(),
+                    outputs=output_scores(torch.sigmoid(logits[recipe].as_tensor()), recipe),
+                    histogram=intensity_histogram(image, window=recipe.window is not None),
+                )
+            )
+        small = thumbnail(Orientation("RAS", labels=None)(native[:1])) if self.thumbnails else None
+        return Evidence(source, case, patient, tuple(views), small), logits
+
+
+def coarsest(predictor: VolumePredictor, layers: Sequence[str]) -> str:
+    """The layer whose feature map of a window has the fewest voxels, the first of several."""
+    tap = FeatureTap(predictor.network, layers)
+    like = next(predictor.network.parameters())
+    shape = (1, input_channels(predictor.network), *predictor.patch_size)
+    window = torch.zeros(shape, device=like.device, dtype=like.dtype)
+    with torch.inference_mode(), tap.weighing([torch.ones(1, side) for side in predictor.patch_size]):
+        predictor.network(window)
+    return min(layers, key=lambda layer: tap.sizes[layer])
+
+
+def output_scores(probability: torch.Tensor, recipe: Recipe) -> dict[str, float]:
+    """What an image's foreground probability `(1, h, w, d)` under a recipe says, see `View.outputs`."""
+    scores = {name: score(probability) for name, score in OUTPUTS.items()}
+    voxel = torch.tensor(recipe.spacing, dtype=torch.float64).prod()
+    return {**scores, "volume_ml": float((probability >= 0.5).sum() * voxel) / CUBIC_MM}

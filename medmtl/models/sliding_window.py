@@ -1,0 +1,97 @@
+"""Whole volumes through a network in sliding windows, with feature statistics collected on the way."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from monai.data import MetaTensor
+from monai.data.utils import dense_patch_slices
+from monai.inferers import sliding_window_inference
+from torch import nn
+
+from medmtl.ood.evidence.features import FeatureTap
+
+
+class VolumePredictor:
+    """Foreground logits and probability of whole volumes.
+
+    Args:
+        network: maps `(B, 1, H, W, D)` to one logit, `(B, 1, H, W, D)`.
+        patch_size: window size, voxels a side.
+        overlap: share of a window that the next one covers again, in [0, 1).
+        window_batch: windows computed together.
+    """
+
+    def __init__(self, network: nn.Module, patch_size: Sequence[int], overlap: float, window_batch: int) -> None:
+        self.network = network
+        self.patch_size = tuple(patch_size)
+        self.overlap = overlap
+        self.window_batch = window_batch
+
+    def __call__(self, image: MetaTensor, tap: FeatureTap | None = None) -> MetaTensor:
+        """Predict one volume.
+
+        Args:
+            image: `(1, h, w, d)` in a working space.
+            tap: see `logits`.
+
+        Returns:
+            Foreground probability, `(1, h, w, d)` float32 in [0, 1], with the image's affine.
+        """
+        return torch.sigmoid(self.logits(image, tap))
+
+    def logits(self, image: MetaTensor, tap: FeatureTap | None = None) -> MetaTensor:
+        """The logits of foreground of one volume, blended where windows overlap.
+
+        Args:
+            image: `(1, h, w, d)` in a working space.
+            tap: collects statistics of its layers, every voxel of the image counted once, in the window whose centre
+                is nearest where windows overlap, and padding not at all.
+
+        Returns:
+            `(1, h, w, d)` float32, with the image's affine.
+        """
+        shares = self._shares(image.shape[1:])
+
+        def run(windows: torch.Tensor, places: list[list[slice]]) -> torch.Tensor:
+            if tap is None:
+                return self.network(windows)
+            starts = [[side.start for side in place[2:]] for place in places]
+            counted = [[along[start] for along, start in zip(shares, of_window, strict=True)] for of_window in starts]
+            with tap.weighing([torch.stack(axis) for axis in zip(*counted, strict=True)]):
+                return self.network(windows)
+
+        blended = sliding_window_inference(
+            image.as_tensor()[None],
+            self.patch_size,
+            self.window_batch,
+            run,
+            overlap=self.overlap,
+            mode="gaussian",
+            cval=float(image.min()),
+            with_coord=True,
+        )
+        return MetaTensor(blended[0].float(), affine=image.affine)
+
+    def _shares(self, shape: Sequence[int]) -> list[dict[int, torch.Tensor]]:
+        """Along each axis: start of a window -> 1 for the voxels that count in it, 0 for all others.
+
+        A voxel counts in the window whose centre is nearest along each axis, where the edge of the window, which the
+        network fills up with zeros, is farthest; a voxel of the padding counts in none. Windows lie on a grid, so the
+        share of a voxel is the product over the axes. (An equal share for every window that covers a voxel would have
+        the whole map of a layer multiplied; so it is 42 % of it, for a window of 48 voxels that overlaps by a quarter.)
+        """
+        shares = []
+        for size, window in zip(shape, self.patch_size, strict=True):
+            padded = max(size, window)
+            # The step of sliding_window_inference: a whole window where it is as long as the volume.
+            step = window if window == padded else max(int(window * (1 - self.overlap)), 1)
+            starts = [place.start for (place,) in dense_patch_slices((padded,), (window,), (step,))]
+            before = (padded - size) // 2
+            borders = [(left + right + window) // 2 for left, right in pairwise(starts)]
+            of_window = {}
+            for start, first, last in zip(starts, [before, *borders], [*borders, before + size], strict=True):
+                of_window[start] = torch.zeros(window)
+                of_window[start][first - start : last - start] = 1
+            shares.append(of_window)
+        return shares

@@ -1,0 +1,87 @@
+"""ByTask: a detector for every task, so that a varied task does not hide what is foreign to a uniform one."""
+
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from dataclasses import replace
+from typing import Any
+
+from medmtl.errors import DataError
+from medmtl.ood.detectors.base import Detector
+from medmtl.ood.detectors.fusion import Fusion
+from medmtl.ood.detectors.layers import require
+from medmtl.ood.evidence.evidence import Evidence
+
+
+class ByTask(Detector):
+    """Ours: a detector for every task; an image is as foreign as the task finds it that finds it least so.
+
+    Tumours differ more from each other than brains do, and a distance that is ordinary among tumours is far among
+    brains. Each task's detector is fitted to its own images and sees an image as the task's recipe prepares it. Scores
+    of different tasks must be on one scale, as those of `Fusion` are.
+
+    Args:
+        name: how tables and files call it.
+        detector: fitted for each task by itself; None takes `Fusion` with its default members.
+    """
+
+    source = "medmtl; Mondrian conformal prediction (Vovk et al. 2005) compares within groups in the same way"
+
+    def __init__(self, name: str = "by_task", detector: Detector | None = None) -> None:
+        self.name = name
+        self.detector = Fusion() if detector is None else detector
+        self.needs_windows = self.detector.needs_windows
+        self.needs_thumbnail = self.detector.needs_thumbnail
+        self.tasks: dict[str, Detector] = {}
+        self.recipes: dict[str, str] = {}
+
+    def fit(self, cases: Sequence[Evidence]) -> None:
+        """See `Detector.fit`.
+
+        Raises:
+            DataError: a task has too few patients, or an image lacks what the detector needs.
+        """
+        require(self, cases)
+        self.tasks, self.recipes = {}, {}
+        for task in dict.fromkeys(case.source for case in cases):
+            own = [case for case in cases if case.source == task]
+            self.tasks[task] = deepcopy(self.detector)
+            self.tasks[task].fit(own)
+            self.recipes[task] = own[0].view.recipe
+
+    def score(self, image: Evidence) -> float:
+        """See `Detector.score`; a task whose recipe the image was not prepared with has no say.
+
+        Raises:
+            DataError: no task has.
+        """
+        return min(self._scores(image).values())
+
+    def score_as(self, image: Evidence, task: str) -> float:
+        """See `Detector.score_as`."""
+        return self._scores(image)[task]
+
+    def _scores(self, image: Evidence) -> dict[str, float]:
+        """Task -> how foreign it finds the image."""
+        views = {view.recipe: replace(image, views=(view,), chosen=0) for view in image.views}
+        asked = [task for task in self.tasks if self.recipes[task] in views]
+        if not asked:
+            raise DataError(f"detector {self.name}: {image.case} was prepared with no recipe of a task")
+        return {task: self.tasks[task].score(views[self.recipes[task]]) for task in asked}
+
+    def missing(self, image: Evidence) -> str:
+        """See `Detector.missing`."""
+        return self.detector.missing(image)
+
+    def state_dict(self) -> dict[str, Any]:
+        """See `Detector.state_dict`."""
+        return {
+            "tasks": {task: detector.state_dict() for task, detector in self.tasks.items()},
+            "recipes": self.recipes,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """See `Detector.load_state_dict`."""
+        self.recipes = dict(state["recipes"])
+        self.tasks = {task: deepcopy(self.detector) for task in state["tasks"]}
+        for task, detector in self.tasks.items():
+            detector.load_state_dict(state["tasks"][task])

@@ -1,0 +1,95 @@
+"""Intensities of an image, as the detectors that need no network see them."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from sklearn.decomposition import PCA
+from torch import Tensor
+
+from medmtl.ood.detectors.base import ViewDetector
+from medmtl.ood.detectors.distances import kth_distance
+from medmtl.ood.detectors.gaussian import fit_gaussian, mahalanobis, spread, task_means
+from medmtl.ood.detectors.layers import Fitted, require
+from medmtl.ood.evidence.evidence import Evidence, View
+
+BINS = 150
+WINDOW = (-1.0, 1.0)
+
+
+def intensity_histogram(image: Tensor, window: bool) -> Tensor:
+    """Intensity histogram feature (Vasiliuk et al., arXiv 2306.13528).
+
+    Args:
+        image: as a recipe prepares it, any shape.
+        window: the recipe clips to a window, which it scales to [-1, 1]: the bins then cover that. Otherwise they run
+            from the image's least value to its greatest.
+
+    Returns:
+        Share of voxels in 150 equal bins, `(150,)` float64 that sums to 1. A constant image fills the first bin.
+    """
+    values = image.detach().as_subclass(Tensor).reshape(-1).double().cpu()
+    low, high = WINDOW if window else (float(values.min()), float(values.max()))
+    if low == high:
+        return torch.eye(1, BINS, dtype=torch.float64)[0]
+    return torch.histc(values.clamp(low, high), BINS, low, high) / values.numel()
+
+
+class IntensityHistogram(ViewDetector):
+    """Intensity histogram features (IHF): no network, and the bar for whatever uses one.
+
+    Histograms are reduced by PCA, and compared with the nearest training image or by the Mahalanobis distance from the
+    nearest task's mean (with the covariance of Ledoit & Wolf, since training images are few).
+
+    Args:
+        name: how tables and files call it.
+        distance: `nearest` or `mahalanobis`.
+        variance: share of the variance that the components keep, in (0, 1).
+        whitening: first divide each bin by its spread within tasks, so that bins that hold little count as much.
+    """
+
+    source = "Vasiliuk et al., arXiv 2306.13528"
+
+    def __init__(
+        self,
+        name: str = "ihf",
+        distance: Literal["nearest", "mahalanobis"] = "nearest",
+        variance: float = 0.9999,
+        whitening: bool = False,
+    ) -> None:
+        self.name = name
+        self.distance = distance
+        self.variance = variance
+        self.whitening = whitening
+        self.fitted: Fitted = {}
+
+    def fit(self, cases: Sequence[Evidence]) -> None:
+        """See `Detector.fit`."""
+        require(self, cases)
+        tasks = [case.source for case in cases]
+        histograms = torch.stack([case.view.histogram for case in cases])
+        scale = spread(task_means(histograms, tasks)[1]) if self.whitening else torch.ones_like(histograms[0])
+        found = PCA(self.variance, svd_solver="full").fit((histograms / scale).numpy())
+        axes, origin = torch.from_numpy(found.components_), torch.from_numpy(found.mean_)
+        self.fitted = {"axes": axes, "origin": origin, "bins": scale}
+        reduced = self._reduced(histograms)
+        self.fitted |= {"bank": reduced} if self.distance == "nearest" else fit_gaussian(reduced, tasks)
+
+    def score_view(self, view: View) -> float:
+        """See `ViewDetector.score_view`."""
+        reduced = self._reduced(view.histogram)
+        if self.distance == "nearest":
+            return kth_distance(self.fitted["bank"], reduced, neighbour=1)
+        return float(mahalanobis(self.fitted, reduced[None]).min())
+
+    def state_dict(self) -> dict[str, Any]:
+        """See `Detector.state_dict`."""
+        return {"fitted": self.fitted}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """See `Detector.load_state_dict`."""
+        self.fitted = dict(state["fitted"])
+
+    def _reduced(self, histograms: Tensor) -> Tensor:
+        """Principal components of histograms `(..., bins)`."""
+        return (histograms / self.fitted["bins"] - self.fitted["origin"]) @ self.fitted["axes"].T

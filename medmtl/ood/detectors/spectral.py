@@ -1,0 +1,118 @@
+"""The paper's detector, with the options that the theory of the signature asks for."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+
+from medmtl.errors import ConfigError
+from medmtl.ood.detectors.base import ViewDetector
+from medmtl.ood.detectors.gaussian import spread, task_means
+from medmtl.ood.detectors.layers import lacking_layers, require
+from medmtl.ood.evidence.evidence import Evidence, View
+from medmtl.ood.signature import RELATIVE_FLOOR, Nearest, Norm, Signature, SignatureBank, medicood_signature, signature
+
+
+class Spectral(ViewDetector):
+    """OODM, the distance to the nearest spectral signature of the training images, averaged over layers.
+
+    Args:
+        name: how tables and files call it.
+        layers: which layers; None takes all that the evidence holds.
+        per_voxel: divide each map by the root of its number of voxels, so that the field of view does not count; off
+            is as the paper describes it.
+        centre: see `medmtl.ood.signature.signature`.
+        floor: see `medmtl.ood.signature.log_singular_values`.
+        norm: see `medmtl.ood.signature.signature`.
+        neighbour: which nearest signature counts, from 1.
+        whitening: divide each coordinate of the signature by its spread within tasks.
+        compat: `medicood` takes the signature of the public code instead, for which only `layers`, `neighbour` and
+            `whitening` mean something.
+
+    Raises:
+        ConfigError: an option outside its domain.
+    """
+
+    source = "Karimi & Gholipour, arXiv 2004.06569; several layers: Lambert et al., arXiv 2307.15647"
+
+    def __init__(
+        self,
+        name: str = "spectral",
+        layers: list[str] | None = None,
+        per_voxel: bool = True,
+        centre: bool = False,
+        floor: float = RELATIVE_FLOOR,
+        norm: Norm = "l2",
+        neighbour: int = 1,
+        whitening: bool = False,
+        compat: Literal["medicood"] | None = None,
+    ) -> None:
+        if neighbour < 1:
+            raise ConfigError(f"detector {name}: neighbour {neighbour}", fix="count neighbours from 1")
+        if not 0 <= floor < 1:
+            raise ConfigError(f"detector {name}: floor {floor}", fix="use a share of the largest singular value")
+        self.name = name
+        self.layers = layers
+        self.per_voxel = per_voxel
+        self.centre = centre
+        self.floor = floor
+        self.norm: Norm = norm
+        self.neighbour = neighbour
+        self.whitening = whitening
+        self.compat = compat
+        self.scale: Signature = {}
+        self.bank: SignatureBank | None = None
+
+    def fit(self, cases: Sequence[Evidence]) -> None:
+        """See `Detector.fit`.
+
+        Raises:
+            DataError: there is no training image, or one lacks a layer.
+        """
+        require(self, cases)
+        self.scale = {}
+        found = [self.signature_of(case.view, self._wanted(case.view)) for case in cases]
+        tasks = [case.source for case in cases]
+        if self.whitening:
+            stacked = {layer: torch.stack([each[layer] for each in found]) for layer in found[0]}
+            self.scale = {layer: spread(task_means(vectors, tasks)[1]) for layer, vectors in stacked.items()}
+            found = [{layer: vector / self.scale[layer] for layer, vector in each.items()} for each in found]
+        self.bank = SignatureBank.fit([(case.source, case.case, each) for case, each in zip(cases, found, strict=True)])
+
+    def nearest(self, view: View) -> Nearest:
+        """The nearest training image to an image under one recipe."""
+        assert self.bank is not None, "fit or load the detector first"
+        return self.bank.nearest(self.signature_of(view, list(self.bank.signatures)), self.neighbour)
+
+    def score_view(self, view: View) -> float:
+        """See `ViewDetector.score_view`."""
+        return self.nearest(view).oodm
+
+    def signature_of(self, view: View, layers: Sequence[str]) -> Signature:
+        """The signature of an image under one recipe, with the options of this detector; whitened once fitted."""
+        kept = {layer: view.layers[layer] for layer in layers}
+        if self.compat == "medicood":
+            found = medicood_signature({layer: each.gram * each.voxels for layer, each in kept.items()})
+        else:
+            grams = {layer: each.gram * (1 if self.per_voxel else each.voxels) for layer, each in kept.items()}
+            found = signature(grams, self.floor, self.centre, self.norm)
+        return {layer: vector / self.scale[layer] if self.scale else vector for layer, vector in found.items()}
+
+    def missing(self, image: Evidence) -> str:
+        """See `Detector.missing`."""
+        return lacking_layers(image, self._wanted(image.view))
+
+    def state_dict(self) -> dict[str, Any]:
+        """See `Detector.state_dict`."""
+        assert self.bank is not None, "fit or load the detector first"
+        return {"bank": self.bank.state_dict(), "scale": self.scale}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """See `Detector.load_state_dict`."""
+        self.bank = SignatureBank.from_state_dict(state["bank"])
+        self.scale = dict(state["scale"])
+
+    def _wanted(self, view: View) -> list[str]:
+        if self.bank is not None:
+            return list(self.bank.signatures)
+        return list(view.layers) if self.layers is None else self.layers

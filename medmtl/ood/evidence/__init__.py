@@ -1,0 +1,1 @@
+"""Evidence: what one pass of the network leaves for all detectors."""

@@ -1,0 +1,81 @@
+"""Evidence: what one pass of the network over an image leaves for all detectors, small enough to keep for a case."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class LayerEvidence:
+    """What is kept of one layer's feature map, over all sliding windows, every voxel of the image counted once.
+
+    Attributes:
+        gram: F^T F / n of the map F as a matrix of n voxels by C channels, `(C, C)` float64.
+        mean: mean of each channel, `(C,)` float64.
+        voxels: n, the layer's voxels within the image.
+        windows: the map of each sliding window pooled to few numbers, `(windows, P)` float32; None where not kept.
+    """
+
+    gram: Tensor
+    mean: Tensor
+    voxels: float
+    windows: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class View:
+    """An image as one recipe prepares it.
+
+    Attributes:
+        recipe: which one, as text.
+        layers: layer -> what is kept of its feature map.
+        outputs: scores of the network's output, see `medmtl.ood.evidence.output_scores`; higher = more foreign.
+        histogram: intensities of the prepared image, density in equal bins from its least to its greatest value,
+            `(bins,)` float64 that sums to 1.
+    """
+
+    recipe: str
+    layers: Mapping[str, LayerEvidence]
+    outputs: Mapping[str, float]
+    histogram: Tensor
+
+    @property
+    def grams(self) -> dict[str, Tensor]:
+        """Layer -> F^T F / n, what signatures are made of."""
+        return {layer: kept.gram for layer, kept in self.layers.items()}
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """One image, under one recipe or several.
+
+    Training images have one view, that of their task's recipe. Every other image has a view for each recipe of the
+    model, since nobody tells which task it is.
+
+    Attributes:
+        source: the task, or the folder of images without a task.
+        case: name within the source.
+        patient: whose image it is.
+        views: one a recipe.
+        thumbnail: the image on its own grid, clipped to percentiles 0.5 and 99.5, scaled to [0, 1] and shrunk to
+            `(32, 32, 32)` float32; None where not kept.
+        chosen: index of the view that fits best, by the distance of the spectral signature; output scores are read
+            from it.
+    """
+
+    source: str
+    case: str
+    patient: str
+    views: tuple[View, ...]
+    thumbnail: Tensor | None
+    chosen: int = field(default=0)
+
+    @property
+    def view(self) -> View:
+        """The view that fits best."""
+        return self.views[self.chosen]
+
+    def choosing(self, index: int) -> "Evidence":
+        """The same image with another view taken for the one that fits best."""
+        return replace(self, chosen=index)

@@ -1,0 +1,1 @@
+"""How well a score detects out-of-distribution images and bad segmentations."""

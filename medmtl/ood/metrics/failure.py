@@ -1,0 +1,180 @@
+"""Silent failure: does a high score tell where the segmentation is bad?
+
+The risk of an image is 1 - Dice. Images are accepted from the lowest score on; of images that tie, each is as likely
+to come first, and the figures are expectations over that.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.special import digamma
+
+from medmtl.errors import DataError
+from medmtl.ood.metrics.resampling import Floats, Interval, interval, patient_weights
+
+
+@dataclass(frozen=True)
+class FailureDetection:
+    """How well a score tells where the segmentation is bad.
+
+    Attributes:
+        spearman: rank correlation of score and Dice, -1 to 1; -1 is best.
+        aurc: area under the risk-coverage curve, 0 to 1; 0 is best (Geifman & El-Yaniv, arXiv 1705.08500).
+        e_aurc: what of it a perfect order would have saved (Geifman et al., arXiv 1805.08206); 0 is best.
+        images: how many have a Dice.
+    """
+
+    spearman: Interval
+    aurc: Interval
+    e_aurc: Interval
+    images: int
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """What rejecting the images of highest score would have done.
+
+    Attributes:
+        rejected: images rejected.
+        images: of how many.
+        before: mean Dice of all.
+        after: mean Dice of those accepted.
+    """
+
+    rejected: int
+    images: int
+    before: float
+    after: float
+
+    def __str__(self) -> str:
+        """The sentence for a report."""
+        share = f"{self.rejected / self.images:.0%}".replace("%", " %")
+        verb = "raised" if self.after >= self.before else "lowered"
+        return (
+            f"rejecting the worst {share} ({self.rejected} of {self.images} images) would have {verb} mean Dice "
+            f"from {self.before:.3f} to {self.after:.3f}"
+        )
+
+
+def failure_detection(scores: ArrayLike, dice: ArrayLike, patients: Sequence[str]) -> FailureDetection:
+    """Correlation and risk-coverage figures with intervals from 2,000 resamples of the patients.
+
+    Args:
+        scores: higher = more foreign, `(images,)`.
+        dice: 0 to 1, `(images,)`; images whose Dice is NaN, without a label, are left out.
+        patients: whose image it is; the same name is the same person.
+
+    Returns:
+        The figures; None where they do not exist, as the correlation with a constant.
+    """
+    values, risks, labelled = _labelled(scores, dice)
+    people = np.asarray(patients, dtype=str)[labelled].tolist()
+    if not people:
+        missing = Interval(None, None, None)
+        return FailureDetection(missing, missing, missing, 0)
+    weights = np.ones((1, len(people)))
+    if len(set(people)) > 1:
+        # The first row is the images as they are.
+        weights = np.vstack([weights, patient_weights(people, ["labelled"] * len(people))])
+    aurc, oracle = (weighted_aurc(order, risks, weights) for order in (values, risks))
+    figures = weighted_spearman(values, -risks, weights), aurc, aurc - oracle
+    spearman, area, excess = (interval(float(rows[0]), rows[1:]) for rows in figures)
+    return FailureDetection(spearman, area, excess, len(people))
+
+
+def risk_coverage(scores: ArrayLike, dice: ArrayLike) -> tuple[Floats, Floats]:
+    """The risk-coverage curve.
+
+    Args:
+        scores: higher = more foreign, `(images,)`.
+        dice: 0 to 1, `(images,)`; images whose Dice is NaN are left out.
+
+    Returns:
+        Share of the images accepted, 1/n to 1, and their mean risk, both `(n,)`.
+    """
+    values, risks, _ = _labelled(scores, dice)
+    _, group, sizes = np.unique(values, return_inverse=True, return_counts=True)
+    tied = (np.bincount(group, risks) / sizes)[np.sort(group)]
+    accepted = np.arange(1, len(tied) + 1)
+    return accepted / max(len(tied), 1), np.cumsum(tied) / accepted
+
+
+def rejection(scores: ArrayLike, dice: ArrayLike, share: float) -> Rejection | None:
+    """What rejecting a share of the images, those of highest score, would have done to mean Dice.
+
+    Args:
+        scores: higher = more foreign, `(images,)`.
+        dice: 0 to 1, `(images,)`; images whose Dice is NaN are left out.
+        share: to reject, in (0, 1); rounded up to whole images.
+
+    Returns:
+        The means before and after; None where nothing would be left.
+    """
+    _, risk = risk_coverage(scores, dice)
+    rejected = math.ceil(share * len(risk) - 1e-9)
+    if rejected >= len(risk):
+        return None
+    return Rejection(rejected, len(risk), float(1 - risk[-1]), float(1 - risk[-1 - rejected]))
+
+
+def weighted_aurc(scores: Floats, risks: Floats, weights: Floats) -> Floats:
+    """Mean over the number of accepted images of their mean risk, for all resamples.
+
+    Of a group of W tied images of mean risk r, after N accepted ones of summed risk S, the j-th adds
+    (S + j r) / (N + j) = r + (S - N r) / (N + j), so that the group adds r W + (S - N r) (H(N + W) - H(N)) with the
+    harmonic numbers H.
+
+    Args:
+        scores: order of acceptance, lowest first, `(images,)`.
+        risks: of each image, `(images,)`.
+        weights: how often each image was drawn, whole numbers, `(resamples, images)`.
+
+    Returns:
+        `(resamples,)` in the unit of the risks.
+    """
+    count, risk = _by_value(scores, weights), _by_value(scores, weights * risks)
+    before, risk_before = np.cumsum(count, axis=1) - count, np.cumsum(risk, axis=1) - risk
+    mean = risk / np.maximum(count, 1)
+    harmonic = digamma(before + count + 1) - digamma(before + 1)
+    return (risk + (risk_before - before * mean) * harmonic).sum(1) / count.sum(1)
+
+
+def weighted_spearman(first: Floats, second: Floats, weights: Floats) -> Floats:
+    """Spearman's rank correlation with mean ranks for ties, for all resamples.
+
+    Args:
+        first: `(images,)`.
+        second: `(images,)`.
+        weights: how often each image was drawn, whole numbers, `(resamples, images)`.
+
+    Returns:
+        `(resamples,)` in [-1, 1]; NaN where either is constant.
+    """
+    total = weights.sum(1, keepdims=True)
+    deviations = []
+    for values in (first, second):
+        count = _by_value(values, weights)
+        rank = np.cumsum(count, axis=1) - (count - 1) / 2
+        deviations.append(rank[:, np.unique(values, return_inverse=True)[1]] - (total + 1) / 2)
+    one, other = deviations
+    spread = np.sqrt((weights * one**2).sum(1) * (weights * other**2).sum(1))
+    return np.divide((weights * one * other).sum(1), spread, out=np.full(len(spread), np.nan), where=spread > 0)
+
+
+def _by_value(values: Floats, weights: Floats) -> Floats:
+    """Sum of the weights of images of equal value, values rising, `(resamples, distinct values)`."""
+    order = np.argsort(values, kind="stable")
+    first_of_each = np.unique(values[order], return_index=True)[1]
+    return np.add.reduceat(weights[:, order], first_of_each, axis=1)
+
+
+def _labelled(scores: ArrayLike, dice: ArrayLike) -> tuple[Floats, Floats, np.ndarray]:
+    """Scores and risks of the images that have a Dice, and which these are."""
+    values, accuracy = np.asarray(scores, dtype=np.float64), np.asarray(dice, dtype=np.float64)
+    labelled = np.isfinite(accuracy)
+    if np.isnan(values[labelled]).any():
+        raise DataError("a score is not a number", fix="leave the detector out")
+    return values[labelled], 1 - accuracy[labelled], labelled

@@ -1,0 +1,1 @@
+"""Shifts: ways in which an image can differ from the training images."""

@@ -1,0 +1,110 @@
+"""The command `medmtl ood`."""
+
+import argparse
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonargparse import ArgumentError, ArgumentParser
+from rich.console import Console
+from rich.progress import track
+
+from medmtl.errors import ConfigError
+from medmtl.files import write_text
+from medmtl.ood_benchmark.images import images_of
+from medmtl.ood_benchmark.options import Options
+from medmtl.ood_benchmark.run import cache_of, observe, recall
+from medmtl.ood_benchmark.score import Panel, judged
+from medmtl.ood_benchmark.summary import print_summary, write_summary
+from medmtl.ood_benchmark.worker import members_of
+from medmtl.report.ood.page import write_ood_page
+from medmtl.results.benchmark import Record, write_records
+from medmtl.runs.folder import RunFolder, environment
+from medmtl.training.request import find_config, run_and_checkpoint
+from medmtl.training.trained import load_trained
+
+logger = logging.getLogger(__name__)
+
+DESCRIPTION = (
+    "Compare out-of-distribution detectors on a trained run: on images of other organs and modalities, of other "
+    "scanners and populations, and on its test images, shifted in many ways. What was found of an image is kept, so it "
+    "is safe to stop and start again. Ends with a table, and with ood.html, ood.csv and ood.json in runs/NAME/ood."
+)
+
+
+def run_ood(argv: Sequence[str]) -> None:
+    """Run a benchmark, or what is not finished of it.
+
+    Args:
+        argv: what follows `medmtl ood`.
+
+    Raises:
+        MedMTLError: for everything that the user can mend.
+    """
+    options, run, checkpoint, resolved = _parse(list(argv))
+    console = Console()
+    trained = load_trained(checkpoint)
+    members = members_of(trained, checkpoint, options.ensemble)
+    trained.open_data()
+    images, notes = images_of(trained.data, options)
+    folder = run.path / "ood"
+    cache = cache_of(trained, options, members, folder / "cache")
+    write_text(folder / "config.yaml", resolved)
+    keys = observe(images, trained, members, checkpoint, options, cache, console)
+    training = [recall(image, keys[image], cache).evidence for image in images if image.group == "training"]
+    others = [image for image in images if image.group != "training"]
+    probe = recall(others[0], keys[others[0]], cache).evidence
+    panel = Panel.fit(options.detectors, training, probe)
+    records: list[Record] = []
+    for image in track(others, "scoring", console=console, disable=not console.is_terminal):
+        records += panel.score(image, recall(image, keys[image], cache))
+    records = judged(records, options.alpha)
+    write_records(folder / "ood.csv", records)
+    facts = {
+        "run": run.path.name,
+        "checkpoint": checkpoint.name,
+        "layers": options.layers or trained.layers,
+        "recipes": [str(recipe) for recipe in trained.data.recipes],
+        "data_note": trained.data.note,
+        **environment(),
+    }
+    summary = write_summary(folder / "ood.json", records, options, [*notes, *panel.left_out], facts)
+    page = write_ood_page(folder, run.path.name, records, summary, _shown(facts), summary["notes"])
+    print_summary(console, summary)
+    console.print(f"benchmark: {page}", soft_wrap=True)
+
+
+def _shown(facts: Mapping[str, Any]) -> dict[str, str]:
+    """The facts that the page tells."""
+    told = ("checkpoint", "layers", "recipes", "data_note", "platform")
+    return {key: "; ".join(value) if isinstance(value, list) else value for key, value in facts.items() if key in told}
+
+
+def _parse(argv: list[str]) -> tuple[Options, RunFolder, Path, str]:
+    parser = ArgumentParser(prog="medmtl ood", description=DESCRIPTION, exit_on_error=False)
+    parser.add_argument("--config", action="config", help="the benchmark: a file, or the bare name of a shipped one")
+    parser.add_argument("--run", type=str | None, default=None, help="run folder, for example runs/multitask")
+    parser.add_argument("--ckpt_path", type=str | None, default=None, help="checkpoint, if not the best of the run")
+    parser.add_class_arguments(Options)
+    own = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    own.add_argument("-c", "--config", default="ood-benchmark.yaml")
+    own.add_argument("--run")
+    own.add_argument("--ckpt_path")
+    given, flags = own.parse_known_args(argv)
+    asks = {"-h", "--help"} & set(flags)
+    if not (given.run or given.ckpt_path or asks):
+        raise ConfigError("no run is named", fix="add --run FOLDER or --ckpt_path FILE")
+    try:
+        parsed: Any = parser.parse_args(flags if asks else [f"--config={find_config(given.config)}", *flags])
+        resolved = yaml.safe_load(parser.dump(parsed, skip_none=False))
+        built = parser.instantiate_classes(parsed)
+    except ArgumentError as error:
+        raise ConfigError(" ".join(str(error).split())) from None
+    apart = ("config", "run", "ckpt_path")
+    # A key that is there without a value, all its lines commented out, is as if it were not.
+    chosen = {key: value for key, value in built.items() if key not in apart and value is not None}
+    run, checkpoint = run_and_checkpoint(given.run, given.ckpt_path)
+    kept = {key: value for key, value in resolved.items() if key not in apart}
+    return Options(**chosen), run, checkpoint, yaml.safe_dump(kept, sort_keys=False)

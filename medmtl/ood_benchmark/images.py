@@ -1,0 +1,160 @@
+"""Which images a benchmark looks at: familiar ones, far, near and shifted ones, and those that detectors learn from."""
+
+import os
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from string import Template
+
+from medmtl.data.case import Case, patient_of
+from medmtl.data.check import check_cases, check_image
+from medmtl.data.datamodule import MultiTaskData
+from medmtl.data.preprocessing import Recipe
+from medmtl.data.task import ForeignImages, Task
+from medmtl.data.task_cases import TaskCases, foreign_cases, task_cases
+from medmtl.ood.shifts.shift import SHIFTS
+from medmtl.ood_benchmark.options import ALL, Options, OtherImages
+
+
+@dataclass(frozen=True)
+class Image:
+    """An image, as it is or shifted.
+
+    Attributes:
+        group: `training`, `calibration`, `familiar`, `far`, `near`, `covariate`, `control` or `nonsense`.
+        source: the task, the folder, or the shift.
+        case: the image file, the patient, and the label if there is one.
+        recipes: how it is prepared, once for each.
+        task: the task whose organ it shows; empty for foreign images.
+        own: the recipe of that task, under which it is segmented; None without a label.
+        organ: label values of the organ of interest.
+        ignore: label value of voxels whose truth is unknown.
+        severity: of the shift, 0 where it has no meaning.
+    """
+
+    group: str
+    source: str
+    case: Case
+    recipes: tuple[Recipe, ...]
+    task: str = ""
+    own: Recipe | None = None
+    organ: tuple[int, ...] = ()
+    ignore: int | None = None
+    severity: int = 0
+
+    @property
+    def shift(self) -> str:
+        """Name of the shift; empty for an image as it is."""
+        return self.source if self.group in ("covariate", "control", "nonsense") else ""
+
+    def __str__(self) -> str:
+        """For messages: where it comes from and its case."""
+        return f"{self.source}, case {self.case.name}"
+
+
+def images_of(data: MultiTaskData, options: Options) -> tuple[list[Image], list[str]]:
+    """All images of a benchmark, and in words what is left out.
+
+    Training images have their own recipe alone, all others every recipe of the run: nobody tells which task they are.
+
+    Args:
+        data: of the run, with its split.
+        options: what is asked for.
+
+    Raises:
+        DataError: there is nothing to learn from, or a file cannot be used.
+    """
+    images: list[Image] = []
+    notes: list[str] = []
+    recipes = tuple(data.recipes)
+    for name, task in data.trained.items():
+        labels = data.labels(name)
+        for group, part in (("training", "train"), ("calibration", "val"), ("familiar", "test")):
+            cases = data.cases(name, part)
+            check_cases(name, cases, labels.organ, labels.declared)
+            views = (task.recipe,) if part == "train" else recipes
+            images += [_labelled(group, name, case, views, name, task.recipe, labels) for case in cases]
+    for name in data.held_out:
+        images += [Image("far", name, case, recipes) for case in data.cases(name, "test")]
+    foreign = {
+        name: OtherImages(found.root, found.channel, layout=found.layout) for name, found in data.foreign.items()
+    }
+    for name, folder in {**foreign, **options.far}.items():
+        images += _others("far", name, folder, data, notes)
+    for name, folder in options.near.items():
+        group = "near" if folder.task is None or folder.task in data.trained else "far"
+        found = _others(group, name, folder, data, notes)
+        if found and group == "far":
+            notes.append(f"{name} counts as far: the run was not trained on {folder.task}")
+        images += found
+    if options.near and not any(image.group == "near" for image in images):
+        notes.append("there is no near image: that column is empty")
+    return images + _shifted([image for image in images if image.group == "familiar"], options), notes
+
+
+def _others(group: str, name: str, folder: OtherImages, data: MultiTaskData, notes: list[str]) -> list[Image]:
+    """The images of a folder, less those that the run knows."""
+    if name in data.trained:
+        notes.append(f"{name} is left out: it is a task of the run")
+        return []
+    unset = [variable for variable in Template(folder.root).get_identifiers() if variable not in os.environ]
+    if unset:
+        notes.append(f"{name} is left out: {unset[0]} is not set")
+        return []
+    cases = foreign_cases(name, ForeignImages(folder.root, folder.channel, folder.layout))
+    task = data.trained.get(folder.task or "")
+    found = None if task is None or folder.organ is None else _labels(name, folder, task)
+    labels = {} if found is None else {case.name: case for case in found.cases}
+    images = []
+    for case in cases:
+        patient = patient_of(name, case.name, folder.patient)
+        if folder.patient is not None and data.part_of(patient) in ("train", "val"):
+            continue
+        check_image(name, case)
+        labelled = labels.get(case.name)
+        if task is not None and found is not None and labelled is not None:
+            case = replace(labelled, patient=patient)
+            images.append(_labelled(group, name, case, data.recipes, folder.task, task.recipe, found))
+        else:
+            images.append(Image(group, name, replace(case, patient=patient), tuple(data.recipes)))
+    if len(images) < len(cases):
+        known = len(cases) - len(images)
+        notes.append(f"{name}: {known} of {len(cases)} images are left out, whose patients the run was trained on")
+    return images
+
+
+def _labels(name: str, folder: OtherImages, task: Task) -> TaskCases:
+    there = {key: getattr(folder, key) for key in ("root", "channel", "organ", "patient", "layout")}
+    found = task_cases(name, replace(task, fold=None, **there))
+    check_cases(name, found.cases, found.organ, found.declared)
+    return found
+
+
+def _labelled(
+    group: str,
+    source: str,
+    case: Case,
+    recipes: Collection[Recipe],
+    task: str | None,
+    own: Recipe,
+    labels: TaskCases,
+) -> Image:
+    return Image(group, source, case, tuple(recipes), task or "", own, tuple(sorted(labels.organ)), labels.ignore)
+
+
+def _shifted(familiar: list[Image], options: Options) -> list[Image]:
+    """Some test cases of each task, shifted in every way.
+
+    Raises:
+        ConfigError: a shift needs a library that is not installed.
+    """
+    for shift, _ in options.shifted:
+        SHIFTS[shift].check()
+    chosen: list[Image] = []
+    for task in dict.fromkeys(image.task for image in familiar):
+        of_task = [image for image in familiar if image.task == task]
+        chosen += of_task if options.cases == ALL else of_task[: options.cases]
+    return [
+        replace(image, group=SHIFTS[shift].kind, source=shift, severity=severity)
+        for shift, severity in options.shifted
+        for image in chosen
+    ]

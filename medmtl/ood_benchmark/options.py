@@ -1,0 +1,135 @@
+"""Options of `medmtl ood`: what is compared on what, as a configuration file or flags give it."""
+
+import os
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+from medmtl.data.layouts.layout import Layout
+from medmtl.data.task import ForeignImages
+from medmtl.errors import ConfigError
+from medmtl.models.ensemble import Ensemble
+from medmtl.ood.detectors.base import Detector
+from medmtl.ood.shifts.shift import SHIFTS
+
+ALL: Final = "all"
+
+
+@dataclass
+class OtherImages:
+    """A folder of images that no task of the run was trained on.
+
+    Args:
+        root: a data folder of any layout, or any folder of images. `${NAME}` is taken from the
+            environment: where it is not set the folder is left out, and the result says so. `phantom:NAME` is a
+            digital phantom.
+        channel: channel to use where the images have several, or as many as the run's tasks stack.
+        patient: regular expression for the patient within a file name. Patients whom the run was trained or validated
+            on are left out. Without it every image is taken.
+        task: near images show the organ of this task. A run that was not trained on it counts them among the far.
+        organ: label values or names of the organ of interest, for near images with labels: how well they are segmented.
+        layout: how files lie in the folder; None: recognised from it.
+    """
+
+    root: str
+    channel: int | list[int] = 0
+    patient: str | None = None
+    task: str | None = None
+    organ: list[int | str] | None = None
+    layout: Layout | None = None
+
+    def __post_init__(self) -> None:
+        """Check what belongs together.
+
+        Raises:
+            ConfigError: a channel below 0 or listed twice, or an organ without a task.
+        """
+        ForeignImages(self.root, self.channel)
+        if self.organ is not None and self.task is None:
+            raise ConfigError(f"organ {self.organ} (root {self.root})", fix="add the `task` that segments it")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a benchmark compares.
+
+    Args:
+        detectors: detectors, each with a `class_path`. The verdict (accept or reject) is that of the first.
+        shifts: names of the shifts, or `all`.
+        severities: severities of the shifts that have some, 1 to 5.
+        cases: test cases of a task that are shifted, at most, or `all`. All of them count as they are.
+        far: name -> images of other organs or modalities, beside `data.foreign` of the run and its held-out tasks.
+        near: name -> images of a familiar organ from another scanner, population or pipeline.
+        layers: layers of the network to look at; those of the run's `spectral.layers` if None.
+        pooled_layers: those of them whose map of each window is kept; the coarsest if None.
+        ensemble_checkpoints: other checkpoints of the same network, tasks and split. How much they and the run's own
+            disagree is what the outputs `mutual_information` and `pairwise_dice_distance` tell.
+        dropout_passes: passes of every network with its dropout layers at work, each of which counts as a member; 0 =
+            one pass without dropout.
+        alpha: share of familiar images that may be rejected.
+        seed: of the shifts and of the resampling.
+        processes: images looked at together, each by one process with one thread; as many as there are cores if None,
+            or one with a graphics processor.
+    """
+
+    detectors: list[Detector]
+    shifts: list[str] | Literal["all"] = ALL
+    severities: list[int] = field(default_factory=lambda: [1, 3, 5])
+    cases: int | Literal["all"] = 3
+    far: dict[str, OtherImages] = field(default_factory=dict)
+    near: dict[str, OtherImages] = field(default_factory=dict)
+    layers: list[str] | None = None
+    pooled_layers: list[str] | None = None
+    ensemble_checkpoints: list[str] = field(default_factory=list)
+    dropout_passes: int = 0
+    alpha: float = 0.05
+    seed: int = 0
+    processes: int | None = None
+
+    def __post_init__(self) -> None:
+        """Check the domains.
+
+        Raises:
+            ConfigError: names the key, its value and what it may be.
+        """
+        names = [detector.name for detector in self.detectors]
+        if not names or len(set(names)) < len(names):
+            raise ConfigError(f"detectors={names}", fix="list one or more, each with a name of its own")
+        unknown = sorted(set(self.shifts) - set(SHIFTS)) if self.shifts != ALL else []
+        if unknown:
+            raise ConfigError(f"shifts names {unknown[0]}", fix=f"use some of: {', '.join(SHIFTS)}")
+        if not set(self.severities) <= set(range(1, 6)):
+            raise ConfigError(f"severities={self.severities}", fix="use some of 1, 2, 3, 4, 5")
+        if self.cases != ALL and self.cases < 0:
+            raise ConfigError(f"cases={self.cases}", fix="use 0 or more, or all")
+        if not 0 < self.alpha < 1:
+            raise ConfigError(f"alpha={self.alpha}", fix="use a share between 0 and 1, such as 0.05")
+        if self.processes is not None and self.processes < 1:
+            raise ConfigError(f"processes={self.processes}", fix="use 1 or more")
+        if self.dropout_passes < 0:
+            raise ConfigError(f"dropout_passes={self.dropout_passes}", fix="use 0 or more")
+        both = sorted(set(self.far) & set(self.near))
+        if both:
+            raise ConfigError(f"far and near both name {both[0]}", fix="rename one")
+
+    @property
+    def ensemble(self) -> Ensemble | None:
+        """Whose disagreement is observed, if anyone's."""
+        if not self.ensemble_checkpoints and not self.dropout_passes:
+            return None
+        return Ensemble(self.ensemble_checkpoints, self.dropout_passes, scale="pool")
+
+    @property
+    def shifted(self) -> list[tuple[str, int]]:
+        """Each shift with each of its severities that is asked for."""
+        names = SHIFTS if self.shifts == ALL else self.shifts
+        return [
+            (name, severity)
+            for name in names
+            for severity in SHIFTS[name].severities
+            if severity in (0, *self.severities)
+        ]
+
+
+def usable_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

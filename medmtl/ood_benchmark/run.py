@@ -1,0 +1,162 @@
+"""Runs a benchmark: what is not in the cache is looked at, then all detectors score everything that is."""
+
+import logging
+import math
+import multiprocessing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from functools import partial
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from medmtl.errors import ConfigError, RunError
+from medmtl.io.volume import extent_mm
+from medmtl.models.ensemble import Members
+from medmtl.ood_benchmark import worker
+from medmtl.ood_benchmark.cache import Cache, Observation
+from medmtl.ood_benchmark.images import Image
+from medmtl.ood_benchmark.options import Options, usable_cores
+from medmtl.training.trained import Trained
+
+logger = logging.getLogger(__name__)
+
+TOLD = 10  # times that a log says how far it is
+
+
+def cache_of(trained: Trained, options: Options, members: Members | None, folder: Path) -> Cache:
+    """The cache of a run's observations, in which those of other weights, layers, windows or members are not found.
+
+    Raises:
+        ConfigError: neither the options nor the run name layers.
+    """
+    layers = options.layers or trained.layers
+    if not layers:
+        raise ConfigError("the run names no spectral.layers", fix="add --layers=[NAME,...] or `layers`")
+    predictor = trained.segmenter.predictor
+    facts = {
+        "weights": trained.weights,
+        "layers": layers,
+        "pooled": options.pooled_layers,
+        "windows": [*predictor.patch_size, predictor.overlap],
+        "seed": options.seed,
+        **({} if members is None else {"ensemble": members.scaled_as}),
+    }
+    return Cache(folder, facts)
+
+
+def observe(
+    images: Sequence[Image],
+    trained: Trained,
+    members: Members | None,
+    checkpoint: Path,
+    options: Options,
+    cache: Cache,
+    console: Console,
+) -> dict[Image, str]:
+    """Look at all images that the cache does not hold.
+
+    Args:
+        images: what to look at.
+        trained: the run.
+        members: networks and passes whose disagreement is observed.
+        checkpoint: where further processes find the run.
+        options: layers, seed, ensemble and processes.
+        cache: where the observations are and go.
+        console: shows progress and the time left.
+
+    Returns:
+        Image -> key of its observation. It is safe to stop at any time: what was found so far is not lost.
+    """
+    keys = {image: cache.key(image) for image in images}
+    missing = [image for image in images if not cache.holds(keys[image])]
+    if not missing:
+        return keys
+    processes = min(options.processes or (1 if torch.cuda.is_available() else usable_cores()), len(missing))
+    logger.info("%d of %d images to look at, %d at a time", len(missing), len(images), processes)
+    efforts = {image: _effort(image, trained.segmenter.predictor.patch_size) for image in missing}
+    arguments = (options.layers or trained.layers, options.pooled_layers, cache, options.seed)
+    if processes == 1:
+        seen = _alone(missing, keys, worker.Worker(trained.segmenter, *arguments, members))
+    else:
+        seen = _together(missing, keys, partial(worker.start, checkpoint, *arguments, options.ensemble), processes)
+    with _Watch(console, efforts) as watch:
+        for image in seen:
+            watch.advance(image)
+    return keys
+
+
+def recall(image: Image, key: str, cache: Cache) -> Observation:
+    """An observation that was made.
+
+    Raises:
+        RunError: its file is gone or damaged.
+    """
+    found = cache.read(key)
+    if found is None:
+        raise RunError(f"what was found of {image} cannot be read", fix="run the same command again")
+    return found
+
+
+def _alone(images: Sequence[Image], keys: Mapping[Image, str], look: worker.Worker) -> Iterator[Image]:
+    for image in images:
+        look(image, keys[image])
+        yield image
+
+
+def _together(
+    images: Sequence[Image], keys: Mapping[Image, str], start: Callable[[], None], processes: int
+) -> Iterator[Image]:
+    context = multiprocessing.get_context("spawn")  # threads of torch do not survive a fork
+    pool = ProcessPoolExecutor(processes, context, start)
+    try:
+        waiting = {pool.submit(worker.work, image, keys[image]): image for image in images}
+        for future in as_completed(waiting):
+            future.result()
+            yield waiting[future]
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _effort(image: Image, window: Sequence[int]) -> float:
+    """Voxels that the network will see of an image, about: what the time left is reckoned by."""
+    sides = extent_mm(image.case.image_files[0])
+    return sum(
+        math.prod(max(side / step, least) for side, step, least in zip(sides, recipe.spacing, window, strict=True))
+        for recipe in image.recipes
+    )
+
+
+class _Watch:
+    """Shows how far it is and how long it still takes: a bar on a terminal, a few lines elsewhere."""
+
+    def __init__(self, console: Console, efforts: Mapping[Image, float]) -> None:
+        self._efforts, self._images, self._done = efforts, 0, 0.0
+        self._console = console
+        columns = (TextColumn("looking at images"), BarColumn(), TextColumn("{task.fields[images]}"))
+        self._bar = Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal)
+        self._task = self._bar.add_task("", total=sum(efforts.values()), images=self._said())
+        self._told = 0
+
+    def __enter__(self) -> "_Watch":
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def advance(self, image: Image) -> None:
+        self._images += 1
+        self._done += self._efforts[image]
+        self._bar.update(self._task, completed=self._done, images=self._said())
+        tenth = int(TOLD * self._images / len(self._efforts))
+        if not self._console.is_terminal and tenth > self._told:
+            self._told = tenth
+            left = self._bar.tasks[0].time_remaining
+            known = "" if left is None else f", about {left / 60:.0f} min left"
+            self._console.print(f"looked at {self._said()} images{known}", highlight=False)
+
+    def _said(self) -> str:
+        return f"{self._images} of {len(self._efforts)}"

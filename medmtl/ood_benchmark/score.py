@@ -1,0 +1,118 @@
+"""Scores: every detector learns from the training images, then judges all others; each has its own conformal rule."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from medmtl.errors import DataError, RunError
+from medmtl.ood.conformal import ConformalRule
+from medmtl.ood.detectors.base import Detector
+from medmtl.ood.evidence.evidence import Evidence
+from medmtl.ood.signature import SignatureBank, signature
+from medmtl.ood.verdict import recognised
+from medmtl.ood_benchmark.cache import Observation
+from medmtl.ood_benchmark.images import Image
+from medmtl.results.benchmark import Record
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Detectors that have learnt what is familiar.
+
+    Attributes:
+        detectors: those that can judge.
+        bank: signatures of the training images, by which the recipe is chosen that fits an image best.
+        recipes: of the tasks, as text.
+        left_out: in words, which detectors cannot judge, and what they lack.
+    """
+
+    detectors: list[Detector]
+    bank: SignatureBank
+    recipes: dict[str, str]
+    left_out: list[str]
+
+    @classmethod
+    def fit(cls, detectors: Sequence[Detector], training: Sequence[Evidence], probe: Evidence) -> "Panel":
+        """Let every detector learn that has what it needs.
+
+        Args:
+            detectors: all of them.
+            training: the training images, each with its own task's view.
+            probe: an image with a view for every recipe, which shows what there is.
+
+        Raises:
+            RunError: none can be used.
+        """
+        able, left_out = [], []
+        for detector in detectors:
+            lack = detector.missing(training[0]) or detector.missing(probe)
+            try:
+                reason = f"there is no {lack}" if lack else ""
+                if not lack:
+                    detector.fit(training)
+            except DataError as error:  # too few images for it
+                reason = str(error)
+            if reason:
+                left_out.append(f"detector {detector.name} is left out: {reason}")
+            else:
+                able.append(detector)
+        if not able:
+            raise RunError(f"no detector can be used ({'; '.join(left_out)})", fix="name others")
+        bank = SignatureBank.fit([(case.source, case.case, signature(case.view.grams)) for case in training])
+        return cls(able, bank, {case.source: case.view.recipe for case in training}, left_out)
+
+    def choose(self, image: Evidence) -> Evidence:
+        """The image with the view of the task chosen that it looks most like."""
+        if len(image.views) == 1:
+            return image
+        return image.choosing(recognised(image, self.bank, self.recipes).place)
+
+    def score(self, image: Image, observation: Observation) -> list[Record]:
+        """The score of every detector, not yet judged."""
+        evidence = self.choose(observation.evidence)
+        return [
+            Record(
+                detector=detector.name,
+                group=image.group,
+                source=image.source,
+                severity=image.severity,
+                task=image.task,
+                case=image.case.name,
+                patient=image.case.patient,
+                score=detector.score(evidence),
+                dice=observation.dice,
+            )
+            for detector in self.detectors
+        ]
+
+
+def judged(records: Iterable[Record], alpha: float) -> list[Record]:
+    """Records with p-values and decisions, each detector's from the calibration cases' scores of its own.
+
+    Args:
+        records: scores of all detectors, calibration cases included; those stay as they are.
+        alpha: share of familiar images that may be rejected.
+    """
+    records = list(records)
+    calibration: dict[str, dict[str, list[Record]]] = defaultdict(lambda: defaultdict(list))
+    for record in records:
+        if record.group == "calibration":
+            calibration[record.detector][record.task].append(record)
+    rules = {
+        detector: ConformalRule(
+            {task: [record.score for record in found] for task, found in tasks.items()},
+            alpha,
+            {task: [record.patient for record in found] for task, found in tasks.items()},
+        )
+        for detector, tasks in calibration.items()
+    }
+    return [
+        record
+        if record.group == "calibration" or record.detector not in rules
+        else replace(
+            record,
+            p_value=rules[record.detector].p_value(record.score),
+            rejected=rules[record.detector].rejects(record.score),
+        )
+        for record in records
+    ]

@@ -1,0 +1,148 @@
+"""The summary of a benchmark: what `ood.json` holds and the command line prints, from the records alone."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from medmtl.files import write_text
+from medmtl.ood.metrics.benchmark_table import COLUMNS, Scored, detection_columns
+from medmtl.ood.metrics.failure import failure_detection, rejection
+from medmtl.ood.metrics.repartition import false_alarms
+from medmtl.ood_benchmark.options import Options
+from medmtl.report.ood.failure import REJECTED_SHARE
+from medmtl.results.benchmark import Record
+
+# Where a rejection is right; controls should change nothing and covariate shifts need not change enough.
+FOREIGN = ("far", "near", "nonsense")
+
+
+def write_summary(
+    path: Path, records: Sequence[Record], options: Options, notes: Sequence[str], facts: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Write `ood.json`.
+
+    Args:
+        path: the file.
+        records: scores of all detectors, judged.
+        options: what was asked for.
+        notes: in words, what was left out.
+        facts: of the run.
+
+    Returns:
+        What was written: `detectors` (figures by column, with intervals), `verdict` and `verdicts` (how often each
+        detector rejects familiar and foreign images; the verdict is the first detector's), `false_alarms` (how often it
+        rejects familiar images over re-partitions of validation and test images), `failure` (how well each
+        tells bad segmentations, with intervals, and what rejecting a tenth would have done), `images` (how many by
+        group), `notes` and `facts`.
+    """
+    detectors = list(dict.fromkeys(record.detector for record in records))
+    of = {name: [record for record in records if record.detector == name] for name in detectors}
+    verdicts = {name: _verdict(found, options.alpha) for name, found in of.items()}
+    groups = [record.group for record in of[detectors[0]]]
+    summary = {
+        "detectors": _columns(of),
+        "verdict": {"detector": detectors[0], **verdicts[detectors[0]]},
+        "verdicts": verdicts,
+        "false_alarms": {name: _false_alarms(found, options.alpha) for name, found in of.items()},
+        "failure": {name: _failure(found) for name, found in of.items()},
+        "images": {group: groups.count(group) for group in dict.fromkeys(groups)},
+        "notes": list(notes),
+        "facts": dict(facts),
+    }
+    write_text(path, json.dumps(summary, indent=1) + "\n")
+    return summary
+
+
+def print_summary(console: Console, summary: Mapping[str, Any]) -> None:
+    """A short table: the AUROC of every detector in every column, the best mean first."""
+    detectors: Mapping[str, Mapping[str, Any]] = summary["detectors"]
+    columns = [column for column in COLUMNS if any(column in found for found in detectors.values())]
+    table = Table("AUROC", *(column.replace("_", " ") for column in columns))
+    for name in sorted(detectors, key=lambda name: -(detectors[name].get("mean", {}).get("auroc") or 0)):
+        figures = [detectors[name].get(column, {}).get("auroc") for column in columns]
+        table.add_row(name, *("-" if figure is None else f"{figure:.3f}" for figure in figures))
+    console.print(table)
+    verdict = summary["verdict"]
+    if verdict["false_alarm_rate"] is None:
+        console.print(f"{verdict['detector']} cannot decide at alpha = {verdict['alpha']:g}: too few calibration cases")
+    else:
+        found = verdict["detection_rate"]
+        rejects = "" if found is None else f" and {found:.0%} of the foreign ones"
+        console.print(
+            f"{verdict['detector']} rejects {verdict['false_alarm_rate']:.0%} of the familiar images{rejects} "
+            f"(alpha = {verdict['alpha']:g})"
+        )
+    gain = summary["failure"][verdict["detector"]]["rejecting"]
+    if gain is not None:
+        console.print(f"{verdict['detector']}: {gain}", soft_wrap=True, highlight=False)
+    for note in summary["notes"]:
+        console.print(f"note: {note}", soft_wrap=True, highlight=False)
+
+
+def _columns(of: Mapping[str, Sequence[Record]]) -> dict[str, dict[str, Any]]:
+    """Detector -> column -> figures; all detectors have scored the same images in the same order."""
+    first = next(iter(of.values()))
+    images = Scored(
+        groups=[record.group for record in first],
+        sources=[record.source for record in first],
+        severities=[record.severity for record in first],
+        patients=[record.patient for record in first],
+    )
+    found = detection_columns(images, {name: [record.score for record in records] for name, records in of.items()})
+    return {
+        name: {
+            column: {
+                "auroc": figures.auroc.value,
+                "low": figures.auroc.low,
+                "high": figures.auroc.high,
+                "fpr_at_95_in_kept": figures.fpr_at_95_in_kept.value,
+                "standing": figures.standing,
+            }
+            for column, figures in columns.items()
+        }
+        for name, columns in found.items()
+    }
+
+
+def _verdict(records: Sequence[Record], alpha: float) -> dict[str, float | None]:
+    familiar = [record.rejected for record in records if record.group == "familiar"]
+    foreign = [record.rejected for record in records if record.group in FOREIGN]
+    return {"alpha": alpha, "false_alarm_rate": _share(familiar), "detection_rate": _share(foreign)}
+
+
+def _false_alarms(records: Sequence[Record], alpha: float) -> dict[str, Any]:
+    held = [record for record in records if record.group in ("calibration", "familiar")]
+    found = false_alarms(
+        [record.score for record in held],
+        [record.task for record in held],
+        [record.patient for record in held],
+        alpha,
+    )
+    return {"rate": found.rate.value, "low": found.rate.low, "high": found.rate.high, "decided": found.decided}
+
+
+def _failure(records: Sequence[Record]) -> dict[str, Any]:
+    """All images with a label count, shifted or not, but for those that detectors are calibrated with."""
+    labelled = [record for record in records if record.group != "calibration"]
+    scores = [record.score for record in labelled]
+    dice = [math.nan if record.dice is None else record.dice for record in labelled]
+    found = failure_detection(scores, dice, [record.patient for record in labelled])
+    gain = rejection(scores, dice, REJECTED_SHARE)
+    return {
+        **{name: getattr(found, name).value for name in ("aurc", "e_aurc", "spearman")},
+        "intervals": {
+            name: [getattr(found, name).low, getattr(found, name).high] for name in ("aurc", "e_aurc", "spearman")
+        },
+        "images": found.images,
+        "rejecting": None if gain is None else str(gain),
+    }
+
+
+def _share(rejected: Sequence[bool | None]) -> float | None:
+    known = [bool(each) for each in rejected if each is not None]
+    return sum(known) / len(known) if known else None

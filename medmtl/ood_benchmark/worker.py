@@ -1,0 +1,132 @@
+"""Worker: looks at one image after another and leaves what it found in the cache."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from monai.data import MetaTensor
+
+from medmtl.accuracy import dice
+from medmtl.data.preprocessing import Recipe
+from medmtl.data.transforms import load_image, load_organ, prepare, split_unknown, to_native
+from medmtl.models.ensemble import Ensemble, Members
+from medmtl.models.extract import Observer
+from medmtl.models.members import read_members
+from medmtl.models.segmenter import Segmenter
+from medmtl.ood.evidence.evidence import Evidence
+from medmtl.ood.shifts.shift import SHIFTS
+from medmtl.ood_benchmark.cache import Cache, Observation
+from medmtl.ood_benchmark.images import Image
+from medmtl.training.trained import Trained, load_trained
+
+
+class Worker:
+    """Observes images with one network.
+
+    Args:
+        segmenter: the network.
+        layers: layers to look at.
+        pooled: those of them that are kept by window; the coarsest if None.
+        cache: where observations go.
+        seed: of the shifts.
+        members: networks and passes whose disagreement is observed; None for that of nobody.
+    """
+
+    def __init__(
+        self,
+        segmenter: Segmenter,
+        layers: Sequence[str],
+        pooled: Sequence[str] | None,
+        cache: Cache,
+        seed: int,
+        members: Members | None,
+    ) -> None:
+        self.observer = Observer(segmenter.predictor, layers, pooled)
+        self.cache = cache
+        self.seed = seed
+        self.members = members
+
+    def __call__(self, image: Image, key: str) -> None:
+        """Observe an image and keep the observation."""
+        native = load_image(image.case)
+        label = None
+        if image.own is not None and image.case.labels:
+            label = load_organ(image.case, image.organ, native, image.ignore)
+        if image.shift:
+            shift, seed = SHIFTS[image.shift], _seed(self.seed, image)
+            native = torch.cat([shift.apply(channel, image.severity, seed) for channel in native.split(1)])
+            label = None if label is None else shift.apply_to_label(label, image.severity, seed)
+        images = {recipe: prepare(native, recipe) for recipe in image.recipes}
+        with torch.inference_mode():
+            evidence, logits = self.observer(
+                images, native, image.task or image.source, image.case.name, image.case.patient
+            )
+            if self.members is not None:
+                evidence = _disputed(evidence, self.members, images, logits)
+            found = None
+            if label is not None and image.own in logits:
+                found = _dice(torch.sigmoid(logits[image.own]), native, label)
+        self.cache.write(key, Observation(evidence, found))
+
+
+def members_of(trained: Trained, checkpoint: Path, ensemble: Ensemble | None) -> Members | None:
+    """The members of an ensemble, none of which has learnt from a patient by whom detectors are judged.
+
+    Raises:
+        MedMTLError: they do not belong together, see `read_members`.
+    """
+    if ensemble is None:
+        return None
+    return read_members(ensemble, trained.segmenter.predictor, checkpoint, trained.data.trained, ["val", "test"])
+
+
+def _disputed(
+    evidence: Evidence, members: Members, images: Mapping[Recipe, MetaTensor], logits: Mapping[Recipe, MetaTensor]
+) -> Evidence:
+    """Evidence with what the disagreement of some networks says under each recipe."""
+    views = []
+    for view, (recipe, image) in zip(evidence.views, images.items(), strict=True):
+        own = logits[recipe]
+        case = f"{evidence.source}/{evidence.case}"  # as in a test: dropout leaves out the same
+        found = members.pool(image.to(own.device), own, case, native=None, task=None)
+        views.append(replace(view, outputs={**view.outputs, **found.disagreement}))
+    return replace(evidence, views=tuple(views))
+
+
+def _dice(probability: MetaTensor, native: MetaTensor, label: MetaTensor) -> float:
+    truth, known = split_unknown(label)
+    predicted = to_native(probability.cpu(), native) >= 0.5
+    return dice(predicted if known is None else predicted & known[0], truth[0].as_tensor())
+
+
+def _seed(seed: int, image: Image) -> int:
+    """The seed of a shift: another for each case and shift, the same for all severities."""
+    text = f"{seed} {image.shift} {image.task} {image.case.name}"
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4])
+
+
+_worker: Worker | None = None
+
+
+def start(
+    checkpoint: Path,
+    layers: Sequence[str],
+    pooled: Sequence[str] | None,
+    cache: Cache,
+    seed: int,
+    ensemble: Ensemble | None,
+) -> None:
+    """Make this process a worker: one of several, so with a single thread."""
+    global _worker
+    torch.set_num_threads(1)
+    trained = load_trained(checkpoint)
+    members = members_of(trained, checkpoint, ensemble)
+    _worker = Worker(trained.segmenter, layers, pooled, cache, seed, members)
+
+
+def work(image: Image, key: str) -> None:
+    """What a process does that was started as a worker."""
+    assert _worker is not None
+    _worker(image, key)

@@ -1,0 +1,1 @@
+"""What `medmtl data check` found: page and template."""

@@ -1,0 +1,1 @@
+"""The out-of-distribution benchmark: page, figures and template."""

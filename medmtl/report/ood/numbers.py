@@ -1,0 +1,149 @@
+"""What the page and the figures of an out-of-distribution benchmark read from its records and from `ood.json`."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medmtl.ood.conformal import ConformalRule
+from medmtl.ood.metrics.benchmark_table import AVERAGED
+from medmtl.ood.metrics.detection import detection_metrics
+from medmtl.report.style import BARS, PAPER, SCORE_LOOKS
+from medmtl.results.benchmark import Record
+
+TITLES = {"covariate_severe": "severe"}  # of columns that are not headed by their own name
+SHIFTED = (*AVERAGED, "control")  # what is set against the familiar images
+
+
+class Condition(NamedTuple):
+    """Where images come from or what was done to them.
+
+    Attributes:
+        group: as in `Record`.
+        source: the folder, the task or the shift.
+        severity: 1 to 5, or 0 where it has no meaning.
+    """
+
+    group: str
+    source: str
+    severity: int
+
+
+def detectors_by_mean(statistics: Mapping[str, Any]) -> list[str]:
+    """All detectors, the best in the mean first; those without a mean at the end."""
+
+    def mean(name: str) -> float:
+        value = statistics["detectors"][name].get("mean", {}).get("auroc")
+        return -math.inf if value is None or math.isnan(value) else value
+
+    return sorted(statistics["detectors"], key=mean, reverse=True)
+
+
+def tied(statistics: Mapping[str, Any]) -> list[str]:
+    """Detectors whose mean cannot be told from the best one's, by the `standing` of their mean."""
+    rows = statistics["detectors"]
+    return [name for name in detectors_by_mean(statistics)[1:] if rows[name].get("mean", {}).get("standing") == "tied"]
+
+
+def shown_by_name(statistics: Mapping[str, Any]) -> list[str]:
+    """The few that figures name: the best in the mean, the paper's, entropy, and the bars; the rest are pale."""
+    ranked = detectors_by_mean(statistics)
+    wanted = dict.fromkeys([*ranked[:1], PAPER, "entropy", *BARS])
+    return [name for name in wanted if name in ranked][: len(SCORE_LOOKS)]
+
+
+def judge(statistics: Mapping[str, Any]) -> str:
+    """The detector whose verdict is the benchmark's: the one that it names, else the first."""
+    return statistics["verdict"].get("detector") or next(iter(statistics["detectors"]))
+
+
+def leading(statistics: Mapping[str, Any]) -> list[str]:
+    """The best detector in the mean, the one whose verdict counts, and the paper's: those to look at closely."""
+    ranked = detectors_by_mean(statistics)
+    return [name for name in dict.fromkeys([ranked[0], judge(statistics), PAPER]) if name in ranked]
+
+
+def tasks_of(records: Iterable[Record]) -> list[str]:
+    """The tasks of the familiar images, in the order that gives them their colours."""
+    return list(dict.fromkeys(r.task for r in records if r.group in ("familiar", "calibration")))
+
+
+def conditions_of(records: Iterable[Record]) -> list[Condition]:
+    """All conditions: by group, a group's sources as they first appear, a source's severities rising."""
+    found = dict.fromkeys(Condition(r.group, r.source, r.severity) for r in records if r.group in SHIFTED)
+    sources = list(dict.fromkeys((condition.group, condition.source) for condition in found))
+    return sorted(found, key=lambda c: (SHIFTED.index(c.group), sources.index((c.group, c.source)), c.severity))
+
+
+def scores_of(
+    records: Iterable[Record], detector: str
+) -> tuple[NDArray[np.float64], dict[Condition, NDArray[np.float64]]]:
+    """A detector's scores of the familiar images and of each condition, `(n,)` each; only finite ones."""
+    familiar: list[float] = []
+    shifted: dict[Condition, list[float]] = {}
+    for r in records:
+        if r.detector == detector and math.isfinite(r.score):
+            if r.group == "familiar":
+                familiar.append(r.score)
+            elif r.group in SHIFTED:
+                shifted.setdefault(Condition(r.group, r.source, r.severity), []).append(r.score)
+    return np.array(familiar), {where: np.array(scores) for where, scores in shifted.items()}
+
+
+def aurocs(records: Sequence[Record]) -> dict[str, dict[Condition, float]]:
+    """Detector -> condition, in the order of `conditions_of` -> AUROC of its images against the familiar ones.
+
+    NaN where one side is empty.
+    """
+    conditions = conditions_of(records)
+    found: dict[str, dict[Condition, float]] = {}
+    for detector in dict.fromkeys(record.detector for record in records):
+        familiar, shifted = scores_of(records, detector)
+        found[detector] = {where: detection_metrics(familiar, shifted.get(where, []))["auroc"] for where in conditions}
+    return found
+
+
+def threshold(records: Iterable[Record], detector: str, alpha: float) -> float:
+    """The score above which a detector flags an image; infinite where it cannot decide."""
+    scores: dict[str, list[float]] = {}
+    patients: dict[str, list[str]] = {}
+    for r in records:
+        if r.detector == detector and r.group == "calibration" and math.isfinite(r.score):
+            scores.setdefault(r.task, []).append(r.score)
+            patients.setdefault(r.task, []).append(r.patient)
+    return ConformalRule(scores, alpha, patients).threshold if scores else math.inf
+
+
+class Count(NamedTuple):
+    """Verdicts on some images: how many were flagged, and of how many."""
+
+    flagged: int
+    decided: int
+
+
+def verdicts(records: Iterable[Record], detector: str) -> dict[str, Count]:
+    """Group -> how many of its images a detector flagged; groups without a verdict are left out."""
+    found: dict[str, Count] = {}
+    for r in records:
+        if r.detector == detector and r.rejected is not None:
+            flagged, decided = found.get(r.group, (0, 0))
+            found[r.group] = Count(flagged + r.rejected, decided + 1)
+    return found
+
+
+def images_of(records: Iterable[Record]) -> dict[str, dict[str, int]]:
+    """Group -> how many `sources`, `images`, `patients` and `labelled` images the benchmark saw of it."""
+    images: dict[str, dict[tuple[str, str, int, str], Record]] = {}
+    for r in records:
+        images.setdefault(r.group, {})[r.source, r.task, r.severity, r.case] = r
+    return {
+        group: {
+            "sources": len({r.source for r in seen.values()}),
+            "images": len(seen),
+            "patients": len({r.patient for r in seen.values()}),
+            "labelled": sum(r.dice is not None for r in seen.values()),
+        }
+        for group, seen in images.items()
+    }

@@ -1,0 +1,174 @@
+"""An out-of-distribution benchmark as one self-contained page, `ood.html`, with its figures beside it."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from medmtl.files import write_text
+from medmtl.ood.conformal import cases_needed
+from medmtl.ood.metrics.benchmark_table import COLUMNS
+from medmtl.report.html import Picture, number, page_template
+from medmtl.report.ood.failure import labelled, rejecting, risk_coverage_curves, score_against_dice
+from medmtl.report.ood.figures import heat_map, severity_curves
+from medmtl.report.ood.numbers import (
+    TITLES,
+    Condition,
+    aurocs,
+    detectors_by_mean,
+    images_of,
+    judge,
+    leading,
+    threshold,
+    tied,
+    verdicts,
+)
+from medmtl.report.ood.scores import roc_by_group, scores_by_group
+from medmtl.report.style import BARS, score_name
+from medmtl.report.test.write import write_figures
+from medmtl.results.benchmark import Record
+
+
+def write_ood_page(
+    folder: Path,
+    run: str,
+    records: Sequence[Record],
+    statistics: Mapping[str, Any],
+    facts: Mapping[str, str],
+    notes: Sequence[str],
+) -> Path:
+    """Write page and figures; figures of an earlier benchmark are removed.
+
+    Args:
+        folder: where they go, `ood` in the run folder.
+        run: name of the run.
+        records: what every detector says of every image, tasks in the order of the configuration.
+        statistics: what `ood.json` holds: `detectors`, `verdict` and, where there are labels, `failure`. The verdict
+            may name its `detector`; without a name it is that of the first. A detector's columns may say their
+            `standing`: "first", "tied" or "behind".
+        facts: what to say of the run, in the order to show it; `data_note` as in `render_report`.
+        notes: what was left out and why, a sentence each.
+
+    Returns:
+        The path of `ood.html`.
+    """
+    values = aurocs(records)
+    ranked = detectors_by_mean(statistics)
+    figures = write_figures(folder / "figures", _draw(records, values, statistics), facts.get("data_note", ""))
+    page = page_template("ood.html.j2").render(
+        run=run,
+        sentences=sentences(records, statistics),
+        failure_sentences=failure_sentences(records, statistics),
+        notes=notes,
+        ranked=ranked,
+        tied=tied(statistics),
+        ties_known=_ties_known(statistics),
+        statistics=statistics,
+        failure=statistics.get("failure", {}),
+        columns={
+            column: TITLES.get(column, column)
+            for column in COLUMNS
+            if any(column in row for row in statistics["detectors"].values())
+        },
+        best_in={column: _best_in(statistics, column) for column in COLUMNS},
+        verdicts={name: verdicts(records, name) for name in leading(statistics)},
+        images=images_of(records),
+        severities=sorted({where.severity for row in values.values() for where in row if where.severity}),
+        leading=leading(statistics),
+        bars=BARS,
+        score_name=score_name,
+        figures={name: Picture.of(png) for name, png in figures.items()},
+        facts={key: value for key, value in facts.items() if key != "data_note"},
+        data_note=facts.get("data_note", ""),
+    )
+    write_text(folder / "ood.html", page)
+    return folder / "ood.html"
+
+
+def sentences(records: Sequence[Record], statistics: Mapping[str, Any]) -> list[str]:
+    """The result in plain words: the verdicts, the best detector and its rivals, and what was not measured."""
+    told = [_verdict_sentence(records, statistics)]
+    best, *_ = ranked = detectors_by_mean(statistics)
+    mean = {name: statistics["detectors"][name].get("mean", {}).get("auroc") for name in ranked}
+    if mean[best] is not None:
+        bare = ", which needs no network" if best in BARS else ""
+        auroc = f"AUROC {number(mean[best])}"
+        told.append(f"The best detector in the mean is {score_name(best)}{bare}, {auroc}{_rivals(statistics)}.")
+        bars = [f"{score_name(name)} {number(mean[name])}" for name in BARS if name in mean and name != best]
+        if bars:
+            told.append(f"The bar to clear, without a network: {' and '.join(bars)}.")
+    absent = [group for group in ("far", "near", "covariate", "nonsense") if group not in images_of(records)]
+    if absent:
+        told.append(f"Not measured, and not in the mean: {', '.join(absent)}.")
+    return told
+
+
+def failure_sentences(records: Sequence[Record], statistics: Mapping[str, Any]) -> list[str]:
+    """What rejecting the images of highest score would have gained, for the detectors of `leading`."""
+    told = []
+    for name in leading(statistics):
+        gain = rejecting(records, name)
+        if gain is not None:
+            would = "would have raised" if gain.after > gain.before else "would not have raised"
+            share = f"{100 * gain.rejected / gain.images:.0f}\N{NO-BREAK SPACE}%"
+            told.append(
+                f"By {score_name(name)}, rejecting the worst {share} ({gain.rejected} of {gain.images} images) "
+                f"{would} mean Dice from {gain.before:.2f} to {gain.after:.2f}."
+            )
+    return told
+
+
+def _best_in(statistics: Mapping[str, Any], column: str) -> list[str]:
+    """The detectors of highest AUROC in a column."""
+    values = {name: row.get(column, {}).get("auroc") for name, row in statistics["detectors"].items()}
+    known = {name: value for name, value in values.items() if value is not None}
+    return [name for name, value in known.items() if value == max(known.values())]
+
+
+def _verdict_sentence(records: Sequence[Record], statistics: Mapping[str, Any]) -> str:
+    name, alpha = judge(statistics), statistics["verdict"]["alpha"]
+    counts = verdicts(records, name)
+    found = [f"flagged {c.flagged} of {c.decided} {group} images" for group, c in counts.items() if group == "far"]
+    if "familiar" in counts:
+        alarms = counts["familiar"]
+        found.append(f"raised a false alarm on {alarms.flagged} of {alarms.decided} familiar ones")
+    if not found:
+        have = images_of(r for r in records if r.detector == name).get("calibration", {}).get("images", 0)
+        return (
+            f"No verdict can be given at \N{GREEK SMALL LETTER ALPHA} = {alpha:g}: too few calibration images "
+            f"({have}; at least {cases_needed(alpha)} are needed)."
+        )
+    return f"At \N{GREEK SMALL LETTER ALPHA} = {alpha:g} {score_name(name)} {' and '.join(found)}."
+
+
+def _ties_known(statistics: Mapping[str, Any]) -> bool:
+    return any(row.get("mean", {}).get("standing") for row in statistics["detectors"].values())
+
+
+def _rivals(statistics: Mapping[str, Any]) -> str:
+    """Who is tied with the best, as the end of a sentence; nothing where that is not known or there is no rival."""
+    if not _ties_known(statistics) or len(statistics["detectors"]) < 2:
+        return ""
+    names = [score_name(name) for name in tied(statistics)]
+    return f"; tied with it: {', '.join(names)}" if names else ", ahead of every rival"
+
+
+def _draw(
+    records: Sequence[Record], values: Mapping[str, Mapping[Condition, float]], statistics: Mapping[str, Any]
+) -> dict[str, Figure]:
+    conditions = [where for by_condition in values.values() for where in by_condition]
+    groups = [group for group in ("far", "near") if any(where.group == group for where in conditions)]
+    drawn = {"heat-map": heat_map(values, statistics)} if conditions else {}
+    if any(where.group == "covariate" and where.severity for where in conditions):
+        drawn["severity"] = severity_curves(values, statistics)
+    if groups:
+        drawn["roc"] = roc_by_group(records, groups, statistics)
+    chosen = leading(statistics)
+    for name in chosen:
+        line = threshold(records, name, statistics["verdict"]["alpha"])
+        drawn[f"scores-{name}"] = scores_by_group(records, name, line)
+    if any(labelled(records, name) for name in chosen):
+        drawn["failure"] = score_against_dice(records, chosen, statistics)
+        drawn["risk-coverage"] = risk_coverage_curves(records, statistics)
+    return drawn

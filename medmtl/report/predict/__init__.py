@@ -1,0 +1,1 @@
+"""The gallery of a prediction: page and template."""

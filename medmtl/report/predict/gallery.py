@@ -1,0 +1,104 @@
+"""The gallery of a prediction: every image with its mask and verdict on one self-contained page, the worst first."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import nibabel
+import numpy as np
+from monai.data import MetaTensor
+from numpy.typing import NDArray
+
+from medmtl.files import write_text
+from medmtl.report.html import Picture, page_template
+from medmtl.report.slices import TRUTH, CaseSlices, Outline, add_legend, draw_outlines, lay_out
+from medmtl.report.style import style, to_png
+from medmtl.results.prediction import FAMILIAR, FOREIGN, UNDECIDED, FailedCase, PredictedCase, worst_first
+
+MASK = Outline("mask", "#00C8F0", "solid", 1.3)
+SHOWN = 100  # pictures on a page, those of the worst verdicts: a browser opens 25 MB, but not much more
+
+
+def write_gallery(
+    folder: Path,
+    cases: Sequence[PredictedCase],
+    failed: Sequence[FailedCase],
+    facts: Mapping[str, str],
+    note: str,
+) -> Path:
+    """Write the page.
+
+    Args:
+        folder: where it goes, and where the pictures of the cases are.
+        cases: all images that were predicted.
+        failed: all that could not be.
+        facts: what to say of network and options, in the order to show it.
+        note: what must be said of the network's training data; may be empty.
+
+    Returns:
+        The path of `gallery.html`.
+    """
+    ranked = worst_first(cases)
+    shown = [case for case in ranked if "picture" in case.files][:SHOWN]
+    page = page_template("gallery.html.j2").render(
+        headline=headline(cases, failed),
+        ranked=ranked,
+        failed=failed,
+        counts={word: sum(case.verdict == word for case in cases) for word in (FOREIGN, UNDECIDED, FAMILIAR)},
+        shown=shown,
+        pictures={case.case: Picture.of((folder / case.files["picture"]).read_bytes()) for case in shown},
+        facts=facts,
+        note=note,
+    )
+    write_text(folder / "gallery.html", page)
+    return folder / "gallery.html"
+
+
+def headline(cases: Sequence[PredictedCase], failed: Sequence[FailedCase]) -> str:
+    """The verdicts in plain words."""
+    words = [case.verdict for case in cases]
+    total = len(cases) + len(failed)
+    images = "image" if total == 1 else "images"
+    foreign, undecided = words.count(FOREIGN), words.count(UNDECIDED)
+    told = []
+    if foreign:
+        told.append(f"{foreign} of {total} {images} {_are(foreign)} foreign to the network: do not trust their masks.")
+    elif FAMILIAR in words:
+        told.append(
+            f"{words.count(FAMILIAR)} of {total} {images} {_are(words.count(FAMILIAR))} like those of the training."
+        )
+    if undecided:
+        told.append(f"{undecided} of {total} {images} {_are(undecided)} undecided.")
+    if failed:
+        told.append(f"{len(failed)} could not be segmented.")
+    return " ".join(told) or "There are no images."
+
+
+def draw_case(name: str, image: MetaTensor, mask: NDArray[np.uint8] | None) -> bytes:
+    """Three slices through the middle of a mask, with its outline.
+
+    Args:
+        name: written above.
+        image: `(C, H, W, D)`, of which the first channel is drawn.
+        mask: `(H, W, D)`, 0 or 1; None to show the middle of the image alone.
+
+    Returns:
+        A PNG file.
+    """
+    affine, voxels = image.affine.cpu().numpy(), image.as_tensor()[0].cpu().numpy()
+    outlined = np.broadcast_to(np.uint8(0), voxels.shape) if mask is None else mask
+    # Turned to right-anterior-superior by views: a large volume is not copied.
+    turned, turned_mask = (
+        nibabel.as_closest_canonical(nibabel.Nifti1Image(values, affine)) for values in (voxels, outlined)
+    )
+    spacing = [float(size) for size in turned.header.get_zooms()]
+    slices = CaseSlices.cut(np.asanyarray(turned.dataobj), None, np.asanyarray(turned_mask.dataobj), spacing)
+    with style():
+        figure, panels, scale = lay_out(slices, name)
+        for axes, plane in panels:
+            draw_outlines(axes, plane, TRUTH, MASK)
+        add_legend(figure, *([] if mask is None else [MASK.handle]), scale)
+    return to_png(figure)
+
+
+def _are(count: int) -> str:
+    return "is" if count == 1 else "are"

@@ -1,0 +1,137 @@
+"""The report of a test as files: `report.json`, `cases.csv`, `bins.json`, `figures/*.png` and `report.html`."""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from medmtl.calibration.metrics.intervals import FrequencyBand, frequency_band
+from medmtl.files import write_text, written_whole
+from medmtl.report.html import number
+from medmtl.report.reliability import reliability_diagram
+from medmtl.report.slices import CaseSlices, case_slices
+from medmtl.report.style import to_png
+from medmtl.report.test import figures
+from medmtl.report.test.maps import calibration_map
+from medmtl.report.test.page import render_report
+from medmtl.results.test import CaseResult, best_and_worst, build_report, pooled_bins, tasks_of, write_cases
+
+
+def write_report(
+    folder: Path,
+    run: str,
+    results: Sequence[CaseResult],
+    alpha: float,
+    signatures: Mapping[str, Mapping[str, NDArray[np.float64]]],
+    slices: Mapping[tuple[str, str], CaseSlices],
+    facts: Mapping[str, str],
+    judge: str | None,
+    threshold: float | None,
+    scaling: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write the whole report; what an earlier test left in its place is replaced.
+
+    Args:
+        folder: where it goes, `report` in the run folder.
+        run: name of the run.
+        results: all cases, tasks in the order of the configuration.
+        alpha: the false alarm rate that the verdicts were set to allow.
+        signatures: layer -> source -> spectral signatures `(cases, K)`; empty without a signature bank.
+        slices: (source, case) -> planes, for those cases that have them; the best and the worst of each task are shown.
+        facts: what to say of the run, see `render_report`.
+        judge: name of the score that the verdicts follow; None without any.
+        threshold: of that score; None where nothing can be decided.
+        scaling: what was fitted after the training, see `build_report`.
+
+    Returns:
+        The path of `report.html`.
+    """
+    report = build_report(run, results, alpha, scaling, judge)
+    note = facts.get("data_note", "")
+    pictures = write_figures(
+        folder / "figures", _draw(results, signatures, slices, {judge or "": threshold}, scaling), note
+    )
+    write_cases(folder / "cases.csv", results)
+    write_text(folder / "bins.json", json.dumps(_bins(results), allow_nan=False) + "\n")
+    write_text(folder / "report.json", json.dumps(report, indent=1, allow_nan=False) + "\n")
+    page = folder / "report.html"
+    render_report(report, results, pictures, facts, page)
+    return page
+
+
+def write_figures(folder: Path, drawn: Mapping[str, Figure], note: str) -> dict[str, bytes]:
+    """Write figures as PNG files; those that were in the folder before are removed.
+
+    Args:
+        folder: where they go.
+        drawn: name -> figure.
+        note: see `to_png`.
+
+    Returns:
+        Name -> PNG.
+    """
+    pictures = {name: to_png(figure, note) for name, figure in drawn.items()}
+    for old in folder.glob("*.png"):
+        old.unlink()
+    for name, png in pictures.items():
+        with written_whole(folder / f"{re.sub(r'[^A-Za-z0-9_.-]+', '_', name)}.png") as beside:
+            beside.write_bytes(png)
+    return pictures
+
+
+def _bins(results: Sequence[CaseResult]) -> dict[str, dict[str, dict[str, Any]]]:
+    """Source -> case -> region -> reliability bins, of the cases that have some."""
+    bins: dict[str, dict[str, dict[str, Any]]] = {}
+    for result in results:
+        if result.calibration:
+            regions = {region: table.to_dict() for region, table in result.calibration.items()}
+            bins.setdefault(result.source, {})[result.case] = regions
+    return bins
+
+
+def _draw(
+    results: Sequence[CaseResult],
+    signatures: Mapping[str, Mapping[str, NDArray[np.float64]]],
+    slices: Mapping[tuple[str, str], CaseSlices],
+    thresholds: Mapping[str, float | None],
+    scaling: Mapping[str, Any] | None,
+) -> dict[str, Figure]:
+    tasks = tasks_of(results)
+    cases = {task: [result for result in results if result.source == task] for task in tasks}
+    drawn = {"dice": figures.dice_by_task(results)} if tasks else {}
+    for region in dict.fromkeys(region for result in results for region in result.calibration):
+        names = {False: f"reliability-{region}"}
+        if scaling is not None and scaling["region"] == region:
+            names[True] = f"reliability-{region}-scaled"
+        for scaled, name in names.items():
+            tables = {task: pooled_bins(cases[task], region, scaled) for task in tasks}
+            known = {task: table for task, table in tables.items() if table is not None}
+            bands = {task: _band(cases[task], region, scaled) for task in known}
+            if known:
+                drawn[name] = reliability_diagram(known, region, scaled, bands)
+    for layer, by_source in signatures.items():
+        drawn[f"spectra-{layer}"] = figures.spectra(by_source, layer, tasks)
+    for score in dict.fromkeys(score for result in results for score in result.scores):
+        drawn[f"score-{score}"] = figures.score_distributions(results, score, thresholds.get(score))
+    if len({result.expected for result in results}) == 2:
+        drawn["roc"] = figures.roc(results)
+    for task in tasks:
+        shown = best_and_worst(cases[task])
+        for kind, draw in (("slices", case_slices), ("map", calibration_map)):
+            for rank, result in shown.items():
+                planes = slices.get((task, result.case))
+                if planes is not None:
+                    title = f"{task}, {rank} case: {result.case}, Dice {number(result.dice, 2)}"
+                    drawn[f"{kind}-{task}-{rank}"] = draw(planes, title)
+    return drawn
+
+
+def _band(cases: Sequence[CaseResult], region: str, scaled: bool) -> FrequencyBand:
+    tables = [(result.person, result.calibration_scaled if scaled else result.calibration) for result in cases]
+    known = [(person, table[region]) for person, table in tables if region in table]
+    return frequency_band([table for _, table in known], [person for person, _ in known])

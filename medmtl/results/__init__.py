@@ -1,0 +1,1 @@
+"""Typed records of what was measured, with their files."""

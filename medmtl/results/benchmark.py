@@ -1,0 +1,88 @@
+"""The records of a benchmark as a table, `ood.csv`: a row for each detector and image."""
+
+import csv
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+from medmtl.errors import RunError
+from medmtl.files import written_whole
+
+
+@dataclass(frozen=True)
+class Record:
+    """What one detector says of one image.
+
+    Attributes:
+        detector: name of the detector.
+        group: `familiar`: test images as they are; `calibration`: validation images, which set the threshold; `far`:
+            another organ or modality; `near`: the same organ from another scanner or population; `covariate`: a
+            shifted test image; `control`: one shifted in a way that should change nothing; `nonsense`: no image at
+            all.
+        source: the task, the folder of foreign images, or the shift.
+        severity: 1 to 5; 0 where it has no meaning.
+        task: the task of the image, or of the test image that was shifted; empty for foreign ones.
+        case: name of the image within its source, for a shifted one that of the test image.
+        patient: whose image it is.
+        score: higher = more foreign.
+        dice: of the segmentation against the label, in [0, 1]; None without a label, NaN for a label without
+            foreground.
+        p_value: conformal, by this detector's scores of the calibration images; None for these.
+        rejected: the verdict, True for foreign; None for calibration images, and where there are too few of them.
+    """
+
+    detector: str
+    group: str
+    source: str
+    severity: int
+    task: str
+    case: str
+    patient: str
+    score: float
+    dice: float | None = None
+    p_value: float | None = None
+    rejected: bool | None = None
+
+
+COLUMNS = [field.name for field in fields(Record)]
+
+
+def write_records(path: Path, records: Iterable[Record]) -> None:
+    """Write `ood.csv`, whole. None is an empty cell; rejected is 0 or 1."""
+    with written_whole(path) as beside, beside.open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, COLUMNS)
+        writer.writeheader()
+        for record in records:
+            rejected = None if record.rejected is None else int(record.rejected)
+            writer.writerow({**asdict(record), "rejected": rejected})
+
+
+def read_records(path: Path) -> list[Record]:
+    """Read what `write_records` wrote.
+
+    Raises:
+        RunError: the file is missing, or holds something else.
+    """
+    try:
+        with path.open(newline="") as stream:
+            return [_record(row) for row in csv.DictReader(stream)]
+    except FileNotFoundError:
+        raise RunError(f"there is no {path}", fix="run `medmtl ood` first") from None
+    except (KeyError, ValueError, TypeError) as error:
+        raise RunError(f"{path} is not a table of scores ({error})", fix="run `medmtl ood` again") from None
+
+
+def _record(row: dict[str, str]) -> Record:
+    return Record(
+        detector=row["detector"],
+        group=row["group"],
+        source=row["source"],
+        severity=int(row["severity"]),
+        task=row["task"],
+        case=row["case"],
+        patient=row["patient"],
+        score=float(row["score"]),
+        dice=float(row["dice"]) if row["dice"] else None,
+        p_value=float(row["p_value"]) if row["p_value"] else None,
+        rejected=bool(int(row["rejected"])) if row["rejected"] else None,
+    )

@@ -1,0 +1,102 @@
+"""Weights & Biases mirrors a run's local files: same names, same figures, and the whole configuration."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import pytorch_lightning as pl
+from pytorch_lightning.loggers import WandbLogger
+
+from medmtl.errors import ConfigError
+from medmtl.runs.folder import RunFolder
+
+LONGEST_TAG = 64
+
+
+@dataclass
+class Wandb:
+    """Weights & Biases mirrors the local files.
+
+    Args:
+        mode: offline (files in the run folder, no account needed), online, or disabled.
+        project: name of the project there.
+        group: runs that belong together, such as those of an experiment; None = the name of the run folder.
+        job_type: what the run is within its group, such as its arm; None = the command.
+        tags: words to find the run by, 1 to 64 characters each.
+    """
+
+    mode: Literal["offline", "online", "disabled"] = "offline"
+    project: str = "medmtl"
+    group: str | None = None
+    job_type: str | None = None
+    tags: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        """Check the tags.
+
+        Raises:
+            ConfigError: one that W&B would refuse.
+        """
+        for tag in self.tags:
+            if not 0 < len(tag) <= LONGEST_TAG:
+                raise ConfigError(f"wandb.tags names {tag!r}", fix=f"use 1 to {LONGEST_TAG} characters a tag")
+
+
+class Mirror(WandbLogger):
+    """The W&B run of one `fit` or `test`.
+
+    W&B cannot go on with an offline run. So every part of a resumed training is a W&B run of its own, in the same
+    group, and names the one before it in its configuration as `resumed_from`; a test names its training as `fit`.
+
+    Args:
+        options: where and under which names.
+        run: the run folder; W&B's files go to `wandb` in it.
+        command: `fit` or `test`.
+        checkpoint: what is resumed from, or tested.
+        config: the resolved configuration.
+    """
+
+    def __init__(
+        self, options: Wandb, run: RunFolder, command: str, checkpoint: Path | None, config: Mapping[str, Any]
+    ) -> None:
+        os.environ.setdefault("WANDB_SILENT", "true")
+        super().__init__(
+            name=run.path.name,
+            save_dir=run.path,
+            project=options.project,
+            mode=options.mode,  # Lightning's `offline` would set it in the environment, for all later runs
+            group=options.group or run.path.name,
+            job_type=options.job_type or command,
+            tags=options.tags,
+            config={**config, **_origin(command, checkpoint)},
+        )
+        self._wandb_init.pop("anonymous", None)  # wandb says at every start that it has no effect
+
+    def record(self, run: RunFolder, command: str) -> None:
+        """Add the id of the W&B run to `wandb` in `run.json`: command -> ids, the newest last."""
+        ids = run.read_manifest().get("wandb", {})
+        run.update_manifest(wandb={**ids, command: [*ids.get(command, []), self.version]})
+
+
+def show_figures(trainer: pl.Trainer, pictures: Mapping[str, Path]) -> None:
+    """Log images, from the first process alone.
+
+    Args:
+        trainer: its W&B loggers get them.
+        pictures: name -> PNG file.
+    """
+    for logger in trainer.loggers:
+        if isinstance(logger, WandbLogger):
+            for name, path in pictures.items():
+                logger.log_image(name, [str(path)])
+
+
+def _origin(command: str, checkpoint: Path | None) -> dict[str, str]:
+    """Which W&B run trained the checkpoint, as its run folder knows."""
+    if checkpoint is None:
+        return {}
+    home = RunFolder(checkpoint.resolve().parent.parent)
+    trained = home.read_manifest().get("wandb", {}).get("fit", [])
+    return {"resumed_from" if command == "fit" else "fit": trained[-1]} if trained else {}

@@ -1,0 +1,274 @@
+"""`medmtl fit`, `test` and `calibrate`: LightningCLI with one run folder and flags that win over everything."""
+
+import csv
+import json
+import logging
+import os
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import wandb
+import yaml
+from jsonargparse import ArgumentError
+from pytorch_lightning import Callback, Trainer
+from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
+from pytorch_lightning.loggers import CSVLogger, Logger
+from pytorch_lightning.strategies import DDPStrategy
+from pytorch_lightning.utilities.exceptions import MisconfigurationException  # type: ignore[attr-defined]
+from rich.console import Console
+from rich.table import Table
+
+from medmtl.callbacks.calibration import CalibrationCallback
+from medmtl.callbacks.checkpoints import MONITOR, RunCheckpoint
+from medmtl.callbacks.record import RunRecord
+from medmtl.callbacks.report import ReportCallback
+from medmtl.callbacks.scaling import ScalingCallback
+from medmtl.callbacks.spectral import SpectralCallback
+from medmtl.data.datamodule import MultiTaskData
+from medmtl.distributed import is_first, part
+from medmtl.errors import ConfigError
+from medmtl.models.finetune import load_weights
+from medmtl.models.segmenter import Segmenter
+from medmtl.report.test.page import headline
+from medmtl.runs.wandb import Mirror, Wandb
+from medmtl.training.request import RUN_VARIABLE, Request, parse_request
+
+logger = logging.getLogger(__name__)
+
+DESCRIPTIONS = {
+    "fit": "Train one model on several tasks. Without --run the next free folder is started (runs/NAME, runs/NAME-2, "
+    "...; NAME is `run` of the configuration, or the name of its file). --run FOLDER trains into that folder, which "
+    "is refused if it holds a run, unless --resume (go on from last.ckpt) or --overwrite is given.",
+    "test": "Accuracy, calibration and out-of-distribution report of the best checkpoint of a run, named with "
+    "--run FOLDER or --ckpt_path FILE, or the newest of the configuration's name. Values come from the checkpoint, "
+    "over them --config, over that flags.",
+    "calibrate": "Fit anew what follows a training, post-hoc scaling and what is familiar with its threshold, for a "
+    "run named as for `medmtl test`, and put it into its best checkpoint.",
+}
+
+
+class CommandTrainer(Trainer):
+    """Lightning's trainer with a method for each command."""
+
+    def calibrate(
+        self,
+        model: Segmenter,
+        datamodule: MultiTaskData,
+        ckpt_path: str | None = None,
+        verbose: bool = True,
+        weights_only: bool | None = None,
+    ) -> None:
+        """Fit scaling and verdict of a checkpoint: a validation, at whose end their callbacks write them.
+
+        Args:
+            model: the network.
+            datamodule: its data.
+            ckpt_path: the checkpoint.
+            verbose: print the figures of the validation.
+            weights_only: load without running code from the checkpoint.
+        """
+        self.validate(model, datamodule=datamodule, ckpt_path=ckpt_path, verbose=verbose, weights_only=weights_only)
+
+
+class MedCLI(LightningCLI):
+    """LightningCLI whose output all goes to one run folder.
+
+    Args:
+        request: run folder, checkpoint and arguments.
+    """
+
+    def __init__(self, request: Request) -> None:
+        self.request = request
+        parser = {"exit_on_error": False}
+        super().__init__(
+            Segmenter,
+            MultiTaskData,
+            save_config_callback=RunRecord,
+            trainer_class=CommandTrainer,
+            trainer_defaults={
+                "num_sanity_val_steps": 0,
+                "log_every_n_steps": 25,
+                "enable_model_summary": False,
+                "use_distributed_sampler": False,
+            },
+            seed_everything_default=0,
+            parser_kwargs={**parser, **{name: {**parser, "description": text} for name, text in DESCRIPTIONS.items()}},
+            args=request.argv,
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+        )
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """`fit`, `test` and `calibrate`, and which of their arguments are no options."""
+        known = LightningCLI.subcommands() | {"calibrate": {"model", "datamodule"}}
+        return {name: known[name] for name in DESCRIPTIONS}
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add the run folder, the callbacks that always run, and what is said only once."""
+        parser.add_argument("--run", type=str | None, default=None, help="run folder, or in a configuration its name")
+        parser.add_lightning_class_args(CalibrationCallback, "calibration")
+        parser.add_lightning_class_args(SpectralCallback, "spectral")
+        parser.add_lightning_class_args(ScalingCallback, "scaling")
+        parser.add_class_arguments(Wandb, "wandb")
+        parser.link_arguments("data.patch_size", "model.patch_size")
+        parser.link_arguments("seed_everything", "data.seed")
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """The trainer, with loggers, checkpoints and report of the run folder."""
+        self.datamodule.setup(self.subcommand)  # bad input ends here, before anything is written
+        self.model.check_channels(self.datamodule)
+        if self.request.checkpoint is not None:
+            load_weights(self.model.network, self.request.checkpoint)  # and so does that of another network,
+        elif self.subcommand == "fit":
+            self.model.load_source()  # to fine-tune, too
+        self.model.load_members(self.request.checkpoint, self.datamodule, str(self.subcommand))
+        run, given = self.request.run, self._get(self.config_init, "trainer")
+        kwargs = {
+            **kwargs,
+            "default_root_dir": str(run.path),
+            # A calibration must not add to what the training logged.
+            "logger": [] if self.subcommand == "calibrate" else [*self._loggers(), *_listed(given.logger)],
+            "use_distributed_sampler": False,  # Lightning's would repeat cases; `MultiTaskData` shares them out
+        }
+        extra: list[Callback] = []
+        if self.subcommand == "fit":
+            extra = [RunCheckpoint(run.checkpoints)]
+        elif self.subcommand == "test":
+            assert self.request.checkpoint is not None
+            spectral, scaling = (self._get(self.config_init, name) for name in ("spectral", "scaling"))
+            self.report = ReportCallback(run, self.request.checkpoint, spectral, scaling)
+            extra = [self.report]
+        self.trainer_defaults = {**self.trainer_defaults, "callbacks": extra}
+        try:
+            trainer = super().instantiate_trainer(**kwargs)
+        except ValueError as error:  # a strategy that does not exist, or not on this machine
+            raise ConfigError(" ".join(str(error).split())) from None
+        if trainer.world_size > 1 and not isinstance(trainer.strategy, DDPStrategy):
+            # The others split the network, so that each window needs all processes; volumes differ in their windows.
+            kind = type(trainer.strategy).__name__
+            raise ConfigError(f"trainer.strategy: {kind} splits the network between devices", fix="use ddp")
+        return trainer
+
+    def _loggers(self) -> list[Logger]:
+        run = self.request.run
+        local = CSVLogger(save_dir=run.path.parent, name=run.path.name, version="")
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Experiment logs directory")
+            if is_first():
+                earlier = _read_metrics(run.metrics)  # before the logger's `experiment`, which deletes them
+                local.experiment.metrics = earlier
+        options: Wandb = self._get(self.config_init, "wandb")
+        if options.mode == "disabled":
+            return [local]
+        command = str(self.subcommand)
+        config = yaml.safe_load(self._parser(command).dump(self.config[command], skip_none=False))
+        return [local, Mirror(options, run, command, self.request.checkpoint, config)]
+
+
+def run_command(argv: Sequence[str]) -> None:
+    """Run `fit`, `test` or `calibrate`.
+
+    Args:
+        argv: the command and its options.
+
+    Raises:
+        MedMTLError: for everything that the user can mend.
+    """
+    _quiet()
+    request = parse_request(list(argv))
+    os.environ[RUN_VARIABLE] = str(request.run.path)
+    try:
+        cli = MedCLI(request)
+    except ArgumentError as error:
+        raise ConfigError(" ".join(str(error).split())) from None
+    except MisconfigurationException as error:
+        raise ConfigError(" ".join(str(error).split())) from None
+    except ValueError as error:
+        if "specified number of total steps" not in str(error):
+            raise
+        fix = "a longer training starts anew, without --resume"
+        raise ConfigError("the schedule of the learning rate has come to its end", fix=fix) from None
+    except SystemExit:
+        if request.command == "fit" and request.run.last.is_file():
+            logger.warning("interrupted; go on with: medmtl fit --run %s --resume", request.run.path)
+        raise
+    finally:
+        os.environ.pop(RUN_VARIABLE, None)
+        if wandb.run is not None:
+            wandb.finish()
+    part()
+    if not is_first():
+        return
+    if request.command == "fit":
+        _say_trained(cli)
+    elif request.command == "test":
+        _say_tested(cli)
+    else:
+        Console().print(f"calibrated: {request.checkpoint}", soft_wrap=True)
+
+
+def _listed(value: Any) -> list[Any]:
+    return [] if value in (None, True, False) else value if isinstance(value, list) else [value]
+
+
+def _read_metrics(path: Path) -> list[dict[str, Any]]:
+    """Rows of an earlier part of the run, which CSVLogger would delete."""
+    if not path.is_file():
+        return []
+    with path.open(newline="") as stream:
+        return [{key: value for key, value in row.items() if value != ""} for row in csv.DictReader(stream)]
+
+
+def _quiet() -> None:
+    """Keep the libraries' advice to developers from the user's terminal, and all but the first process quiet."""
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
+    for message in (
+        ".*does not have many workers.*",
+        ".*`tensorboardX` has been removed.*",
+        "Checkpoint directory .* exists and is not empty",
+        ".*smaller than the logging interval.*",
+        ".*LightningCLI's args parameter.*",
+        ".*Trying to infer the `batch_size`.*",
+        ".*callbacks used to create the checkpoint need to be provided.*",
+        ".*LeafSpec.*",
+        ".*in eval mode at the start of training.*",  # frozen layers are
+        r".*recommended to use `self\.log\(.*sync_dist.*",  # our figures are the same in all processes
+        "Grad strides do not match bucket view strides",  # of a network with one input channel: they are the same
+    ):
+        warnings.filterwarnings("ignore", message=message)
+    logging.getLogger("lightning_fabric.utilities.distributed").setLevel(logging.WARNING)
+    if not is_first():
+        for name in ("medmtl", "lightning_fabric"):
+            logging.getLogger(name).setLevel(logging.ERROR)
+        warnings.simplefilter("ignore")
+
+
+def _say_trained(cli: MedCLI) -> None:
+    run = cli.request.run
+    console = Console()
+    validated = [row for row in _read_metrics(run.metrics) if MONITOR in row]
+    if validated:
+        best = max(validated, key=lambda row: float(row[MONITOR]))
+        table = Table("task", f"validation Dice, step {best['step']}")
+        for name in [*cli.datamodule.trained, "mean"]:
+            table.add_row(name, f"{float(best[f'val/{name}/dice']):.3f}")
+        console.print(table)
+    console.print(f"trained: {run.best if run.best.is_file() else run.path}", soft_wrap=True)
+
+
+def _say_tested(cli: MedCLI) -> None:
+    metrics = cli.trainer.callback_metrics
+    table = Table("task", "Dice", "HD95 mm", "ECE whole", "ACE band")
+    for name in [*cli.datamodule.trained, "mean"]:
+        row = {key: metrics.get(f"test/{name}/{key}") for key in ("dice", "hd95_mm", "ece_whole", "ace_band")}
+        digits = {"hd95_mm": 1}
+        cells = ("-" if value is None else f"{float(value):.{digits.get(key, 3)}f}" for key, value in row.items())
+        table.add_row(name, *cells)
+    console = Console()
+    console.print(table)
+    console.print(headline(json.loads((cli.request.run.report / "report.json").read_text())), soft_wrap=True)
+    console.print(f"report: {cli.report.page}", soft_wrap=True)

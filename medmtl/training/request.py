@@ -1,0 +1,214 @@
+"""Request: which configuration, run folder and checkpoint a command line means, before Lightning sees it.
+
+Precedence is defaults < checkpoint < configuration < flags: LightningCLI gets the checkpoint's configuration as its
+first `--config`, and later values win.
+"""
+
+import argparse
+import inspect
+import logging
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+import medmtl
+from medmtl.callbacks.calibration import CalibrationCallback
+from medmtl.callbacks.scaling import ScalingCallback
+from medmtl.callbacks.spectral import SpectralCallback
+from medmtl.data.datamodule import MultiTaskData
+from medmtl.distributed import is_first, launched_from_outside
+from medmtl.errors import ConfigError, RunError
+from medmtl.models.segmenter import Segmenter
+from medmtl.runs.checkpoint import config_within, read_checkpoint
+from medmtl.runs.folder import RUNS, RunFolder
+
+logger = logging.getLogger(__name__)
+
+# How the first process tells its run folder to those that Lightning starts with the same command line.
+RUN_VARIABLE = "MEDMTL_RUN"
+SECTIONS: dict[str, type] = {
+    "data": MultiTaskData,
+    "model": Segmenter,
+    "calibration": CalibrationCallback,
+    "spectral": SpectralCallback,
+    "scaling": ScalingCallback,
+}
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the command line asks for, before Lightning sees it.
+
+    Attributes:
+        command: `fit`, `test` or `calibrate`.
+        run: the run folder.
+        checkpoint: what to test or calibrate, or to resume from.
+        argv: the command line that LightningCLI gets.
+    """
+
+    command: str
+    run: RunFolder
+    checkpoint: Path | None
+    argv: list[str]
+
+
+def parse_request(argv: list[str]) -> Request:
+    """Find configuration, run folder and checkpoint, and put them in the order of precedence.
+
+    Args:
+        argv: the command, `fit`, `test` or `calibrate`, and its options.
+
+    Raises:
+        ConfigError: options that exclude each other, or nothing to do.
+        RunError: the run folder is taken, or holds no checkpoint.
+    """
+    own = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    own.add_argument("-c", "--config", action="append", default=[])
+    own.add_argument("--run")
+    own.add_argument("--ckpt_path")
+    own.add_argument("--resume", action="store_true")
+    own.add_argument("--overwrite", action="store_true")
+    options, flags = own.parse_known_args(argv[1:])
+    configs = [find_config(name) for name in options.config]
+    if {"-h", "--help"} & set(flags) or any(flag.startswith("--help") or flag.endswith(".help") for flag in flags):
+        return Request(argv[0], RunFolder(RUNS), None, [argv[0], *flags])
+    name = _name(configs)
+    if argv[0] == "fit":
+        run, checkpoint, base = _to_fit(options, configs, name)
+    else:
+        run, checkpoint, base = _to_use(options, name, argv[0])
+    given = [f"--config={config}" for config in (*base, *configs)]
+    resumed = [f"--ckpt_path={checkpoint}", "--weights_only=true"] if checkpoint else []
+    quiet = [] if argv[0] == "fit" else ["--verbose=false"]
+    return Request(argv[0], run, checkpoint, [argv[0], *given, *quiet, *flags, f"--run={run.path}", *resumed])
+
+
+def _to_fit(
+    options: argparse.Namespace, configs: list[Path], name: str | None
+) -> tuple[RunFolder, Path | None, list[str | Path]]:
+    if options.resume and options.overwrite:
+        raise ConfigError("--resume and --overwrite exclude each other", fix="give one of them")
+    if options.run is None and (options.resume or options.overwrite):
+        raise ConfigError("--resume and --overwrite need the folder", fix="add --run FOLDER")
+    if not options.run and not name:
+        raise ConfigError("nothing to train", fix="add --config, for example --config multitask.yaml")
+    run = RunFolder(Path(options.run)) if options.run else _new_run(str(name))
+    if options.resume:
+        if not run.last.is_file():
+            raise RunError(f"{run.path} holds no checkpoint to resume from", fix="leave out --resume")
+        return run, run.last, [] if configs else [run.config]
+    if not configs:
+        raise ConfigError("nothing to train", fix="add --config, for example --config multitask.yaml")
+    taken = run.exists and is_first()  # the others find what the first has written meanwhile
+    if taken and not options.overwrite:
+        raise RunError(f"{run.path} already holds a run", fix="add --resume or --overwrite, or name another folder")
+    if taken:
+        for path in (run.checkpoints, run.report, run.path / "figures", run.path / "wandb"):
+            shutil.rmtree(path, ignore_errors=True)
+        for path in (run.config, run.splits, run.manifest, run.metrics):
+            path.unlink(missing_ok=True)
+    return run, Path(options.ckpt_path) if options.ckpt_path else None, []
+
+
+def _new_run(name: str) -> RunFolder:
+    """The next free folder, which the first process chooses and the others are told."""
+    if RUN_VARIABLE in os.environ and not is_first():
+        return RunFolder(Path(os.environ[RUN_VARIABLE]))
+    if launched_from_outside():
+        raise ConfigError("several processes were started, which must train into one folder", fix="add --run FOLDER")
+    return RunFolder.next_free(name)
+
+
+def _to_use(options: argparse.Namespace, name: str | None, command: str) -> tuple[RunFolder, Path, list[str | Path]]:
+    if options.resume or options.overwrite:
+        raise ConfigError("--resume and --overwrite belong to `medmtl fit`", fix="leave them out")
+    if options.ckpt_path or options.run:
+        run, checkpoint = run_and_checkpoint(options.run, options.ckpt_path)
+    elif name:
+        run = RunFolder.newest(name)
+        checkpoint = run.checkpoint()
+    else:
+        raise ConfigError(f"nothing to {command}", fix="add --run FOLDER, --ckpt_path FILE or --config FILE")
+    return run, checkpoint, [known_config(checkpoint)]
+
+
+def run_and_checkpoint(folder: str | None, checkpoint: str | None) -> tuple[RunFolder, Path]:
+    """The run and the checkpoint that `--run` and `--ckpt_path` mean together, at least one of them given.
+
+    Args:
+        folder: the run folder; that of the checkpoint if None.
+        checkpoint: the checkpoint; that of the run folder if None.
+
+    Raises:
+        RunError: the run folder holds no checkpoint.
+    """
+    if checkpoint is None:
+        run = RunFolder(Path(str(folder)))
+        return run, run.checkpoint()
+    path = Path(checkpoint)
+    parent = path.resolve().parent
+    home = parent.parent if parent.name == "checkpoints" else parent / path.stem
+    return RunFolder(Path(folder) if folder else _relative(home)), path
+
+
+def find_config(name: str) -> Path:
+    """A configuration by path, or by bare name in the current folder, `configs/`, or the installed package.
+
+    Raises:
+        ConfigError: it is nowhere; lists where it was looked for.
+    """
+    package = Path(medmtl.__file__).parent
+    places = [Path(), Path("configs"), package / "configs", package.parent / "configs"]
+    for place in places if Path(name).name == name else places[:1]:
+        if (place / name).is_file():
+            return place / name
+    shipped = sorted({path.name for place in places[1:] for path in place.glob("*.yaml")})
+    raise ConfigError(f"there is no configuration {name}", fix=f"give a file, or one of: {', '.join(shipped)}")
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping that a YAML file holds.
+
+    Raises:
+        ConfigError: it holds something else.
+    """
+    try:
+        content = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not YAML ({' '.join(str(error).split())})", fix="correct it") from None
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path} is not a YAML mapping", fix="correct it")
+    return content
+
+
+def _name(configs: Sequence[Path]) -> str | None:
+    """What the run is called: `run` of the configuration, or the name of its file."""
+    name = None
+    for config in configs:
+        content = read_yaml(config)
+        name = Path(content.get("run") or name or config.stem).name
+    return name
+
+
+def known_config(checkpoint: Path) -> str:
+    """The configuration kept in a checkpoint, as YAML text, less the options that no longer exist.
+
+    Raises:
+        RunError: the checkpoint is missing, is none, or holds no configuration.
+    """
+    config = config_within(checkpoint, read_checkpoint(checkpoint))
+    for section, owner in SECTIONS.items():
+        known = inspect.signature(owner).parameters
+        for key in sorted(set(config.get(section, {})) - set(known)):
+            logger.warning("the checkpoint sets %s.%s, which no longer exists: left out", section, key)
+            del config[section][key]
+    return yaml.safe_dump(config, sort_keys=False)
+
+
+def _relative(path: Path) -> Path:
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

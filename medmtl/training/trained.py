@@ -1,0 +1,97 @@
+"""A trained run as its checkpoint has it: network, tasks, scaling and judge, without Lightning's loops."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from jsonargparse import ArgumentError
+from pytorch_lightning.cli import LightningArgumentParser
+
+from medmtl.callbacks.scaling import ScalingCallback
+from medmtl.callbacks.spectral import SpectralCallback
+from medmtl.data.datamodule import MultiTaskData
+from medmtl.errors import RunError
+from medmtl.models.finetune import load_weights
+from medmtl.models.segmenter import Segmenter
+from medmtl.runs.checkpoint import read_checkpoint
+from medmtl.training.request import known_config
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained network with what was fitted to it, and the data that it was trained on.
+
+    Attributes:
+        segmenter: the network, in evaluation mode.
+        data: its tasks; `open_data` lists the files.
+        spectral: its layers, and who judges.
+        scaling: how sure it may be.
+        checkpoint: what the file holds.
+        weights: digest of the network's weights.
+    """
+
+    segmenter: Segmenter
+    data: MultiTaskData
+    spectral: SpectralCallback
+    scaling: ScalingCallback
+    checkpoint: dict[str, Any]
+    weights: str
+
+    @property
+    def layers(self) -> list[str]:
+        """`spectral.layers` of its configuration."""
+        return self.spectral.layers
+
+    def open_data(self) -> None:
+        """Find the files of the tasks, split as the training split them.
+
+        Raises:
+            DataError: they are gone.
+        """
+        self.data.setup("ood")
+        self.data.load_state_dict(self.checkpoint[type(self.data).__qualname__])
+
+
+def load_trained(checkpoint: Path, device: str = "auto") -> Trained:
+    """What a checkpoint holds, which alone is enough to segment and judge.
+
+    Args:
+        checkpoint: a file that `medmtl fit` wrote.
+        device: as torch names it, or `auto`: a graphics processor if there is one.
+
+    Raises:
+        RunError: the checkpoint is missing, or its configuration cannot be used any more.
+    """
+    parser = LightningArgumentParser(exit_on_error=False)
+    parser.add_lightning_class_args(Segmenter, "model")
+    parser.add_lightning_class_args(MultiTaskData, "data")
+    parser.add_lightning_class_args(SpectralCallback, "spectral")
+    parser.add_lightning_class_args(ScalingCallback, "scaling")
+    parser.link_arguments("data.patch_size", "model.patch_size")
+    config = yaml.safe_load(known_config(checkpoint))
+    try:
+        wanted = {key: config[key] for key in ("data", "model", "spectral", "scaling") if config.get(key) is not None}
+        built: Any = parser.instantiate_classes(parser.parse_object(wanted))
+    except (ArgumentError, KeyError) as error:
+        reason = " ".join(str(error).split())
+        raise RunError(
+            f"{checkpoint} holds a configuration that cannot be used ({reason})", fix="train again"
+        ) from None
+    kept = read_checkpoint(checkpoint)
+    load_weights(built.model.network, checkpoint)
+    for callback in (built.spectral, built.scaling):
+        callback.load_state_dict(kept.get("callbacks", {}).get(callback.state_key, {}))
+    chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    segmenter = built.model.to(chosen).eval()
+    return Trained(segmenter, built.data, built.spectral, built.scaling, kept, _digest(segmenter))
+
+
+def _digest(segmenter: Segmenter) -> str:
+    digest = hashlib.sha256()
+    for name, value in sorted(segmenter.network.state_dict().items()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()

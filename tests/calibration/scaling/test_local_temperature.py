@@ -1,0 +1,215 @@
+"""Local temperatures where the truth is known: of each volume a half is overconfident, and the image tells which."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from medmtl.calibration.metrics.bins import bin_volume
+from medmtl.calibration.metrics.definitions import nll
+from medmtl.calibration.scaling.histogram import LogitHistogram, logit_histogram, to_logits
+from medmtl.calibration.scaling.local_temperature import LocalTemperature
+from medmtl.calibration.scaling.parametric import Temperature
+from medmtl.calibration.scaling.per_task import Fitted, TaskScalings, local_temperature
+from medmtl.calibration.scaling.working_volume import VoxelSample, WorkingVolume, sample_voxels
+from medmtl.errors import DataError
+
+SHAPE = (10, 12, 10)
+HALF = SHAPE[0] // 2
+HOT, COLD = 4.0, 1.0
+SAME_GRID = torch.eye(4, dtype=torch.float64)
+
+Case = tuple[Tensor, Tensor, WorkingVolume]
+
+
+def case(seed: int, hot: float = HOT) -> Case:
+    """Labels drawn with probability sigmoid(z); the network says 4 z where the image is bright, and z where dark."""
+    draw = torch.Generator().manual_seed(seed)
+    z = 1.3 * torch.randn(SHAPE, generator=draw)
+    label = torch.rand(SHAPE, generator=draw) < torch.sigmoid(z)
+    bright = torch.arange(SHAPE[0])[:, None, None].expand(SHAPE) >= HALF
+    image = torch.where(bright, 1.0, -1.0) + 0.2 * torch.randn(SHAPE, generator=draw)
+    probability = torch.sigmoid(z * torch.where(bright, hot, COLD))
+    return probability, label, WorkingVolume(image, probability, SAME_GRID)
+
+
+def evidence(cases: Sequence[Case]) -> tuple[LogitHistogram, list[VoxelSample]]:
+    everywhere = torch.ones(SHAPE, dtype=torch.bool)
+    histograms = [logit_histogram(probability, label) for probability, label, _ in cases]
+    samples = [sample_voxels(*pair, everywhere, working, f"p{number}") for number, (*pair, working) in enumerate(cases)]
+    return sum(histograms, LogitHistogram.empty()), samples
+
+
+@pytest.fixture(scope="module")
+def cases() -> list[Case]:
+    return [case(seed) for seed in range(12)]
+
+
+@pytest.fixture(scope="module")
+def fitted(cases: list[Case]) -> Fitted:
+    histogram, samples = evidence(cases)
+    return Fitted.on(histogram, "local", samples)
+
+
+@pytest.fixture
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trainings of 40 steps, for what does not ask how good they are."""
+    monkeypatch.setattr(local_temperature, "STEPS", 40)
+
+
+def any_temperatures(spread: float = 8.0) -> LocalTemperature:
+    """A network that knows nothing and says very different temperatures."""
+    draw = torch.Generator().manual_seed(3)
+    shapes = {"0.weight": (8, 54), "0.bias": (8,), "2.weight": (8, 8), "2.bias": (8,), "4.weight": (1, 8)}
+    weights = {name: torch.randn(shape, generator=draw) for name, shape in shapes.items()}
+    return LocalTemperature(
+        1.5, 0.0, 0.0, {**weights, "4.weight": spread * weights["4.weight"], "4.bias": torch.zeros(1)}
+    )
+
+
+def test_both_factors_are_found_where_one_temperature_finds_neither(fitted: Fitted, cases: list[Case]) -> None:
+    scaling = fitted.scaling
+    assert isinstance(scaling, LocalTemperature)
+    assert 1.3 * COLD < scaling.temperature < HOT / 1.3
+    probability, label, working = case(99)
+    temperatures = scaling.temperatures(working)
+    assert temperatures[:HALF].median().item() == pytest.approx(COLD, rel=0.2)
+    assert temperatures[HALF:].median().item() == pytest.approx(HOT, rel=0.2)
+    truth = torch.cat([probability[:HALF], torch.sigmoid(torch.logit(probability[HALF:].double()) / HOT).float()])
+    ways = (probability, Temperature(scaling.temperature)(probability), scaling(probability, working), truth)
+    raw, single, local, best = (nll(bin_volume(way, label)) for way in ways)
+    assert local < single < raw
+    assert single - local > 0.75 * (single - best)
+
+
+def test_the_gain_on_strangers_is_not_that_on_the_voxels_trained_on(fitted: Fitted) -> None:
+    scaling = fitted.scaling
+    assert isinstance(scaling, LocalTemperature)
+    assert 0 < scaling.held_out_gain < scaling.gain
+    fresh = [case(seed) for seed in range(100, 110)]
+    single = Temperature(scaling.temperature)
+    gains = [nll(bin_volume(single(p), y)) - nll(bin_volume(scaling(p, w), y)) for p, y, w in fresh]
+    assert sum(gains) / len(gains) == pytest.approx(scaling.held_out_gain, rel=0.2)
+
+
+def test_the_nll_that_a_fit_states_is_that_of_the_scaled_volumes(fitted: Fitted, cases: list[Case]) -> None:
+    tables = [bin_volume(fitted.scaling(p, working), label) for p, label, working in cases]
+    assert fitted.nll_after == pytest.approx(nll(sum(tables[1:], tables[0])), abs=1e-6)
+    assert fitted.nll_after < fitted.nll_before - 0.1
+    assert (fitted.cases, fitted.voxels, fitted.refused) == (12, 12 * math.prod(SHAPE), "")
+
+
+def test_an_untrained_network_is_one_temperature() -> None:
+    probability, _, working = case(0)
+    assert torch.allclose(any_temperatures(spread=0)(probability, working), Temperature(1.5)(probability), atol=1e-6)
+
+
+def test_no_voxel_moves_over_one_half_and_temperatures_keep_their_bounds() -> None:
+    probability, _, working = case(0)
+    near = torch.tensor([-1e-5, -1e-6, 0, 1e-6, 1e-5])  # closer than 1e-6, float32 cannot hold the scaled difference
+    probability[0, 0, :7] = torch.cat([0.5 + near, torch.tensor([0.0, 1.0])])
+    scaling = any_temperatures()
+    temperatures, scaled = scaling.temperatures(working), scaling(probability, working)
+    assert temperatures.min() == pytest.approx(1 / 20)
+    assert temperatures.max() == pytest.approx(20)
+    assert torch.equal(scaled >= 0.5, probability >= 0.5)
+    assert (scaled.shape, scaled.dtype) == (probability.shape, probability.dtype)
+    assert not torch.allclose(scaled, probability, atol=0.1)
+
+
+def test_a_voxel_of_the_image_s_own_grid_has_the_temperature_of_the_nearest_of_the_working_space() -> None:
+    # Twice as fine and turned around along the first axis; the native probability is laid out in another order.
+    from_native = torch.tensor([[-0.5, 0, 0, 7.2], [0, 0.5, 0, -0.2], [0, 0, 0.5, -0.2], [0, 0, 0, 1]]).double()
+    draw = torch.Generator().manual_seed(0)
+    working = WorkingVolume(torch.randn(8, 9, 7, generator=draw), torch.rand(8, 9, 7, generator=draw), from_native)
+    probability = torch.rand(14, 18, 16, generator=draw).permute(2, 1, 0)
+    scaling = any_temperatures(spread=1)
+    temperatures = scaling.temperatures(working).flip(0)
+    fine = temperatures.repeat_interleave(2, 0).repeat_interleave(2, 1).repeat_interleave(2, 2)
+    expected = torch.sigmoid(to_logits(probability) / fine)
+    assert torch.allclose(scaling(probability, working).double(), expected, atol=1e-6)
+
+
+@pytest.mark.usefixtures("short")
+def test_temperatures_that_do_not_help_strangers_are_refused_and_one_is_kept() -> None:
+    histogram, samples = evidence([case(seed, hot=COLD) for seed in range(6)])
+    found = Fitted.on(histogram, "local", samples)
+    assert found.scaling == Temperature.fit(histogram)
+    assert "patients that it does not know" in found.refused
+    assert "\n" not in found.refused
+    assert found.nll_after == pytest.approx(Temperature.fit(histogram).nll(histogram))
+
+
+def test_two_patients_are_needed(cases: list[Case]) -> None:
+    histogram, samples = evidence(cases[:4])
+    same = [replace(sample, patient="p0") for sample in samples]
+    for given in (same, samples[:1], [*samples[:1], replace(samples[1], voxels=0)], []):
+        found = Fitted.on(histogram, "local", given)
+        assert "two patients" in found.refused
+        assert found.scaling == Temperature.fit(histogram)
+    assert "no voxel" in Fitted.on(LogitHistogram.empty(), "local", []).refused
+
+
+@pytest.mark.usefixtures("short")
+def test_cases_weigh_as_many_voxels_as_they_stand_for(cases: list[Case]) -> None:
+    # Where nearly all voxels are those of calibrated cases, hardly anything is to be gained.
+    plain = [case(seed, hot=COLD) for seed in range(20, 26)]
+    _, samples = evidence([*plain, *cases[:6]])
+    heavy = [
+        replace(sample, voxels=sample.voxels * (1000 if number < 6 else 1)) for number, sample in enumerate(samples)
+    ]
+    temperature = 1.0
+    assert LocalTemperature.fit(samples, temperature).gain > 0.02
+    with pytest.raises(DataError, match="does not know"):
+        LocalTemperature.fit(heavy, temperature)
+
+
+@pytest.mark.usefixtures("short")
+def test_fits_are_alike_bit_by_bit_in_any_order_of_cases_and_within_a_validation(cases: list[Case]) -> None:
+    histogram, samples = evidence(cases)
+    once = Fitted.on(histogram, "local", samples)
+    torch.manual_seed(7)
+    before = torch.get_rng_state()
+    with torch.inference_mode():
+        again = Fitted.on(histogram, "local", [replace(one, inputs=one.inputs.clone()) for one in reversed(samples)])
+    assert torch.equal(torch.get_rng_state(), before)
+    assert isinstance(once.scaling, LocalTemperature)
+    assert isinstance(again.scaling, LocalTemperature)
+    assert all(torch.equal(weight, once.scaling.weights[name]) for name, weight in again.scaling.weights.items())
+    assert again.summary() == once.summary()
+
+
+def test_a_state_loads_safely_and_scales_bit_for_bit_alike(fitted: Fitted, tmp_path: Path) -> None:
+    torch.save(TaskScalings(fitted, {"A": fitted}).state_dict(), tmp_path / "state")
+    loaded = TaskScalings.from_state_dict(torch.load(tmp_path / "state", weights_only=True))
+    probability, _, working = case(50)
+    for task in ("A", None):
+        assert torch.equal(loaded.choose(task)(probability, working), fitted.scaling(probability, working))
+    assert loaded.single.summary() == fitted.summary()
+
+
+@pytest.mark.usefixtures("short")
+def test_each_task_has_a_network_of_its_own_and_strangers_that_of_all(cases: list[Case]) -> None:
+    groups = {"A": cases[:5], "B": [case(seed, hot=COLD) for seed in range(30, 35)]}
+    found = {task: evidence(group) for task, group in groups.items()}
+    histograms = {task: histogram for task, (histogram, _) in found.items()}
+    samples = {task: taken for task, (_, taken) in found.items()}
+    scalings = TaskScalings.fit(histograms, "local", True, samples)
+    assert isinstance(scalings.choose("A"), LocalTemperature)
+    assert scalings.choose("B") == Temperature.fit(histograms["B"])
+    single = scalings.choose(None)
+    assert isinstance(single, LocalTemperature)
+    assert single.temperature == Temperature.fit(histograms["A"] + histograms["B"]).temperature
+
+
+def test_without_the_image_there_is_no_local_temperature() -> None:
+    with pytest.raises(DataError, match="follow from the image"):
+        any_temperatures()(torch.rand(2, 3, 4))
+
+
+def test_it_says_its_temperature() -> None:
+    assert str(any_temperatures()) == "local T around 1.50"

@@ -1,0 +1,145 @@
+"""The columns of the benchmark's table against a loop over resamples with scikit-learn."""
+
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from medmtl.errors import DataError
+from medmtl.ood.metrics.benchmark_table import Scored, detection_columns
+from medmtl.ood.metrics.detection import detection_metrics
+from medmtl.ood.metrics.resampling import patient_weights
+
+
+def benchmark(familiar: int = 14) -> Scored:
+    """Familiar patients, of whom the first two have two images; their shifted images; foreign ones; a control."""
+    rows = [("familiar", "A", 0, f"p{number}") for number in [*range(familiar), 0, 1]]
+    for shift, severities in (("noise", (1, 3, 5)), ("inverted", (0,))):
+        rows += [("covariate", shift, severity, f"p{who}") for severity in severities for who in range(familiar - 4)]
+    rows += [("control", "flip", 0, f"p{who}") for who in range(5)]
+    rows += [("nonsense", "empty", 0, f"p{who}") for who in range(familiar)]
+    rows += [("far", "Other", 0, f"f{number}") for number in [*range(6), 0]]
+    rows += [("near", "Scanner", 0, f"n{number}") for number in range(5)]
+    return Scored(*(list(entries) for entries in zip(*rows, strict=True)))
+
+
+def made_scores(images: Scored, strength: float, seed: int) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    base = {"familiar": 0.0, "control": 0.0, "far": 2.0, "near": 0.7, "nonsense": 3.0, "covariate": 0.0}
+    foreign = [
+        base[group] + (0.4 * (severity or 5) if group == "covariate" else 0)
+        for group, severity in zip(images.groups, images.severities, strict=True)
+    ]
+    return np.round(strength * np.array(foreign) + rng.normal(0, 1, len(foreign)), 1)
+
+
+def brute(images: Scored, scores: np.ndarray, counts: np.ndarray, figure: str) -> dict[str, float]:
+    """All columns of one resample, image by image."""
+    pairs: dict[tuple, list[float]] = {}
+    inside: list[float] = []
+    for group, source, severity, score, count in zip(
+        images.groups, images.sources, images.severities, scores, counts, strict=True
+    ):
+        repeated = [float(score)] * int(count)
+        if group == "familiar":
+            inside += repeated
+        elif group == "covariate":
+            pairs.setdefault((group, source, severity), []).extend(repeated)
+        elif group != "control":
+            pairs.setdefault((group,), []).extend(repeated)
+    values = {}
+    for pair, outside in pairs.items():
+        if not (inside and outside):
+            values[pair] = float("nan")
+        elif figure == "auroc":
+            values[pair] = roc_auc_score([0] * len(inside) + [1] * len(outside), inside + outside)
+        else:
+            values[pair] = detection_metrics(inside, outside)["fpr_at_95_in_kept"]
+    columns = {group: values[(group,)] for group in ("far", "near", "nonsense")}
+    covariate = {pair: value for pair, value in values.items() if pair[0] == "covariate"}
+    columns["covariate"] = np.mean(list(covariate.values()))
+    columns["covariate_severe"] = np.mean([value for pair, value in covariate.items() if pair[2] in (0, 3, 4, 5)])
+    columns["mean"] = np.mean([columns[group] for group in ("far", "near", "covariate", "nonsense")])
+    return columns
+
+
+def test_values_and_intervals_are_those_of_a_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    few = partial(patient_weights, resamples=25)
+    monkeypatch.setattr("medmtl.ood.metrics.benchmark_table.patient_weights", few)
+    images = benchmark()
+    scores = made_scores(images, 0.8, 1)
+    found = detection_columns(images, {"one": scores})["one"]
+    assert list(found) == ["far", "near", "covariate", "covariate_severe", "nonsense", "mean"]
+    # The same resamples, drawn by hand: nonsense and covariate go with the familiar patients.
+    home = {"covariate": "familiar", "nonsense": "familiar", "control": "familiar"}
+    weights = few(images.patients, [home.get(group, group) for group in images.groups])
+    for figure in ("auroc", "fpr_at_95_in_kept"):
+        plain = brute(images, scores, np.ones(len(scores)), figure)
+        draws = [brute(images, scores, counts, figure) for counts in weights]
+        for column, estimate in found.items():
+            interval = getattr(estimate, figure)
+            low, high = np.nanquantile([draw[column] for draw in draws], (0.025, 0.975))
+            assert (interval.value, interval.low, interval.high) == pytest.approx((plain[column], low, high))
+
+
+def test_detectors_are_compared_on_the_same_resamples() -> None:
+    images = benchmark()
+    good = made_scores(images, 1.5, 2)
+    noisy = good + np.random.default_rng(5).normal(0, 0.02, len(good))
+    found = detection_columns(images, {"good": good, "same": 2 * good + 1, "noisy": noisy, "blind": -good})
+    for column in found["good"]:
+        best = max(found, key=lambda name: found[name][column].auroc.value)
+        assert found[best][column].standing == "first"
+        assert found["same"][column] == found["good"][column]
+        assert found["good"][column].standing in ("first", "tied")
+        assert found["noisy"][column].standing in ("first", "tied")
+        assert found["blind"][column].standing == "behind"
+        assert found["blind"][column].auroc.value == pytest.approx(1 - found["good"][column].auroc.value)
+
+
+def test_a_paired_difference_finds_what_overlapping_intervals_hide() -> None:
+    images = benchmark(40)
+    better = made_scores(images, 1.0, 3)
+    foreign = np.isin(images.groups, ["far", "near", "covariate", "nonsense"])
+    worse = better - 0.25 * foreign
+    found = detection_columns(images, {"better": better, "worse": worse})
+    one, other = found["better"]["mean"], found["worse"]["mean"]
+    assert one.auroc.low < other.auroc.high
+    assert (one.standing, other.standing) == ("first", "behind")
+
+
+def test_columns_without_images_are_missing_and_the_mean_is_over_the_rest() -> None:
+    images = benchmark()
+    keep = [index for index, group in enumerate(images.groups) if group not in ("near", "nonsense")]
+    fewer = Scored(*([entries[index] for index in keep] for entries in vars(images).values()))
+    scores = made_scores(images, 1, 4)[keep]
+    found = detection_columns(fewer, {"one": scores})["one"]
+    assert list(found) == ["far", "covariate", "covariate_severe", "mean"]
+    assert found["mean"].auroc.value == pytest.approx((found["far"].auroc.value + found["covariate"].auroc.value) / 2)
+    alone = replace(images, groups=["far" if group == "familiar" else group for group in images.groups])
+    assert detection_columns(alone, {"one": made_scores(images, 1, 4)}) == {"one": {}}
+
+
+def test_a_single_patient_on_a_side_gives_no_interval() -> None:
+    images = benchmark()
+    one = replace(
+        images,
+        patients=["n0" if group == "near" else who for group, who in zip(images.groups, images.patients, strict=True)],
+    )
+    found = detection_columns(one, {"one": made_scores(images, 1, 4)})["one"]
+    for column in ("near", "mean"):
+        assert found[column].auroc.value is not None
+        assert found[column].auroc.low is None
+        assert found[column].standing is None
+    assert found["far"].auroc.low is not None
+
+
+@pytest.mark.parametrize("broken", ["short", "nan"])
+def test_a_detector_without_a_score_for_every_image_is_named(broken: str) -> None:
+    images = benchmark()
+    scores = made_scores(images, 1, 4)
+    scores = scores[:-1] if broken == "short" else np.r_[scores[:-1], np.nan]
+    with pytest.raises(DataError, match="detector volume: not one number for every image"):
+        detection_columns(images, {"volume": scores})

@@ -1,0 +1,106 @@
+"""Cache: what was found comes back as it was, and is found only for the very image, shift and network."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from medmtl.data.case import Case, LabelFile
+from medmtl.data.preprocessing import Recipe
+from medmtl.ood.evidence.evidence import Evidence, LayerEvidence, View
+from medmtl.ood_benchmark.cache import Cache, Observation
+from medmtl.ood_benchmark.images import Image
+
+RECIPES = (Recipe((1, 1, 1), None), Recipe((4, 4, 4), (-160, 240)))
+
+
+def observation(dice: float | None = 0.75) -> Observation:
+    generator = torch.Generator().manual_seed(0)
+
+    def numbers(*shape: int) -> torch.Tensor:
+        return torch.rand(shape, generator=generator)
+
+    views = []
+    for recipe in RECIPES:
+        layers = {
+            "model.0": LayerEvidence(numbers(3, 3).double(), numbers(3).double(), 100.5),
+            "model.1.submodule": LayerEvidence(numbers(5, 5).double(), numbers(5).double(), 7.0, numbers(4, 20)),
+        }
+        views.append(View(str(recipe), layers, {"entropy": 0.1, "volume_ml": 12.0}, numbers(150).double()))
+    return Observation(Evidence("Task", "case", "patient", tuple(views), numbers(32, 32, 32)), dice)
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Image:
+    image, label = (tmp_path / name for name in ("image.nii.gz", "label.nii.gz"))
+    for path in (image, label):
+        path.write_bytes(b"some voxels")
+    case = Case("case", "patient", (image,), (LabelFile(label),))
+    return Image("familiar", "Task", case, RECIPES, "Task", RECIPES[0], (1,))
+
+
+@pytest.mark.parametrize("dice", [0.75, None, float("nan")])
+def test_an_observation_comes_back_as_it_was(dice: float | None, image: Image, tmp_path: Path) -> None:
+    cache, kept = Cache(tmp_path / "cache", {}), observation(dice)
+    key = cache.key(image)
+    assert not cache.holds(key)
+    assert cache.read(key) is None
+    cache.write(key, kept)
+    assert cache.holds(key)
+    found = cache.read(key)
+    assert found is not None
+    assert repr(found.dice) == repr(dice)
+    assert torch.equal(found.evidence.thumbnail, kept.evidence.thumbnail)
+    assert (found.evidence.source, found.evidence.case, found.evidence.patient) == ("Task", "case", "patient")
+    for one, other in zip(found.evidence.views, kept.evidence.views, strict=True):
+        assert (one.recipe, one.outputs) == (other.recipe, other.outputs)
+        assert torch.equal(one.histogram, other.histogram)
+        assert list(one.layers) == list(other.layers)
+        for layer in one.layers:
+            for name in ("gram", "mean", "windows"):
+                here, there = getattr(one.layers[layer], name), getattr(other.layers[layer], name)
+                assert (here is None) == (there is None)
+                assert here is None or (torch.equal(here, there) and here.dtype == there.dtype)
+            assert one.layers[layer].voxels == other.layers[layer].voxels
+
+
+def test_files_hold_no_objects(image: Image, tmp_path: Path) -> None:
+    cache = Cache(tmp_path / "cache", {})
+    cache.write(cache.key(image), observation())
+    (path,) = (tmp_path / "cache").iterdir()
+    with np.load(path, allow_pickle=True) as arrays:
+        assert not any(array.dtype.hasobject for array in arrays.values())
+
+
+def test_a_damaged_file_is_as_good_as_none(image: Image, tmp_path: Path) -> None:
+    cache = Cache(tmp_path / "cache", {})
+    key = cache.key(image)
+    cache.write(key, observation())
+    (path,) = (tmp_path / "cache").iterdir()
+    path.write_bytes(path.read_bytes()[:1000])
+    assert cache.read(key) is None
+    assert not cache.holds(key)
+
+
+def test_the_key_depends_on_all_that_decides_and_on_nothing_else(image: Image, tmp_path: Path) -> None:
+    facts = {"weights": "w", "layers": ["model.0"], "seed": 0}
+    key = Cache(tmp_path, facts).key(image)
+    others = [Cache(tmp_path, facts | change) for change in ({"weights": "v"}, {"layers": ["model.1"]}, {"seed": 1})]
+    keys = [cache.key(image) for cache in others]
+    shifted = replace(image, group="covariate", source="noise", severity=3)
+    changed = [
+        shifted,
+        replace(shifted, severity=5),
+        replace(shifted, source="blur"),
+        replace(image, recipes=RECIPES[:1]),
+        replace(image, organ=(1, 2)),
+        replace(image, own=RECIPES[1]),
+    ]
+    keys += [Cache(tmp_path, facts).key(other) for other in changed]
+    image.case.images[0].write_bytes(b"other voxels")
+    keys.append(Cache(tmp_path, facts).key(image))
+    assert len({key, *keys}) == 1 + len(keys)
+    image.case.images[0].write_bytes(b"some voxels")
+    assert Cache(tmp_path / "elsewhere", facts).key(image) == key

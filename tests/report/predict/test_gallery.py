@@ -1,0 +1,160 @@
+import base64
+import re
+
+import numpy as np
+import pytest
+import torch
+from html_page import Page
+from monai.data import MetaTensor
+
+from medmtl.report.predict import gallery
+from medmtl.report.predict.gallery import draw_case, headline, write_gallery
+from medmtl.report.slices import CaseSlices
+from medmtl.results.prediction import FailedCase, PredictedCase, worst_first
+
+AFFINE = np.array([[-1.0, 0, 0, 30], [0, 0, 2, -5], [0, 3, 0, 2], [0, 0, 0, 1]])
+
+
+def make(case, in_distribution=True, p_value=0.5, distance=0.1, **given):
+    values = {
+        "case": case,
+        "input": f"in/{case}.nii.gz",
+        "mask": f"{case}.nii.gz",
+        "in_distribution": in_distribution,
+        "p_value": p_value,
+        "alpha": 0.05,
+        "nearest_task": "LiverCT",
+        "distance": distance,
+        "scores": {"spectral": distance},
+        "task": "LiverCT",
+        "recipe": "3 x 3 x 3 mm, -160 to 240 HU",
+        "volume_ml": 12.34,
+        "model": {"name": "best.ckpt", "digest": "d", "medmtl": "1"},
+        "warnings": [],
+        "seconds": {},
+        "files": {"picture": f"figures/{case}.png"},
+    }
+    return PredictedCase(**(values | given))
+
+
+CASES = [
+    make("fine"),
+    make("close", p_value=0.06),
+    make("far", False, 0.02, 0.4, warnings=["the mask is empty"], mask=None),
+    make("farther", False, 0.02, 0.5),
+    make("unknown", None, None, None, nearest_task=None),
+]
+FAILED = [FailedCase("broken", "in/broken.nii.gz", "in/broken.nii.gz is <torn>: replace it")]
+
+
+@pytest.fixture(scope="module")
+def volume():
+    image = np.random.default_rng(0).normal(size=(14, 12, 10)).astype(np.float32)
+    mask = np.zeros(image.shape, dtype=np.uint8)
+    mask[3:8, 5:9, 2:6] = 1
+    return image, mask
+
+
+def as_meta(image, affine=AFFINE):
+    return MetaTensor(torch.from_numpy(np.ascontiguousarray(image))[None], affine=torch.from_numpy(affine))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, volume):
+    folder = tmp_path_factory.mktemp("out")
+    (folder / "figures").mkdir()
+    for case in CASES:
+        (folder / case.files["picture"]).write_bytes(draw_case(case.case, as_meta(volume[0]), volume[1]))
+    assert write_gallery(folder, CASES, FAILED, {"checkpoint": "best.ckpt"}, "Phantoms") == folder / "gallery.html"
+    return folder
+
+
+@pytest.fixture(scope="module")
+def page(folder):
+    return Page((folder / "gallery.html").read_text())
+
+
+def test_the_worst_verdicts_come_first(page):
+    order = ["farther", "far", "unknown", "close", "fine"]
+    assert [case.case for case in worst_first(CASES)] == order
+    assert [attributes["alt"] for tag, attributes in page.tags if tag == "img"] == [
+        f"Slices of {name}" for name in order
+    ]
+
+
+def test_the_page_holds_every_picture_and_needs_nothing_but_itself(folder, page):
+    assert page.open == []
+    assert not {"script", "link", "iframe", "object", "a"} & {tag for tag, _ in page.tags}
+    sources = [attributes["src"] for tag, attributes in page.tags if tag == "img"]
+    embedded = {base64.b64decode(source.removeprefix("data:image/png;base64,")) for source in sources}
+    assert embedded == {path.read_bytes() for path in (folder / "figures").iterdir()}
+    assert not re.search(r"url\(|@import|https?://", (folder / "gallery.html").read_text())
+
+
+def test_it_says_what_was_found_and_what_failed(page):
+    for told in (headline(CASES, FAILED), "in/broken.nii.gz is <torn>: replace it", "the mask is empty", "best.ckpt"):
+        assert told in page.words
+    assert "foreign 2 undecided 1 familiar 2 failed 1" in page.words
+    assert "foreign , no mask written" in page.words.replace("foreign,", "foreign ,")
+    assert page.words.count("12.3") == 2 * len(CASES)
+    assert not {"None", "nan", "torn"} & {tag for tag, _ in page.tags}
+    assert not {"None", "nan"} & set(page.words.split())
+
+
+def test_the_headline_counts():
+    assert headline(CASES, FAILED) == (
+        "2 of 6 images are foreign to the network: do not trust their masks. "
+        "1 of 6 images is undecided. 1 could not be segmented."
+    )
+    assert headline(CASES[:2], []) == "2 of 2 images are like those of the training."
+    assert headline(CASES[:1], []) == "1 of 1 image is like those of the training."
+    assert headline([], FAILED) == "1 could not be segmented."
+
+
+def test_a_page_holds_no_more_pictures_than_a_browser_opens(folder, monkeypatch):
+    monkeypatch.setattr(gallery, "SHOWN", 2)
+    page = Page(write_gallery(folder, CASES, [], {}, "").read_text())
+    shown = [attributes["alt"] for tag, attributes in page.tags if tag == "img"]
+    assert shown == ["Slices of farther", "Slices of far"]
+    assert "The other 3 images are in the table alone" in page.words
+
+
+def test_names_from_the_data_are_escaped(folder, tmp_path):
+    given = {"nearest_task": "<i>", "task": "<u>", "warnings": ["<em>"], "files": {"picture": "fine.png"}}
+    (tmp_path / "fine.png").write_bytes((folder / "figures" / "fine.png").read_bytes())
+    odd = make("<tt>", **given)
+    page = Page(write_gallery(tmp_path, [odd], [FailedCase("<s>", "", "<q>")], {"<k>": "<v>"}, "<note>").read_text())
+    names = ("tt", "i", "u", "em", "s", "q", "k", "v", "note")
+    assert not set(names) & {tag for tag, _ in page.tags}
+    assert all(f"<{name}>" in page.words for name in names)
+
+
+def test_a_picture_shows_the_patient_whatever_the_order_of_the_voxels(volume):
+    image, mask = volume
+    picture = draw_case("a", as_meta(image), mask)
+    assert picture[1:4] == b"PNG"
+    turned = AFFINE[:, [1, 2, 0, 3]].copy()
+    turned[:3, 3] += turned[:3, 0] * (image.shape[1] - 1)
+    turned[:3, 0] *= -1
+    image, mask = (values.transpose(1, 2, 0)[::-1] for values in (image, mask))
+    assert draw_case("a", as_meta(image, turned), mask) == picture
+    mirrored = AFFINE * [[-1], [1], [1], [1]]
+    assert draw_case("a", as_meta(volume[0], mirrored), volume[1]) != picture
+
+
+def test_a_picture_without_a_mask_is_that_of_an_empty_one_but_for_the_legend(volume, monkeypatch):
+    cuts = []
+    cut = CaseSlices.cut
+
+    def spy(*arguments):
+        cuts.append(cut(*arguments))
+        return cuts[-1]
+
+    monkeypatch.setattr(CaseSlices, "cut", spy)
+    image, mask = volume
+    bare, empty = (draw_case("a", as_meta(image), each) for each in (None, np.zeros_like(mask)))
+    assert bare != empty
+    for name, plane in cuts[0].planes.items():
+        np.testing.assert_array_equal(plane.image, cuts[1].planes[name].image)
+        assert not plane.probability.any()
+        assert plane.spacing == {"axial": (1, 2), "coronal": (1, 3), "sagittal": (2, 3)}[name]

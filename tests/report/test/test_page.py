@@ -1,0 +1,213 @@
+import base64
+import json
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from html_page import Page
+
+from medmtl.calibration.scaling.histogram import LogitHistogram, logit_histogram
+from medmtl.calibration.scaling.per_task import TaskScalings
+from medmtl.report.html import number
+from medmtl.report.slices import CaseSlices
+from medmtl.report.test.page import headline
+from medmtl.report.test.write import write_report
+from medmtl.results.test import build_report
+
+NOTE = "Digital phantoms, not patients"
+
+
+def write(folder, results, facts=None, **given):
+    values = {"alpha": 0.05, "signatures": {}, "slices": {}, "judge": "spectral", "threshold": 0.05} | given
+    return write_report(folder, "a run", results, facts=facts or {}, **values)
+
+
+@pytest.fixture(scope="module")
+def inputs():
+    generator = np.random.default_rng(0)
+    signatures = {"model.2": {source: generator.uniform(size=(3, 5)) for source in ("Liver", "Heart", "Other")}}
+    image = generator.normal(size=(10, 11, 12))
+    planes = CaseSlices.cut(image, image > 1, np.clip(image, 0, 1), (1, 1, 2))
+    slices = {(task, f"{task}_{index}"): planes for task in ("Liver", "Heart") for index in range(4)}
+    return {"signatures": signatures, "slices": slices}
+
+
+FACTS = {"checkpoint": "best.ckpt", "data_note": NOTE}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, results, inputs):
+    folder = tmp_path_factory.mktemp("report")
+    assert write(folder, results, FACTS, **inputs) == folder / "report.html"
+    return folder
+
+
+def test_a_report_is_a_page_a_table_a_json_file_and_figures(folder, results):
+    report = json.loads((folder / "report.json").read_text())
+    assert report == build_report("a run", results, 0.05, judge="spectral")
+    assert len((folder / "cases.csv").read_text().splitlines()) == 1 + len(results)
+    bins = json.loads((folder / "bins.json").read_text())
+    labelled = [result for result in results if result.calibration]
+    assert {(source, case) for source in bins for case in bins[source]} == {(r.source, r.case) for r in labelled}
+    for result in labelled:
+        for region, table in result.calibration.items():
+            assert bins[result.source][result.case][region] == table.to_dict()
+    drawn = {path.stem for path in (folder / "figures").iterdir()}
+    slices = {
+        f"{kind}-{task}-{rank}"
+        for kind in ("slices", "map")
+        for task in ("Liver", "Heart")
+        for rank in ("best", "worst")
+    }
+    scores = {"score-spectral", "score-entropy", "score-max_softmax"}
+    assert drawn == {"dice", "reliability-whole", "reliability-band", "spectra-model.2", "roc"} | scores | slices
+
+    html = Page((folder / "report.html").read_text())
+    assert html.open == []
+    images = [attributes for tag, attributes in html.tags if tag == "img"]
+    embedded = {base64.b64decode(image["src"].removeprefix("data:image/png;base64,")) for image in images}
+    assert embedded == {path.read_bytes() for path in (folder / "figures").iterdir()}
+    assert all(image["alt"] for image in images)
+    words = html.words
+    assert headline(report) in words
+    assert words.count(NOTE) >= 1 + len(drawn - slices)
+    assert "best.ckpt" in words
+    assert f"{report['tasks']['Heart']['calibration']['band']['ace']:.4f}" in words
+    assert "HD95, mm" in words
+    assert f"{report['tasks']['Heart']['hd95_mm']['mean']:.1f} " in words
+
+
+def test_the_page_needs_nothing_but_itself(folder):
+    html = Page((folder / "report.html").read_text())
+    assert not {"script", "link", "iframe", "object"} & {tag for tag, _ in html.tags}
+    sources = [value for _, attributes in html.tags for key, value in attributes.items() if key in ("src", "href")]
+    assert sources
+    assert all(source.startswith("data:image/png;base64,") for source in sources)
+    assert not re.search(r"url\(|@import|https?://", html.text)
+
+
+def test_a_region_that_follows_from_the_prediction_is_marked(tmp_path, make_case):
+    table = make_case().calibration["band"]
+
+    def words(*regions):
+        folder = tmp_path / "-".join(regions)
+        write(folder, [make_case(calibration=dict.fromkeys(regions, table))])
+        return Page((folder / "report.html").read_text()).words
+
+    marked = words("whole", "band", "likely")
+    assert "organ and voxels of probability 0.05 or more *" in marked
+    assert "band of 5 mm around the organ *" not in marked
+    assert "unfit for comparing models" in marked
+    assert "mean ECE in the 5 mm band" in marked
+    assert "unfit for comparing models" not in words("whole", "band")
+    assert "mean ECE over the shell of 5 mm" in words("whole", "shell")
+
+
+def test_names_from_the_data_are_escaped_and_harmless_as_file_names(tmp_path, make_case):
+    results = [
+        make_case("<b>bold</b>", "a/../<i>&\"'$", nearest_task="<script>", recipe="{{ 1 + 1 }}"),
+        make_case("x", "<u>", "out", rejected=True),
+    ]
+    planes = CaseSlices.cut(np.zeros((4, 4, 4)), np.ones((4, 4, 4), bool), np.zeros((4, 4, 4)), (1, 1, 1))
+    slices = {(results[0].source, results[0].case): planes}
+    html = Page(write(tmp_path, results, {"<em>": "</dd>"}, slices=slices).read_text())
+    assert not {"i", "u", "em", "script"} & {tag for tag, _ in html.tags}
+    assert "<b>bold" not in html.text
+    assert "<b>bold</b>" in html.said
+    assert "{{ 1 + 1 }}" in html.said
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        *("bins.json", "cases.csv", "figures", "report.html", "report.json")
+    ]
+
+
+def test_a_second_report_replaces_the_figures_of_the_first(tmp_path, make_case):
+    bare = {"calibration": {}, "p_value": None, "rejected": None}
+    write(tmp_path, [make_case(scores={"entropy": 0.1}, **bare)])
+    assert (tmp_path / "figures" / "score-entropy.png").exists()
+    write(tmp_path, [make_case(scores={}, **bare)])
+    assert [path.name for path in (tmp_path / "figures").iterdir()] == ["dice.png"]
+    assert not list(tmp_path.rglob(".*"))
+
+
+def test_the_same_results_give_the_same_files(tmp_path, make_case):
+    results = [make_case(scores={"spectral": 0.1}), make_case("b", "Other", "out", scores={"spectral": 0.2})]
+    for name in ("first", "second"):
+        write(tmp_path / name, results)
+    files = sorted(path.relative_to(tmp_path / "first") for path in (tmp_path / "first").rglob("*.*"))
+    assert len(files) == 9
+    assert all((tmp_path / "first" / file).read_bytes() == (tmp_path / "second" / file).read_bytes() for file in files)
+
+
+@pytest.mark.parametrize("odd", ["no foreign cases", "no bank", "one case", "only foreign cases", "nothing"])
+def test_odd_runs_give_a_page_too(tmp_path, results, make_case, odd):
+    bare = {"scores": {"entropy": 0.2}, "p_value": None, "rejected": None, "nearest_task": None}
+    given = {
+        "no foreign cases": [result for result in results if result.expected == "in"],
+        "no bank": [make_case("a", **bare), make_case("b", "Other", "out", **bare)],
+        "one case": [make_case(dice=float("nan"))],
+        "only foreign cases": [result for result in results if result.expected == "out"],
+        "nothing": [],
+    }[odd]
+    html = Page(write(tmp_path, given, threshold=None).read_text())
+    words = html.words
+    assert "nan" not in words.lower().split()
+    assert "None" not in words
+    if odd == "no bank":
+        assert "holds no signature bank" in words
+
+
+@pytest.mark.parametrize("per_task", [True, False])
+def test_what_scaling_changed_stands_beside_what_it_did_not(tmp_path, results, per_task):
+    probability, chance = torch.rand(2, 500, generator=torch.Generator().manual_seed(0))
+    histogram = logit_histogram(probability, chance < probability)
+    histograms = {"Liver": histogram, "Heart": LogitHistogram.empty()}
+    fitted = TaskScalings.fit(histograms, "platt", per_task)
+    own = {task: found.summary() for task, found in fitted.tasks.items()}
+    scaling = {"method": "platt", "region": "band", "single": fitted.single.summary(), "tasks": own}
+    scaled = [replace(result, calibration_scaled=result.calibration) for result in results]
+    html = Page(write(tmp_path, scaled, scaling=scaling).read_text())
+    words = html.words
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert html.open == []
+    assert words.index("Dice and surface distances") < words.index("After scaling") < words.index("Familiar or foreign")
+    shown = fitted.tasks["Liver"].scaling if per_task else fitted.single.scaling
+    assert str(shown) in words
+    assert ("T = 1.00 (kept)" in words) == ("Heart keeps T = 1.00" in words) == per_task
+    heart = report["tasks"]["Heart"]
+    interval = heart["calibration_intervals"]["band"]["nll"]
+    nll = f"{heart['calibration']['band']['nll']:.4f} [{interval['low']:.4f}, {interval['high']:.4f}]"
+    assert f"{nll} {nll} +0.0000 [0.0000, 0.0000] too few patients" in words
+    assert (tmp_path / "figures" / "reliability-band-scaled.png").is_file()
+    assert not (tmp_path / "figures" / "reliability-whole-scaled.png").exists()
+    if per_task:
+        assert report["scaling"]["tasks"]["Heart"]["nll_before"] is None
+
+
+def test_the_headline_says_in_words_what_was_found(make_case):
+    inside = [make_case(str(i), f"Task{i % 2}", dice=0.8, rejected=i == 0) for i in range(4)]
+    outside = [make_case(str(i), "Other", "out", rejected=i < 2) for i in range(3)]
+
+    def of(results):
+        return headline(build_report("run", results, 0.05))
+
+    alpha = "\N{GREEK SMALL LETTER ALPHA}"
+    assert of(inside + outside) == (
+        f"Mean Dice 0.80 over two tasks. At {alpha} = 0.05 it flagged 2 of 3 foreign volumes and raised a false alarm "
+        "on 1 of 4 familiar ones."
+    )
+    assert of(inside[1:2] + outside[:1]) == (
+        f"Mean Dice 0.80 on Task1. At {alpha} = 0.05 it flagged 1 of 1 foreign volume and raised a false alarm on 0 of "
+        "1 familiar ones."
+    )
+    assert of(inside[1:2]) == (
+        f"Mean Dice 0.80 on Task1. At {alpha} = 0.05 it raised a false alarm on 0 of 1 familiar volumes. "
+        "No out-of-distribution cases were tested."
+    )
+    assert of([make_case(dice=float("nan"), rejected=None), outside[0]]).startswith("No test case had a Dice")
+
+
+def test_numbers_that_do_not_exist_are_dashes():
+    assert number(0.12345) == "0.123"
+    assert number(None) == number(float("nan")) == "\N{EN DASH}"
