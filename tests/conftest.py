@@ -17,6 +17,8 @@ from numpy.typing import ArrayLike, NDArray
 from medmtl.data.phantoms.phantoms import write_phantoms
 from medmtl.experiment.run.lock import locked
 
+pytest_plugins = ("case_sample",)  # test cases, for results and pages
+
 # One thread, here and in the processes that tests start, so that two workers of pytest have a core each.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 torch.set_num_threads(1)

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from medmtl import cli
 from medmtl.distributed import is_first
 from medmtl.experiment.plan.cell import Budget, Cell
-from medmtl.experiment.plan.job import Job, execute, main
+from medmtl.experiment.plan.job import Job
 from medmtl.experiment.run.lock import locked
+from medmtl.experiment.run.worker import execute, main
 from medmtl.runs.folder import RunFolder
+from medmtl.training import command
 
 CELL = Cell("quick", "dedicated", "LiverCT", seed=0, fold=None, cases=4, budget=Budget("steps", 6, 2, 2))
 
@@ -34,7 +35,7 @@ def commands(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
         given.append(argv)
         train(argv)
 
-    monkeypatch.setattr(cli, "main", do)
+    monkeypatch.setattr(command, "run_command", do)
     return given
 
 
@@ -157,15 +158,15 @@ def test_a_run_that_was_cut_short_starts_from_nothing(job: Job, monkeypatch: pyt
         seen.append((job.progress, job.run.read_manifest()))
         train(argv)
 
-    monkeypatch.setattr(cli, "main", look)
+    monkeypatch.setattr(command, "run_command", look)
     execute(job)
     assert [progress for progress, _ in seen] == [0, 0]
     assert [manifest["experiment"]["finished"] for _, manifest in seen] == [False, False]
 
 
-@pytest.mark.parametrize("command", ["fit", "test"])
-def test_a_failed_run_is_not_marked(job: Job, command: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli, "main", stopping_at(command, 2))
+@pytest.mark.parametrize("failing", ["fit", "test"])
+def test_a_failed_run_is_not_marked(job: Job, failing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command, "run_command", stopping_at(failing, 2))
     with pytest.raises(SystemExit) as exit_:
         execute(job)
     assert exit_.value.code == 2
@@ -175,7 +176,7 @@ def test_a_failed_run_is_not_marked(job: Job, command: str, monkeypatch: pytest.
 def test_a_run_that_was_stopped_before_its_last_step_is_no_fair_one(
     job: Job, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(cli, "main", lambda argv: train(argv, steps=4))
+    monkeypatch.setattr(command, "run_command", lambda argv: train(argv, steps=4))
     with pytest.raises(SystemExit):
         execute(job)
     assert "4 of 6 steps were trained" in capsys.readouterr().err
@@ -192,7 +193,7 @@ def test_a_run_is_trained_by_one_process_at_a_time(job: Job, monkeypatch: pytest
         refused.append(argv[0])
         train(argv)
 
-    monkeypatch.setattr(cli, "main", try_the_lock)
+    monkeypatch.setattr(command, "run_command", try_the_lock)
     execute(job)
     assert refused == ["fit", "test"]
     (lock,) = job.run.path.parent.glob(".*.lock")
