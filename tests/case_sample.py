@@ -17,7 +17,7 @@ def bins_of(probability: list[float], label: list[int]) -> BinTable:
 def make_case() -> Callable[..., CaseResult]:
     """One case; what a test does not name is plausible and unimportant to it."""
 
-    def make(case: str = "a", source: str = "Liver", expected: str = "in", **given: Any) -> CaseResult:
+    def make(case: str = "a", dataset: str = "Liver", expected: str = "in", **given: Any) -> CaseResult:
         known = expected == "in"
         table = bins_of([0.05, 0.35, 0.75, 0.95], [0, 0, 1, 1])
         values: dict[str, Any] = {
@@ -29,9 +29,9 @@ def make_case() -> Callable[..., CaseResult]:
             "p_value": 0.5,
             "rejected": False,
             "nearest_task": "Liver",
-            "recipe": "1 x 1 x 1 mm, z-score",
+            "preprocessing": "1 x 1 x 1 mm, z-score",
         }
-        return CaseResult(case=case, source=source, expected=expected, **(values | given))
+        return CaseResult(case=case, dataset=dataset, expected=expected, **(values | given))
 
     return make
 

@@ -63,7 +63,7 @@ def draw_evidence(task: str, patient: int, noise: float = 0.0, gain: float = 1.0
         "mutual_information": 0.01 + 0.1 * doubt + 0.001 * patient / 100,
         "pairwise_dice_distance": 0.1 + 0.3 * doubt + 0.001 * patient / 100,
     }
-    view = View(f"recipe of {task}", layers, outputs, intensity_histogram(volume, window=False))
+    view = View(f"preprocessing of {task}", layers, outputs, intensity_histogram(volume, window=False))
     return Evidence(task, f"{task}_{patient}", f"{task}_{patient}", (view,), thumbnail(volume.float()))
 
 
@@ -72,7 +72,7 @@ def draw_training(tasks: Sequence[str] = TASKS, patients: int = 12) -> list[Evid
 
 
 def without_layer(image: Evidence, layer: str) -> Evidence:
-    """An image whose evidence lacks one layer under every recipe."""
+    """An image whose evidence lacks one layer under every preprocessing."""
     views = tuple(
         replace(view, layers={name: kept for name, kept in view.layers.items() if name != layer})
         for view in image.views

@@ -37,25 +37,25 @@ def make_records(
         labels: whether images of the tasks have a Dice.
         calibration: calibration images a task.
     """
-    images: list[tuple[Any, ...]] = []  # group, source, severity, task, case, patient, shiftedness, Dice
+    images: list[tuple[Any, ...]] = []  # group, dataset, severity, task, case, patient, shiftedness, Dice
     generator = np.random.default_rng(0)
     quality = {(task, i): generator.uniform(0.6, 0.95) for task, count in tasks.items() for i in range(count)}
     for task, count in tasks.items():
         rows = [("calibration", task, 0, 0.0, i) for i in range(100, 100 + calibration)]
         for i in range(count):
-            rows.append(("familiar", task, 0, 0.0, i))
+            rows.append(("in_distribution", task, 0, 0.0, i))
             rows += [("covariate", shift, level, level / 3, i) for shift in graded for level in severities]
             rows += [("covariate", shift, 0, 1.0, i) for shift in UNGRADED]
             rows += [("control", "flip", 0, 0.05, i), ("nonsense", "constant", 0, 4.0, i)]
-        for group, source, severity, shifted, i in rows:
+        for group, dataset, severity, shifted, i in rows:
             dice = quality.get((task, i), 0.8) * (1 - 0.2 * shifted + 0.05 * generator.normal())
             has = labels and group != "nonsense"
             images.append(
-                (group, source, severity, task, f"{task}_{i:02d}", f"{task}-{i}", shifted, dice if has else None)
+                (group, dataset, severity, task, f"{task}_{i:02d}", f"{task}-{i}", shifted, dice if has else None)
             )
     foreign = [("far", "OtherPhantom", 7, 1.0), ("far", "Leg$", 4, 1.4)] + [("near", "OtherScanner", 5, 0.4)] * near
-    for group, source, count, shifted in foreign:
-        images += [(group, source, 0, "", f"{source}_{i}", f"{source}-{i}", shifted, None) for i in range(count)]
+    for group, dataset, count, shifted in foreign:
+        images += [(group, dataset, 0, "", f"{dataset}_{i}", f"{dataset}-{i}", shifted, None) for i in range(count)]
     return [record for name, strength in detectors.items() for record in _by_detector(name, strength, images)]
 
 
@@ -78,15 +78,16 @@ def make_statistics(records: Sequence[Record]) -> dict[str, Any]:
     detectors: dict[str, Any] = {}
     for name in dict.fromkeys(record.detector for record in records):
         mine = [record for record in records if record.detector == name]
-        inside = [r.score for r in mine if r.group == "familiar"]
+        inside = [r.score for r in mine if r.group == "in_distribution"]
         row = {}
         for group in ("far", "near", "nonsense"):
             outside = [r.score for r in mine if r.group == group]
             if outside:
                 row[group] = detection_metrics(inside, outside)
-        pairs = sorted({(r.source, r.severity) for r in mine if r.group == "covariate"})
+        pairs = sorted({(r.condition, r.severity) for r in mine if r.group == "covariate"})
         cells = {
-            pair: detection_metrics(inside, [r.score for r in mine if (r.source, r.severity) == pair]) for pair in pairs
+            pair: detection_metrics(inside, [r.score for r in mine if (r.condition, r.severity) == pair])
+            for pair in pairs
         }
         row["covariate"] = _mean(list(cells.values()))
         row["covariate_severe"] = _mean([cell for (_, severity), cell in cells.items() if severity in (0, 3, 4, 5)])
@@ -95,7 +96,7 @@ def make_statistics(records: Sequence[Record]) -> dict[str, Any]:
     best = max(detectors, key=lambda name: detectors[name]["mean"]["auroc"])
     for name, row in detectors.items():
         near = row["mean"]["auroc"] > detectors[best]["mean"]["auroc"] - 0.07
-        row["mean"]["standing"] = "first" if name == best else "tied" if near else "behind"
+        row["mean"]["rank"] = "first" if name == best else "tied" if near else "behind"
     verdict = {"alpha": ALPHA, "detector": best, "false_alarm_rate": 0.0, "detection_rate": 1.0}
     failure = {}
     for name in detectors:

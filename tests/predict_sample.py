@@ -13,7 +13,7 @@ from medmtl.predict.model import Model
 from medmtl.predict.prediction import Prediction
 
 ALPHA = 0.05
-FOREIGN, ODD = "foreign", "odd"  # images whose names begin so are foreign, or undecided
+OUT, ODD = "foreign", "odd"  # images whose names begin so are foreign, or undecided
 EMPTY = "there is nothing bright"  # what is warned of, where it is so
 AFFINE = np.array([[0, -1.5, 0, 20], [2, 0, 0, -7], [0, 0, 3, 5], [0, 0, 0, 1]])
 
@@ -39,19 +39,19 @@ class BrightModel(Model):
         self.before(scan)
         self.calls.append((scan.name, task, modality))
         mask = (scan.image.as_tensor()[0].numpy() > 100).astype(np.uint8)
-        foreign, odd = scan.name.startswith(FOREIGN), scan.name.startswith(ODD)
+        foreign, odd = scan.name.startswith(OUT), scan.name.startswith(ODD)
         used = task or "LiverCT"
         return Prediction(
             mask=mask,
             probability=np.where(mask, 0.9, 0.1).astype(np.float32),
             affine=scan.image.affine.numpy(),
             task=used,
-            recipe=str(self.tasks[used].recipe),
+            preprocessing=str(self.tasks[used].preprocessing),
             in_distribution=None if odd else not foreign,
             p_value=0.01 if foreign else None if odd else 0.5,
             alpha=self.alpha,
             nearest_task="LiverCT",
-            distance=0.4 if foreign else 0.1,
+            ood_score=0.4 if foreign else 0.1,
             scores={"spectral": 0.4 if foreign else 0.1, "entropy": float("nan")},
             volume_ml=float(mask.sum() * 9 / 1000),
             seconds={"resampling": 0.1, "inference": 0.2, "verdict": 0.3},

@@ -74,7 +74,7 @@ class CalibrationCallback(pl.Callback):
         outputs["calibration"] = {
             name: bin_volume(probability, label, region, self.bins) for name, region in outputs["regions"].items()
         }
-        self._tables[index] = scan["source"], outputs["calibration"]
+        self._tables[index] = scan["dataset"], outputs["calibration"]
 
     def _log(self, stage: str, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         found: dict[str, dict[str, list[BinTable]]] = defaultdict(lambda: defaultdict(list))

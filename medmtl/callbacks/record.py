@@ -14,7 +14,7 @@ from medmtl.data.splits import write_splits
 from medmtl.files import write_text
 from medmtl.runs.checkpoint import CHECKPOINT_KEY
 from medmtl.runs.folder import RunFolder, environment
-from medmtl.runs.wandb import Mirror
+from medmtl.runs.wandb import RunWandbLogger
 
 # What a checkpoint must know to be tested without a configuration.
 CHECKPOINT_SECTIONS = ("seed_everything", "data", "model", "calibration", "spectral", "scaling", "wandb")
@@ -40,7 +40,7 @@ class RunRecord(SaveConfigCallback):
         machine = {"device": str(trainer.strategy.root_device), "processes": trainer.world_size}
         run.update_manifest(**{name: {**environment(), **machine, "seed": self.config.seed_everything}})
         for mirror in trainer.loggers:
-            if isinstance(mirror, Mirror):
+            if isinstance(mirror, RunWandbLogger):
                 mirror.record(run, name)
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

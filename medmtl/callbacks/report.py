@@ -52,7 +52,7 @@ class ReportCallback(pl.Callback):
         verdict: Verdict | None = outputs.get("verdict")
         result = CaseResult(
             case=batch["case"],
-            source=batch["source"],
+            dataset=batch["dataset"],
             expected="out" if batch["own"] is None else "in",
             dice=outputs["dice"],
             hd95_mm=outputs["hd95_mm"],
@@ -63,7 +63,7 @@ class ReportCallback(pl.Callback):
             p_value=None if verdict is None else verdict.p_value,
             rejected=None if verdict is None else verdict.rejected,
             nearest_task=None if verdict is None else verdict.task,
-            recipe=str(batch["own"] if verdict is None else verdict.recipe),
+            preprocessing=str(batch["own"] if verdict is None else verdict.preprocessing),
             patient=batch["patient"],
         )
         slices = None if outputs["probability"] is None else _slices(batch, outputs)
@@ -83,13 +83,13 @@ class ReportCallback(pl.Callback):
         judged: dict[str, list[Verdict]] = defaultdict(list)
         for result, _, verdict in found:
             if verdict is not None:
-                judged[result.source].append(verdict)
-        judge = self.spectral.judge
-        threshold = math.inf if judge is None else judge.rule().threshold
+                judged[result.dataset].append(verdict)
+        ood_detector = self.spectral.ood_detector
+        threshold = math.inf if ood_detector is None else ood_detector.rule().threshold
         signatures = {
             layer: {
-                source: np.stack([verdict.signature[layer].numpy() for verdict in verdicts])
-                for source, verdicts in judged.items()
+                dataset: np.stack([verdict.signature[layer].numpy() for verdict in verdicts])
+                for dataset, verdicts in judged.items()
             }
             for layer in (self.spectral.layers if judged else [])
         }
@@ -99,9 +99,9 @@ class ReportCallback(pl.Callback):
             [result for result, _, _ in found],
             self.spectral.alpha,
             signatures,
-            {(result.source, result.case): slices for result, slices, _ in found if slices is not None},
+            {(result.dataset, result.case): slices for result, slices, _ in found if slices is not None},
             self._facts(trainer, layers=list(signatures)),
-            None if judge is None else judge.detector.name,
+            None if ood_detector is None else ood_detector.detector.name,
             threshold if math.isfinite(threshold) else None,
             self.scaling.summary(),
         )
@@ -117,10 +117,10 @@ class ReportCallback(pl.Callback):
             "ensemble": str(trainer.lightning_module.ensemble or ""),
             "trained": f"{trained['steps']} steps in {trained['seconds'] / 60:.1f} min" if "steps" in trained else "",
             "device": str(trainer.strategy.root_device),
-            "recipes": "; ".join(map(str, data.recipes)),
+            "preprocessings": "; ".join(map(str, data.preprocessings)),
             "held-out tasks": ", ".join(data.held_out),
             "signature layers": ", ".join(layers),
-            "judged by": "" if self.spectral.judge is None else self.spectral.judge.detector.name,
+            "judged by": "" if self.spectral.ood_detector is None else self.spectral.ood_detector.detector.name,
         }
         facts["data_note"] = data.note
         return {key: value for key, value in facts.items() if value}

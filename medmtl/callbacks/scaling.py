@@ -125,10 +125,10 @@ class ScalingCallback(pl.Callback):
         region = outputs["regions"].get(name)
         if region is None:
             region = where_known(REGIONS[name](label, batch["label"].pixdim.tolist()), batch)
-        self._histograms[batch["source"]] += logit_histogram(outputs["probability"], label, region)
+        self._histograms[batch["dataset"]] += logit_histogram(outputs["probability"], label, region)
         if self.options["method"] == "local":
             found = sample_voxels(outputs["probability"], label, region, _working(outputs, batch), batch["patient"])
-            self._samples[index] = batch["source"], found
+            self._samples[index] = batch["dataset"], found
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Fit, to what all processes found."""
@@ -230,7 +230,7 @@ def _fitted_for(module: pl.LightningModule) -> str:
 
 
 def _working(outputs: Mapping[str, Any], scan: Mapping[str, Any]) -> WorkingVolume:
-    """A volume as its own recipe prepared it, and what the network said of it there."""
+    """A volume as its own preprocessing prepared it, and what the network said of it there."""
     image, probability = scan["images"][scan["own"]], outputs["probabilities"][scan["own"]]
     return WorkingVolume.of(image[0], probability[0], image.affine, scan["native"].affine)
 

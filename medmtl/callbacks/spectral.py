@@ -22,7 +22,7 @@ from medmtl.ood.detectors.base import Detector
 from medmtl.ood.detectors.by_task import ByTask
 from medmtl.ood.evidence.evidence import Evidence
 from medmtl.ood.evidence.features import FeatureTap
-from medmtl.ood.verdict import Judge
+from medmtl.ood.verdict import ConformalDetector
 from medmtl.runs.checkpoint import read_checkpoint
 
 logger = logging.getLogger(__name__)
@@ -31,9 +31,9 @@ logger = logging.getLogger(__name__)
 class SpectralCallback(pl.Callback):
     """Spectral signatures (Karimi & Gholipour, arXiv 2004.06569), and a verdict with a conformal threshold.
 
-    After training, the best weights are run over the training images, not augmented, each under its task's recipe:
-    their signatures are the bank, and from them the detector learns what is familiar. Validation images, under every
-    recipe, set the threshold. All is kept in `best.ckpt`; `medmtl calibrate` does it anew.
+    After training, the best weights are run over the training images, not augmented, each under its task's
+    preprocessing: their signatures are the bank, and from them the detector learns what is familiar. Validation
+    images, under every preprocessing, set the threshold. All is kept in `best.ckpt`; `medmtl calibrate` does it anew.
 
     Args:
         layers: names of the network's layers whose feature maps are used; none: no signatures and no verdict.
@@ -48,7 +48,7 @@ class SpectralCallback(pl.Callback):
         self.layers = layers
         self.alpha = alpha
         self.detector = ByTask() if detector is None else detector
-        self.judge: Judge | None = None
+        self.ood_detector: ConformalDetector | None = None
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Find the layers before anything is computed.
@@ -60,13 +60,13 @@ class SpectralCallback(pl.Callback):
             FeatureTap(_segmenter(pl_module).network, self.layers)
 
     def state_dict(self) -> dict[str, Any]:
-        """What the judge knows, as tensors, numbers and strings; empty before the end of training."""
-        return {} if self.judge is None else self.judge.state_dict()
+        """What the ood_detector knows, as tensors, numbers and strings; empty before the end of training."""
+        return {} if self.ood_detector is None else self.ood_detector.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take the judge from a checkpoint."""
+        """Take the ood_detector from a checkpoint."""
         if "fitted" in state_dict:
-            self.judge = Judge.from_state_dict(state_dict, self.detector, self.alpha)
+            self.ood_detector = ConformalDetector.from_state_dict(state_dict, self.detector, self.alpha)
         elif state_dict:
             logger.warning("the checkpoint's signatures are of an earlier version: run `medmtl calibrate` for verdicts")
 
@@ -96,38 +96,38 @@ class SpectralCallback(pl.Callback):
         observer = self._observer(segmenter)
         training, held_out = gather(_training(observer, data)), gather(_held_out(observer, data))
         modalities = {name: task.modality for name, task in data.trained.items()}
-        self.judge = Judge.fit(self.detector, training, held_out, self.alpha, modalities)
-        rule = self.judge.rule()
+        self.ood_detector = ConformalDetector.fit(self.detector, training, held_out, self.alpha, modalities)
+        rule = self.ood_detector.rule()
         if not rule.decides:
             logger.warning("too few validation cases to reject at alpha = %g: verdicts will be undecided", self.alpha)
-        name = self.judge.detector.name
+        name = self.ood_detector.detector.name
         logger.info("signature bank: %d images; threshold of %s: %.4f", len(training), name, rule.threshold)
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Collect features during the test and judge by them, if the checkpoint knows what is familiar.
+        """Collect features during the test and ood_detector by them, if the checkpoint knows what is familiar.
 
         Raises:
             ConfigError: that was learnt from other layers than `layers`.
         """
         if not self.layers:
             return
-        if self.judge is None:
+        if self.ood_detector is None:
             logger.warning("the checkpoint holds no signature bank: accuracy and calibration are reported, OOD is not")
             return
-        known = set(self.judge.bank.signatures)
+        known = set(self.ood_detector.bank.signatures)
         if known != set(self.layers):
             raise ConfigError(
                 "spectral.layers differs from the signature bank's", fix=f"use {', '.join(sorted(known))}, or calibrate"
             )
         segmenter = _segmenter(pl_module)
-        segmenter.observer, segmenter.judge = self._observer(segmenter), self.judge
+        segmenter.observer, segmenter.ood_detector = self._observer(segmenter), self.ood_detector
 
     def _observer(self, segmenter: Segmenter) -> Observer:
         return Observer.serving(self.detector, segmenter.predictor, self.layers)
 
 
 def _training(observer: Observer, data: MultiTaskData) -> dict[int, Evidence]:
-    """This process's share of the training images, each under its task's recipe."""
+    """This process's share of the training images, each under its task's preprocessing."""
     rank, processes = place()
     images = [(task, item) for task in data.trained for item in data.training_cache(task)][rank::processes]
     cases = {(task, case.name): case for task in data.trained for case in data.cases(task, "train")}
@@ -136,16 +136,16 @@ def _training(observer: Observer, data: MultiTaskData) -> dict[int, Evidence]:
         case = cases[task, item["case"]]
         prepared = MetaTensor(item["image"])
         native = load_image(case) if observer.thumbnails else prepared
-        found[step], _ = observer({data.tasks[task].recipe: prepared}, native, task, case.name, case.patient)
+        found[step], _ = observer({data.tasks[task].preprocessing: prepared}, native, task, case.name, case.patient)
     return found
 
 
 def _held_out(observer: Observer, data: MultiTaskData) -> dict[int, Evidence]:
-    """This process's share of the validation images, each under every recipe."""
+    """This process's share of the validation images, each under every preprocessing."""
     scans, rank = data.calibration_dataloader(), place()[0]
     waiting: Iterable[Any] = track(scans, "Features of the validation images", len(scans), disable=rank > 0)
     return {
-        step: observer(*(scan[key] for key in ("images", "native", "source", "case", "patient")))[0]
+        step: observer(*(scan[key] for key in ("images", "native", "dataset", "case", "patient")))[0]
         for step, scan in enumerate(waiting)
         if scan is not None
     }

@@ -13,11 +13,11 @@ from torch.utils.data import DataLoader, Dataset
 from medmtl.data.case import Case
 from medmtl.data.check import check_cases, check_image, check_task
 from medmtl.data.loaders import Scans, Union, Volumes, cached, one_at_a_time
-from medmtl.data.preprocessing import Recipe
+from medmtl.data.preprocessing import Preprocessing
 from medmtl.data.sampling import BalancedSampler
 from medmtl.data.splits import PARTS, apply_splits, cases_by_part, split_patients
-from medmtl.data.task import ForeignImages, Task, data_note
-from medmtl.data.task_cases import TaskCases, foreign_cases, task_cases
+from medmtl.data.task import OODImages, Task, data_note
+from medmtl.data.task_cases import TaskCases, ood_cases, task_cases
 from medmtl.data.transforms import LoadPair, LoadScan
 from medmtl.distributed import place
 from medmtl.errors import ConfigError, DataError
@@ -33,7 +33,7 @@ class MultiTaskData(pl.LightningDataModule):
     Args:
         tasks: name -> task. Names appear in metrics and reports.
         patch_size: training patch and sliding window, voxels a side in the working space.
-        foreign: name -> unlabelled images for the out-of-distribution part of the test.
+        ood: name -> unlabelled images for the out-of-distribution part of the test.
         held_out: tasks of `tasks` to leave out of the training; their test cases are out-of-distribution input.
         batch_size: patches in a batch of each process.
         batches: training batches of each process in an epoch (after which the validation cases are scored).
@@ -52,7 +52,7 @@ class MultiTaskData(pl.LightningDataModule):
         self,
         tasks: dict[str, Task],
         patch_size: tuple[int, int, int],
-        foreign: dict[str, ForeignImages] | None = None,
+        ood: dict[str, OODImages] | None = None,
         held_out: list[str] | None = None,
         batch_size: int = 4,
         batches: int = 250,
@@ -68,7 +68,7 @@ class MultiTaskData(pl.LightningDataModule):
         super().__init__()
         self.tasks = tasks
         self.patch_size = patch_size
-        self.foreign = foreign or {}
+        self.ood = ood or {}
         self.held_out = held_out or []
         self.batch_size = batch_size
         self.batches = batches
@@ -88,9 +88,9 @@ class MultiTaskData(pl.LightningDataModule):
         unknown = sorted(set(self.held_out) - set(tasks))
         if unknown:
             raise ConfigError(f"data.held_out names {unknown[0]}", fix=f"use names of data.tasks: {', '.join(tasks)}")
-        both = sorted(set(self.foreign) & set(tasks))
+        both = sorted(set(self.ood) & set(tasks))
         if both:
-            raise ConfigError(f"data.foreign and data.tasks both name {both[0]}", fix="rename one")
+            raise ConfigError(f"data.ood and data.tasks both name {both[0]}", fix="rename one")
         if not 0 <= foreground <= 1:
             raise ConfigError(f"data.foreground={foreground}", fix="use a probability from 0 to 1")
         if min(batch_size, batches, *patch_size) < 1:
@@ -98,7 +98,7 @@ class MultiTaskData(pl.LightningDataModule):
         if not self.trained:
             raise ConfigError("data.tasks leaves no task to train", fix="add one, or take one out of data.held_out")
         channels = {name: len(task.channels) for name, task in tasks.items()}
-        channels |= {name: len(folder.channels) for name, folder in self.foreign.items()}
+        channels |= {name: len(folder.channels) for name, folder in self.ood.items()}
         for name, number in channels.items():
             if number != self.channels:
                 raise ConfigError(
@@ -122,9 +122,9 @@ class MultiTaskData(pl.LightningDataModule):
         return data_note(task.root for task in self.tasks.values())
 
     @property
-    def recipes(self) -> list[Recipe]:
-        """The distinct recipes of the trained tasks: what an image without a task is run through."""
-        return list(dict.fromkeys(task.recipe for task in self.trained.values()))
+    def preprocessings(self) -> list[Preprocessing]:
+        """The distinct preprocessings of the trained tasks: what an image without a task is run through."""
+        return list(dict.fromkeys(task.preprocessing for task in self.trained.values()))
 
     def setup(self, stage: str) -> None:
         """List the cases, split them by patient, and check every file before anything is computed.
@@ -136,11 +136,11 @@ class MultiTaskData(pl.LightningDataModule):
             return
         found = {name: task_cases(name, task) for name, task in self.tasks.items()}
         cases: dict[str, Sequence[Case]] = {name: task.cases for name, task in found.items()}
-        cases |= {name: foreign_cases(name, folder) for name, folder in self.foreign.items()}
+        cases |= {name: ood_cases(name, folder) for name, folder in self.ood.items()}
         if stage == "fit":
             for name, task in found.items():
                 check_task(name, task.cases, task.organ, task.declared)
-        for name in self.foreign:
+        for name in self.ood:
             for case in cases[name]:
                 check_image(name, case)
         self._found, self._cases, self._stage = found, cases, stage
@@ -219,7 +219,7 @@ class MultiTaskData(pl.LightningDataModule):
     def training_cache(self, name: str) -> CacheDataset:
         """The training cases of a task in the working space, not augmented."""
         task, found = self.tasks[name], self._found[name]
-        return self._cache(name, "train", LoadPair(task.recipe, found.organ, found.ignore))
+        return self._cache(name, "train", LoadPair(task.preprocessing, found.organ, found.ignore))
 
     def train_dataloader(self) -> DataLoader[dict[str, torch.Tensor]]:
         """Batches `{"image": (B, C, H, W, D), "label": (B, 1, H, W, D)}` drawn from the union."""
@@ -237,7 +237,7 @@ class MultiTaskData(pl.LightningDataModule):
         return DataLoader(union, self.batch_size, sampler=sampler, num_workers=self.workers)
 
     def val_dataloader(self) -> DataLoader[dict[str, Any] | None]:
-        """Validation volumes of all trained tasks, one at a time, each under its own recipe.
+        """Validation volumes of all trained tasks, one at a time, each under its own preprocessing.
 
         Raises:
             DataError: a case cannot be used; names task, case and file.
@@ -247,32 +247,32 @@ class MultiTaskData(pl.LightningDataModule):
             found = self._found[name]
             if self._stage != "fit":  # a training has checked every case
                 check_cases(name, self.cases(name, "val"), found.organ, found.declared)
-            cache = self._cache(name, "val", LoadScan([task.recipe], found.organ, found.ignore))
-            parts.append(Scans(name, cache, task.recipe))
+            cache = self._cache(name, "val", LoadScan([task.preprocessing], found.organ, found.ignore))
+            parts.append(Scans(name, cache, task.preprocessing))
         return one_at_a_time(parts)
 
     def calibration_dataloader(self) -> DataLoader[dict[str, Any] | None]:
-        """Validation volumes of all trained tasks under every recipe: what sets the threshold of the verdict."""
-        return one_at_a_time([self._every_recipe(name, "val") for name in self.trained])
+        """Validation volumes of all trained tasks under every preprocessing: what sets the threshold of the verdict."""
+        return one_at_a_time([self._every_preprocessing(name, "val") for name in self.trained])
 
     def test_dataloader(self) -> DataLoader[dict[str, Any] | None]:
-        """Test volumes of all tasks and all foreign images, one at a time, under every recipe.
+        """Test volumes of all tasks and all foreign images, one at a time, under every preprocessing.
 
         Raises:
             DataError: a case cannot be used; names task, case and file.
         """
         for name, found in self._found.items():
             check_cases(name, self.cases(name, "test"), found.organ, found.declared)
-        parts = [self._every_recipe(name, "test") for name in self.tasks]
-        for name in self.foreign:
-            volumes = Volumes(self._cases[name], LoadScan(self.recipes, organ=None))
+        parts = [self._every_preprocessing(name, "test") for name in self.tasks]
+        for name in self.ood:
+            volumes = Volumes(self._cases[name], LoadScan(self.preprocessings, organ=None))
             parts.append(Scans(name, volumes, own=None))
         return one_at_a_time(parts)
 
-    def _every_recipe(self, name: str, part: str) -> Scans:
+    def _every_preprocessing(self, name: str, part: str) -> Scans:
         task, found, known = self.tasks[name], self._found[name], name not in self.held_out
-        load = LoadScan(self.recipes, found.organ if known else None, found.ignore)
-        return Scans(name, Volumes(self.cases(name, part), load), task.recipe if known else None)
+        load = LoadScan(self.preprocessings, found.organ if known else None, found.ignore)
+        return Scans(name, Volumes(self.cases(name, part), load), task.preprocessing if known else None)
 
     def _cache(self, name: str, part: str, load: LoadPair | LoadScan) -> CacheDataset:
         if (name, part) not in self._caches:

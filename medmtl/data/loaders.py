@@ -9,7 +9,7 @@ from monai.data import CacheDataset
 from torch.utils.data import ConcatDataset, DataLoader, Dataset
 
 from medmtl.data.case import Case
-from medmtl.data.preprocessing import Recipe
+from medmtl.data.preprocessing import Preprocessing
 from medmtl.data.sampling import Draw, Share
 from medmtl.data.transforms import LoadPair, LoadScan, random_patch, seeded_patch
 from medmtl.distributed import place
@@ -40,13 +40,13 @@ class Scans(Dataset[dict[str, Any]]):
     """Whole volumes of one task or folder, each with where it comes from.
 
     Args:
-        source: the task or folder.
+        dataset: the task or folder.
         volumes: what `LoadScan` returns, by index.
-        own: the recipe of the task; None where the images have no task.
+        own: the preprocessing of the task; None where the images have no task.
     """
 
-    def __init__(self, source: str, volumes: Dataset[dict[str, Any]], own: Recipe | None) -> None:
-        self.source = source
+    def __init__(self, dataset: str, volumes: Dataset[dict[str, Any]], own: Preprocessing | None) -> None:
+        self.dataset = dataset
         self.volumes = volumes
         self.own = own
 
@@ -55,8 +55,8 @@ class Scans(Dataset[dict[str, Any]]):
         return len(self.volumes)  # type: ignore[arg-type]
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """Return what `LoadScan` returns, with `source` and `own`."""
-        return {**self.volumes[index], "source": self.source, "own": self.own}
+        """Return what `LoadScan` returns, with `dataset` and `own`."""
+        return {**self.volumes[index], "dataset": self.dataset, "own": self.own}
 
 
 class Volumes(Dataset[dict[str, Any]]):

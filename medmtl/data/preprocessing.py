@@ -1,13 +1,13 @@
-"""Recipe: how an image is prepared for the network."""
+"""Preprocessing: how an image is prepared for the network."""
 
 from typing import NamedTuple
 
 
-class Recipe(NamedTuple):
+class Preprocessing(NamedTuple):
     """How an image is prepared: working spacing and intensity.
 
-    Tasks with the same recipe prepare an image in the same way, so that the recipe alone cannot tell the network
-    the task.
+    Tasks with the same preprocessing prepare an image in the same way, so that the preprocessing alone cannot tell the
+    network the task.
 
     Attributes:
         spacing: voxel size in mm, right-left, anterior-posterior, superior-inferior.

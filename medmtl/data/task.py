@@ -1,4 +1,4 @@
-"""Task (one organ in one modality), the folder of foreign images, the case, and the recipe that prepares an image."""
+"""Task (one organ in one modality), and a folder of out-of-distribution images."""
 
 import os
 from collections.abc import Iterable
@@ -7,7 +7,7 @@ from pathlib import Path
 from string import Template
 
 from medmtl.data.layouts.layout import Layout
-from medmtl.data.preprocessing import Recipe
+from medmtl.data.preprocessing import Preprocessing
 from medmtl.errors import ConfigError, DataError
 from medmtl.io.input import MODALITIES
 
@@ -20,7 +20,7 @@ class Task:
 
     Args:
         root: data folder; `${NAME}` is taken from the environment, `phantom:NAME` is a digital phantom.
-        modality: CT, MR, PET or other. It decides the intensity recipe.
+        modality: CT, MR, PET or other. It decides the intensity preprocessing.
         organ: label values that together are the organ of interest, or names that the dataset declares for them.
         spacing: working voxel size in mm (right-left, anterior-posterior, superior-inferior).
         channel: channel to use where the images have several, or a list of those to stack: the network then takes as
@@ -70,14 +70,14 @@ class Task:
         return _several(self.channel)
 
     @property
-    def recipe(self) -> Recipe:
+    def preprocessing(self) -> Preprocessing:
         """How images of this task are prepared."""
         window = (self.window or SOFT_TISSUE_WINDOW) if self.modality == "CT" else None
-        return Recipe(spacing=self.spacing, window=window)
+        return Preprocessing(spacing=self.spacing, window=window)
 
 
 @dataclass
-class ForeignImages:
+class OODImages:
     """Unlabelled images that no task knows: the out-of-distribution input of the test.
 
     Args:

@@ -13,7 +13,7 @@ from medmtl.data.layouts.layout import Corpus, Layout
 from medmtl.data.layouts.lists import FileList
 from medmtl.data.layouts.msd import MSD
 from medmtl.data.layouts.nnunet import NNUNet
-from medmtl.data.task import ForeignImages, Task, resolve_root
+from medmtl.data.task import OODImages, Task, resolve_root
 from medmtl.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -75,7 +75,7 @@ def task_cases(name: str, task: Task) -> TaskCases:
     return TaskCases(tuple(chosen), organ, corpus.declared, corpus.ignore, _fold(name, root, corpus, task.fold, chosen))
 
 
-def foreign_cases(name: str, folder: ForeignImages) -> list[Case]:
+def ood_cases(name: str, folder: OODImages) -> list[Case]:
     """All images of a folder in the order of their names, as cases without labels.
 
     Args:

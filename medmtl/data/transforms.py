@@ -27,7 +27,7 @@ from monai.transforms import (
 from numpy.typing import DTypeLike
 
 from medmtl.data.case import Case
-from medmtl.data.preprocessing import Recipe
+from medmtl.data.preprocessing import Preprocessing
 from medmtl.data.resample import to_grid, to_spacing
 from medmtl.io.volume import read_volume
 from medmtl.losses.masked import UNKNOWN
@@ -87,21 +87,21 @@ def split_unknown(label: MetaTensor) -> tuple[MetaTensor, torch.Tensor | None]:
     return (label, None) if known.all() else (label * known, known)
 
 
-def prepare(image: MetaTensor, recipe: Recipe) -> MetaTensor:
-    """Bring an image into a recipe's working space.
+def prepare(image: MetaTensor, preprocessing: Preprocessing) -> MetaTensor:
+    """Bring an image into a preprocessing's working space.
 
     Args:
         image: `(C, H, W, D)` on its own grid.
-        recipe: spacing and intensity.
+        preprocessing: spacing and intensity.
 
     Returns:
-        `(C, h, w, d)` float32, right-anterior-superior, at the recipe's spacing. CT is clipped to the window and
+        `(C, h, w, d)` float32, right-anterior-superior, at the preprocessing's spacing. CT is clipped to the window and
         scaled to [-1, 1]; of everything else each channel is clipped to percentiles 0.5 and 99.5 and z-scored (a
         constant one becomes 0).
     """
-    image = to_spacing(Orientation("RAS", labels=None)(image), recipe.spacing)
-    if recipe.window is not None:
-        return ScaleIntensityRange(*recipe.window, b_min=-1.0, b_max=1.0, clip=True)(image)
+    image = to_spacing(Orientation("RAS", labels=None)(image), preprocessing.spacing)
+    if preprocessing.window is not None:
+        return ScaleIntensityRange(*preprocessing.window, b_min=-1.0, b_max=1.0, clip=True)(image)
     return torch.cat([_z_score(channel) for channel in image.split(1)])
 
 
@@ -116,7 +116,7 @@ def to_native(probability: MetaTensor, like: MetaTensor) -> torch.Tensor:
     """Bring a probability map back onto an image's own grid.
 
     Args:
-        probability: `(1, h, w, d)` in a recipe's working space.
+        probability: `(1, h, w, d)` in a preprocessing's working space.
         like: a volume `(1, H, W, D)` on the grid to return to.
 
     Returns:
@@ -129,23 +129,23 @@ class LoadPair(Transform):
     """Case -> its image and organ in the working space; what the cache of a training task holds.
 
     Args:
-        recipe: spacing and intensity.
+        preprocessing: spacing and intensity.
         organ: label values of the organ of interest.
         ignore: label value of voxels whose truth is unknown.
     """
 
-    def __init__(self, recipe: Recipe, organ: Collection[int], ignore: int | None = None) -> None:
-        self.recipe = recipe
+    def __init__(self, preprocessing: Preprocessing, organ: Collection[int], ignore: int | None = None) -> None:
+        self.preprocessing = preprocessing
         self.organ = organ
         self.ignore = ignore
 
     def __call__(self, case: Case) -> dict[str, Any]:
         """Return `{"image": (C, h, w, d) float32, "label": (1, h, w, d) uint8 as of `load_organ`, "case": name}`."""
         image = load_image(case)
-        label = Spacing(self.recipe.spacing, mode="nearest", padding_mode="border")(
+        label = Spacing(self.preprocessing.spacing, mode="nearest", padding_mode="border")(
             Orientation("RAS", labels=None)(load_organ(case, self.organ, image, self.ignore))
         )
-        prepared = prepare(image, self.recipe)
+        prepared = prepare(image, self.preprocessing)
         return {"image": prepared.as_tensor(), "label": label.as_tensor().to(torch.uint8), "case": case.name}
 
 
@@ -167,30 +167,33 @@ class PadToPatch(Transform):
 
 
 class LoadScan(Transform):
-    """Case -> its image under some recipes and its organ on the image's own grid; what is scored.
+    """Case -> its image under some preprocessings and its organ on the image's own grid; what is scored.
 
     Args:
-        recipes: recipes to prepare the image with.
+        preprocessings: preprocessings to prepare the image with.
         organ: label values of the organ of interest; None where there is no label.
         ignore: label value of voxels whose truth is unknown.
     """
 
-    def __init__(self, recipes: Sequence[Recipe], organ: Collection[int] | None, ignore: int | None = None) -> None:
-        self.recipes = recipes
+    def __init__(
+        self, preprocessings: Sequence[Preprocessing], organ: Collection[int] | None, ignore: int | None = None
+    ) -> None:
+        self.preprocessings = preprocessings
         self.organ = organ
         self.ignore = ignore
 
     def __call__(self, case: Case) -> dict[str, Any]:
-        """Return `{"images": {recipe: (C, h, w, d)}, "native": (C, H, W, D), "label": (1, H, W, D) or None, ...}`.
+        """Return `{"images": {preprocessing: (C, h, w, d)}, "native": (C, H, W, D), "label": (1, H, W, D), ...}`.
 
-        `known` is where the truth of the label is known, bool `(1, H, W, D)`; None where that is everywhere.
+        `label` is None without a ground truth. `known`, bool `(1, H, W, D)`, is where it is known; None where that is
+        everywhere.
         """
         native = load_image(case)
         label, known = None, None
         if self.organ is not None:
             label, known = split_unknown(load_organ(case, self.organ, native, self.ignore))
         return {
-            "images": {recipe: prepare(native, recipe) for recipe in self.recipes},
+            "images": {preprocessing: prepare(native, preprocessing) for preprocessing in self.preprocessings},
             "native": native,
             "label": label,
             "known": known,

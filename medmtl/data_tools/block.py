@@ -50,7 +50,7 @@ def task_block(
     corpus = dataset.corpus
     labelled = [case for case in corpus.cases if case.labels]
     if not labelled:
-        raise DataError(f"{folder} holds no labelled case", fix="add it to `data.foreign` instead")
+        raise DataError(f"{folder} holds no labelled case", fix="add it to `data.ood` instead")
     if modality is not None and modality not in MODALITIES:
         raise ConfigError(f"--modality {modality}", fix=f"use one of {', '.join(MODALITIES)}")
     kind = modality or guess_modality(corpus)

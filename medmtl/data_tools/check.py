@@ -42,7 +42,7 @@ def check(
     if fixed is not None:
         refuse_within(datasets, fixed)
     cases, findings = examine(datasets, jobs)
-    note = data_note(dataset.source for dataset in datasets)
+    note = data_note(dataset.configured_root for dataset in datasets)
     names = {dataset.name: dataset.names for dataset in datasets}
     write_json(out / "check.json", datasets, cases, findings)
     write_csv(out / "check.csv", cases, findings)

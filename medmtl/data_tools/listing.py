@@ -10,7 +10,7 @@ from jsonargparse import ArgumentError, ArgumentParser
 
 from medmtl.data.case import patient_of
 from medmtl.data.layouts.layout import Corpus, Layout
-from medmtl.data.task import ForeignImages, Task, resolve_root
+from medmtl.data.task import OODImages, Task, resolve_root
 from medmtl.data.task_cases import recognise
 from medmtl.errors import ConfigError
 
@@ -21,13 +21,13 @@ class Dataset:
 
     Attributes:
         name: the task or folder.
-        source: the root as it was given; `phantom:NAME` is a digital phantom.
+        configured_root: the root as it was given; `phantom:NAME` is a digital phantom.
         root: its folder.
         corpus: what the folder holds.
     """
 
     name: str
-    source: str
+    configured_root: str
     root: Path
     corpus: Corpus
 
@@ -38,12 +38,12 @@ class Dataset:
         return organs if self.corpus.ignore is None else {**organs, self.corpus.ignore: "truth unknown"}
 
 
-def list_dataset(name: str, source: str, layout: Layout | None = None, patient: str | None = None) -> Dataset:
+def list_dataset(name: str, configured_root: str, layout: Layout | None = None, patient: str | None = None) -> Dataset:
     """The cases of a folder of any layout.
 
     Args:
         name: the task or folder.
-        source: the folder, as `Task.root`.
+        configured_root: the folder, as `Task.root`.
         layout: how files lie in it; None: recognised from the folder.
         patient: regular expression for the patient within a case name; None: what the dataset says.
 
@@ -51,12 +51,12 @@ def list_dataset(name: str, source: str, layout: Layout | None = None, patient: 
         DataError: the folder does not exist, is of no layout, or is inconsistent.
         ConfigError: the pattern is not a regular expression, or is not found in a name.
     """
-    root = resolve_root(name, source)
+    root = resolve_root(name, configured_root)
     corpus = (layout or recognise(root)).read(name, root)
     if patient is not None:
         cases = (replace(case, patient=patient_of(name, case.name, patient)) for case in corpus.cases)
         corpus = replace(corpus, cases=tuple(cases))
-    return Dataset(name, source, root, corpus)
+    return Dataset(name, configured_root, root, corpus)
 
 
 def list_folder(folder: Path, patient: str | None = None) -> Dataset:
@@ -80,18 +80,18 @@ def list_config(config: Path, patient: str | None = None) -> list[Dataset]:
     return datasets + [list_dataset(name, folder.root, folder.layout) for name, folder in foreign.items()]
 
 
-def _blocks(config: Path) -> tuple[Mapping[str, Task], Mapping[str, ForeignImages]]:
-    """`data.tasks` and `data.foreign`."""
+def _blocks(config: Path) -> tuple[Mapping[str, Task], Mapping[str, OODImages]]:
+    """`data.tasks` and `data.ood`."""
     try:
         data: Any = yaml.safe_load(config.read_text())["data"]
-        given = {"tasks": data["tasks"], "foreign": data.get("foreign") or {}}
+        given = {"tasks": data["tasks"], "ood": data.get("ood") or {}}
     except (KeyError, TypeError, AttributeError, yaml.YAMLError):
         raise ConfigError(f"{config} has no `data.tasks`", fix="give a configuration of `medmtl fit`") from None
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--tasks", type=dict[str, Task])
-    parser.add_argument("--foreign", type=dict[str, ForeignImages])
+    parser.add_argument("--ood", type=dict[str, OODImages])
     try:
         built = parser.instantiate(parser.parse_object(given))
     except ArgumentError as error:
         raise ConfigError(f"{config}: {' '.join(str(error).split())}") from None
-    return built.tasks, built.foreign
+    return built.tasks, built.ood

@@ -1,4 +1,4 @@
-"""Observer: an image in, the evidence for all detectors out, with one pass of the network a recipe."""
+"""Observer: an image in, the evidence for all detectors out, with one pass of the network a preprocessing."""
 
 from collections.abc import Mapping, Sequence
 
@@ -6,7 +6,7 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import Orientation
 
-from medmtl.data.preprocessing import Recipe
+from medmtl.data.preprocessing import Preprocessing
 from medmtl.models.channels import input_channels
 from medmtl.models.sliding_window import VolumePredictor
 from medmtl.ood.detectors.base import Detector
@@ -59,36 +59,36 @@ class Observer:
         return cls(predictor, layers, None if detector.needs_windows else [], detector.needs_thumbnail)
 
     def __call__(
-        self, images: Mapping[Recipe, MetaTensor], native: MetaTensor, source: str, case: str, patient: str
-    ) -> tuple[Evidence, dict[Recipe, MetaTensor]]:
+        self, images: Mapping[Preprocessing, MetaTensor], native: MetaTensor, dataset: str, case: str, patient: str
+    ) -> tuple[Evidence, dict[Preprocessing, MetaTensor]]:
         """Observe one image.
 
         Args:
-            images: recipe -> `(C, h, w, d)` in its working space.
+            images: preprocessing -> `(C, h, w, d)` in its working space.
             native: `(C, H, W, D)` on its own grid; the thumbnail shows the first channel.
-            source: the task, or the folder of images without a task.
-            case: name within the source.
+            dataset: the task, or the folder of images without a task.
+            case: name within the dataset.
             patient: whose image it is.
 
         Returns:
-            The evidence with a view a recipe, of which none is chosen yet; and recipe -> foreground logits
-            `(1, h, w, d)`.
+            The evidence with a view a preprocessing, of which none is chosen yet; and preprocessing -> foreground
+            logits `(1, h, w, d)`.
         """
         device = next(self.predictor.network.parameters()).device
         views, logits = [], {}
-        for recipe, image in images.items():
+        for preprocessing, image in images.items():
             self.tap.reset()
-            logits[recipe] = self.predictor.logits(image.to(device), self.tap)
+            logits[preprocessing] = self.predictor.logits(image.to(device), self.tap)
             views.append(
                 View(
-                    recipe=str(recipe),
+                    preprocessing=str(preprocessing),
                     layers=self.tap.evidence(),
-                    outputs=output_scores(torch.sigmoid(logits[recipe].as_tensor()), recipe),
-                    histogram=intensity_histogram(image, window=recipe.window is not None),
+                    outputs=output_scores(torch.sigmoid(logits[preprocessing].as_tensor()), preprocessing),
+                    histogram=intensity_histogram(image, window=preprocessing.window is not None),
                 )
             )
         small = thumbnail(Orientation("RAS", labels=None)(native[:1])) if self.thumbnails else None
-        return Evidence(source, case, patient, tuple(views), small), logits
+        return Evidence(dataset, case, patient, tuple(views), small), logits
 
 
 def coarsest(predictor: VolumePredictor, layers: Sequence[str]) -> str:
@@ -102,8 +102,8 @@ def coarsest(predictor: VolumePredictor, layers: Sequence[str]) -> str:
     return min(layers, key=lambda layer: tap.sizes[layer])
 
 
-def output_scores(probability: torch.Tensor, recipe: Recipe) -> dict[str, float]:
-    """What an image's foreground probability `(1, h, w, d)` under a recipe says, see `View.outputs`."""
+def output_scores(probability: torch.Tensor, preprocessing: Preprocessing) -> dict[str, float]:
+    """What an image's foreground probability `(1, h, w, d)` under a preprocessing says, see `View.outputs`."""
     scores = {name: score(probability) for name, score in OUTPUTS.items()}
-    voxel = torch.tensor(recipe.spacing, dtype=torch.float64).prod()
+    voxel = torch.tensor(preprocessing.spacing, dtype=torch.float64).prod()
     return {**scores, "volume_ml": float((probability >= 0.5).sum() * voxel) / CUBIC_MM}

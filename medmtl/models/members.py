@@ -95,7 +95,9 @@ def _check_tasks(path: Path, checkpoint: Mapping[str, Any], tasks: Mapping[str, 
 def _in_words(task: Task | None) -> str:
     """What a task is to a network, wherever its data lie."""
     return (
-        "absent" if task is None else f"organ {sorted(task.organ, key=str)} of channel {task.channel} at {task.recipe}"
+        "absent"
+        if task is None
+        else f"organ {sorted(task.organ, key=str)} of channel {task.channel} at {task.preprocessing}"
     )
 
 

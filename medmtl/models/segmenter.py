@@ -16,7 +16,7 @@ from torch import nn
 
 from medmtl.accuracy import dice, surface_distances
 from medmtl.data.datamodule import MultiTaskData
-from medmtl.data.preprocessing import Recipe
+from medmtl.data.preprocessing import Preprocessing
 from medmtl.data.transforms import to_native
 from medmtl.distributed import gather
 from medmtl.errors import ConfigError
@@ -27,7 +27,7 @@ from medmtl.models.extract import Observer, output_scores
 from medmtl.models.finetune import FineTune, freeze, load_weights
 from medmtl.models.members import Part, read_members
 from medmtl.models.sliding_window import VolumePredictor
-from medmtl.ood.verdict import OUTPUTS, Judge
+from medmtl.ood.verdict import OUTPUTS, ConformalDetector
 
 ACCURACY = ("dice", "hd95_mm", "asd_mm")
 
@@ -77,7 +77,7 @@ class Segmenter(pl.LightningModule):
         self.members: Members | None = None
         self.predictor = VolumePredictor(network, patch_size, overlap, window_batch)
         self.observer: Observer | None = None
-        self.judge: Judge | None = None
+        self.ood_detector: ConformalDetector | None = None
         self._accuracy: dict[int, tuple[str, dict[str, float]]] = {}
 
     def setup(self, stage: str) -> None:
@@ -156,15 +156,15 @@ class Segmenter(pl.LightningModule):
         return loss
 
     def validation_step(self, scan: dict[str, Any] | None, index: int) -> dict[str, Any] | None:
-        """Segment a volume under its own recipe, see `_score`; nothing where other processes have one volume more."""
+        """Segment a volume under its own preprocessing, see `_score`; None where others have one volume more."""
         if scan is None:
             return None
         outputs = self._score(scan)
-        self._keep(index, scan["source"], outputs)
+        self._keep(index, scan["dataset"], outputs)
         return outputs
 
     def test_step(self, scan: dict[str, Any] | None, index: int) -> dict[str, Any] | None:
-        """Segment a volume under every recipe and judge it; under its own alone without an `observer` and a `judge`.
+        """Segment a volume under every preprocessing and give a verdict; without an OOD detector, under its own alone.
 
         Adds `hd95_mm` and `asd_mm` to what `_score` returns, see `surface_distances`; None without a task. They take
         too long for every validation.
@@ -173,37 +173,38 @@ class Segmenter(pl.LightningModule):
             return None
         if self.observer is None:
             scan = {**scan, "images": {own: scan["images"][own] for own in [scan["own"]] if own is not None}}
-        outputs = {**self._score(scan, self.observer, self.judge), "hd95_mm": None, "asd_mm": None}
+        outputs = {**self._score(scan, self.observer, self.ood_detector), "hd95_mm": None, "asd_mm": None}
         if outputs["probability"] is not None:
             label = scan["label"]
             distances = surface_distances(_found(outputs, scan), label[0].as_tensor(), label.pixdim.tolist())
             outputs["hd95_mm"], outputs["asd_mm"] = distances
-        self._keep(index, scan["source"], outputs)
+        self._keep(index, scan["dataset"], outputs)
         return outputs
 
     def _score(
-        self, scan: dict[str, Any], observer: Observer | None = None, judge: Judge | None = None
+        self, scan: dict[str, Any], observer: Observer | None = None, ood_detector: ConformalDetector | None = None
     ) -> dict[str, Any]:
         """Predict a volume and compare it with its label on the image's own grid.
 
         Args:
-            scan: what `data.loaders.Scans` gives: images by recipe, `own` recipe, `label`, `native`, `source`, `case`.
-            observer: runs the network, and collects what detectors need on the way.
-            judge: gives a verdict on what was collected.
+            scan: what `data.loaders.Scans` gives: `images` by preprocessing, its `own`, `label`, `native`, `dataset`,
+                `case`.
+            observer: runs the network and collects what detectors need.
+            ood_detector: gives a verdict on what was collected.
 
         Returns:
-            `probabilities` by recipe; `verdict`, None without a judge; `probability`, `(H, W, D)` on the image's own
-            grid under its own recipe, and `dice` in [0, 1] (NaN without foreground), both None for an image without a
-            task. Of an ensemble also `probability_scaled`, which is `probability` with the members scaled before
-            pooling, and with a judge their `disagreement`. Callbacks add what they find.
+            `probabilities` by preprocessing; `verdict`, None without an OOD detector; `probability`, `(H, W, D)` on the
+            image's own grid under its own preprocessing, and `dice` in [0, 1] (NaN without foreground), None for an
+            image without a task. Of an ensemble also `probability_scaled`, which is `probability` with the members
+            scaled before pooling, and with an OOD detector their `disagreement`. Callbacks add what they find.
         """
         verdict = None
         if observer is None:
-            logits = {recipe: self.predictor.logits(image) for recipe, image in scan["images"].items()}
+            logits = {preprocessing: self.predictor.logits(image) for preprocessing, image in scan["images"].items()}
         else:
-            evidence, logits = observer(*(scan[key] for key in ("images", "native", "source", "case", "patient")))
-            verdict = None if judge is None else judge(evidence)
-        probabilities = {recipe: torch.sigmoid(found) for recipe, found in logits.items()}
+            evidence, logits = observer(*(scan[key] for key in ("images", "native", "dataset", "case", "patient")))
+            verdict = None if ood_detector is None else ood_detector(evidence)
+        probabilities = {preprocessing: torch.sigmoid(found) for preprocessing, found in logits.items()}
         outputs: dict[str, Any] = {"probabilities": probabilities, "verdict": verdict, "probability": None}
         outputs["dice"] = None
         if self.members is not None:
@@ -214,31 +215,35 @@ class Segmenter(pl.LightningModule):
         return outputs
 
     def _pool(
-        self, members: Members, scan: dict[str, Any], logits: Mapping[Recipe, MetaTensor], outputs: dict[str, Any]
+        self,
+        members: Members,
+        scan: dict[str, Any],
+        logits: Mapping[Preprocessing, MetaTensor],
+        outputs: dict[str, Any],
     ) -> None:
-        """Let an ensemble speak for the network where it counts: under the task's own recipe, and the verdict's."""
+        """Replace the network's output by the ensemble's under the task's own preprocessing and under the verdict's."""
         own, verdict = scan["own"], outputs["verdict"]
-        for recipe, image in scan["images"].items():
-            judged = verdict is not None and verdict.recipe == str(recipe)
-            if recipe != own and not judged:
+        for preprocessing, image in scan["images"].items():
+            judged = verdict is not None and verdict.preprocessing == str(preprocessing)
+            if preprocessing != own and not judged:
                 continue
-            native = scan["native"] if recipe == own else None
-            case = f"{scan['source']}/{scan['case']}"
+            native = scan["native"] if preprocessing == own else None
+            case = f"{scan['dataset']}/{scan['case']}"
             task = None if verdict is None else verdict.task
-            pooled = members.pool(image, logits[recipe], case, native, task)
-            outputs["probabilities"][recipe] = pooled.probability
-            if recipe == own:
+            pooled = members.pool(image, logits[preprocessing], case, native, task)
+            outputs["probabilities"][preprocessing] = pooled.probability
+            if preprocessing == own:
                 outputs["probability_scaled"] = pooled.scaled
             if judged:
-                found = output_scores(pooled.probability.as_tensor(), recipe)
+                found = output_scores(pooled.probability.as_tensor(), preprocessing)
                 scores = {**verdict.scores, **{name: found[name] for name in OUTPUTS}}
                 outputs["verdict"] = replace(verdict, scores=scores)
                 outputs["disagreement"] = pooled.disagreement
 
-    def _keep(self, index: int, source: str, outputs: Mapping[str, Any]) -> None:
+    def _keep(self, index: int, dataset: str, outputs: Mapping[str, Any]) -> None:
         known = {metric: outputs[metric] for metric in ACCURACY if outputs.get(metric) is not None}
         if known:
-            self._accuracy[index] = source, known
+            self._accuracy[index] = dataset, known
 
     def on_validation_epoch_end(self) -> None:
         """Log `val/<task>/dice` and `val/mean/dice`."""

@@ -51,13 +51,13 @@ class VolumePredictor:
         Returns:
             `(1, h, w, d)` float32, with the image's affine.
         """
-        shares = self._shares(image.shape[1:])
+        weights = self._window_weights(image.shape[1:])
 
         def run(windows: torch.Tensor, places: list[list[slice]]) -> torch.Tensor:
             if tap is None:
                 return self.network(windows)
             starts = [[side.start for side in place[2:]] for place in places]
-            counted = [[along[start] for along, start in zip(shares, of_window, strict=True)] for of_window in starts]
+            counted = [[along[start] for along, start in zip(weights, of_window, strict=True)] for of_window in starts]
             with tap.weighing([torch.stack(axis) for axis in zip(*counted, strict=True)]):
                 return self.network(windows)
 
@@ -73,7 +73,7 @@ class VolumePredictor:
         )
         return MetaTensor(blended[0].float(), affine=image.affine)
 
-    def _shares(self, shape: Sequence[int]) -> list[dict[int, torch.Tensor]]:
+    def _window_weights(self, shape: Sequence[int]) -> list[dict[int, torch.Tensor]]:
         """Along each axis: start of a window -> 1 for the voxels that count in it, 0 for all others.
 
         A voxel counts in the window whose centre is nearest along each axis, where the edge of the window, which the
@@ -81,7 +81,7 @@ class VolumePredictor:
         share of a voxel is the product over the axes. (An equal share for every window that covers a voxel would have
         the whole map of a layer multiplied; so it is 42 % of it, for a window of 48 voxels that overlaps by a quarter.)
         """
-        shares = []
+        weights = []
         for size, window in zip(shape, self.patch_size, strict=True):
             padded = max(size, window)
             # The step of sliding_window_inference: a whole window where it is as long as the volume.
@@ -93,5 +93,5 @@ class VolumePredictor:
             for start, first, last in zip(starts, [before, *borders], [*borders, before + size], strict=True):
                 of_window[start] = torch.zeros(window)
                 of_window[start][first - start : last - start] = 1
-            shares.append(of_window)
-        return shares
+            weights.append(of_window)
+        return weights

@@ -41,7 +41,7 @@ def cases_needed(alpha: float) -> int:
 
 @dataclass(frozen=True)
 class Group:
-    """Calibration images that judge together.
+    """Calibration images that ood_detector together.
 
     Attributes:
         scores: of the images.
@@ -88,7 +88,7 @@ class ConformalRule:
 
     @cached_property
     def groups(self) -> dict[str, Group]:
-        """The calibration images that judge together: a group a task, or one of all."""
+        """The calibration images that ood_detector together: a group a task, or one of all."""
         tasks = {task: Group(scores, self._patients(task)) for task, scores in self.scores.items()}
         if tasks and min(group.people for group in tasks.values()) >= cases_needed(self.alpha):
             return tasks

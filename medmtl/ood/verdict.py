@@ -16,6 +16,8 @@ from medmtl.ood.signature import Nearest, Signature, SignatureBank, signature
 logger = logging.getLogger(__name__)
 
 SPECTRAL = "spectral"  # the signature's distance, which is told beside every verdict
+# Field of `HeldOutScore` for each kind of `Given`.
+FIELDS = {"unconditional": "unconditional", "modality": "given_modality", "task": "given_task"}
 OUTPUTS = ("entropy", "max_softmax")  # so are these scores of the network's output
 
 
@@ -25,9 +27,9 @@ class Verdict:
 
     Attributes:
         task: the task that it looks most like, or that it was said to be of: that of the nearest training image by
-            signature, where each task's images are compared under the task's own recipe.
-        recipe: of that task, as text.
-        signature: the image's signature under that recipe.
+            signature, where each task's images are compared under the task's own preprocessing.
+        preprocessing: of that task, as text.
+        signature: the image's signature under that preprocessing.
         nearest: that training image.
         detector: name of the score that decides.
         scores: that of the detector, and `spectral`, `entropy` and `max_softmax`; higher = more foreign.
@@ -36,7 +38,7 @@ class Verdict:
     """
 
     task: str
-    recipe: str
+    preprocessing: str
     signature: Signature
     nearest: Nearest
     detector: str
@@ -50,63 +52,63 @@ class Verdict:
         return self.scores[self.detector]
 
 
-class Familiar(NamedTuple):
+class HeldOutScore(NamedTuple):
     """What a held-out familiar image scored.
 
     Attributes:
         task: its task.
         patient: whose image it is.
-        free: score where nobody told anything.
-        modality: score where its modality was told, and so the recipes that it may be meant for.
-        told: score as an image of its task, see `Detector.score_as`.
+        unconditional: score where nobody told anything.
+        given_modality: score where its modality was told, and so the preprocessings that it may be meant for.
+        given_task: score as an image of its task, see `Detector.score_as`.
     """
 
     task: str
     patient: str
-    free: float
-    modality: float
-    told: float
+    unconditional: float
+    given_modality: float
+    given_task: float
 
 
-class Known(NamedTuple):
+class Given(NamedTuple):
     """What a user says of an image.
 
     Attributes:
-        what: nothing, its modality, or its task.
+        kind: nothing, its modality, or its task.
         tasks: those that it may be of then.
     """
 
-    what: Literal["free", "modality", "told"]
+    kind: Literal["unconditional", "modality", "task"]
     tasks: tuple[str, ...]
 
 
-class Judge:
+class ConformalDetector:
     """Judges images by a detector that has learnt what is familiar, with a threshold from held-out familiar images.
 
-    Familiar and foreign images, and those that set the threshold, are judged in the same way: nothing here knows
+    In-distribution and OOD images, and those that set the threshold, are judged in the same way: nothing here knows
     which task an image comes from, unless the user tells.
 
     Args:
         detector: fitted to the training images.
         bank: their signatures.
-        recipes: of the tasks, as text.
+        preprocessings: of the tasks, as text.
         alpha: share of familiar images that may be rejected.
-        familiar: what held-out familiar images scored.
+        held_out: what held-out familiar images scored.
     """
 
     def __init__(
         self,
         detector: Detector,
         bank: SignatureBank,
-        recipes: Mapping[str, str],
+        preprocessings: Mapping[str, str],
         alpha: float,
-        familiar: Sequence[Familiar],
+        held_out: Sequence[HeldOutScore],
     ) -> None:
         self.detector = detector
         self.bank = bank
-        self.recipes = dict(recipes)
+        self.preprocessings = dict(preprocessings)
         self.alpha = alpha
-        self.familiar = list(familiar)
+        self.held_out = list(held_out)
 
     @classmethod
     def fit(
@@ -116,18 +118,19 @@ class Judge:
         held_out: Iterable[Evidence],
         alpha: float,
         modalities: Mapping[str, str],
-    ) -> "Judge":
+    ) -> "ConformalDetector":
         """Learn what is familiar.
 
         Args:
-            detector: what is to judge; where it cannot, the spectral signature judges in its place, and that is said.
+            detector: what is to ood_detector; where it cannot, the spectral signature judges in its place, and that is
+                said.
             training: the training images, each with its own task's view.
-            held_out: familiar images that neither network nor detector has learnt from, with a view a recipe.
+            held_out: familiar images that neither network nor detector has learnt from, with a view a preprocessing.
             alpha: share of familiar images that may be rejected.
             modalities: of each task.
         """
-        bank = SignatureBank.fit([(case.source, case.case, signature(case.view.grams)) for case in training])
-        recipes = {case.source: case.view.recipe for case in training}
+        bank = SignatureBank.fit([(case.dataset, case.case, signature(case.view.grams)) for case in training])
+        preprocessings = {case.dataset: case.view.preprocessing for case in training}
         able = deepcopy(detector)
         try:
             able.fit(training)
@@ -135,50 +138,54 @@ class Judge:
             logger.warning("%s; the spectral signature judges instead", error)
             able = Spectral(SPECTRAL)
             able.fit(training)
-        judge = cls(able, bank, recipes, alpha, [])
+        fitted = cls(able, bank, preprocessings, alpha, [])
         for image in held_out:
-            task = image.source
-            kin = {recipes[other] for other in recipes if modalities[other] == modalities[task]}
+            task = image.dataset
+            kin = {preprocessings[other] for other in preprocessings if modalities[other] == modalities[task]}
             views = (image, seen_as(image, kin))
-            free, modality = (able.score(seen.choosing(recognised(seen, bank, recipes).place)) for seen in views)
-            told = able.score_as(seen_as(image, {recipes[task]}), task)
-            judge.familiar.append(Familiar(task, image.patient, free, modality, told))
-        return judge
+            unconditional, given_modality = (
+                able.score(seen.choosing(recognised(seen, bank, preprocessings).place)) for seen in views
+            )
+            given_task = able.score_as(seen_as(image, {preprocessings[task]}), task)
+            fitted.held_out.append(HeldOutScore(task, image.patient, unconditional, given_modality, given_task))
+        return fitted
 
-    def rule(self, known: Known | None = None) -> ConformalRule:
+    def rule(self, known: Given | None = None) -> ConformalRule:
         """How scores become decisions.
 
         Args:
-            known: what is said of the images. Tasks with enough held-out patients then judge without the others.
+            known: what is said of the images. Tasks with enough held-out patients then ood_detector without the others.
         """
-        what = "free" if known is None else known.what
-        tasks = list(dict.fromkeys(each.task for each in self.familiar))
+        kind = "unconditional" if known is None else known.kind
+        tasks = list(dict.fromkeys(each.task for each in self.held_out))
         if known is not None:
-            own = {each.patient for each in self.familiar if each.task in known.tasks}
+            own = {each.patient for each in self.held_out if each.task in known.tasks}
             tasks = list(known.tasks) if len(own) >= cases_needed(self.alpha) else tasks
         scores: dict[str, list[float]] = {task: [] for task in tasks}
         patients: dict[str, list[str]] = {task: [] for task in tasks}
-        for each in self.familiar:
+        for each in self.held_out:
             if each.task in scores:
-                scores[each.task].append(getattr(each, what))
+                scores[each.task].append(getattr(each, FIELDS[kind]))
                 patients[each.task].append(each.patient)
         return ConformalRule(scores, self.alpha, patients)
 
-    def __call__(self, image: Evidence, known: Known | None = None) -> Verdict:
+    def __call__(self, image: Evidence, known: Given | None = None) -> Verdict:
         """Judge an image.
 
         Args:
-            image: with a view for every recipe that it may have been meant for.
+            image: with a view for every preprocessing that it may have been meant for.
             known: what is said of it; it then has the views of those tasks alone.
         """
-        told = known.tasks[0] if known is not None and known.what == "told" else None
-        index, found, nearest = recognised(image, self.bank, self.recipes, None if known is None else known.tasks)
+        told = known.tasks[0] if known is not None and known.kind == "task" else None
+        index, found, nearest = recognised(
+            image, self.bank, self.preprocessings, None if known is None else known.tasks
+        )
         image = image.choosing(index)
         score = self.detector.score(image) if told is None else self.detector.score_as(image, told)
         rule = self.rule(known)
         return Verdict(
             task=nearest.task,
-            recipe=image.view.recipe,
+            preprocessing=image.view.preprocessing,
             signature=found,
             nearest=nearest,
             detector=self.detector.name,
@@ -197,12 +204,12 @@ class Judge:
             "detector": self.detector.name,
             "fitted": self.detector.state_dict(),
             "bank": self.bank.state_dict(),
-            "recipes": self.recipes,
-            "familiar": [tuple(each) for each in self.familiar],
+            "preprocessings": self.preprocessings,
+            "in_distribution": [tuple(each) for each in self.held_out],
         }
 
     @classmethod
-    def from_state_dict(cls, state: Mapping[str, Any], detector: Detector, alpha: float) -> "Judge":
+    def from_state_dict(cls, state: Mapping[str, Any], detector: Detector, alpha: float) -> "ConformalDetector":
         """Take what `state_dict` gave.
 
         Args:
@@ -213,8 +220,8 @@ class Judge:
         able = deepcopy(detector) if state["detector"] == detector.name else Spectral(SPECTRAL)
         able.load_state_dict(state["fitted"])
         bank = SignatureBank.from_state_dict(state["bank"])
-        familiar = [Familiar(*each) for each in state["familiar"]]
-        return cls(able, bank, state["recipes"], alpha, familiar)
+        familiar = [HeldOutScore(*each) for each in state["in_distribution"]]
+        return cls(able, bank, state["preprocessings"], alpha, familiar)
 
 
 class Recognised(NamedTuple):
@@ -223,7 +230,7 @@ class Recognised(NamedTuple):
     Attributes:
         place: of the view under which it does, from 0.
         signature: the image's under it.
-        nearest: the nearest training image of a task with that recipe.
+        nearest: the nearest training image of a task with that preprocessing.
     """
 
     place: int
@@ -232,33 +239,37 @@ class Recognised(NamedTuple):
 
 
 def recognised(
-    image: Evidence, bank: SignatureBank, recipes: Mapping[str, str], tasks: Container[str] | None = None
+    image: Evidence, bank: SignatureBank, preprocessings: Mapping[str, str], tasks: Container[str] | None = None
 ) -> Recognised:
-    """What an image looks most like, each task's training images being compared under the task's own recipe.
+    """What an image looks most like, each task's training images being compared under the task's own preprocessing.
 
     Of 66 held-out images of the five real tasks of `multitask-open.yaml` this names the task of 63; the nearest
-    signature under any recipe names 60.
+    signature under any preprocessing names 60.
 
     Args:
-        image: with a view a recipe.
+        image: with a view a preprocessing.
         bank: signatures of the training images.
-        recipes: of the tasks, as text.
+        preprocessings: of the tasks, as text.
         tasks: those that it may be of; all if None.
 
     Raises:
-        DataError: the image was prepared with no recipe of a task.
+        DataError: the image was prepared with no preprocessing of a task.
     """
     found = []
     for index, view in enumerate(image.views):
-        kin = [task for task, recipe in recipes.items() if recipe == view.recipe and (tasks is None or task in tasks)]
+        kin = [
+            task
+            for task, preprocessing in preprocessings.items()
+            if preprocessing == view.preprocessing and (tasks is None or task in tasks)
+        ]
         if kin:
             own = signature(view.grams)
             found.append(Recognised(index, own, bank.nearest(own, tasks=kin)))
     if not found:
-        raise DataError(f"{image.case} was prepared with no recipe of a task")
+        raise DataError(f"{image.case} was prepared with no preprocessing of a task")
     return min(found, key=lambda each: each.nearest.oodm)
 
 
-def seen_as(image: Evidence, recipes: Container[str]) -> Evidence:
-    """An image with the views of some recipes alone."""
-    return replace(image, views=tuple(view for view in image.views if view.recipe in recipes), chosen=0)
+def seen_as(image: Evidence, preprocessings: Container[str]) -> Evidence:
+    """An image with the views of some preprocessings alone."""
+    return replace(image, views=tuple(view for view in image.views if view.preprocessing in preprocessings), chosen=0)

@@ -53,8 +53,8 @@ class Cache:
             **self._facts,
             "image": ":".join(self._digest(path) for path in case.image_files),
             "label": None if image.own is None or not case.labels else ":".join(map(self._label, case.labels)),
-            "case": [image.task or image.source, case.name, case.patient, *case.channels],
-            "recipes": [str(recipe) for recipe in image.recipes],
+            "case": [image.task or image.condition, case.name, case.patient, *case.channels],
+            "preprocessings": [str(preprocessing) for preprocessing in image.preprocessings],
             "own": str(image.own),
             "organ": [*image.organ, *([] if image.ignore is None else [f"unknown {image.ignore}"])],
             "shift": [image.shift, image.severity],
@@ -106,9 +106,9 @@ def _packed(observation: Observation) -> dict[str, Any]:
             if kept.windows is not None:
                 arrays[f"{number}.{layer}.windows"] = kept.windows.numpy()
         voxels = {layer: kept.voxels for layer, kept in view.layers.items()}
-        views.append({"recipe": view.recipe, "outputs": dict(view.outputs), "voxels": voxels})
+        views.append({"preprocessing": view.preprocessing, "outputs": dict(view.outputs), "voxels": voxels})
     facts = {
-        "source": evidence.source,
+        "dataset": evidence.dataset,
         "case": evidence.case,
         "patient": evidence.patient,
         "dice": observation.dice,
@@ -131,7 +131,7 @@ def _unpacked(arrays: Mapping[str, Any]) -> Observation:
             for layer, voxels in view["voxels"].items()
         }
         histogram = torch.from_numpy(arrays[f"{number}.histogram"])
-        views.append(View(view["recipe"], layers, view["outputs"], histogram))
+        views.append(View(view["preprocessing"], layers, view["outputs"], histogram))
     thumbnail = torch.from_numpy(arrays["thumbnail"]) if "thumbnail" in arrays else None
-    evidence = Evidence(facts["source"], facts["case"], facts["patient"], tuple(views), thumbnail)
+    evidence = Evidence(facts["dataset"], facts["case"], facts["patient"], tuple(views), thumbnail)
     return Observation(evidence, facts["dice"])

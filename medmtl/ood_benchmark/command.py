@@ -66,7 +66,7 @@ def run_ood(argv: Sequence[str]) -> None:
         "run": run.path.name,
         "checkpoint": checkpoint.name,
         "layers": options.layers or trained.layers,
-        "recipes": [str(recipe) for recipe in trained.data.recipes],
+        "preprocessings": [str(preprocessing) for preprocessing in trained.data.preprocessings],
         "data_note": trained.data.note,
         **environment(),
     }
@@ -78,7 +78,7 @@ def run_ood(argv: Sequence[str]) -> None:
 
 def _shown(facts: Mapping[str, Any]) -> dict[str, str]:
     """The facts that the page tells."""
-    told = ("checkpoint", "layers", "recipes", "data_note", "platform")
+    told = ("checkpoint", "layers", "preprocessings", "data_note", "platform")
     return {key: "; ".join(value) if isinstance(value, list) else value for key, value in facts.items() if key in told}
 
 

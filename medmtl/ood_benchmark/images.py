@@ -8,9 +8,9 @@ from string import Template
 from medmtl.data.case import Case, patient_of
 from medmtl.data.check import check_cases, check_image
 from medmtl.data.datamodule import MultiTaskData
-from medmtl.data.preprocessing import Recipe
-from medmtl.data.task import ForeignImages, Task
-from medmtl.data.task_cases import TaskCases, foreign_cases, task_cases
+from medmtl.data.preprocessing import Preprocessing
+from medmtl.data.task import OODImages, Task
+from medmtl.data.task_cases import TaskCases, ood_cases, task_cases
 from medmtl.ood.shifts.shift import SHIFTS
 from medmtl.ood_benchmark.options import ALL, Options, OtherImages
 
@@ -21,22 +21,22 @@ class Image:
 
     Attributes:
         group: `training`, `calibration`, `familiar`, `far`, `near`, `covariate`, `control` or `nonsense`.
-        source: the task, the folder, or the shift.
+        condition: the task, the folder, or the shift.
         case: the image file, the patient, and the label if there is one.
-        recipes: how it is prepared, once for each.
+        preprocessings: how it is prepared, once for each.
         task: the task whose organ it shows; empty for foreign images.
-        own: the recipe of that task, under which it is segmented; None without a label.
+        own: the preprocessing of that task, under which it is segmented; None without a label.
         organ: label values of the organ of interest.
         ignore: label value of voxels whose truth is unknown.
         severity: of the shift, 0 where it has no meaning.
     """
 
     group: str
-    source: str
+    condition: str
     case: Case
-    recipes: tuple[Recipe, ...]
+    preprocessings: tuple[Preprocessing, ...]
     task: str = ""
-    own: Recipe | None = None
+    own: Preprocessing | None = None
     organ: tuple[int, ...] = ()
     ignore: int | None = None
     severity: int = 0
@@ -44,17 +44,18 @@ class Image:
     @property
     def shift(self) -> str:
         """Name of the shift; empty for an image as it is."""
-        return self.source if self.group in ("covariate", "control", "nonsense") else ""
+        return self.condition if self.group in ("covariate", "control", "nonsense") else ""
 
     def __str__(self) -> str:
         """For messages: where it comes from and its case."""
-        return f"{self.source}, case {self.case.name}"
+        return f"{self.condition}, case {self.case.name}"
 
 
 def images_of(data: MultiTaskData, options: Options) -> tuple[list[Image], list[str]]:
     """All images of a benchmark, and in words what is left out.
 
-    Training images have their own recipe alone, all others every recipe of the run: nobody tells which task they are.
+    Training images have their own preprocessing alone, all others every preprocessing of the run: nobody tells which
+    task they are.
 
     Args:
         data: of the run, with its split.
@@ -65,19 +66,17 @@ def images_of(data: MultiTaskData, options: Options) -> tuple[list[Image], list[
     """
     images: list[Image] = []
     notes: list[str] = []
-    recipes = tuple(data.recipes)
+    preprocessings = tuple(data.preprocessings)
     for name, task in data.trained.items():
         labels = data.labels(name)
-        for group, part in (("training", "train"), ("calibration", "val"), ("familiar", "test")):
+        for group, part in (("training", "train"), ("calibration", "val"), ("in_distribution", "test")):
             cases = data.cases(name, part)
             check_cases(name, cases, labels.organ, labels.declared)
-            views = (task.recipe,) if part == "train" else recipes
-            images += [_labelled(group, name, case, views, name, task.recipe, labels) for case in cases]
+            views = (task.preprocessing,) if part == "train" else preprocessings
+            images += [_labelled(group, name, case, views, name, task.preprocessing, labels) for case in cases]
     for name in data.held_out:
-        images += [Image("far", name, case, recipes) for case in data.cases(name, "test")]
-    foreign = {
-        name: OtherImages(found.root, found.channel, layout=found.layout) for name, found in data.foreign.items()
-    }
+        images += [Image("far", name, case, preprocessings) for case in data.cases(name, "test")]
+    foreign = {name: OtherImages(found.root, found.channel, layout=found.layout) for name, found in data.ood.items()}
     for name, folder in {**foreign, **options.far}.items():
         images += _others("far", name, folder, data, notes)
     for name, folder in options.near.items():
@@ -88,7 +87,7 @@ def images_of(data: MultiTaskData, options: Options) -> tuple[list[Image], list[
         images += found
     if options.near and not any(image.group == "near" for image in images):
         notes.append("there is no near image: that column is empty")
-    return images + _shifted([image for image in images if image.group == "familiar"], options), notes
+    return images + _shifted([image for image in images if image.group == "in_distribution"], options), notes
 
 
 def _others(group: str, name: str, folder: OtherImages, data: MultiTaskData, notes: list[str]) -> list[Image]:
@@ -100,7 +99,7 @@ def _others(group: str, name: str, folder: OtherImages, data: MultiTaskData, not
     if unset:
         notes.append(f"{name} is left out: {unset[0]} is not set")
         return []
-    cases = foreign_cases(name, ForeignImages(folder.root, folder.channel, folder.layout))
+    cases = ood_cases(name, OODImages(folder.root, folder.channel, folder.layout))
     task = data.trained.get(folder.task or "")
     found = None if task is None or folder.organ is None else _labels(name, folder, task)
     labels = {} if found is None else {case.name: case for case in found.cases}
@@ -113,9 +112,9 @@ def _others(group: str, name: str, folder: OtherImages, data: MultiTaskData, not
         labelled = labels.get(case.name)
         if task is not None and found is not None and labelled is not None:
             case = replace(labelled, patient=patient)
-            images.append(_labelled(group, name, case, data.recipes, folder.task, task.recipe, found))
+            images.append(_labelled(group, name, case, data.preprocessings, folder.task, task.preprocessing, found))
         else:
-            images.append(Image(group, name, replace(case, patient=patient), tuple(data.recipes)))
+            images.append(Image(group, name, replace(case, patient=patient), tuple(data.preprocessings)))
     if len(images) < len(cases):
         known = len(cases) - len(images)
         notes.append(f"{name}: {known} of {len(cases)} images are left out, whose patients the run was trained on")
@@ -131,14 +130,16 @@ def _labels(name: str, folder: OtherImages, task: Task) -> TaskCases:
 
 def _labelled(
     group: str,
-    source: str,
+    condition: str,
     case: Case,
-    recipes: Collection[Recipe],
+    preprocessings: Collection[Preprocessing],
     task: str | None,
-    own: Recipe,
+    own: Preprocessing,
     labels: TaskCases,
 ) -> Image:
-    return Image(group, source, case, tuple(recipes), task or "", own, tuple(sorted(labels.organ)), labels.ignore)
+    return Image(
+        group, condition, case, tuple(preprocessings), task or "", own, tuple(sorted(labels.organ)), labels.ignore
+    )
 
 
 def _shifted(familiar: list[Image], options: Options) -> list[Image]:
@@ -154,7 +155,7 @@ def _shifted(familiar: list[Image], options: Options) -> list[Image]:
         of_task = [image for image in familiar if image.task == task]
         chosen += of_task if options.cases == ALL else of_task[: options.cases]
     return [
-        replace(image, group=SHIFTS[shift].kind, source=shift, severity=severity)
+        replace(image, group=SHIFTS[shift].kind, condition=shift, severity=severity)
         for shift, severity in options.shifted
         for image in chosen
     ]

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from medmtl.data.layouts.layout import Layout
-from medmtl.data.task import ForeignImages
+from medmtl.data.task import OODImages
 from medmtl.errors import ConfigError
 from medmtl.models.ensemble import Ensemble
 from medmtl.ood.detectors.base import Detector
@@ -43,7 +43,7 @@ class OtherImages:
         Raises:
             ConfigError: a channel below 0 or listed twice, or an organ without a task.
         """
-        ForeignImages(self.root, self.channel)
+        OODImages(self.root, self.channel)
         if self.organ is not None and self.task is None:
             raise ConfigError(f"organ {self.organ} (root {self.root})", fix="add the `task` that segments it")
 
@@ -57,7 +57,7 @@ class Options:
         shifts: names of the shifts, or `all`.
         severities: severities of the shifts that have some, 1 to 5.
         cases: test cases of a task that are shifted, at most, or `all`. All of them count as they are.
-        far: name -> images of other organs or modalities, beside `data.foreign` of the run and its held-out tasks.
+        far: name -> images of other organs or modalities, beside `data.ood` of the run and its held-out tasks.
         near: name -> images of a familiar organ from another scanner, population or pipeline.
         layers: layers of the network to look at; those of the run's `spectral.layers` if None.
         pooled_layers: those of them whose map of each window is kept; the coarsest if None.

@@ -124,8 +124,10 @@ def _effort(image: Image, window: Sequence[int]) -> float:
     """Voxels that the network will see of an image, about: what the time left is reckoned by."""
     sides = extent_mm(image.case.image_files[0])
     return sum(
-        math.prod(max(side / step, least) for side, step, least in zip(sides, recipe.spacing, window, strict=True))
-        for recipe in image.recipes
+        math.prod(
+            max(side / step, least) for side, step, least in zip(sides, preprocessing.spacing, window, strict=True)
+        )
+        for preprocessing in image.preprocessings
     )
 
 

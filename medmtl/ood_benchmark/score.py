@@ -20,15 +20,15 @@ class Panel:
     """Detectors that have learnt what is familiar.
 
     Attributes:
-        detectors: those that can judge.
-        bank: signatures of the training images, by which the recipe is chosen that fits an image best.
-        recipes: of the tasks, as text.
-        left_out: in words, which detectors cannot judge, and what they lack.
+        detectors: those that can ood_detector.
+        bank: signatures of the training images, by which the preprocessing is chosen that fits an image best.
+        preprocessings: of the tasks, as text.
+        left_out: in words, which detectors cannot ood_detector, and what they lack.
     """
 
     detectors: list[Detector]
     bank: SignatureBank
-    recipes: dict[str, str]
+    preprocessings: dict[str, str]
     left_out: list[str]
 
     @classmethod
@@ -38,7 +38,7 @@ class Panel:
         Args:
             detectors: all of them.
             training: the training images, each with its own task's view.
-            probe: an image with a view for every recipe, which shows what there is.
+            probe: an image with a view for every preprocessing, which shows what there is.
 
         Raises:
             RunError: none can be used.
@@ -58,14 +58,14 @@ class Panel:
                 able.append(detector)
         if not able:
             raise RunError(f"no detector can be used ({'; '.join(left_out)})", fix="name others")
-        bank = SignatureBank.fit([(case.source, case.case, signature(case.view.grams)) for case in training])
-        return cls(able, bank, {case.source: case.view.recipe for case in training}, left_out)
+        bank = SignatureBank.fit([(case.dataset, case.case, signature(case.view.grams)) for case in training])
+        return cls(able, bank, {case.dataset: case.view.preprocessing for case in training}, left_out)
 
     def choose(self, image: Evidence) -> Evidence:
         """The image with the view of the task chosen that it looks most like."""
         if len(image.views) == 1:
             return image
-        return image.choosing(recognised(image, self.bank, self.recipes).place)
+        return image.choosing(recognised(image, self.bank, self.preprocessings).place)
 
     def score(self, image: Image, observation: Observation) -> list[Record]:
         """The score of every detector, not yet judged."""
@@ -74,7 +74,7 @@ class Panel:
             Record(
                 detector=detector.name,
                 group=image.group,
-                source=image.source,
+                condition=image.condition,
                 severity=image.severity,
                 task=image.task,
                 case=image.case.name,

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from medmtl.files import write_text
-from medmtl.ood.metrics.benchmark_table import COLUMNS, Scored, detection_columns
+from medmtl.ood.metrics.benchmark_table import COLUMNS, Scored, benchmark_table
 from medmtl.ood.metrics.failure import failure_detection, rejection
 from medmtl.ood.metrics.repartition import false_alarms
 from medmtl.ood_benchmark.options import Options
@@ -18,7 +18,7 @@ from medmtl.report.ood.failure import REJECTED_SHARE
 from medmtl.results.benchmark import Record
 
 # Where a rejection is right; controls should change nothing and covariate shifts need not change enough.
-FOREIGN = ("far", "near", "nonsense")
+OUT_OF_DISTRIBUTION = ("far", "near", "nonsense")
 
 
 def write_summary(
@@ -89,11 +89,11 @@ def _columns(of: Mapping[str, Sequence[Record]]) -> dict[str, dict[str, Any]]:
     first = next(iter(of.values()))
     images = Scored(
         groups=[record.group for record in first],
-        sources=[record.source for record in first],
+        conditions=[record.condition for record in first],
         severities=[record.severity for record in first],
         patients=[record.patient for record in first],
     )
-    found = detection_columns(images, {name: [record.score for record in records] for name, records in of.items()})
+    found = benchmark_table(images, {name: [record.score for record in records] for name, records in of.items()})
     return {
         name: {
             column: {
@@ -101,7 +101,7 @@ def _columns(of: Mapping[str, Sequence[Record]]) -> dict[str, dict[str, Any]]:
                 "low": figures.auroc.low,
                 "high": figures.auroc.high,
                 "fpr_at_95_in_kept": figures.fpr_at_95_in_kept.value,
-                "standing": figures.standing,
+                "rank": figures.rank,
             }
             for column, figures in columns.items()
         }
@@ -110,13 +110,13 @@ def _columns(of: Mapping[str, Sequence[Record]]) -> dict[str, dict[str, Any]]:
 
 
 def _verdict(records: Sequence[Record], alpha: float) -> dict[str, float | None]:
-    familiar = [record.rejected for record in records if record.group == "familiar"]
-    foreign = [record.rejected for record in records if record.group in FOREIGN]
+    familiar = [record.rejected for record in records if record.group == "in_distribution"]
+    foreign = [record.rejected for record in records if record.group in OUT_OF_DISTRIBUTION]
     return {"alpha": alpha, "false_alarm_rate": _share(familiar), "detection_rate": _share(foreign)}
 
 
 def _false_alarms(records: Sequence[Record], alpha: float) -> dict[str, Any]:
-    held = [record for record in records if record.group in ("calibration", "familiar")]
+    held = [record for record in records if record.group in ("calibration", "in_distribution")]
     found = false_alarms(
         [record.score for record in held],
         [record.task for record in held],

@@ -9,7 +9,7 @@ import torch
 from monai.data import MetaTensor
 
 from medmtl.accuracy import dice
-from medmtl.data.preprocessing import Recipe
+from medmtl.data.preprocessing import Preprocessing
 from medmtl.data.transforms import load_image, load_organ, prepare, split_unknown, to_native
 from medmtl.models.ensemble import Ensemble, Members
 from medmtl.models.extract import Observer
@@ -58,10 +58,10 @@ class Worker:
             shift, seed = SHIFTS[image.shift], _seed(self.seed, image)
             native = torch.cat([shift.apply(channel, image.severity, seed) for channel in native.split(1)])
             label = None if label is None else shift.apply_to_label(label, image.severity, seed)
-        images = {recipe: prepare(native, recipe) for recipe in image.recipes}
+        images = {preprocessing: prepare(native, preprocessing) for preprocessing in image.preprocessings}
         with torch.inference_mode():
             evidence, logits = self.observer(
-                images, native, image.task or image.source, image.case.name, image.case.patient
+                images, native, image.task or image.condition, image.case.name, image.case.patient
             )
             if self.members is not None:
                 evidence = _disputed(evidence, self.members, images, logits)
@@ -83,13 +83,16 @@ def members_of(trained: Trained, checkpoint: Path, ensemble: Ensemble | None) ->
 
 
 def _disputed(
-    evidence: Evidence, members: Members, images: Mapping[Recipe, MetaTensor], logits: Mapping[Recipe, MetaTensor]
+    evidence: Evidence,
+    members: Members,
+    images: Mapping[Preprocessing, MetaTensor],
+    logits: Mapping[Preprocessing, MetaTensor],
 ) -> Evidence:
-    """Evidence with what the disagreement of some networks says under each recipe."""
+    """Evidence with what the disagreement of some networks says under each preprocessing."""
     views = []
-    for view, (recipe, image) in zip(evidence.views, images.items(), strict=True):
-        own = logits[recipe]
-        case = f"{evidence.source}/{evidence.case}"  # as in a test: dropout leaves out the same
+    for view, (preprocessing, image) in zip(evidence.views, images.items(), strict=True):
+        own = logits[preprocessing]
+        case = f"{evidence.dataset}/{evidence.case}"  # as in a test: dropout leaves out the same
         found = members.pool(image.to(own.device), own, case, native=None, task=None)
         views.append(replace(view, outputs={**view.outputs, **found.disagreement}))
     return replace(evidence, views=tuple(views))

@@ -18,7 +18,7 @@ from medmtl.predict.options import Options
 from medmtl.predict.records import digest_of, write_summary
 from medmtl.predict.run import predict_all
 from medmtl.report.predict.gallery import headline, write_gallery
-from medmtl.results.prediction import FOREIGN, FailedCase, PredictedCase, worst_first
+from medmtl.results.prediction import OUT, FailedCase, PredictedCase, worst_first
 from medmtl.training.request import run_and_checkpoint
 from medmtl.version import __version__
 
@@ -116,7 +116,7 @@ def _say(console: Console, cases: Sequence[PredictedCase], failed: Sequence[Fail
         console.print(f"and {len(cases) - TOLD} more, less foreign than these", highlight=False)
     for each in failed:
         console.print(f"{each.case} failed: {each.error}", soft_wrap=True, markup=False, highlight=False)
-    foreign = [case.case for case in worst_first(cases) if case.verdict == FOREIGN]
+    foreign = [case.case for case in worst_first(cases) if case.verdict == OUT]
     if foreign:
         console.print(f"foreign: {', '.join(foreign)}", soft_wrap=True, markup=False, highlight=False)
     console.print(headline(cases, failed), soft_wrap=True, highlight=False)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from medmtl.errors import INCOMPLETE
 from medmtl.predict.options import OnOod
-from medmtl.results.prediction import FOREIGN, FailedCase, PredictedCase
+from medmtl.results.prediction import OUT, FailedCase, PredictedCase
 
 
 def withholds(in_distribution: bool | None, on_ood: OnOod) -> bool:
@@ -14,5 +14,5 @@ def withholds(in_distribution: bool | None, on_ood: OnOod) -> bool:
 
 def exit_code(cases: Sequence[PredictedCase], failed: Sequence[FailedCase], on_ood: OnOod) -> int:
     """0, or 3 where an image failed, or is foreign and that counts."""
-    counts = on_ood == "fail" and any(case.verdict == FOREIGN for case in cases)
+    counts = on_ood == "fail" and any(case.verdict == OUT for case in cases)
     return INCOMPLETE if failed or counts else 0

@@ -12,7 +12,7 @@ import torch
 from monai.data import MetaTensor
 
 from medmtl.calibration.scaling.working_volume import WorkingVolume
-from medmtl.data.preprocessing import Recipe
+from medmtl.data.preprocessing import Preprocessing
 from medmtl.data.task import Task
 from medmtl.data.transforms import prepare, to_native
 from medmtl.errors import ConfigError, DataError
@@ -20,7 +20,7 @@ from medmtl.io.input import MODALITIES
 from medmtl.io.inputs import find_inputs, input_of
 from medmtl.io.reader import Scan, read, scan_of
 from medmtl.models.extract import CUBIC_MM, Observer
-from medmtl.ood.verdict import Known, Verdict
+from medmtl.ood.verdict import Given, Verdict
 from medmtl.predict.prediction import Prediction
 from medmtl.predict.warnings import mask_warnings, verdict_warnings
 from medmtl.runs.folder import RunFolder
@@ -36,7 +36,7 @@ class Model:
     """A trained run that segments scans.
 
     Args:
-        trained: network, tasks, scaling and judge.
+        trained: network, tasks, scaling and ood_detector.
         name: of the checkpoint.
         precision: number format of the network's arithmetic; the verdict is made for `32`, see `verdict_warnings`.
         window_batch: sliding windows computed together; as in the training if None.
@@ -47,13 +47,13 @@ class Model:
     ) -> None:
         self.name = name
         self.tasks: Mapping[str, Task] = trained.data.trained
-        self.judge = trained.spectral.judge
+        self.ood_detector = trained.spectral.ood_detector
         self.alpha = trained.spectral.alpha
         self.scalings = trained.scaling.scalings if trained.scaling.active else None
         self.predictor = trained.segmenter.predictor
         if window_batch is not None:
             self.predictor.window_batch = window_batch
-        layers = trained.layers if self.judge is not None else []
+        layers = trained.layers if self.ood_detector is not None else []
         detector = trained.spectral.detector
         self.observer = Observer.serving(detector, self.predictor, layers) if layers else None
         self.precision: Precision = precision
@@ -92,8 +92,8 @@ class Model:
         model = cls(trained, checkpoint.name, precision, window_batch)
         if alpha is not None:
             model.alpha = alpha
-            if model.judge is not None:
-                model.judge.alpha = alpha
+            if model.ood_detector is not None:
+                model.ood_detector.alpha = alpha
         return model
 
     @property
@@ -160,14 +160,18 @@ class Model:
         """Segment one scan; see `predict`."""
         seconds: dict[str, float] = {}
         task, modality = task or scan.input.task, modality or scan.modality
-        known, recipes, warnings = self._wanted(task, modality)
+        known, preprocessings, warnings = self._wanted(task, modality)
         with _timing(seconds, "resampling"):
-            prepared = {recipe: prepare(scan.image, recipe) for recipe in recipes}
+            prepared = {preprocessing: prepare(scan.image, preprocessing) for preprocessing in preprocessings}
         verdict, logits = self._look_fitting(scan, prepared, known, seconds)
-        recipe = recipes[0] if verdict is None else next(each for each in recipes if str(each) == verdict.recipe)
-        named = known.tasks[0] if known is not None and known.what == "told" else None
-        owner = verdict.task if verdict is not None else named or self._owner(recipe)
-        image, found = prepared[recipe], torch.sigmoid(logits[recipe]).cpu()
+        preprocessing = (
+            preprocessings[0]
+            if verdict is None
+            else next(each for each in preprocessings if str(each) == verdict.preprocessing)
+        )
+        named = known.tasks[0] if known is not None and known.kind == "task" else None
+        owner = verdict.task if verdict is not None else named or self._owner(preprocessing)
+        image, found = prepared[preprocessing], torch.sigmoid(logits[preprocessing]).cpu()
         del prepared, logits
         with _timing(seconds, "resampling"):
             network = to_native(found, scan.image)
@@ -183,19 +187,19 @@ class Model:
         said = [
             *(*scan.warnings, *warnings),
             *verdict_warnings(in_distribution, p_value, self.alpha, self.precision),
-            *mask_warnings(mask, affine, recipe, recipes if task is None and modality is None else ()),
+            *mask_warnings(mask, affine, preprocessing, preprocessings if task is None and modality is None else ()),
         ]
         return Prediction(
             mask=mask,
             probability=probability.float().numpy(),
             affine=affine,
             task=owner,
-            recipe=str(recipe),
+            preprocessing=str(preprocessing),
             in_distribution=in_distribution,
             p_value=p_value,
             alpha=self.alpha,
             nearest_task=None if verdict is None else verdict.task,
-            distance=None if verdict is None else verdict.score,
+            ood_score=None if verdict is None else verdict.score,
             scores={} if verdict is None else verdict.scores,
             volume_ml=float(mask.sum(dtype=np.int64)) * voxel_ml,
             seconds=seconds,
@@ -204,8 +208,8 @@ class Model:
         )
 
     def _look_fitting(
-        self, scan: Scan, prepared: Mapping[Recipe, MetaTensor], known: Known | None, seconds: dict[str, float]
-    ) -> tuple[Verdict | None, dict[Recipe, MetaTensor]]:
+        self, scan: Scan, prepared: Mapping[Preprocessing, MetaTensor], known: Given | None, seconds: dict[str, float]
+    ) -> tuple[Verdict | None, dict[Preprocessing, MetaTensor]]:
         """As `_look`, with half as many windows at a time as often as a graphics processor's memory asks for it."""
         while True:
             try:
@@ -219,45 +223,49 @@ class Model:
                 logger.warning("out of memory: going on with %d windows at a time", self.predictor.window_batch)
 
     def _look(
-        self, scan: Scan, prepared: Mapping[Recipe, MetaTensor], known: Known | None, seconds: dict[str, float]
-    ) -> tuple[Verdict | None, dict[Recipe, MetaTensor]]:
-        """The verdict, None without a judge, and recipe -> foreground logits."""
+        self, scan: Scan, prepared: Mapping[Preprocessing, MetaTensor], known: Given | None, seconds: dict[str, float]
+    ) -> tuple[Verdict | None, dict[Preprocessing, MetaTensor]]:
+        """The verdict, None without an OOD detector, and preprocessing -> foreground logits."""
         device = next(self.predictor.network.parameters()).device
         mixed = torch.autocast(device.type, TYPES.get(self.precision), enabled=self.precision in TYPES)
         with torch.inference_mode(), mixed, _timing(seconds, "inference"):
-            if self.observer is None or self.judge is None:
-                return None, {recipe: self.predictor.logits(each.to(device)) for recipe, each in prepared.items()}
+            if self.observer is None or self.ood_detector is None:
+                return None, {
+                    preprocessing: self.predictor.logits(each.to(device)) for preprocessing, each in prepared.items()
+                }
             evidence, logits = self.observer(prepared, scan.image, "", scan.name, scan.name)
         with _timing(seconds, "verdict"):
-            return self.judge(evidence, known), logits
+            return self.ood_detector(evidence, known), logits
 
-    def _wanted(self, task: str | None, modality: str | None) -> tuple[Known | None, list[Recipe], tuple[str, ...]]:
-        """What is said of a scan, the recipes that it may be meant for, and what to warn of."""
+    def _wanted(
+        self, task: str | None, modality: str | None
+    ) -> tuple[Given | None, list[Preprocessing], tuple[str, ...]]:
+        """What is said of a scan, the preprocessings that it may be meant for, and what to warn of."""
         if task is not None:
-            return Known("told", (task,)), [self._task(task).recipe], ()
+            return Given("task", (task,)), [self._task(task).preprocessing], ()
         if modality is not None and modality not in MODALITIES:
             raise ConfigError(f"modality {modality!r}", fix=f"use one of: {', '.join(MODALITIES)}")
         kin = tuple(name for name, each in self.tasks.items() if each.modality == modality)
-        known: Known | None = None
+        known: Given | None = None
         warnings: tuple[str, ...] = ()
         possible = tuple(self.tasks)
         if kin:
-            known, possible = Known("modality", kin), kin
+            known, possible = Given("modality", kin), kin
         elif modality is not None:
             warnings = (f"the model knows no {modality}: all of its tasks were tried",)
-        recipes = list(dict.fromkeys(self.tasks[name].recipe for name in possible))
-        if self.judge is None and len(recipes) > 1:
+        preprocessings = list(dict.fromkeys(self.tasks[name].preprocessing for name in possible))
+        if self.ood_detector is None and len(preprocessings) > 1:
             raise ConfigError(f"{self.name} cannot tell what an image shows", fix="name the task")
-        return known, recipes, warnings
+        return known, preprocessings, warnings
 
     def _task(self, name: str) -> Task:
         if name not in self.tasks:
             raise ConfigError(f"there is no task {name!r}", fix=f"use one of: {', '.join(self.tasks)}")
         return self.tasks[name]
 
-    def _owner(self, recipe: Recipe) -> str:
-        """The first task with a recipe."""
-        return next(name for name, task in self.tasks.items() if task.recipe == recipe)
+    def _owner(self, preprocessing: Preprocessing) -> str:
+        """The first task with a preprocessing."""
+        return next(name for name, task in self.tasks.items() if task.preprocessing == preprocessing)
 
 
 @contextmanager

@@ -27,7 +27,7 @@ class Options:
         checkpoint: checkpoint; None where a run folder is named.
         input: image, DICOM series, folder of images or list of images.
         output: folder for everything that is written.
-        task: whose recipe to use; None: the nearest.
+        task: whose preprocessing to use; None: the nearest.
         modality: of all images; None: as file or list say.
         probability: write the probability of the organ.
         entropy: write the entropy of that probability.
@@ -81,7 +81,9 @@ def parse(argv: Sequence[str]) -> Options:
         "..., the volumes of one file, or columns image_T1, image_T2, ...",
     )
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder to write into")
-    parser.add_argument("--task", help="use the recipe of this task (default: of the task that an image is nearest to)")
+    parser.add_argument(
+        "--task", help="use the preprocessing of this task (default: of the task that an image is nearest to)"
+    )
     parser.add_argument("--modality", choices=MODALITIES, help="of all images (default: what a file or list says)")
     parser.add_argument("--probability", action="store_true", help="also write NAME_probability")
     parser.add_argument(

@@ -19,12 +19,12 @@ class Prediction:
         probability: of the organ, after the checkpoint's scaling, `(H, W, D)` float32 in [0, 1].
         affine: of the image, `(4, 4)` float64 from voxel indices to mm, right-anterior-superior.
         task: whose organ it is: the task that was told, or that the image looks most like.
-        recipe: how that task prepares images, as text.
+        preprocessing: how that task prepares images, as text.
         in_distribution: whether the image is like those that the model was trained on; None if that cannot be decided.
-        p_value: conformal, in (0, 1]; at most `alpha` where the image is not; None without a judge.
+        p_value: conformal, in (0, 1]; at most `alpha` where the image is not; None without an OOD detector.
         alpha: share of familiar images that may be rejected.
-        nearest_task: the task that the image looks most like, or that was told; None without a judge.
-        distance: the score that decides, higher = more foreign; None without a judge.
+        nearest_task: the task that the image looks most like, or that was told; None without an OOD detector.
+        ood_score: the score that decides, higher = more foreign; None without an OOD detector.
         scores: that and others, by name.
         volume_ml: of the mask.
         seconds: for resampling, inference and verdict.
@@ -36,12 +36,12 @@ class Prediction:
     probability: np.ndarray
     affine: np.ndarray
     task: str
-    recipe: str
+    preprocessing: str
     in_distribution: bool | None
     p_value: float | None
     alpha: float
     nearest_task: str | None
-    distance: float | None
+    ood_score: float | None
     scores: Mapping[str, float]
     volume_ml: float
     seconds: Mapping[str, float]

@@ -15,7 +15,18 @@ from medmtl.predict.options import Options
 from medmtl.results.prediction import FailedCase, PredictedCase, worst_first
 
 COLUMNS = (
-    *("case", "input", "verdict", "in_distribution", "p_value", "alpha", "nearest_task", "distance", "task", "recipe"),
+    *(
+        "case",
+        "input",
+        "verdict",
+        "in_distribution",
+        "p_value",
+        "alpha",
+        "nearest_task",
+        "ood_score",
+        "task",
+        "preprocessing",
+    ),
     *("volume_ml", "mask", "model", "digest", "medmtl", "seconds", "warnings", "error"),
 )
 

@@ -7,7 +7,7 @@ import nibabel
 import numpy as np
 from numpy.typing import NDArray
 
-from medmtl.data.preprocessing import Recipe
+from medmtl.data.preprocessing import Preprocessing
 
 COARSER = 2.0  # times the network's voxel: beyond it resampling invents most of what the network looks at
 AXES = ("right to left", "front to back", "head to foot")
@@ -30,7 +30,7 @@ def verdict_warnings(
         precision: of the network's arithmetic, `32`, `16` or `bf16`.
     """
     if p_value is None:
-        return ["no verdict: the checkpoint holds nothing to judge by, train with `spectral.layers`"]
+        return ["no verdict: the checkpoint holds nothing to ood_detector by, train with `spectral.layers`"]
     if in_distribution is None:
         return [f"no verdict at alpha = {alpha:g}: the training held out too few patients"]
     if precision != "32":
@@ -39,14 +39,14 @@ def verdict_warnings(
 
 
 def mask_warnings(
-    mask: NDArray[np.uint8], affine: NDArray[np.float64], recipe: Recipe, tried: Collection[Recipe]
+    mask: NDArray[np.uint8], affine: NDArray[np.float64], preprocessing: Preprocessing, tried: Collection[Preprocessing]
 ) -> list[str]:
     """Sentences on a mask and its image.
 
     Args:
         mask: `(H, W, D)`, on the image's grid.
         affine: `(4, 4)`, from its voxel indices to mm, right-anterior-superior.
-        recipe: the one that was used.
+        preprocessing: the one that was used.
         tried: all that were tried, because neither task nor modality was known.
     """
     found = []
@@ -55,9 +55,9 @@ def mask_warnings(
     elif any(mask.take(end, axis).any() for axis in range(3) for end in (0, -1)):
         found.append("the mask touches the border of the image: the organ may be cut off")
     if len(tried) > 1:
-        found.append(f"modality and task are unknown: the nearest of {len(tried)} recipes was used")
+        found.append(f"modality and task are unknown: the nearest of {len(tried)} preprocessings was used")
     spacing = nibabel.as_closest_canonical(nibabel.Nifti1Image(mask, affine)).header.get_zooms()
-    for axis, size, working in zip(AXES, spacing, recipe.spacing, strict=True):
+    for axis, size, working in zip(AXES, spacing, preprocessing.spacing, strict=True):
         if size > COARSER * working and not math.isclose(size, COARSER * working, rel_tol=1e-3):
             found.append(f"voxels are {size:g} mm {axis}, where the network works at {working:g} mm")
     return found

@@ -17,7 +17,7 @@ PALETTE = (
     *("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"),
     *("#882255", "#44AA99", "#332288", "#999933", "#661100", "#AA4499"),
 )
-FOREIGN = "#5F6670"
+OOD_COLOUR = "#5F6670"
 INK, QUIET, LINE = "#1F2430", "#6B7280", "#D5D9E0"
 WIDTH_INCHES = 8.4
 DOTS_PER_INCH = 200
@@ -162,7 +162,7 @@ def task_colours(tasks: Sequence[str]) -> dict[str, str]:
         tasks: the names of all in-distribution tasks.
 
     Returns:
-        Name -> hexadecimal colour. What is not among the tasks is drawn in `FOREIGN`.
+        Name -> hexadecimal colour. What is not among the tasks is drawn in `OOD_COLOUR`.
     """
     return dict(zip(tasks, cycle(PALETTE), strict=False))
 

@@ -19,10 +19,10 @@ class Record:
             another organ or modality; `near`: the same organ from another scanner or population; `covariate`: a
             shifted test image; `control`: one shifted in a way that should change nothing; `nonsense`: no image at
             all.
-        source: the task, the folder of foreign images, or the shift.
+        condition: the task, the folder of foreign images, or the shift.
         severity: 1 to 5; 0 where it has no meaning.
         task: the task of the image, or of the test image that was shifted; empty for foreign ones.
-        case: name of the image within its source, for a shifted one that of the test image.
+        case: name of the image within its condition, for a shifted one that of the test image.
         patient: whose image it is.
         score: higher = more foreign.
         dice: of the segmentation against the label, in [0, 1]; None without a label, NaN for a label without
@@ -33,7 +33,7 @@ class Record:
 
     detector: str
     group: str
-    source: str
+    condition: str
     severity: int
     task: str
     case: str
@@ -76,7 +76,7 @@ def _record(row: dict[str, str]) -> Record:
     return Record(
         detector=row["detector"],
         group=row["group"],
-        source=row["source"],
+        condition=row["condition"],
         severity=int(row["severity"]),
         task=row["task"],
         case=row["case"],

@@ -4,8 +4,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-FOREIGN, UNDECIDED, FAMILIAR = "foreign", "undecided", "familiar"
-_WORDS = {False: FOREIGN, None: UNDECIDED, True: FAMILIAR}
+OUT, UNDECIDED, IN = "out-of-distribution", "undecided", "in-distribution"
+_WORDS = {False: OUT, None: UNDECIDED, True: IN}
 
 
 @dataclass(frozen=True)
@@ -17,13 +17,13 @@ class PredictedCase:
         input: where it was read.
         mask: name of the mask's file; None where none was written.
         in_distribution: whether the image is like the training images; None where that cannot be decided.
-        p_value: conformal p-value, in (0, 1]; None where the checkpoint holds nothing to judge by.
+        p_value: conformal p-value, in (0, 1]; None where the checkpoint holds nothing to ood_detector by.
         alpha: up to this p-value an image is foreign.
         nearest_task: the task that the image looks most like; None where p_value is.
-        distance: the score that decides, higher = more foreign; None where p_value is.
+        ood_score: the score that decides, higher = more foreign; None where p_value is.
         scores: that and others by name, higher = more foreign.
         task: whose organ the mask is: the one that was told, or that the image looks most like.
-        recipe: how that task prepares images, in words.
+        preprocessing: how that task prepares images, in words.
         volume_ml: of the predicted organ.
         model: `name` and `digest` of the checkpoint, and the version of `medmtl`.
         warnings: what a user should know, a sentence each.
@@ -39,10 +39,10 @@ class PredictedCase:
     p_value: float | None
     alpha: float
     nearest_task: str | None
-    distance: float | None
+    ood_score: float | None
     scores: Mapping[str, float | None]
     task: str
-    recipe: str
+    preprocessing: str
     volume_ml: float
     model: Mapping[str, str]
     warnings: Sequence[str]
@@ -86,10 +86,10 @@ class FailedCase:
 
 def worst_first(cases: Iterable[PredictedCase]) -> list[PredictedCase]:
     """Foreign images, then undecided ones, then familiar ones; of these the most foreign first."""
-    order = (FOREIGN, UNDECIDED, FAMILIAR)
+    order = (OUT, UNDECIDED, IN)
 
     def rank(case: PredictedCase) -> tuple[int, float, float, str]:
         p_value = 1.0 if case.p_value is None else case.p_value
-        return order.index(case.verdict), p_value, -(case.distance or 0.0), case.case
+        return order.index(case.verdict), p_value, -(case.ood_score or 0.0), case.case
 
     return sorted(cases, key=rank)

@@ -27,8 +27,8 @@ class CaseResult:
     """What a test found for one case.
 
     Attributes:
-        case: the case's name, unique within its source.
-        source: the task or the folder it comes from.
+        case: the case's name, unique within its dataset.
+        dataset: the task or the folder it comes from.
         expected: "in" for the test cases of a trained task, "out" for other anatomy and held-out tasks.
         dice: Dice of the segmentation; None without a label, NaN for a label without foreground.
         hd95_mm: 95 % Hausdorff distance of the surfaces, mm; None and NaN as for Dice.
@@ -38,13 +38,13 @@ class CaseResult:
         p_value: conformal p-value of the score that judges; None without a signature bank.
         rejected: the verdict, True for out of distribution; None where none can be given.
         nearest_task: the task that the case looks most like.
-        recipe: the preprocessing under which the case was scored.
+        preprocessing: the preprocessing under which the case was scored.
         patient: who it is, where several cases or tasks show the same person.
         calibration_scaled: as `calibration`, after scaling; empty without one.
     """
 
     case: str
-    source: str
+    dataset: str
     expected: Literal["in", "out"]
     dice: float | None
     hd95_mm: float | None
@@ -54,7 +54,7 @@ class CaseResult:
     p_value: float | None
     rejected: bool | None
     nearest_task: str | None
-    recipe: str | None
+    preprocessing: str | None
     patient: str | None = None
     calibration_scaled: Mapping[str, BinTable] = field(default_factory=dict)
 
@@ -66,7 +66,7 @@ class CaseResult:
 
 def tasks_of(results: Iterable[CaseResult]) -> list[str]:
     """The in-distribution tasks, in the order in which they first appear."""
-    return list(dict.fromkeys(result.source for result in results if result.expected == "in"))
+    return list(dict.fromkeys(result.dataset for result in results if result.expected == "in"))
 
 
 def pooled_bins(results: Iterable[CaseResult], region: str, scaled: bool = False) -> BinTable | None:
@@ -96,7 +96,7 @@ def build_report(
     results: Sequence[CaseResult],
     alpha: float,
     scaling: Mapping[str, Any] | None = None,
-    judge: str | None = None,
+    ood_detector: str | None = None,
 ) -> dict[str, Any]:
     """The content of `report.json`.
 
@@ -109,12 +109,12 @@ def build_report(
         results: all cases.
         alpha: the false alarm rate that the verdicts were set to allow, in (0, 1).
         scaling: what was fitted after the training, see `ScalingCallback.summary`.
-        judge: name of the score that the verdicts follow.
+        ood_detector: name of the score that the verdicts follow.
 
     Returns:
         A dict that strict JSON can hold.
     """
-    cases = {task: [result for result in results if result.source == task] for task in tasks_of(results)}
+    cases = {task: [result for result in results if result.dataset == task] for task in tasks_of(results)}
     tasks = {task: _task(task, own) for task, own in cases.items()}
     means = {
         **{metric: _mean(task[metric]["mean"] for task in tasks.values()) for metric in ACCURACY},
@@ -128,7 +128,7 @@ def build_report(
         "tasks": tasks,
         "mean": means,
         "scaling": scaling,
-        "ood": _detection(results, alpha, judge),
+        "ood": _detection(results, alpha, ood_detector),
     }
     plain: dict[str, Any] = _without_nan(report)
     return plain
@@ -142,7 +142,7 @@ def cases_table(results: Sequence[CaseResult]) -> list[dict[str, Any]]:
     rows = []
     for result in results:
         row: dict[str, Any] = {
-            "source": result.source,
+            "dataset": result.dataset,
             "case": result.case,
             "patient": result.patient,
             "expected": result.expected,
@@ -156,7 +156,7 @@ def cases_table(results: Sequence[CaseResult]) -> list[dict[str, Any]]:
             "p_value": result.p_value,
             "rejected": result.rejected,
             "nearest_task": result.nearest_task,
-            "recipe": result.recipe,
+            "preprocessing": result.preprocessing,
         }
         for region in scaled_regions:
             scaled = result.calibration_scaled
@@ -170,7 +170,7 @@ def write_cases(path: Path, results: Sequence[CaseResult]) -> None:
     """Write `cases_table` as CSV: empty where there is no value, `nan` for an undefined one."""
     rows = cases_table(results)
     with written_whole(path) as beside, beside.open("w", newline="") as stream:
-        writer = csv.DictWriter(stream, fieldnames=list(rows[0]) if rows else ["source", "case"], lineterminator="\n")
+        writer = csv.DictWriter(stream, fieldnames=list(rows[0]) if rows else ["dataset", "case"], lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
 
@@ -207,7 +207,7 @@ def _spread(values: Sequence[float | None]) -> dict[str, Any]:
     }
 
 
-def _detection(results: Sequence[CaseResult], alpha: float, judge: str | None) -> dict[str, Any]:
+def _detection(results: Sequence[CaseResult], alpha: float, ood_detector: str | None) -> dict[str, Any]:
     inside = [result for result in results if result.expected == "in"]
     outside = [result for result in results if result.expected == "out"]
     names = list(dict.fromkeys(score for result in results for score in result.scores))
@@ -226,7 +226,7 @@ def _detection(results: Sequence[CaseResult], alpha: float, judge: str | None) -
         "scores": {name: _score_metrics(name, inside, outside) for name in names} if outside else {},
         "verdict": {
             "alpha": alpha,
-            "score": judge,
+            "score": ood_detector,
             "false_alarm_rate": _mean(false_alarms),
             "detection_rate": _mean(detections),
             "false_alarms": sum(false_alarms),
@@ -234,7 +234,7 @@ def _detection(results: Sequence[CaseResult], alpha: float, judge: str | None) -
             "detections": sum(detections),
             "out_decided": len(detections),
         },
-        "sources": {source: _verdicts(results, source) for source in dict.fromkeys(r.source for r in results)},
+        "datasets": {dataset: _verdicts(results, dataset) for dataset in dict.fromkeys(r.dataset for r in results)},
         "note": " ".join(notes) or None,
     }
 
@@ -246,8 +246,8 @@ def _score_metrics(name: str, inside: Sequence[CaseResult], outside: Sequence[Ca
     return {**detection_metrics(np.array(known[0]), np.array(known[1])), "undefined": undefined}
 
 
-def _verdicts(results: Sequence[CaseResult], source: str) -> dict[str, Any]:
-    own = [result for result in results if result.source == source]
+def _verdicts(results: Sequence[CaseResult], dataset: str) -> dict[str, Any]:
+    own = [result for result in results if result.dataset == dataset]
     decided = [result.rejected for result in own if result.rejected is not None]
     return {"expected": own[0].expected, "cases": len(own), "decided": len(decided), "rejected": sum(decided)}
 

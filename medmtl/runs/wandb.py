@@ -44,7 +44,7 @@ class Wandb:
                 raise ConfigError(f"wandb.tags names {tag!r}", fix=f"use 1 to {LONGEST_TAG} characters a tag")
 
 
-class Mirror(WandbLogger):
+class RunWandbLogger(WandbLogger):
     """The W&B run of one `fit` or `test`.
 
     W&B cannot go on with an offline run. So every part of a resumed training is a W&B run of its own, in the same

@@ -32,7 +32,7 @@ from medmtl.errors import ConfigError
 from medmtl.models.finetune import load_weights
 from medmtl.models.segmenter import Segmenter
 from medmtl.report.test.page import headline
-from medmtl.runs.wandb import Mirror, Wandb
+from medmtl.runs.wandb import RunWandbLogger, Wandb
 from medmtl.training.request import RUN_VARIABLE, Request, parse_request
 
 logger = logging.getLogger(__name__)
@@ -165,7 +165,7 @@ class MedCLI(LightningCLI):
             return [local]
         command = str(self.subcommand)
         config = yaml.safe_load(self._parser(command).dump(self.config[command], skip_none=False))
-        return [local, Mirror(options, run, command, self.request.checkpoint, config)]
+        return [local, RunWandbLogger(options, run, command, self.request.checkpoint, config)]
 
 
 def run_command(argv: Sequence[str]) -> None:

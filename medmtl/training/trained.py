@@ -1,4 +1,4 @@
-"""A trained run as its checkpoint has it: network, tasks, scaling and judge, without Lightning's loops."""
+"""A trained run as its checkpoint has it: network, tasks, scaling and ood_detector, without Lightning's loops."""
 
 import hashlib
 from dataclasses import dataclass
@@ -56,7 +56,7 @@ class Trained:
 
 
 def load_trained(checkpoint: Path, device: str = "auto") -> Trained:
-    """What a checkpoint holds, which alone is enough to segment and judge.
+    """What a checkpoint holds, which alone is enough to segment and ood_detector.
 
     Args:
         checkpoint: a file that `medmtl fit` wrote.

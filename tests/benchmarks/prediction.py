@@ -61,13 +61,13 @@ def measure(run: Path, path: Path, modality: str, pairs: int, threads: int) -> d
     torch.set_num_threads(threads)
     model = Model.load(run, device="cpu")
     kin = {name: task for name, task in model.tasks.items() if task.modality == modality}
-    task = min(kin, key=lambda name: np.prod(kin[name].recipe.spacing))  # the finest, which takes longest
+    task = min(kin, key=lambda name: np.prod(kin[name].preprocessing.spacing))  # the finest, which takes longest
     idle = peak_bytes()
     reading, scan = timed(lambda: read(find_inputs(path)[0]))
     _, prediction = timed(lambda: model.predict_scan(scan, task))
     writing, _ = timed(lambda: write_mask(path.parent, scan, prediction.mask))
     peak = peak_bytes()
-    image = prepare(scan.image, model.tasks[task].recipe)
+    image = prepare(scan.image, model.tasks[task].preprocessing)
     ratios = compare(model, image, pairs)
     ends = bootstrap((ratios,), np.mean, random_state=0).confidence_interval
     return {

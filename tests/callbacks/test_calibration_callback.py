@@ -21,7 +21,7 @@ def scan() -> tuple[dict[str, Any], dict[str, Any]]:
     label = torch.zeros(1, 12, 10, 8)
     label[0, 4:7, 4:6, 3:5] = 1
     image = torch.rand(1, 12, 10, 8, generator=generator)
-    batch = {"label": MetaTensor(label, affine), "native": MetaTensor(image, affine), "known": None, "source": "Liver"}
+    batch = {"label": MetaTensor(label, affine), "native": MetaTensor(image, affine), "known": None, "dataset": "Liver"}
     return batch, {"probability": torch.rand(12, 10, 8, generator=generator)}
 
 

@@ -15,15 +15,15 @@ import yaml
 from medmtl.data.datamodule import MultiTaskData
 from medmtl.data.layouts.folders import Folders
 from medmtl.data.loaders import Union
-from medmtl.data.preprocessing import Recipe
+from medmtl.data.preprocessing import Preprocessing
 from medmtl.data.sampling import BalancedSampler, Draw
 from medmtl.data.splits import PARTS, write_splits
-from medmtl.data.task import ForeignImages, Task
+from medmtl.data.task import OODImages, Task
 from medmtl.errors import ConfigError, DataError
 from medmtl.losses.masked import UNKNOWN
 
 WriteTask = Callable[..., Path]
-CT, T2, PET = Recipe((8, 8, 8), (-160, 240)), Recipe((8, 8, 8), None), Recipe((9, 9, 9), None)
+CT, T2, PET = Preprocessing((8, 8, 8), (-160, 240)), Preprocessing((8, 8, 8), None), Preprocessing((9, 9, 9), None)
 
 
 def phantom_tasks() -> dict[str, Task]:
@@ -41,9 +41,7 @@ def phantom_data(**options: Any) -> MultiTaskData:
 
 @pytest.fixture
 def data(phantoms: Path) -> MultiTaskData:
-    found = phantom_data(
-        held_out=["Heart"], foreign={"Other": ForeignImages("phantom:OtherPhantom")}, val=0.3, test=0.3
-    )
+    found = phantom_data(held_out=["Heart"], ood={"Other": OODImages("phantom:OtherPhantom")}, val=0.3, test=0.3)
     found.setup("fit")
     return found
 
@@ -162,24 +160,24 @@ def test_a_patient_is_on_one_side_in_all_tasks_that_share_them(write_task: Write
 
 def test_a_held_out_task_is_not_trained_on(data: MultiTaskData) -> None:
     assert list(data.trained) == ["Liver", "Kidney"]
-    assert data.recipes == [CT, T2]
-    assert {scan["source"] for scan in data.val_dataloader()} == {"Liver", "Kidney"}
-    assert {scan["source"] for scan in data.calibration_dataloader()} == {"Liver", "Kidney"}
+    assert data.preprocessings == [CT, T2]
+    assert {scan["dataset"] for scan in data.val_dataloader()} == {"Liver", "Kidney"}
+    assert {scan["dataset"] for scan in data.calibration_dataloader()} == {"Liver", "Kidney"}
 
 
 def test_tasks_with_one_recipe_share_it(phantoms: Path) -> None:
     tasks = {**phantom_tasks(), "Ventricle": Task("phantom:VentricleT1", "MR", [1], (8.0, 8.0, 8.0))}
-    assert MultiTaskData(tasks, (16, 16, 16)).recipes == [CT, T2, PET]
+    assert MultiTaskData(tasks, (16, 16, 16)).preprocessings == [CT, T2, PET]
 
 
 def test_validation_scans_are_prepared_as_their_task_says(data: MultiTaskData) -> None:
     scans = list(data.val_dataloader())
-    assert [(scan["source"], scan["case"]) for scan in scans] == [
+    assert [(scan["dataset"], scan["case"]) for scan in scans] == [
         (name, case) for name in ("Liver", "Kidney") for case in data.splits[name]["val"]
     ]
-    for scan, recipe in zip(scans, (CT, T2), strict=True):
-        assert scan["own"] == recipe
-        assert list(scan["images"]) == [recipe]
+    for scan, preprocessing in zip(scans, (CT, T2), strict=True):
+        assert scan["own"] == preprocessing
+        assert list(scan["images"]) == [preprocessing]
         assert scan["label"].shape == scan["native"].shape
         assert scan["label"].any()
 
@@ -194,12 +192,12 @@ def test_scans_that_set_the_threshold_and_scans_of_the_test_are_prepared_alike(d
 
 def test_the_test_scans_are_those_of_all_tasks_and_the_foreign_ones(data: MultiTaskData) -> None:
     scans = list(data.test_dataloader())
-    counts = {source: sum(scan["source"] == source for scan in scans) for source in (*data.tasks, *data.foreign)}
+    counts = {dataset: sum(scan["dataset"] == dataset for scan in scans) for dataset in (*data.tasks, *data.ood)}
     assert counts == {"Liver": 1, "Kidney": 1, "Heart": 1, "Other": len(scans) - 3}
     assert counts["Other"] >= 10
     for scan in scans:
-        known = scan["source"] in data.trained
-        assert scan["own"] == (data.tasks[scan["source"]].recipe if known else None)
+        known = scan["dataset"] in data.trained
+        assert scan["own"] == (data.tasks[scan["dataset"]].preprocessing if known else None)
         assert (scan["label"] is not None) == known
     tested = {scan["case"] for scan in scans}
     seen = {case for name in data.tasks for part in ("train", "val") for case in data.splits[name][part]}
@@ -309,7 +307,7 @@ def test_a_calibration_needs_the_validation_cases_alone_and_names_a_broken_one(w
 def test_a_broken_foreign_image_is_named_before_the_test(write_task: WriteTask) -> None:
     task = tiny_task(write_task, "Liver", ["a", "b", "c"])
     root = write_task({"x": (np.full((3, 3, 3), np.nan, np.float32), None)}, name="Other")
-    data = MultiTaskData({"Liver": task}, (4, 4, 4), foreign={"Other": ForeignImages(str(root))})
+    data = MultiTaskData({"Liver": task}, (4, 4, 4), ood={"Other": OODImages(str(root))})
     with pytest.raises(DataError, match=r"Other, case x: .*not finite"):
         data.setup("test")
 
@@ -320,8 +318,8 @@ def test_a_held_out_name_that_is_no_task_is_refused() -> None:
 
 
 def test_a_name_of_both_a_task_and_a_foreign_folder_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"data\.foreign and data\.tasks both name Liver"):
-        phantom_data(foreign={"Liver": ForeignImages("phantom:OtherPhantom")})
+    with pytest.raises(ConfigError, match=r"data\.ood and data\.tasks both name Liver"):
+        phantom_data(ood={"Liver": OODImages("phantom:OtherPhantom")})
 
 
 @pytest.mark.parametrize("foreground", [1.5, -0.1, float("nan")])
@@ -397,7 +395,7 @@ def test_scans_say_where_their_truth_is_known(write_task: WriteTask, phantoms: P
     data = MultiTaskData({"T": partly_annotated(write_task), "Liver": phantom_tasks()["Liver"]}, (4, 4, 4))
     data.setup("fit")
     for scan in [*data.val_dataloader(), *data.test_dataloader()]:
-        if scan["source"] == "Liver":
+        if scan["dataset"] == "Liver":
             assert scan["known"] is None
         else:
             assert not scan["label"][0, 5:].any()
@@ -431,4 +429,4 @@ def test_tasks_of_different_channels_are_refused(phantoms: Path) -> None:
     with pytest.raises(ConfigError, match="Kidney uses 2 channels and Liver 1"):
         MultiTaskData(tasks, (4, 4, 4))
     with pytest.raises(ConfigError, match="Other uses 2 channels and Liver 1"):
-        phantom_data(foreign={"Other": ForeignImages("phantom:OtherPhantom", channel=[0, 1])})
+        phantom_data(ood={"Other": OODImages("phantom:OtherPhantom", channel=[0, 1])})

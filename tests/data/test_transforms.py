@@ -1,4 +1,4 @@
-"""Transforms: one working space whatever the storage, the way back, intensity recipes, and seeded patches."""
+"""Transforms: one working space whatever the storage, the way back, intensity preprocessings, and seeded patches."""
 
 import itertools
 from collections.abc import Callable
@@ -17,9 +17,9 @@ from scipy.spatial.transform import Rotation
 
 from medmtl.data.case import Case, LabelFile
 from medmtl.data.check import check_task
-from medmtl.data.preprocessing import Recipe
-from medmtl.data.task import ForeignImages, Task
-from medmtl.data.task_cases import foreign_cases, task_cases
+from medmtl.data.preprocessing import Preprocessing
+from medmtl.data.task import OODImages, Task
+from medmtl.data.task_cases import ood_cases, task_cases
 from medmtl.data.transforms import (
     LoadPair,
     LoadScan,
@@ -33,7 +33,7 @@ from medmtl.data.transforms import (
 )
 
 Save = Callable[..., Path]
-MR = Recipe((1.0, 1.25, 2.0), None)
+MR = Preprocessing((1.0, 1.25, 2.0), None)
 SPACING = (1.5, 2.0, 2.5)
 STORED_AS = [
     np.array(list(zip(axes, flips, strict=True)))
@@ -114,9 +114,11 @@ def test_values_of_the_working_space_lie_where_they_lay_in_the_world() -> None:
     affine = torch.diag(torch.tensor([-1.0, 1.0, -2.0, 1.0], dtype=torch.float64))
     affine[:3, 3] = torch.tensor([3.0, -4.0, 5.0])
     world = nib.affines.apply_affine(affine.numpy(), coordinates.reshape(3, -1).T).T.reshape(coordinates.shape)
-    recipe = Recipe((0.75, 1.5, 1.0), (-100.0, 100.0))
+    preprocessing = Preprocessing((0.75, 1.5, 1.0), (-100.0, 100.0))
     for axis in range(3):
-        image = prepare(MetaTensor(torch.as_tensor(world[axis : axis + 1], dtype=torch.float32), affine=affine), recipe)
+        image = prepare(
+            MetaTensor(torch.as_tensor(world[axis : axis + 1], dtype=torch.float32), affine=affine), preprocessing
+        )
         places = nib.affines.apply_affine(image.affine.numpy(), np.indices(image.shape[1:]).reshape(3, -1).T)
         inside = (places >= world.min((1, 2, 3))).all(1) & (places <= world.max((1, 2, 3))).all(1)
         found = image.numpy().reshape(-1)[inside] * 100
@@ -131,10 +133,10 @@ def test_an_oblique_anisotropic_scan_comes_back_to_its_own_grid(seed: int, tmp_p
     affine[:3, 3] = [50, -80, 13]
     volume, organ = smooth_volume(), blob()
     case = paired(save_volume("i.nii.gz", volume, affine), save_volume("l.nii.gz", organ, affine))
-    recipe = Recipe((0.7, 0.8, 0.9), (-10.0, 10.0))
-    scan, pair = LoadScan([recipe], [1])(case), LoadPair(recipe, [1])(case)
-    working = scan["images"][recipe]
-    np.testing.assert_allclose(np.linalg.norm(working.affine[:3, :3], axis=0), recipe.spacing, atol=1e-5)
+    preprocessing = Preprocessing((0.7, 0.8, 0.9), (-10.0, 10.0))
+    scan, pair = LoadScan([preprocessing], [1])(case), LoadPair(preprocessing, [1])(case)
+    working = scan["images"][preprocessing]
+    np.testing.assert_allclose(np.linalg.norm(working.affine[:3, :3], axis=0), preprocessing.spacing, atol=1e-5)
     assert nib.aff2axcodes(working.affine.numpy()) == ("R", "A", "S")
     label = to_native(MetaTensor(pair["label"].float(), affine=working.affine), scan["native"])
     assert dice(label.numpy() >= 0.5, organ == 1) > 0.97
@@ -145,7 +147,7 @@ def test_an_oblique_anisotropic_scan_comes_back_to_its_own_grid(seed: int, tmp_p
 def assert_one_working_grid(case: Case, spacing: float = 1.0) -> None:
     """For a pair that the checks let through and whose image is the organ itself."""
     check_task("T", [case], [1], {0, 1})
-    pair = LoadPair(Recipe((spacing, spacing, spacing), (0.0, 1.0)), [1])(case)
+    pair = LoadPair(Preprocessing((spacing, spacing, spacing), (0.0, 1.0)), [1])(case)
     assert pair["image"].shape == pair["label"].shape
     assert dice(pair["image"].numpy() > 0, pair["label"].numpy() == 1) > 0.9
 
@@ -184,29 +186,29 @@ def test_probabilities_stay_within_0_and_1_on_the_way_back() -> None:
 
 def test_a_volume_already_in_the_working_space_is_not_resampled() -> None:
     volume = smooth_volume() * 50
-    recipe = Recipe((1.0, 1.0, 1.0), (-1000.0, 1000.0))
-    np.testing.assert_allclose(prepare(meta(volume), recipe)[0].numpy() * 1000, volume, atol=1e-3)
+    preprocessing = Preprocessing((1.0, 1.0, 1.0), (-1000.0, 1000.0))
+    np.testing.assert_allclose(prepare(meta(volume), preprocessing)[0].numpy() * 1000, volume, atol=1e-3)
     probability = meta(blob() * 0.75)
     torch.testing.assert_close(to_native(probability, meta(volume)), probability[0].as_tensor())
 
 
 def test_ct_is_clipped_to_its_window_and_scaled_to_minus_1_to_1() -> None:
     volume = np.linspace(-1024, 3000, 6 * 7 * 8).reshape(6, 7, 8)
-    image = prepare(meta(volume), Recipe((1.0, 1.0, 1.0), (-160.0, 240.0)))[0].numpy()
+    image = prepare(meta(volume), Preprocessing((1.0, 1.0, 1.0), (-160.0, 240.0)))[0].numpy()
     np.testing.assert_allclose(image, (np.clip(volume, -160, 240) - 40) / 200, atol=1e-5)
     assert (image.min(), image.max()) == (-1, 1)
 
 
 def test_a_ct_task_without_a_window_uses_soft_tissue() -> None:
-    assert Task("x", "CT", [1], (1, 1, 1)).recipe.window == (-160, 240)
-    assert Task("x", "CT", [1], (1, 1, 1), window=(-1000, 400)).recipe.window == (-1000, 400)
-    assert Task("x", "PET", [1], (1, 1, 1)).recipe.window is None
+    assert Task("x", "CT", [1], (1, 1, 1)).preprocessing.window == (-160, 240)
+    assert Task("x", "CT", [1], (1, 1, 1), window=(-1000, 400)).preprocessing.window == (-1000, 400)
+    assert Task("x", "PET", [1], (1, 1, 1)).preprocessing.window is None
 
 
 def test_other_modalities_are_clipped_at_percentiles_and_have_mean_0_and_standard_deviation_1() -> None:
     volume = smooth_volume((30, 30, 30)) * 300 + 1000
     volume[3, 4, 5], volume[5, 4, 3] = 1e5, -1e5
-    image = prepare(meta(volume), Recipe((1.0, 1.0, 1.0), None))[0].numpy().astype(np.float64)
+    image = prepare(meta(volume), Preprocessing((1.0, 1.0, 1.0), None))[0].numpy().astype(np.float64)
     clipped = np.clip(volume.astype(np.float64), *np.percentile(volume, [0.5, 99.5]))
     np.testing.assert_allclose(image, (clipped - clipped.mean()) / clipped.std(), atol=1e-3)
     assert abs(image.mean()) < 1e-4
@@ -214,18 +216,20 @@ def test_other_modalities_are_clipped_at_percentiles_and_have_mean_0_and_standar
 
 
 def test_the_scanner_s_scale_and_offset_do_not_matter_where_there_is_no_window() -> None:
-    recipe = Recipe((0.9, 1.1, 1.3), None)
-    one, other = (prepare(meta(smooth_volume() * scale + offset), recipe) for scale, offset in ((1, 0), (250, 700)))
+    preprocessing = Preprocessing((0.9, 1.1, 1.3), None)
+    one, other = (
+        prepare(meta(smooth_volume() * scale + offset), preprocessing) for scale, offset in ((1, 0), (250, 700))
+    )
     torch.testing.assert_close(one.as_tensor(), other.as_tensor(), rtol=0, atol=1e-3)
 
 
 def test_each_channel_is_prepared_as_if_it_were_alone() -> None:
     affine = torch.diag(torch.tensor([*SPACING, 1.0], dtype=torch.float64))
     channels = [smooth_volume(seed=0) * 50, smooth_volume(seed=1) * 3 + 1000, np.full((18, 14, 11), 7, np.float32)]
-    for recipe in (MR, Recipe((1.0, 1.0, 1.0), (-160.0, 240.0))):
-        together = prepare(MetaTensor(torch.from_numpy(np.stack(channels)), affine=affine), recipe)
+    for preprocessing in (MR, Preprocessing((1.0, 1.0, 1.0), (-160.0, 240.0))):
+        together = prepare(MetaTensor(torch.from_numpy(np.stack(channels)), affine=affine), preprocessing)
         for prepared, channel in zip(together, channels, strict=True):
-            alone = prepare(MetaTensor(torch.from_numpy(channel[None]), affine=affine), recipe)
+            alone = prepare(MetaTensor(torch.from_numpy(channel[None]), affine=affine), preprocessing)
             torch.testing.assert_close(prepared.as_tensor(), alone[0].as_tensor(), rtol=0, atol=1e-6)
             torch.testing.assert_close(together.affine, alone.affine)
 
@@ -234,7 +238,7 @@ def test_each_channel_is_prepared_as_if_it_were_alone() -> None:
 @pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (0.7, 1.3, 1.0)])
 def test_a_constant_image_becomes_0(value: float, spacing: tuple[float, float, float]) -> None:
     # Large enough that the mean of its voxels is rounded.
-    assert not prepare(meta(np.full((40, 41, 39), value)), Recipe(spacing, None)).any()
+    assert not prepare(meta(np.full((40, 41, 39), value)), Preprocessing(spacing, None)).any()
 
 
 @pytest.mark.parametrize("organ", [[1], [2], [1, 5], [5, 2, 1]])
@@ -245,7 +249,7 @@ def test_the_organ_is_the_union_of_its_label_values(organ: list[int], save_volum
         found = load_organ(case, organ, load_image(case))
         assert found.dtype == torch.uint8
         np.testing.assert_array_equal(found[0].numpy(), np.isin(voxels, organ))
-        pair = LoadPair(Recipe((1.0, 1.0, 1.0), None), organ)(case)
+        pair = LoadPair(Preprocessing((1.0, 1.0, 1.0), None), organ)(case)
         np.testing.assert_array_equal(pair["label"][0].numpy(), np.isin(voxels, organ))
 
 
@@ -281,16 +285,16 @@ def test_masks_of_single_organs_are_read_as_a_file_of_all_label_values(organ: li
     np.testing.assert_array_equal(one[0].numpy(), np.isin(voxels, organ))
 
 
-def test_a_scan_is_prepared_under_every_recipe_and_names_its_case(save_volume: Save) -> None:
+def test_a_scan_is_prepared_under_every_preprocessing_and_names_its_case(save_volume: Save) -> None:
     volume, affine = smooth_volume() * 100, np.diag([*SPACING, 1])
     case = Case("case", "patient", (save_volume("i.nii.gz", volume, affine),))
-    recipes = [MR, Recipe((2.0, 2.0, 2.0), (-160.0, 240.0))]
-    scan = LoadScan(recipes, organ=None)(case)
+    preprocessings = [MR, Preprocessing((2.0, 2.0, 2.0), (-160.0, 240.0))]
+    scan = LoadScan(preprocessings, organ=None)(case)
     assert (scan["case"], scan["patient"], scan["label"]) == ("case", "patient", None)
-    assert list(scan["images"]) == recipes
+    assert list(scan["images"]) == preprocessings
     np.testing.assert_array_equal(scan["native"][0].numpy(), volume)
-    for recipe in recipes:
-        torch.testing.assert_close(scan["images"][recipe], prepare(load_image(case), recipe))
+    for preprocessing in preprocessings:
+        torch.testing.assert_close(scan["images"][preprocessing], prepare(load_image(case), preprocessing))
 
 
 def item(shape: tuple[int, int, int] = (20, 18, 16)) -> dict[str, Any]:
@@ -353,11 +357,11 @@ def test_an_image_without_any_organ_still_gives_patches() -> None:
     assert torch.isfinite(patch["image"]).all()
 
 
-def test_all_phantom_images_are_finite_under_every_recipe(phantoms: Path) -> None:
-    cases = foreign_cases("Other", ForeignImages("phantom:OtherPhantom"))
-    recipes = [Recipe((4.0, 4.0, 4.0), (-160.0, 240.0)), Recipe((4.0, 4.0, 4.0), None)]
+def test_all_phantom_images_are_finite_under_every_preprocessing(phantoms: Path) -> None:
+    cases = ood_cases("Other", OODImages("phantom:OtherPhantom"))
+    preprocessings = [Preprocessing((4.0, 4.0, 4.0), (-160.0, 240.0)), Preprocessing((4.0, 4.0, 4.0), None)]
     for case in cases:
-        for image in LoadScan(recipes, None)(case)["images"].values():
+        for image in LoadScan(preprocessings, None)(case)["images"].values():
             assert torch.isfinite(image).all()
             assert float(image.abs().max()) < 30
 
@@ -377,8 +381,8 @@ def test_real_labels_survive_the_working_space(
 ) -> None:
     task = Task(str(real_data / name), modality, organ, spacing)
     for case in task_cases(name, task).cases[:2]:
-        pair, scan = LoadPair(task.recipe, organ)(case), LoadScan([task.recipe], organ)(case)
+        pair, scan = LoadPair(task.preprocessing, organ)(case), LoadScan([task.preprocessing], organ)(case)
         assert pair["image"].shape == pair["label"].shape
-        probability = MetaTensor(pair["label"].float(), affine=scan["images"][task.recipe].affine)
+        probability = MetaTensor(pair["label"].float(), affine=scan["images"][task.preprocessing].affine)
         back = to_native(probability, scan["native"]).numpy() >= 0.5
         assert dice(back, scan["label"][0].numpy() == 1) > 0.9

@@ -101,7 +101,7 @@ def test_an_image_that_cannot_be_read_is_named(write_task: WriteTask) -> None:
 
 
 def test_a_folder_without_labels_is_no_task(write_task: WriteTask) -> None:
-    with pytest.raises(DataError, match=r"holds no labelled case: add it to `data\.foreign`"):
+    with pytest.raises(DataError, match=r"holds no labelled case: add it to `data\.ood`"):
         task_block(write_task({"a": (IMAGE, None)}))
 
 
@@ -161,7 +161,7 @@ def test_the_block_trains(write_task: WriteTask, tmp_path: Path, monkeypatch: py
     volumes = {f"case{number}": (IMAGE + number, LABEL) for number in range(5)}
     block = task_block(write_task(volumes, labels=("background", "speckle")))
     config = yaml.safe_load((Path(__file__).parents[2] / "configs" / "multitask.yaml").read_text())
-    config["data"] |= {"tasks": dict([parsed(block)]), "foreign": None, "patch_size": [32, 32, 32], "batches": 2}
+    config["data"] |= {"tasks": dict([parsed(block)]), "ood": None, "patch_size": [32, 32, 32], "batches": 2}
     Path("speckle.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
     flags = ("--trainer.max_epochs=1", "--trainer.enable_progress_bar=false", "--wandb.mode=disabled")
     main(["fit", "--config", "speckle.yaml", *flags])

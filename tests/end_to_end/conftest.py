@@ -26,7 +26,7 @@ def tiny(phantom_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
                     "spacing": [8, 8, 8],
                 },
             },
-            "foreign": {"OtherPhantom": {"root": str(phantoms / "OtherPhantom")}},
+            "ood": {"OtherPhantom": {"root": str(phantoms / "OtherPhantom")}},
             "patch_size": [16, 16, 16],
             "batch_size": 2,
             "batches": 3,

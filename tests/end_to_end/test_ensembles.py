@@ -61,7 +61,7 @@ def refused(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
 
 
 def test_two_runs_are_tested_as_one_model(run: Path, second: Path, workplace: Path) -> None:
-    plain, names = rows(run), ("spectral", "p_value", "rejected", "nearest_task", "recipe")
+    plain, names = rows(run), ("spectral", "p_value", "rejected", "nearest_task", "preprocessing")
     main(["test", "--run", str(run), joined(second)])
     pooled, report = rows(run), figures(run)
     for before, after in zip(plain, pooled, strict=True):
@@ -270,7 +270,7 @@ def test_detectors_may_read_the_disagreement_that_a_test_reports(run: Path, seco
     Path("disagreement.yaml").write_text(yaml.safe_dump({"detectors": read, "shifts": [], "processes": 1}))
     main(["ood", "--run", str(run), "--config", "disagreement.yaml", flag])
     main(["test", "--run", str(run), ensemble])
-    records = [record for record in read_records(run / "ood" / "ood.csv") if record.group in ("familiar", "far")]
+    records = [record for record in read_records(run / "ood" / "ood.csv") if record.group in ("in_distribution", "far")]
     tested = {row["case"]: row for row in rows(run)}
     assert len(records) == 2 * len(tested) > 0
     for record in records:

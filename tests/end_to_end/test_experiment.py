@@ -16,7 +16,7 @@ EXPERIMENT = {"arms": ["dedicated", "transfer", "multitask"], "steps": 12, "vali
 
 
 def write_experiment(folder: Path, base: Path, **options: Any) -> Path:
-    overrides = {"data.foreign": {}, "spectral.layers": []}
+    overrides = {"data.ood": {}, "spectral.layers": []}
     config = {"base": str(base), "overrides": overrides, **EXPERIMENT, **options}
     path = folder / "study.yaml"
     path.write_text(yaml.safe_dump(config, sort_keys=False))
@@ -55,11 +55,11 @@ def test_the_comparison_is_of_the_cases_that_the_reports_hold(finished: Path) ->
     for run in json.loads((finished / "compare/compare.json").read_text())["runs"]:
         with (finished / "runs" / run["name"] / "report/cases.csv").open() as stream:
             rows = [row for row in csv.DictReader(stream) if row["expected"] == "in"]
-        for task in {row["source"] for row in rows}:
-            dice = [float(row["dice"]) for row in rows if row["source"] == task]
+        for task in {row["dataset"] for row in rows}:
+            dice = [float(row["dice"]) for row in rows if row["dataset"] == task]
             arm = comparison(finished)["tasks"][task]["arms"][run["arm"]]["dice"]
             assert arm["mean"] == pytest.approx(sum(dice) / len(dice))
-            assert arm["n"] == len({row["patient"] for row in rows if row["source"] == task})
+            assert arm["n"] == len({row["patient"] for row in rows if row["dataset"] == task})
 
 
 def test_each_model_has_had_the_steps_of_the_budget(finished: Path) -> None:

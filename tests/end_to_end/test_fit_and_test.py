@@ -113,7 +113,7 @@ def test_best_holds_bank_threshold_and_split_and_loads_safely(trained: Path) -> 
             case for case, owner in zip(state["bank"]["cases"], state["bank"]["tasks"], strict=True) if owner == task
         ]
         assert sorted(in_bank) == sorted(parts["train"])
-        assert [each[0] for each in state["familiar"]].count(task) == len(parts["val"])
+        assert [each[0] for each in state["in_distribution"]].count(task) == len(parts["val"])
     assert best["MultiTaskData"]["splits"] == splits
 
 

@@ -65,22 +65,22 @@ def test_a_mask_lies_on_the_grid_of_its_image_at_any_spacing(model: Model, scan:
 
 def test_what_is_told_decides_which_recipes_are_tried(model: Model, scan: Path) -> None:
     alone = model.predict(scan, task="KidneyT2")
-    assert (alone.task, alone.recipe) == ("KidneyT2", str(model.tasks["KidneyT2"].recipe))
+    assert (alone.task, alone.preprocessing) == ("KidneyT2", str(model.tasks["KidneyT2"].preprocessing))
     kin = model.predict(scan, modality="MR")
-    assert (kin.task, kin.recipe) == ("KidneyT2", str(model.tasks["KidneyT2"].recipe))
+    assert (kin.task, kin.preprocessing) == ("KidneyT2", str(model.tasks["KidneyT2"].preprocessing))
     np.testing.assert_array_equal(kin.mask, alone.mask)
     unknown = model.predict(scan, modality="PET")
     assert "the model knows no PET: all of its tasks were tried" in unknown.warnings
     assert unknown.scores == model.predict(scan).scores
     told = model.predict(scan, task="LiverCT")
-    own = [each.told for each in model.judge.familiar]  # type: ignore[union-attr]
+    own = [each.given_task for each in model.ood_detector.held_out]  # type: ignore[union-attr]
     assert told.p_value == pytest.approx((1 + sum(score >= told.distance for score in own)) / (len(own) + 1))
 
 
 def test_the_mask_is_the_network_s_and_the_probability_is_scaled(model: Model, scan: Path) -> None:
     found = model.predict(scan, task="LiverCT")
     prepared = found.scan.image
-    working = prepare(prepared, model.tasks["LiverCT"].recipe)
+    working = prepare(prepared, model.tasks["LiverCT"].preprocessing)
     with torch.inference_mode():
         network = to_native(model.predictor(working), prepared)
     np.testing.assert_array_equal(found.mask, network.numpy() >= 0.5)
@@ -101,7 +101,7 @@ def test_alpha_can_be_another_than_that_of_the_training(trained: Path, scan: Pat
 def test_all_warnings_come_with_the_prediction(model: Model, trained: Path, scan: Path) -> None:
     image = nibabel.load(scan)
     voxels = image.get_fdata(dtype=np.float32)
-    tried = "modality and task are unknown: the nearest of 2 recipes was used"
+    tried = "modality and task are unknown: the nearest of 2 preprocessings was used"
     border = "the mask touches the border of the image: the organ may be cut off"
     assert tried in model.predict(scan).warnings
     for told in ({"task": "LiverCT"}, {"modality": "CT"}):

@@ -87,22 +87,30 @@ def test_it_scores_every_image_and_says_what_it_left_out(
     summary = json.loads((run / "ood" / "ood.json").read_text())
     # Of a task one case each for training, validation and test; two severities of two shifts, a control, a nonsense;
     # near are the test case and the two images of the data folder that have no label.
-    expected = {"calibration": 2, "familiar": 2, "covariate": 2 * 4, "control": 2, "nonsense": 2, "near": 3, "far": 12}
+    expected = {
+        "calibration": 2,
+        "in_distribution": 2,
+        "covariate": 2 * 4,
+        "control": 2,
+        "nonsense": 2,
+        "near": 3,
+        "far": 12,
+    }
     assert summary["images"] == {group: expected[group] for group in summary["images"]}
     assert summary["images"].keys() == expected.keys()
     assert len(records) == 2 * sum(expected.values())
-    # Training images have their own recipe alone.
+    # Training images have their own preprocessing alone.
     assert len(volumes) == 2 + RECIPES * sum(expected.values())
     unlabelled = ["phantom_KidneyT2_004", "phantom_KidneyT2_005"]
     for record in records:
         without_label = record.group in ("far", "nonsense") or record.case in unlabelled
         assert (record.dice is None) == without_label
         assert (record.p_value is None) == (record.group == "calibration")
-        assert record.source == {"far": "OtherPhantom", "near": "Again"}.get(record.group, record.source)
+        assert record.condition == {"far": "OtherPhantom", "near": "Again"}.get(record.group, record.condition)
         assert (record.task in TASKS) == (record.group == "nonsense" or not without_label)
-        if record.source in SHIFTS:
-            assert record.group == SHIFTS[record.source].kind
-            assert (record.severity == 0) == (record.source in ("flip", "empty"))
+        if record.condition in SHIFTS:
+            assert record.group == SHIFTS[record.condition].kind
+            assert (record.severity == 0) == (record.condition in ("flip", "empty"))
     assert list(summary["detectors"]) == ["spectral", "entropy"]
     assert summary["detectors"]["spectral"].keys() == {
         "far",
@@ -128,7 +136,7 @@ def test_scores_dice_and_verdicts_are_those_of_the_report(run: Path, benchmark: 
     ood(run, benchmark, "--shifts=[flip]")
     with (run / "report" / "cases.csv").open(newline="") as stream:
         tested = {row["case"]: row for row in csv.DictReader(stream)}
-    found = [record for record in read_records(run / "ood" / "ood.csv") if record.group in ("familiar", "far")]
+    found = [record for record in read_records(run / "ood" / "ood.csv") if record.group in ("in_distribution", "far")]
     for record in found:
         row = tested[record.case]
         assert record.score == pytest.approx(float(row[record.detector]), rel=1e-5)
@@ -164,7 +172,7 @@ def test_stopped_in_the_middle_it_goes_on_where_it_was(
     look: Callable[[worker.Worker, Image, str], None] = worker.Worker.__call__
 
     def stop(self: worker.Worker, image: Image, key: str) -> None:
-        if image.group == "familiar":
+        if image.group == "in_distribution":
             raise KeyboardInterrupt
         look(self, image, key)
 
@@ -198,7 +206,7 @@ def test_shipped_benchmarks_run(name: str, run: Path, monkeypatch: pytest.Monkey
         monkeypatch.delenv(variable, raising=False)
     ood(run, f"{name}.yaml", "--cases=0", "--processes=1")
     summary = json.loads((run / "ood" / "ood.json").read_text())
-    assert summary["images"] == {"calibration": 2, "familiar": 2, "far": 12}
+    assert summary["images"] == {"calibration": 2, "in_distribution": 2, "far": 12}
     assert "near" not in summary["detectors"]["spectral"]
     assert any("near" in note for note in summary["notes"])
     assert {"spectral", "entropy", "ihf", "volume", "md_pool"} <= set(summary["detectors"])

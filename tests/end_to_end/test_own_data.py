@@ -71,7 +71,7 @@ def config(tiny: Path, workplace: Path) -> dict[str, Any]:
             **shared,
         },
     }
-    config["data"]["foreign"] = {}
+    config["data"]["ood"] = {}
     config["model"]["network"]["init_args"]["in_channels"] = 2
     return config
 
@@ -101,7 +101,7 @@ def test_what_stacks_channels_predicts_as_it_was_tested(config: dict[str, Any], 
     main(["fit", "--config", saved(config), "--run", "runs/own"])
     main(["test", "--run", "runs/own"])
     with Path("runs/own/report/cases.csv").open(newline="") as stream:
-        tested = {row["case"]: row for row in csv.DictReader(stream) if row["source"] == "Tumour"}
+        tested = {row["case"]: row for row in csv.DictReader(stream) if row["dataset"] == "Tumour"}
     Path("scans").mkdir()
     for name in tested:  # one image as a file a channel, the other with its channels as volumes
         files = [workplace / f"Dataset007_Tumour/imagesTr/{name}_000{channel}.nii.gz" for channel in range(2)]

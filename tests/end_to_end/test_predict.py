@@ -38,8 +38,8 @@ def record(path: Path) -> dict:
 
 def test_verdicts_are_those_of_the_test(trained: Path, predicted: Path) -> None:
     with (trained / "report" / "cases.csv").open(newline="") as stream:
-        tested = [row for row in csv.DictReader(stream) if row["source"] in ("OtherPhantom", "LiverCT")]
-    assert {row["source"] for row in tested} == {"OtherPhantom", "LiverCT"}
+        tested = [row for row in csv.DictReader(stream) if row["dataset"] in ("OtherPhantom", "LiverCT")]
+    assert {row["dataset"] for row in tested} == {"OtherPhantom", "LiverCT"}
     assert CONSTANT in [row["case"] for row in tested]
     for row in tested:
         if row["case"] == CONSTANT:
@@ -48,7 +48,7 @@ def test_verdicts_are_those_of_the_test(trained: Path, predicted: Path) -> None:
         verdict = record(found)
         assert verdict["p_value"] == pytest.approx(float(row["p_value"]))
         assert verdict["nearest_task"] == row["nearest_task"]
-        assert verdict["recipe"] == row["recipe"]
+        assert verdict["preprocessing"] == row["preprocessing"]
         assert verdict["in_distribution"] is {"True": False, "False": True, "": None}[row["rejected"]]
 
 

@@ -70,13 +70,13 @@ def write_run(tmp_path: Path) -> Callable[..., Path]:
         record = {"fingerprint": folder.name, "finished": finished, "steps": 600, "cell": {**cell, "budget": given}}
         (folder / "run.json").write_text(json.dumps({"fit": {}, "experiment": record}))
         rows = [
-            {"source": task, "case": case, "patient": (patients or {}).get(case, case), "expected": "in"}
+            {"dataset": task, "case": case, "patient": (patients or {}).get(case, case), "expected": "in"}
             | dict.fromkeys(METRICS, 0.5)
             | (dict(value) if isinstance(value, Mapping) else {"dice": value})
             for task, found in values.items()
             for case, value in found.items()
         ]
-        rows.append({"source": "Foreign", "case": "other", "patient": "other", "expected": "out"})
+        rows.append({"dataset": "Foreign", "case": "other", "patient": "other", "expected": "out"})
         with (folder / "report" / "cases.csv").open("w", newline="") as stream:
             writer = csv.DictWriter(stream, fieldnames=list(rows[0]))
             writer.writeheader()

@@ -12,7 +12,7 @@ from monai.networks.nets import UNet
 from torch import nn
 
 from medmtl.calibration.scaling.per_task import Fitted, TaskScalings, Temperature
-from medmtl.data.preprocessing import Recipe
+from medmtl.data.preprocessing import Preprocessing
 from medmtl.data.transforms import to_native
 from medmtl.models.ensemble import Ensemble, Members, dropout_layers, dropping, seed_of
 from medmtl.models.extract import Observer
@@ -20,9 +20,9 @@ from medmtl.models.segmenter import Segmenter
 from medmtl.models.sliding_window import VolumePredictor
 from medmtl.ood.detectors.spectral import Spectral
 from medmtl.ood.evidence.output_scores import mean_foreground_entropy
-from medmtl.ood.verdict import Judge, seen_as
+from medmtl.ood.verdict import ConformalDetector, seen_as
 
-FINE, COARSE = Recipe((1.0, 1.0, 1.0), None), Recipe((2.0, 2.0, 2.0), None)
+FINE, COARSE = Preprocessing((1.0, 1.0, 1.0), None), Preprocessing((2.0, 2.0, 2.0), None)
 WINDOW = (8, 8, 8)
 AVERAGES = ("probabilities", "logits")
 
@@ -153,7 +153,7 @@ def segmenter(network: nn.Module, others: Sequence[nn.Module] = (), **options: A
     return model.eval()
 
 
-def scan(own: Recipe | None) -> dict[str, Any]:
+def scan(own: Preprocessing | None) -> dict[str, Any]:
     native = volume(0)
     label = MetaTensor((native.as_tensor() > 0.5).to(torch.uint8), affine=native.affine)
     images = {FINE: native, COARSE: volume(1, (5, 5, 4), step=2)}
@@ -164,7 +164,7 @@ def scan(own: Recipe | None) -> dict[str, Any]:
         "case": "a",
         "patient": "a",
         "known": None,
-        "source": "Liver",
+        "dataset": "Liver",
         "own": own,
     }
 
@@ -180,26 +180,38 @@ def test_a_case_is_measured_by_the_pool_under_its_own_recipe() -> None:
 
 
 @pytest.mark.parametrize("own", [FINE, None])
-def test_recipes_are_told_apart_by_the_run_s_own_network_and_only_the_nearest_is_pooled(own: Recipe | None) -> None:
+def test_recipes_are_told_apart_by_the_run_s_own_network_and_only_the_nearest_is_pooled(
+    own: Preprocessing | None,
+) -> None:
     networks, item = [unet(seed) for seed in range(2)], scan(own)
     model = segmenter(networks[0], networks[1:], dropout_passes=2)
     observer = Observer(model.predictor, ["model.0", "model.1.submodule"])
     evidence, logits = observer(item["images"], item["native"], "Kidney", "k", "k")
-    plain = {recipe: torch.sigmoid(found) for recipe, found in logits.items()}
+    plain = {preprocessing: torch.sigmoid(found) for preprocessing, found in logits.items()}
     coarse = seen_as(evidence, {str(COARSE)})
-    model.observer, model.judge = observer, Judge.fit(Spectral(), [coarse], [coarse], 0.05, {"Kidney": "CT"})
+    model.observer, model.ood_detector = (
+        observer,
+        ConformalDetector.fit(Spectral(), [coarse], [coarse], 0.05, {"Kidney": "CT"}),
+    )
     outputs = model.test_step(item, 0)
     assert outputs["verdict"].scores["spectral"] == 0  # of the run's own network, whose signature is in the bank
     entropy = mean_foreground_entropy(outputs["probabilities"][COARSE].as_tensor())
     assert outputs["verdict"].scores["entropy"] == entropy
-    pooled = {recipe for recipe in plain if not torch.equal(outputs["probabilities"][recipe], plain[recipe])}
+    pooled = {
+        preprocessing
+        for preprocessing in plain
+        if not torch.equal(outputs["probabilities"][preprocessing], plain[preprocessing])
+    }
     assert pooled == ({FINE, COARSE} if own else {COARSE})
     assert set(outputs["disagreement"]) == {"mutual_information", "pairwise_dice_distance"}
     assert all(0 < score < 1 for score in outputs["disagreement"].values())
     assert "disagreement" not in model.validation_step(scan(FINE), 0)
     again = model.test_step(item, 0)
     assert again["disagreement"] == outputs["disagreement"]
-    assert all(torch.equal(again["probabilities"][recipe], outputs["probabilities"][recipe]) for recipe in plain)
+    assert all(
+        torch.equal(again["probabilities"][preprocessing], outputs["probabilities"][preprocessing])
+        for preprocessing in plain
+    )
 
 
 def test_other_networks_are_no_part_of_the_weights() -> None:

@@ -1,4 +1,4 @@
-"""Observer: one pass of the network a recipe leaves what detectors need, and changes nothing."""
+"""Observer: one pass of the network a preprocessing leaves what detectors need, and changes nothing."""
 
 from collections.abc import Callable
 
@@ -8,7 +8,7 @@ import torch
 from monai.data import MetaTensor
 from monai.networks.nets import UNet
 
-from medmtl.data.preprocessing import Recipe
+from medmtl.data.preprocessing import Preprocessing
 from medmtl.models.extract import Observer, coarsest
 from medmtl.models.sliding_window import VolumePredictor
 from medmtl.ood.detectors.base import Detector
@@ -20,7 +20,7 @@ from medmtl.ood.evidence.evidence import Evidence
 from medmtl.ood.evidence.features import FeatureTap
 
 LAYERS = ["model.0", "model.1.submodule.0"]
-RECIPES = [Recipe((1, 1, 1), None), Recipe((2, 1, 1), (-160, 240))]
+RECIPES = [Preprocessing((1, 1, 1), None), Preprocessing((2, 1, 1), (-160, 240))]
 
 
 @pytest.fixture
@@ -38,17 +38,17 @@ def test_a_view_holds_what_a_pass_under_its_recipe_finds(predictor: VolumePredic
     native = image_of(10, 9, 8)
     with torch.no_grad():
         evidence, logits = Observer(predictor, LAYERS)(images, native, "Task", "one", "somebody")
-        for view, (recipe, image) in zip(evidence.views, images.items(), strict=True):
+        for view, (preprocessing, image) in zip(evidence.views, images.items(), strict=True):
             tap = FeatureTap(predictor.network, LAYERS)
-            assert torch.equal(predictor.logits(image, tap), logits[recipe])
-            assert view.recipe == str(recipe)
+            assert torch.equal(predictor.logits(image, tap), logits[preprocessing])
+            assert view.preprocessing == str(preprocessing)
             for layer in LAYERS:
                 assert torch.equal(view.layers[layer].gram, tap.per_voxel()[layer])
-            voxels = int((torch.sigmoid(logits[recipe]) >= 0.5).sum())
+            voxels = int((torch.sigmoid(logits[preprocessing]) >= 0.5).sum())
             assert voxels > 0
-            assert view.outputs["volume_ml"] == pytest.approx(voxels * recipe.spacing[0] / 1000)
+            assert view.outputs["volume_ml"] == pytest.approx(voxels * preprocessing.spacing[0] / 1000)
             assert float(view.histogram.sum()) == pytest.approx(1)
-    assert (evidence.source, evidence.case, evidence.patient, evidence.chosen) == ("Task", "one", "somebody", 0)
+    assert (evidence.dataset, evidence.case, evidence.patient, evidence.chosen) == ("Task", "one", "somebody", 0)
     assert evidence.thumbnail.shape == (32, 32, 32)
 
 

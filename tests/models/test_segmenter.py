@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 
 from medmtl.accuracy import surface_distances
 from medmtl.data.datamodule import MultiTaskData
-from medmtl.data.preprocessing import Recipe
+from medmtl.data.preprocessing import Preprocessing
 from medmtl.data.task import Task
 from medmtl.data.transforms import to_native
 from medmtl.errors import ConfigError
@@ -28,7 +28,7 @@ from medmtl.models.segmenter import Segmenter
 from medmtl.models.sliding_window import VolumePredictor
 from medmtl.ood.evidence.evidence import Evidence
 
-FINE, COARSE = Recipe((1.0, 1.0, 1.0), None), Recipe((2.0, 2.0, 2.0), None)
+FINE, COARSE = Preprocessing((1.0, 1.0, 1.0), None), Preprocessing((2.0, 2.0, 2.0), None)
 LEARNING_RATE = 1e-2
 
 pytestmark = [
@@ -72,7 +72,7 @@ def volume(seed: int, shape: tuple[int, int, int] = (10, 9, 8)) -> MetaTensor:
     return MetaTensor(values, affine=torch.eye(4, dtype=torch.float64))
 
 
-def scan(seed: int, source: str, label: torch.Tensor | None, own: Recipe | None = FINE) -> dict[str, Any]:
+def scan(seed: int, dataset: str, label: torch.Tensor | None, own: Preprocessing | None = FINE) -> dict[str, Any]:
     """A volume that is already in the working space of `FINE`."""
     native = volume(seed)
     return {
@@ -82,7 +82,7 @@ def scan(seed: int, source: str, label: torch.Tensor | None, own: Recipe | None 
         "label": None if label is None else MetaTensor(label.to(torch.uint8), affine=native.affine),
         "case": f"case{seed}",
         "patient": f"case{seed}",
-        "source": source,
+        "dataset": dataset,
         "own": own,
     }
 
@@ -179,7 +179,7 @@ def test_dice_is_averaged_by_task_over_the_cases_that_have_foreground(stage: str
     assert metrics[f"{stage}/mean/dice"] == pytest.approx((liver + kidney) / 2)
     assert [output["dice"] for output in outputs[:5]] == pytest.approx([brute[0], math.nan, *brute[2:]], nan_ok=True)
     assert outputs[6]["dice"] is outputs[6]["probability"] is None
-    # A test without feature statistics has nothing to compare recipes with.
+    # A test without feature statistics has nothing to compare preprocessings with.
     assert list(outputs[6]["probabilities"]) == ([FINE] if stage == "val" else [])
 
 
@@ -210,9 +210,9 @@ def test_surface_distances_are_those_of_the_image_s_own_spacing_and_are_averaged
     native = MetaTensor(torch.full((1, 8, 8, 8), -1.0), affine=affine)
     native[0, 2:5, 2:5, 2:5] = 1
     scans = []
-    for seed, (source, shift) in enumerate([("Liver", (1, 0, 0)), ("Liver", (0, 0, 1)), ("Kidney", (0, 1, 0))]):
+    for seed, (dataset, shift) in enumerate([("Liver", (1, 0, 0)), ("Liver", (0, 0, 1)), ("Kidney", (0, 1, 0))]):
         label = (torch.roll(native.as_tensor(), shift, (1, 2, 3)) > 0).to(torch.uint8)
-        item = scan(seed, source, None) | {"native": native, "images": {FINE: native}}
+        item = scan(seed, dataset, None) | {"native": native, "images": {FINE: native}}
         scans.append(item | {"label": MetaTensor(label, affine=affine)})
     model, run = segmenter(Threshold()), trainer()
     with torch.no_grad():
@@ -228,26 +228,28 @@ def test_surface_distances_are_those_of_the_image_s_own_spacing_and_are_averaged
     assert metrics["test/mean/hd95_mm"] == pytest.approx(2)
 
 
-def test_the_test_looks_at_every_recipe_and_judges_only_where_there_is_a_judge(small_unet: Callable[[], UNet]) -> None:
+def test_the_test_looks_at_every_preprocessing_and_judges_only_where_there_is_a_judge(
+    small_unet: Callable[[], UNet],
+) -> None:
     model = segmenter(small_unet()).eval()
     item = scan(0, "Liver", torch.ones(1, 10, 9, 8))
     item["images"] = {FINE: item["images"][FINE], COARSE: volume(1, (6, 5, 9))}
     seen: list[tuple[Evidence, str | None]] = []
 
-    def judge(evidence: Evidence, told: str | None = None) -> str:
+    def ood_detector(evidence: Evidence, told: str | None = None) -> str:
         seen.append((evidence, told))
         return "a verdict"
 
     with torch.no_grad():
         alone = model.test_step(item, 0)
         assert (list(alone["probabilities"]), alone["verdict"]) == ([FINE], None)
-        model.observer, model.judge = Observer(model.predictor, ["model.0"]), judge  # type: ignore[assignment]
+        model.observer, model.ood_detector = Observer(model.predictor, ["model.0"]), ood_detector  # type: ignore[assignment]
         outputs = model.test_step(item, 0)
         assert model.validation_step(item, 0)["verdict"] is None
     assert (list(outputs["probabilities"]), outputs["verdict"]) == ([FINE, COARSE], "a verdict")
     assert torch.equal(outputs["probabilities"][FINE], alone["probabilities"][FINE])
     ((evidence, told),) = seen
-    assert ([view.recipe for view in evidence.views], told) == ([str(FINE), str(COARSE)], None)
+    assert ([view.preprocessing for view in evidence.views], told) == ([str(FINE), str(COARSE)], None)
 
 
 def test_weights_are_those_of_the_network_and_nothing_else(small_unet: Callable[[], UNet]) -> None:

@@ -12,7 +12,7 @@ from torch import nn
 
 from medmtl.models.sliding_window import VolumePredictor
 from medmtl.ood.evidence.features import FeatureTap
-from medmtl.ood.evidence.window_weights import Windows
+from medmtl.ood.evidence.window_weights import WindowWeights
 
 AFFINE = np.diag([2.0, 1.0, 3.0, 1.0])
 # Image and window: smaller than a window, as large, a little larger on one axis, many windows.
@@ -84,9 +84,9 @@ def test_every_voxel_of_the_image_counts_once_and_padding_not_at_all(
         maps = network[0](image.as_tensor()[None])
         features = maps.movedim(1, -1).reshape(-1, 4).double().numpy()
     for layer in ("0", "2"):
-        assert tap.moments[layer].voxels == pytest.approx(np.prod(shape), rel=1e-6)
+        assert tap.gram_matrices[layer].voxels == pytest.approx(np.prod(shape), rel=1e-6)
     # The features of a voxel are the same in every window, so the sum over windows is that over the image.
-    np.testing.assert_allclose(tap.moments["0"].gram.numpy(), features.T @ features, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(tap.gram_matrices["0"].gram.numpy(), features.T @ features, rtol=1e-5, atol=1e-5)
 
 
 def test_where_windows_overlap_a_voxel_counts_in_the_window_whose_centre_is_nearest() -> None:
@@ -102,8 +102,8 @@ def test_where_windows_overlap_a_voxel_counts_in_the_window_whose_centre_is_near
     VolumePredictor(network, (4, 2, 2), overlap=0.5, window_batch=1)(image_of((8, 2, 2)), tap)
     # Windows start at 0, 2 and 4: voxels 0 to 2 count in the first, 3 and 4 in the second, 5 to 7 in the third.
     places = [0, 1, 2, 1, 2, 1, 2, 3]
-    assert float(tap.moments["0"].gram) == pytest.approx(4 * sum(place**2 for place in places))
-    assert float(tap.moments["0"].total) == pytest.approx(4 * sum(places))
+    assert float(tap.gram_matrices["0"].gram) == pytest.approx(4 * sum(place**2 for place in places))
+    assert float(tap.gram_matrices["0"].total) == pytest.approx(4 * sum(places))
 
 
 @pytest.mark.parametrize("window_batch", [1, 2, 5, 100])
@@ -118,9 +118,11 @@ def test_the_number_of_windows_computed_together_does_not_matter(
             found.append((VolumePredictor(network, (8, 8, 8), 0.3, batch)(image, tap), tap))
     (one, first), (other, second) = found
     torch.testing.assert_close(one, other, rtol=0, atol=1e-5)
-    for layer in first.moments:
-        assert first.moments[layer].voxels == pytest.approx(second.moments[layer].voxels)
-        torch.testing.assert_close(first.moments[layer].gram, second.moments[layer].gram, rtol=1e-4, atol=1e-4)
+    for layer in first.gram_matrices:
+        assert first.gram_matrices[layer].voxels == pytest.approx(second.gram_matrices[layer].voxels)
+        torch.testing.assert_close(
+            first.gram_matrices[layer].gram, second.gram_matrices[layer].gram, rtol=1e-4, atol=1e-4
+        )
 
 
 def test_the_singular_values_of_a_volume_are_those_of_its_stacked_weighted_windows(
@@ -131,7 +133,7 @@ def test_the_singular_values_of_a_volume_are_those_of_its_stacked_weighted_windo
     tap = FeatureTap(network, ["model.0"])
     original = tap._add
 
-    def spy(layer: str, output: torch.Tensor, windows: Windows) -> None:
+    def spy(layer: str, output: torch.Tensor, windows: WindowWeights) -> None:
         full = torch.einsum("bh,bw,bd->bhwd", *windows.axes)[:, None]
         share = torch.nn.functional.avg_pool3d(full, 2).reshape(-1, 1).double()
         rows.append(output.movedim(1, -1).reshape(-1, output.shape[1]).double() * share.sqrt())
@@ -141,6 +143,6 @@ def test_the_singular_values_of_a_volume_are_those_of_its_stacked_weighted_windo
     with torch.no_grad():
         VolumePredictor(network, window, 0.5, window_batch=4)(image, tap)
     sigma = torch.linalg.svdvals(torch.cat(rows))
-    roots = torch.linalg.eigvalsh(tap.moments["model.0"].gram).flip(0).clamp_min(0).sqrt()
+    roots = torch.linalg.eigvalsh(tap.gram_matrices["model.0"].gram).flip(0).clamp_min(0).sqrt()
     torch.testing.assert_close(roots, sigma, rtol=1e-4, atol=1e-5 * float(sigma[0]))
-    assert tap.moments["model.0"].voxels == pytest.approx(20 * 17 * 8 / 8)
+    assert tap.gram_matrices["model.0"].voxels == pytest.approx(20 * 17 * 8 / 8)

@@ -65,7 +65,7 @@ def check_against_svd(network: UNet, image: MetaTensor) -> None:
         sigma = torch.linalg.svdvals(matrix)
         valid = sigma > 1e-5 * sigma[0]
         compared += int(valid.sum())
-        logs = log_singular_values(tap.moments[layer].gram)
+        logs = log_singular_values(tap.gram_matrices[layer].gram)
         assert float((logs - sigma.log())[valid].abs().max()) < 1e-4
         if valid.all():
             per_voxel = (sigma / len(matrix) ** 0.5).log()
@@ -75,7 +75,7 @@ def check_against_svd(network: UNet, image: MetaTensor) -> None:
 
 
 def first_image(task: Task) -> MetaTensor:
-    return prepare(load_image(task_cases("T", task).cases[0]), task.recipe)
+    return prepare(load_image(task_cases("T", task).cases[0]), task.preprocessing)
 
 
 def test_log_singular_values_are_those_of_feature_maps_of_a_phantom(
@@ -321,7 +321,7 @@ def test_the_detector_names_the_nearest_task() -> None:
     detector.fit(images)
     for image in images:
         nearest = detector.nearest(image.view)
-        assert (nearest.task, nearest.case, nearest.oodm) == (image.source, image.case, 0)
+        assert (nearest.task, nearest.case, nearest.oodm) == (image.dataset, image.case, 0)
 
 
 @pytest.mark.parametrize("options", [{"neighbour": 0}, {"floor": 1.0}, {"floor": -0.1}])

@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from medmtl.data.case import Case, LabelFile
-from medmtl.data.preprocessing import Recipe
+from medmtl.data.preprocessing import Preprocessing
 from medmtl.ood.evidence.evidence import Evidence, LayerEvidence, View
 from medmtl.ood_benchmark.cache import Cache, Observation
 from medmtl.ood_benchmark.images import Image
 
-RECIPES = (Recipe((1, 1, 1), None), Recipe((4, 4, 4), (-160, 240)))
+RECIPES = (Preprocessing((1, 1, 1), None), Preprocessing((4, 4, 4), (-160, 240)))
 
 
 def observation(dice: float | None = 0.75) -> Observation:
@@ -23,12 +23,12 @@ def observation(dice: float | None = 0.75) -> Observation:
         return torch.rand(shape, generator=generator)
 
     views = []
-    for recipe in RECIPES:
+    for preprocessing in RECIPES:
         layers = {
             "model.0": LayerEvidence(numbers(3, 3).double(), numbers(3).double(), 100.5),
             "model.1.submodule": LayerEvidence(numbers(5, 5).double(), numbers(5).double(), 7.0, numbers(4, 20)),
         }
-        views.append(View(str(recipe), layers, {"entropy": 0.1, "volume_ml": 12.0}, numbers(150).double()))
+        views.append(View(str(preprocessing), layers, {"entropy": 0.1, "volume_ml": 12.0}, numbers(150).double()))
     return Observation(Evidence("Task", "case", "patient", tuple(views), numbers(32, 32, 32)), dice)
 
 
@@ -38,7 +38,7 @@ def image(tmp_path: Path) -> Image:
     for path in (image, label):
         path.write_bytes(b"some voxels")
     case = Case("case", "patient", (image,), (LabelFile(label),))
-    return Image("familiar", "Task", case, RECIPES, "Task", RECIPES[0], (1,))
+    return Image("in_distribution", "Task", case, RECIPES, "Task", RECIPES[0], (1,))
 
 
 @pytest.mark.parametrize("dice", [0.75, None, float("nan")])
@@ -53,9 +53,9 @@ def test_an_observation_comes_back_as_it_was(dice: float | None, image: Image, t
     assert found is not None
     assert repr(found.dice) == repr(dice)
     assert torch.equal(found.evidence.thumbnail, kept.evidence.thumbnail)
-    assert (found.evidence.source, found.evidence.case, found.evidence.patient) == ("Task", "case", "patient")
+    assert (found.evidence.dataset, found.evidence.case, found.evidence.patient) == ("Task", "case", "patient")
     for one, other in zip(found.evidence.views, kept.evidence.views, strict=True):
-        assert (one.recipe, one.outputs) == (other.recipe, other.outputs)
+        assert (one.preprocessing, one.outputs) == (other.preprocessing, other.outputs)
         assert torch.equal(one.histogram, other.histogram)
         assert list(one.layers) == list(other.layers)
         for layer in one.layers:
@@ -89,12 +89,12 @@ def test_the_key_depends_on_all_that_decides_and_on_nothing_else(image: Image, t
     key = Cache(tmp_path, facts).key(image)
     others = [Cache(tmp_path, facts | change) for change in ({"weights": "v"}, {"layers": ["model.1"]}, {"seed": 1})]
     keys = [cache.key(image) for cache in others]
-    shifted = replace(image, group="covariate", source="noise", severity=3)
+    shifted = replace(image, group="covariate", condition="noise", severity=3)
     changed = [
         shifted,
         replace(shifted, severity=5),
-        replace(shifted, source="blur"),
-        replace(image, recipes=RECIPES[:1]),
+        replace(shifted, condition="blur"),
+        replace(image, preprocessings=RECIPES[:1]),
         replace(image, organ=(1, 2)),
         replace(image, own=RECIPES[1]),
     ]

@@ -4,7 +4,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from predict_sample import FOREIGN, ODD, BrightModel, save_scan
+from predict_sample import ODD, OUT, BrightModel, save_scan
 
 from medmtl.cli import main
 from medmtl.predict.model import Model
@@ -22,7 +22,7 @@ def model(monkeypatch: pytest.MonkeyPatch) -> BrightModel:
 def scans(tmp_path: Path) -> Path:
     """A folder of three images: a familiar one, a foreign one, and an undecided one in a folder of its own."""
     folder = tmp_path / "scans"
-    for seed, name in enumerate(("familiar.nii.gz", f"{FOREIGN}.nii.gz", f"{ODD}/deep.nii")):
+    for seed, name in enumerate(("familiar.nii.gz", f"{OUT}.nii.gz", f"{ODD}/deep.nii")):
         save_scan(folder / name, seed)
     return folder
 

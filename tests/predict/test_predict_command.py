@@ -52,10 +52,19 @@ def test_the_summary_holds_what_the_verdicts_say_the_worst_first(model, scans, p
     predict(scans)
     rows = rows_of(out)
     assert [row["case"] for row in rows] == ["foreign", "odd_deep", "familiar"]
-    assert [row["verdict"] for row in rows] == ["foreign", "undecided", "familiar"]
+    assert [row["verdict"] for row in rows] == ["out-of-distribution", "undecided", "in-distribution"]
     for row in rows:
         record = out.record(row["case"])
-        for key in ("input", "in_distribution", "p_value", "distance", "nearest_task", "recipe", "volume_ml", "mask"):
+        for key in (
+            "input",
+            "in_distribution",
+            "p_value",
+            "ood_score",
+            "nearest_task",
+            "preprocessing",
+            "volume_ml",
+            "mask",
+        ):
             assert row[key] == ("" if record[key] is None else str(record[key]))
         assert row["warnings"] == "; ".join(record["warnings"])
         assert (row["digest"], row["error"]) == (DIGEST, "")
@@ -357,7 +366,7 @@ def test_the_gallery_shows_every_image(model, scans, predict, out, capsys):
     page = (out.path / "gallery.html").read_text()
     assert all(page.count(f"<h3>{name}</h3>") == 1 for name in NAMES)
     assert "Trained on digital phantoms, not patients" in page
-    assert "foreign, no mask written" in page
+    assert "out-of-distribution, no mask written" in page
     predict(scans, "--report", "--on-ood", "skip")
     assert len(model.calls) == 3
     assert (out.path / "gallery.html").read_text() == page

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
-from medmtl.data.preprocessing import Recipe
+from medmtl.data.preprocessing import Preprocessing
 from medmtl.predict.warnings import mask_warnings, verdict_warnings
 
-RECIPE = Recipe((1.0, 2.0, 3.0), None)
+RECIPE = Preprocessing((1.0, 2.0, 3.0), None)
 GRID = np.diag([1.0, 2.0, 3.0, 1.0])
 
 
@@ -30,8 +30,8 @@ def test_a_mask_at_any_side_of_the_image(place: tuple[int, int, int]) -> None:
 
 
 def test_recipes_that_were_tried_for_want_of_a_modality() -> None:
-    (said,) = mask_warnings(mask_at((2, 2, 2)), GRID, RECIPE, {RECIPE, Recipe((1, 1, 1), None)})
-    assert "nearest of 2 recipes" in said
+    (said,) = mask_warnings(mask_at((2, 2, 2)), GRID, RECIPE, {RECIPE, Preprocessing((1, 1, 1), None)})
+    assert "nearest of 2 preprocessings" in said
 
 
 @pytest.mark.parametrize("axis", range(3))
@@ -51,7 +51,7 @@ def test_voxels_much_coarser_than_the_network_s(axis: int) -> None:
 def test_a_verdict_that_could_not_be_given() -> None:
     assert verdict_warnings(True, 0.5, 0.05) == verdict_warnings(False, 0.01, 0.05) == []
     assert "alpha = 0.05" in verdict_warnings(None, 0.5, 0.05)[0]
-    assert "nothing to judge by" in verdict_warnings(None, None, 0.05)[0]
+    assert "nothing to ood_detector by" in verdict_warnings(None, None, 0.05)[0]
 
 
 def test_a_verdict_on_other_arithmetic_than_it_was_made_for() -> None:

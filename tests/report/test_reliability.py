@@ -27,12 +27,12 @@ def shading(axes):
 
 @pytest.fixture
 def tables(results):
-    return {task: pooled_bins([r for r in results if r.source == task], "band") for task in tasks_of(results)}
+    return {task: pooled_bins([r for r in results if r.dataset == task], "band") for task in tasks_of(results)}
 
 
 @pytest.fixture
 def bands(results):
-    cases = {task: [r for r in results if r.source == task] for task in tasks_of(results)}
+    cases = {task: [r for r in results if r.dataset == task] for task in tasks_of(results)}
     return {
         task: frequency_band([r.calibration["band"] for r in found], [r.case for r in found])
         for task, found in cases.items()

@@ -20,9 +20,9 @@ from medmtl.results.test import build_report, pooled_bins
 SCALING = {"method": "temperature", "region": "band"}
 
 
-def scaled_cases(make_case, source, cases, sharpness, patients=None):
+def scaled_cases(make_case, dataset, cases, sharpness, patients=None):
     """Cases whose logits are `sharpness` times too large, with a patient's own shift, and the same after scaling."""
-    generator = torch.Generator().manual_seed(len(source))
+    generator = torch.Generator().manual_seed(len(dataset))
     found = []
     for case in range(cases):
         logit = torch.randn(400, generator=generator, dtype=torch.float64)
@@ -31,7 +31,7 @@ def scaled_cases(make_case, source, cases, sharpness, patients=None):
         before, after = (bin_volume(torch.sigmoid(factor * logit), label, bins=5) for factor in (sharpness, 1.0))
         patient = patients[case] if patients else None
         tables = {"calibration": {"band": before}, "calibration_scaled": {"band": after}}
-        found.append(make_case(f"{source}_{case}", source, patient=patient, **tables))
+        found.append(make_case(f"{dataset}_{case}", dataset, patient=patient, **tables))
     return found
 
 

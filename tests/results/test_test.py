@@ -96,7 +96,7 @@ def test_detection_and_verdict_follow_from_the_scores_and_decisions(results):
     assert set(ood["scores"]["entropy"]) >= {"auroc", "aupr_out", "fpr_at_95_in_kept", "fpr_at_95_out_found"}
     verdict = ood["verdict"]
     assert (verdict["alpha"], verdict["false_alarm_rate"], verdict["detection_rate"]) == (0.1, 1 / 8, 2 / 3)
-    assert ood["sources"]["Other"] == {"expected": "out", "cases": 3, "decided": 3, "rejected": 2}
+    assert ood["datasets"]["Other"] == {"expected": "out", "cases": 3, "decided": 3, "rejected": 2}
     assert ood["note"] is None
 
 

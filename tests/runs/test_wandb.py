@@ -10,7 +10,7 @@ from wandb_record import WandbRun, read_messages, read_runs
 
 from medmtl.errors import ConfigError
 from medmtl.runs.folder import RunFolder
-from medmtl.runs.wandb import Mirror, Wandb
+from medmtl.runs.wandb import RunWandbLogger, Wandb
 
 LONG = {"words": "word " * 30_000}  # more than four blocks of wandb's file
 
@@ -20,7 +20,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> WandbRun:
     """A W&B run under the default options, with one figure logged."""
     run = RunFolder(tmp_path_factory.mktemp("plain") / "multitask")
     run.path.mkdir()
-    mirror = Mirror(Wandb(), run, "fit", None, LONG)
+    mirror = RunWandbLogger(Wandb(), run, "fit", None, LONG)
     mirror.log_metrics({"val/mean/dice": 0.5}, step=7)
     wandb.finish()
     (read,) = read_runs(run.path).values()
@@ -52,7 +52,7 @@ def test_wandb_gets_nothing_that_it_warns_of_and_the_environment_stays(
     given: dict = {}
     monkeypatch.setattr(wandb, "init", lambda **options: given.update(options) or SimpleNamespace(id="abc"))
     monkeypatch.delenv("WANDB_MODE", raising=False)
-    assert Mirror(Wandb(mode="offline"), RunFolder(tmp_path), "test", None, {}).experiment.id == "abc"
+    assert RunWandbLogger(Wandb(mode="offline"), RunFolder(tmp_path), "test", None, {}).experiment.id == "abc"
     assert given["mode"] == "offline"
     assert "anonymous" not in given
     assert "WANDB_MODE" not in os.environ
@@ -65,10 +65,10 @@ def test_a_test_and_a_resumed_training_name_the_newest_training(
     monkeypatch.setattr(wandb, "init", lambda **options: given.update(options) or SimpleNamespace(id="third"))
     run = RunFolder(tmp_path)
     run.update_manifest(wandb={"fit": ["first", "second"], "test": ["zeroth"]})
-    mirror = Mirror(Wandb(), run, "test", run.best, {"run": "x"})
+    mirror = RunWandbLogger(Wandb(), run, "test", run.best, {"run": "x"})
     assert mirror.experiment
     assert given["config"] == {"run": "x", "fit": "second"}
-    mirror = Mirror(Wandb(), run, "fit", run.last, {"run": "x"})
+    mirror = RunWandbLogger(Wandb(), run, "fit", run.last, {"run": "x"})
     assert mirror.experiment
     assert given["config"] == {"run": "x", "resumed_from": "second"}
     mirror.record(run, "fit")

@@ -18,7 +18,7 @@ from torch.nn.functional import softplus
 
 from medmtl.calibration.pieces import PIECE
 from medmtl.calibration.scaling.histogram import to_logits
-from medmtl.calibration.scaling.parametric import COLDEST, HOTTEST, Scaling, Temperature
+from medmtl.calibration.scaling.parametric import MAXIMUM_TEMPERATURE, MINIMUM_TEMPERATURE, Scaling, Temperature
 from medmtl.calibration.scaling.working_volume import INPUTS, VoxelSample, WorkingVolume, stretches
 from medmtl.errors import DataError
 
@@ -221,4 +221,6 @@ def _network() -> nn.Module:
 
 def _log_temperature(network: nn.Module, inputs: Tensor, temperature: float) -> Tensor:
     """The logarithm of T(x), `(n,)` float32, within its bounds."""
-    return (math.log(temperature) + network(inputs)[:, 0]).clamp(math.log(COLDEST), math.log(HOTTEST))
+    return (math.log(temperature) + network(inputs)[:, 0]).clamp(
+        math.log(MINIMUM_TEMPERATURE), math.log(MAXIMUM_TEMPERATURE)
+    )

@@ -23,7 +23,7 @@ from medmtl.calibration.scaling.working_volume import WorkingVolume
 from medmtl.errors import DataError
 
 # Temperatures beyond say that the fit ran away, as it does where voxels can be separated or logits mean nothing.
-COLDEST, HOTTEST = 1 / 20, 20.0
+MINIMUM_TEMPERATURE, MAXIMUM_TEMPERATURE = 1 / 20, 20.0
 
 Floats = NDArray[np.float64]
 
@@ -123,9 +123,11 @@ class Temperature(Monotone):
             """Derivative of the NLL by 1 / T, falling in log T."""
             return float(weight @ ((expit(logits * math.exp(-log_temperature)) - label) * logits))
 
-        coldest, hottest = math.log(COLDEST), math.log(HOTTEST)
-        _check_temperature(COLDEST if slope(coldest) <= 0 else HOTTEST if slope(hottest) >= 0 else 1.0)
-        log_temperature, found = brentq(slope, coldest, hottest, xtol=1e-12, full_output=True, disp=False)
+        minimum, maximum = math.log(MINIMUM_TEMPERATURE), math.log(MAXIMUM_TEMPERATURE)
+        _check_temperature(
+            MINIMUM_TEMPERATURE if slope(minimum) <= 0 else MAXIMUM_TEMPERATURE if slope(maximum) >= 0 else 1.0
+        )
+        log_temperature, found = brentq(slope, minimum, maximum, xtol=1e-12, full_output=True, disp=False)
         if not found.converged:
             raise DataError(f"the temperature did not converge ({found.flag})")
         return cls(math.exp(log_temperature))
@@ -173,7 +175,7 @@ class Platt(Monotone):
             loss, np.array([1.0, 0.0]), jac=True, hess=curvature, method="trust-exact", options={"gtol": 1e-7}
         )
         slope, offset = map(float, found.x)
-        _check_temperature(1 / slope if slope > 0 else HOTTEST)
+        _check_temperature(1 / slope if slope > 0 else MAXIMUM_TEMPERATURE)
         if not found.success:
             raise DataError(f"slope and offset did not converge ({found.message})")
         return cls(slope, offset)
@@ -232,7 +234,11 @@ def _voxels(histogram: LogitHistogram) -> tuple[Floats, Floats, Floats]:
 
 
 def _check_temperature(temperature: float) -> None:
-    if temperature <= COLDEST:
-        raise DataError(f"the best temperature is not above {COLDEST:g}, as where the logits separate the labels")
-    if temperature >= HOTTEST:
-        raise DataError(f"the best temperature is not below {HOTTEST:g}, as where the logits say nothing of the labels")
+    if temperature <= MINIMUM_TEMPERATURE:
+        raise DataError(
+            f"the best temperature is not above {MINIMUM_TEMPERATURE:g}, as where the logits separate the labels"
+        )
+    if temperature >= MAXIMUM_TEMPERATURE:
+        raise DataError(
+            f"the best temperature is not below {MAXIMUM_TEMPERATURE:g}, as where the logits say nothing of the labels"
+        )

@@ -9,7 +9,7 @@ from scipy.optimize import minimize
 from scipy.special import log_softmax
 from torch import Tensor
 
-from medmtl.calibration.scaling.parametric import HOTTEST, Floats
+from medmtl.calibration.scaling.parametric import MAXIMUM_TEMPERATURE, Floats
 from medmtl.errors import DataError
 
 
@@ -76,8 +76,10 @@ class VectorScaling:
         start = np.concatenate([np.ones(classes), np.zeros(classes)])
         found = minimize(loss, start, jac=True, hess=curvature, method="trust-exact", options={"gtol": 1e-7})
         weight, offset = found.x.reshape(2, classes)
-        if np.abs(weight).max() >= HOTTEST:
-            raise DataError(f"the best weights are not below {HOTTEST:g}, as where the logits separate the classes")
+        if np.abs(weight).max() >= MAXIMUM_TEMPERATURE:
+            raise DataError(
+                f"the best weights are not below {MAXIMUM_TEMPERATURE:g}, as where the logits separate the classes"
+            )
         if not found.success:
             raise DataError(f"weights and offsets did not converge ({found.message})")
         return cls(torch.from_numpy(weight), torch.from_numpy(offset - offset.mean()))

@@ -25,7 +25,7 @@ SUREST = 10.0
 
 @dataclass(frozen=True, eq=False)
 class WorkingVolume:
-    """Image and probability in a recipe's working space.
+    """Image and probability in a preprocessing's working space.
 
     Args:
         image: prepared intensities, about -1 to 1 or z-scores, `(h, w, d)`.

@@ -113,7 +113,7 @@ def _read_cases(path: Path, only: str | None) -> dict[str, list[ScoredCase]]:
         rows = [row for row in csv.DictReader(stream) if row["expected"] == "in" and row["dice"]]
     cases: dict[str, dict[str, ScoredCase]] = defaultdict(dict)
     for row in rows:
-        task, case = row["source"], row["case"]
+        task, case = row["dataset"], row["case"]
         if only not in (None, task):
             continue
         if case in cases[task]:

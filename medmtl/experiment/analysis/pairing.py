@@ -7,7 +7,7 @@ from typing import Any
 from medmtl.data.splits import PARTS
 from medmtl.experiment.analysis.finished import FinishedRun
 
-# What runs must have in common besides the task's own recipe: network, loss, patches, prediction and measurement.
+# What runs must have in common besides the task's preprocessing: network, loss, patches, prediction, measurement.
 ALIKE = (
     "model.network",
     "model.loss",
@@ -42,7 +42,7 @@ def pair_runs(task: str, a: str, b: str, runs_a: Sequence[FinishedRun], runs_b: 
     """Pair the runs of two arms by seed and fold, or refuse.
 
     Refused is what differs in more than the arm: other cases in a part of the same fold, another budget, or another
-    network, loss, recipe, patch or batch size.
+    network, loss, preprocessing, patch or batch size.
 
     Args:
         task: the task.
@@ -133,8 +133,8 @@ def _budget(run: FinishedRun) -> str:
 
 def _settings(config: Mapping[str, Any], task: str) -> dict[str, Any]:
     """What runs must have in common, flat: key with dots -> value. Where the data lie does not matter."""
-    recipe = {key: value for key, value in config["data"]["tasks"][task].items() if key != "root"}
-    found = _flat(f"data.tasks.{task}", recipe)
+    preprocessing = {key: value for key, value in config["data"]["tasks"][task].items() if key != "root"}
+    found = _flat(f"data.tasks.{task}", preprocessing)
     for key in ALIKE:
         section, _, name = key.partition(".")
         value = config.get(section) or {}

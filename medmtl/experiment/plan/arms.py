@@ -117,10 +117,10 @@ def transfer(setting: Setting, arm: str, layers: str) -> Iterator[Planned]:
     for task in setting.tasks:
         sources = [name for name in setting.tasks if name != task]
         kind = f"without-{task}"
-        if protocol.source != OTHERS:
-            if task == protocol.source:
+        if protocol.pretrain_on != OTHERS:
+            if task == protocol.pretrain_on:
                 continue
-            sources, kind = [protocol.source], f"on-{protocol.source}"
+            sources, kind = [protocol.pretrain_on], f"on-{protocol.pretrain_on}"
         source = setting.pretraining(kind, sources, protocol.steps_of(before, len(sources)))
         yield source
         yield setting.finetuning(arm, task, protocol.steps_of(after), source, layers)
@@ -161,11 +161,11 @@ def plan(settings: Iterable[Setting]) -> list[Planned]:
     """
     runs: dict[str, Planned] = {}
     for setting in settings:
-        source, tasks = setting.protocol.source, setting.tasks
+        source, tasks = setting.protocol.pretrain_on, setting.tasks
         if len(tasks) < 2:
             raise ConfigError(f"the base has one task ({tasks[0]})", fix="compare on two or more")
         if source not in (OTHERS, *tasks):
-            raise ConfigError(f"source={source}", fix=f"use {OTHERS}, or one of the tasks: {', '.join(tasks)}")
+            raise ConfigError(f"pretrain_on={source}", fix=f"use {OTHERS}, or one of the tasks: {', '.join(tasks)}")
         for arm in setting.protocol.arms:
             for planned in PLANS[arm](setting):
                 if runs.setdefault(planned.name, planned).config != planned.config:

@@ -95,8 +95,8 @@ def fingerprint(
     if finetune:
         kept["model"] = kept["model"] | {"finetune": finetune | {"checkpoint": None}}
     if not tested:
-        kept["data"]["foreign"] = {}
-    sources = {key: kept["data"].get(key) or {} for key in ("tasks", "foreign")}
+        kept["data"]["ood"] = {}
+    sources = {key: kept["data"].get(key) or {} for key in ("tasks", "ood")}
     used = {task: sorted(case for cases in split[task].values() for case in cases) for task in sources["tasks"]}
     for key, entries in sources.items():
         kept["data"][key] = {
@@ -108,7 +108,7 @@ def fingerprint(
         "order": list(sources["tasks"]),
         "split": {task: split[task] for task in sources["tasks"]},
         "files": {task: [files[task][case] for case in used[task]] for task in used},
-        "foreign": {name: files[name] for name in sources["foreign"]},
+        "ood": {name: files[name] for name in sources["ood"]},
         "starts_from": starts_from,
         "tested": tested,
     }

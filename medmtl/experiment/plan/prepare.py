@@ -50,7 +50,7 @@ def prepare(protocol: Protocol, folder: Path) -> list[Job]:
     for key, path in paths.items():
         write_splits(path, splits[key])
     split_of = {str(path): splits[key] for key, path in paths.items()}
-    sources = {name: data.listed(name) for name in (*data.tasks, *data.foreign)}
+    sources = {name: data.listed(name) for name in (*data.tasks, *data.ood)}
     with Digests(folder / "data.json") as digests:
         files = {
             name: {case.name: digests.case(case, _meaning(data, name)) for case in cases}

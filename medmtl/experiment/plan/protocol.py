@@ -18,10 +18,10 @@ class Protocol:
 
     Args:
         base: configuration that every training run derives from: a file, or the bare name of a shipped one.
-        arms: what is compared. dedicated: one model a task. transfer: pre-trained on `source`, then trained on the
+        arms: what is compared. dedicated: one model a task. transfer: pre-trained on `pretrain_on`, then trained on the
             task with all layers; transfer_decoder and transfer_head train only those. multitask: one model on all
             tasks. multitask_finetune: on all tasks, then on the task.
-        source: what transfer is pre-trained on: `others`, the union of all other tasks, or the name of one task.
+        pretrain_on: what transfer is pre-trained on: `others`, the union of all other tasks, or the name of one task.
         budget: what arms have in common. steps: optimizer steps of a model, pre-training included. samples: patches
             of every task that a model trained on it has seen (in expectation; the tasks of a union are drawn equally
             often).
@@ -42,7 +42,7 @@ class Protocol:
 
     base: str = "multitask.yaml"
     arms: list[str] = field(default_factory=lambda: ["dedicated", "transfer", "multitask"])
-    source: str = OTHERS
+    pretrain_on: str = OTHERS
     budget: Literal["steps", "samples"] = "steps"
     steps: int = 1000
     validations: int = 5

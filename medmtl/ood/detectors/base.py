@@ -15,13 +15,13 @@ class Detector(ABC):
 
     Attributes:
         name: how tables and files call it, unique among those in use.
-        source: where it is described.
+        reference: where it is described.
         needs_windows: whether it looks at feature maps window by window.
         needs_thumbnail: whether it looks at the image itself, shrunk.
     """
 
     name: str
-    source: ClassVar[str]
+    reference: ClassVar[str]
     needs_windows: bool = False
     needs_thumbnail: bool = False
 
@@ -57,12 +57,12 @@ class Detector(ABC):
 class ViewDetector(Detector):
     """A detector that compares each view with the training images; the lowest score counts.
 
-    The recipe of the image's own task is among the views, and which one it is nobody tells.
+    The preprocessing of the image's own task is among the views, and which one it is nobody tells.
     """
 
     @abstractmethod
     def score_view(self, view: View) -> float:
-        """How foreign an image is under one recipe; higher = more foreign."""
+        """How foreign an image is under one preprocessing; higher = more foreign."""
 
     def score(self, image: Evidence) -> float:
         """See `Detector.score`."""

@@ -16,15 +16,15 @@ class ByTask(Detector):
     """Ours: a detector for every task; an image is as foreign as the task finds it that finds it least so.
 
     Tumours differ more from each other than brains do, and a distance that is ordinary among tumours is far among
-    brains. Each task's detector is fitted to its own images and sees an image as the task's recipe prepares it. Scores
-    of different tasks must be on one scale, as those of `Fusion` are.
+    brains. Each task's detector is fitted to its own images and sees an image as the task's preprocessing prepares it.
+    Scores of different tasks must be on one scale, as those of `Fusion` are.
 
     Args:
         name: how tables and files call it.
         detector: fitted for each task by itself; None takes `Fusion` with its default members.
     """
 
-    source = "medmtl; Mondrian conformal prediction (Vovk et al. 2005) compares within groups in the same way"
+    reference = "medmtl; Mondrian conformal prediction (Vovk et al. 2005) compares within groups in the same way"
 
     def __init__(self, name: str = "by_task", detector: Detector | None = None) -> None:
         self.name = name
@@ -32,7 +32,7 @@ class ByTask(Detector):
         self.needs_windows = self.detector.needs_windows
         self.needs_thumbnail = self.detector.needs_thumbnail
         self.tasks: dict[str, Detector] = {}
-        self.recipes: dict[str, str] = {}
+        self.preprocessings: dict[str, str] = {}
 
     def fit(self, cases: Sequence[Evidence]) -> None:
         """See `Detector.fit`.
@@ -41,15 +41,15 @@ class ByTask(Detector):
             DataError: a task has too few patients, or an image lacks what the detector needs.
         """
         require(self, cases)
-        self.tasks, self.recipes = {}, {}
-        for task in dict.fromkeys(case.source for case in cases):
-            own = [case for case in cases if case.source == task]
+        self.tasks, self.preprocessings = {}, {}
+        for task in dict.fromkeys(case.dataset for case in cases):
+            own = [case for case in cases if case.dataset == task]
             self.tasks[task] = deepcopy(self.detector)
             self.tasks[task].fit(own)
-            self.recipes[task] = own[0].view.recipe
+            self.preprocessings[task] = own[0].view.preprocessing
 
     def score(self, image: Evidence) -> float:
-        """See `Detector.score`; a task whose recipe the image was not prepared with has no say.
+        """See `Detector.score`; a task whose preprocessing the image was not prepared with has no say.
 
         Raises:
             DataError: no task has.
@@ -62,11 +62,11 @@ class ByTask(Detector):
 
     def _scores(self, image: Evidence) -> dict[str, float]:
         """Task -> how foreign it finds the image."""
-        views = {view.recipe: replace(image, views=(view,), chosen=0) for view in image.views}
-        asked = [task for task in self.tasks if self.recipes[task] in views]
+        views = {view.preprocessing: replace(image, views=(view,), chosen=0) for view in image.views}
+        asked = [task for task in self.tasks if self.preprocessings[task] in views]
         if not asked:
-            raise DataError(f"detector {self.name}: {image.case} was prepared with no recipe of a task")
-        return {task: self.tasks[task].score(views[self.recipes[task]]) for task in asked}
+            raise DataError(f"detector {self.name}: {image.case} was prepared with no preprocessing of a task")
+        return {task: self.tasks[task].score(views[self.preprocessings[task]]) for task in asked}
 
     def missing(self, image: Evidence) -> str:
         """See `Detector.missing`."""
@@ -76,12 +76,12 @@ class ByTask(Detector):
         """See `Detector.state_dict`."""
         return {
             "tasks": {task: detector.state_dict() for task, detector in self.tasks.items()},
-            "recipes": self.recipes,
+            "preprocessings": self.preprocessings,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """See `Detector.load_state_dict`."""
-        self.recipes = dict(state["recipes"])
+        self.preprocessings = dict(state["preprocessings"])
         self.tasks = {task: deepcopy(self.detector) for task in state["tasks"]}
         for task, detector in self.tasks.items():
             detector.load_state_dict(state["tasks"][task])

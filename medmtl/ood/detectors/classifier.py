@@ -52,7 +52,7 @@ class TaskClassifier(Detector):
         seed: of the weights, the order of the images and their augmentation.
     """
 
-    source = "Hendrycks & Gimpel, arXiv 1610.02136, on a classifier of tasks"
+    reference = "Hendrycks & Gimpel, arXiv 1610.02136, on a classifier of tasks"
     needs_thumbnail = True
 
     def __init__(self, name: str = "task_classifier", seed: int = 0) -> None:
@@ -68,11 +68,11 @@ class TaskClassifier(Detector):
             DataError: there is one task alone, or no image.
         """
         require(self, cases)
-        self.tasks = sorted({case.source for case in cases})
+        self.tasks = sorted({case.dataset for case in cases})
         if len(self.tasks) < 2:
             raise DataError(f"detector {self.name}: needs images of two tasks", fix="leave it out")
         images = torch.stack([_seen(case) for case in cases])[:, None]
-        labels = torch.tensor([self.tasks.index(case.source) for case in cases])
+        labels = torch.tensor([self.tasks.index(case.dataset) for case in cases])
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             self.network = _train(images, labels, len(self.tasks))

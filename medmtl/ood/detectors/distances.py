@@ -25,7 +25,7 @@ class FRODO(LayerDetector):
     The covariance is that of Ledoit & Wolf instead of the empirical one with 0.01 added to its diagonal.
     """
 
-    source = "FRODO, Calli et al., github.com/DIAGNijmegen/frodo; Ledoit-Wolf covariance"
+    reference = "FRODO, Calli et al., github.com/DIAGNijmegen/frodo; Ledoit-Wolf covariance"
 
     def __init__(self, name: str = "frodo", layers: list[str] | None = None) -> None:
         super().__init__(name, layers)
@@ -46,7 +46,7 @@ class MDPool(LayerDetector):
     windows count alike, theirs by their share of the image.
     """
 
-    source = "Gonzalez et al., arXiv 2107.05975; Ledoit-Wolf covariance"
+    reference = "Gonzalez et al., arXiv 2107.05975; Ledoit-Wolf covariance"
     needs_windows = True
 
     def __init__(self, name: str = "md_pool", layers: list[str] | None = None) -> None:
@@ -74,7 +74,7 @@ class PCAMahalanobis(LayerDetector):
         variance: share of the variance that the components keep, in (0, 1).
     """
 
-    source = "Woodland et al., arXiv 2308.03723"
+    reference = "Woodland et al., arXiv 2308.03723"
 
     def __init__(self, name: str = "pca_mahalanobis", layers: list[str] | None = None, variance: float = 0.95) -> None:
         super().__init__(name, layers)
@@ -106,7 +106,7 @@ class KNN(LayerDetector):
         neighbour: k, from 1.
     """
 
-    source = "Sun et al., arXiv 2204.06507; Woodland et al., arXiv 2408.02761"
+    reference = "Sun et al., arXiv 2204.06507; Woodland et al., arXiv 2408.02761"
 
     def __init__(self, name: str = "knn", layers: list[str] | None = None, neighbour: int = 1) -> None:
         super().__init__(name, layers)
@@ -140,7 +140,7 @@ class Contrast(KNN):
         neighbour: k, from 1.
     """
 
-    source = "medmtl; distance of Sun et al., arXiv 2204.06507"
+    reference = "medmtl; distance of Sun et al., arXiv 2204.06507"
 
     def __init__(self, name: str = "contrast", layers: list[str] | None = None, neighbour: int = 1) -> None:
         super().__init__(name, layers, neighbour)
@@ -165,7 +165,7 @@ class ViM(LayerDetector):
         dimension: of the principal subspace; None takes half the channels, as the public code does below 768.
     """
 
-    source = "Wang et al., arXiv 2203.10807, equations 5 to 8"
+    reference = "Wang et al., arXiv 2203.10807, equations 5 to 8"
 
     def __init__(self, name: str = "vim", layers: list[str] | None = None, dimension: int | None = None) -> None:
         super().__init__(name, layers)

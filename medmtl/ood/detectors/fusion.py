@@ -43,7 +43,8 @@ class Fusion(Detector):
 
     Training images are near themselves in whatever was fitted to them, so members are fitted to some patients and score
     the others (cross-fitting). Median and spread of these scores, on the scale of logarithms where all are positive,
-    make each member's score a z. An image is as foreign as its z are together, under the recipe where that is least.
+    make each member's score a z. An image is as foreign as its z are together, under the preprocessing where that is
+    least.
 
     Members and combination were chosen by leaving out one training task at a time, without any foreign image: over the
     training images of the five real tasks of `multitask-open.yaml`, after 600 steps, the mean AUROC was .991 with it,
@@ -62,7 +63,7 @@ class Fusion(Detector):
         ConfigError: members share a name, or there are fewer than two folds.
     """
 
-    source = "medmtl; Fisher's combination of p-values"
+    reference = "medmtl; Fisher's combination of p-values"
 
     def __init__(
         self,
@@ -151,7 +152,7 @@ def _default_members() -> list[Detector]:
 
 
 def _scores(members: Sequence[Detector], image: Evidence) -> Tensor:
-    """Score of each member under each recipe, `(members, views)` float64; one that is no `ViewDetector` has one."""
+    """Score of each member under each view, `(members, views)` float64; one that is no `ViewDetector` has one."""
     rows = []
     for member in members:
         if isinstance(member, ViewDetector):

@@ -21,9 +21,9 @@ def intensity_histogram(image: Tensor, window: bool) -> Tensor:
     """Intensity histogram feature (Vasiliuk et al., arXiv 2306.13528).
 
     Args:
-        image: as a recipe prepares it, any shape.
-        window: the recipe clips to a window, which it scales to [-1, 1]: the bins then cover that. Otherwise they run
-            from the image's least value to its greatest.
+        image: as a preprocessing prepares it, any shape.
+        window: the preprocessing clips to a window, which it scales to [-1, 1]: the bins then cover that. Otherwise
+            they run from the image's least value to its greatest.
 
     Returns:
         Share of voxels in 150 equal bins, `(150,)` float64 that sums to 1. A constant image fills the first bin.
@@ -48,7 +48,7 @@ class IntensityHistogram(ViewDetector):
         whitening: first divide each bin by its spread within tasks, so that bins that hold little count as much.
     """
 
-    source = "Vasiliuk et al., arXiv 2306.13528"
+    reference = "Vasiliuk et al., arXiv 2306.13528"
 
     def __init__(
         self,
@@ -66,7 +66,7 @@ class IntensityHistogram(ViewDetector):
     def fit(self, cases: Sequence[Evidence]) -> None:
         """See `Detector.fit`."""
         require(self, cases)
-        tasks = [case.source for case in cases]
+        tasks = [case.dataset for case in cases]
         histograms = torch.stack([case.view.histogram for case in cases])
         scale = spread(task_means(histograms, tasks)[1]) if self.whitening else torch.ones_like(histograms[0])
         found = PCA(self.variance, svd_solver="full").fit((histograms / scale).numpy())

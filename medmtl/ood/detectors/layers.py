@@ -47,7 +47,7 @@ class LayerDetector(ViewDetector):
             DataError: there is no training image, or one lacks what the detector needs.
         """
         require(self, cases)
-        tasks = [case.source for case in cases]
+        tasks = [case.dataset for case in cases]
         self.fitted = {
             layer: self.fit_layer([case.view.layers[layer] for case in cases], tasks)
             for layer in self._chosen(cases[0].view)
@@ -115,7 +115,7 @@ def require(detector: Detector, cases: Sequence[Evidence]) -> None:
     for case in cases:
         lack = detector.missing(case)
         if lack:
-            raise DataError(f"detector {detector.name}: training image {case.case} of {case.source} has no {lack}")
+            raise DataError(f"detector {detector.name}: training image {case.case} of {case.dataset} has no {lack}")
 
 
 def layer_means(maps: Sequence[LayerEvidence]) -> Tensor:

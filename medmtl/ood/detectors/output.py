@@ -11,7 +11,7 @@ from medmtl.ood.detectors.base import Detector
 from medmtl.ood.detectors.layers import lacking_output, require
 from medmtl.ood.evidence.evidence import Evidence
 
-SOURCES = {
+REFERENCES = {
     "entropy": "Mehrtash et al., arXiv 1911.13273; Karimi & Gholipour, arXiv 2004.06569",
     "max_softmax": "Hendrycks & Gimpel, arXiv 1610.02136",
     "max_logit": "Hendrycks et al., arXiv 1911.11132",
@@ -26,14 +26,14 @@ LEAST_SPREAD = 0.1
 
 
 class OutputScore(Detector):
-    """A score of the network's output under the recipe that fits best; nothing is learned.
+    """A score of the network's output under the preprocessing that fits best; nothing is learned.
 
     Args:
         output: which score, see `medmtl.ood.evidence.output_scores`.
         name: how tables and files call it; by default as the score.
     """
 
-    source = "; ".join(SOURCES.values())
+    reference = "; ".join(REFERENCES.values())
 
     def __init__(self, output: str, name: str | None = None) -> None:
         self.output = output
@@ -68,7 +68,7 @@ class Volume(Detector):
         name: how tables and files call it.
     """
 
-    source = "Vasiliuk et al., arXiv 2306.13528"
+    reference = "Vasiliuk et al., arXiv 2306.13528"
 
     def __init__(self, name: str = "volume") -> None:
         self.name = name
@@ -77,8 +77,8 @@ class Volume(Detector):
     def fit(self, cases: Sequence[Evidence]) -> None:
         """See `Detector.fit`."""
         require(self, cases)
-        tasks = sorted({case.source for case in cases})
-        logs = [torch.stack([_log_volume(case) for case in cases if case.source == task]) for task in tasks]
+        tasks = sorted({case.dataset for case in cases})
+        logs = [torch.stack([_log_volume(case) for case in cases if case.dataset == task]) for task in tasks]
         self.fitted = {
             "mean": torch.stack([each.mean() for each in logs]),
             "spread": torch.stack([each.std(correction=0) for each in logs]).clamp_min(LEAST_SPREAD),

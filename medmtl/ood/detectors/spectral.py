@@ -33,7 +33,7 @@ class Spectral(ViewDetector):
         ConfigError: an option outside its domain.
     """
 
-    source = "Karimi & Gholipour, arXiv 2004.06569; several layers: Lambert et al., arXiv 2307.15647"
+    reference = "Karimi & Gholipour, arXiv 2004.06569; several layers: Lambert et al., arXiv 2307.15647"
 
     def __init__(
         self,
@@ -72,15 +72,17 @@ class Spectral(ViewDetector):
         require(self, cases)
         self.scale = {}
         found = [self.signature_of(case.view, self._wanted(case.view)) for case in cases]
-        tasks = [case.source for case in cases]
+        tasks = [case.dataset for case in cases]
         if self.whitening:
             stacked = {layer: torch.stack([each[layer] for each in found]) for layer in found[0]}
             self.scale = {layer: spread(task_means(vectors, tasks)[1]) for layer, vectors in stacked.items()}
             found = [{layer: vector / self.scale[layer] for layer, vector in each.items()} for each in found]
-        self.bank = SignatureBank.fit([(case.source, case.case, each) for case, each in zip(cases, found, strict=True)])
+        self.bank = SignatureBank.fit(
+            [(case.dataset, case.case, each) for case, each in zip(cases, found, strict=True)]
+        )
 
     def nearest(self, view: View) -> Nearest:
-        """The nearest training image to an image under one recipe."""
+        """The nearest training image to an image under one preprocessing."""
         assert self.bank is not None, "fit or load the detector first"
         return self.bank.nearest(self.signature_of(view, list(self.bank.signatures)), self.neighbour)
 
@@ -89,7 +91,7 @@ class Spectral(ViewDetector):
         return self.nearest(view).oodm
 
     def signature_of(self, view: View, layers: Sequence[str]) -> Signature:
-        """The signature of an image under one recipe, with the options of this detector; whitened once fitted."""
+        """The signature of an image under one view, with the options of this detector; whitened once fitted."""
         kept = {layer: view.layers[layer] for layer in layers}
         if self.compat == "medicood":
             found = medicood_signature({layer: each.gram * each.voxels for layer, each in kept.items()})

@@ -25,17 +25,17 @@ class LayerEvidence:
 
 @dataclass(frozen=True)
 class View:
-    """An image as one recipe prepares it.
+    """An image as one preprocessing prepares it.
 
     Attributes:
-        recipe: which one, as text.
+        preprocessing: which one, as text.
         layers: layer -> what is kept of its feature map.
         outputs: scores of the network's output, see `medmtl.ood.evidence.output_scores`; higher = more foreign.
         histogram: intensities of the prepared image, density in equal bins from its least to its greatest value,
             `(bins,)` float64 that sums to 1.
     """
 
-    recipe: str
+    preprocessing: str
     layers: Mapping[str, LayerEvidence]
     outputs: Mapping[str, float]
     histogram: Tensor
@@ -48,23 +48,23 @@ class View:
 
 @dataclass(frozen=True)
 class Evidence:
-    """One image, under one recipe or several.
+    """One image, under one preprocessing or several.
 
-    Training images have one view, that of their task's recipe. Every other image has a view for each recipe of the
-    model, since nobody tells which task it is.
+    Training images have one view, that of their task's preprocessing. Every other image has a view for each
+    preprocessing of the model, since nobody tells which task it is.
 
     Attributes:
-        source: the task, or the folder of images without a task.
-        case: name within the source.
+        dataset: the task, or the folder of images without a task.
+        case: name within the dataset.
         patient: whose image it is.
-        views: one a recipe.
+        views: one a preprocessing.
         thumbnail: the image on its own grid, clipped to percentiles 0.5 and 99.5, scaled to [0, 1] and shrunk to
             `(32, 32, 32)` float32; None where not kept.
         chosen: index of the view that fits best, by the distance of the spectral signature; output scores are read
             from it.
     """
 
-    source: str
+    dataset: str
     case: str
     patient: str
     views: tuple[View, ...]

@@ -10,8 +10,8 @@ from torch.nn import functional
 
 from medmtl.errors import ConfigError
 from medmtl.ood.evidence.evidence import LayerEvidence
-from medmtl.ood.evidence.gram import Moments
-from medmtl.ood.evidence.window_weights import Windows
+from medmtl.ood.evidence.gram import GramMatrix
+from medmtl.ood.evidence.window_weights import WindowWeights
 
 # Maps with so many voxels a channel in a window are multiplied in float32.
 MANY_VOXELS = 3
@@ -57,15 +57,15 @@ class FeatureTap:
 
     def per_voxel(self) -> dict[str, torch.Tensor]:
         """Layer -> F^T F / n, `(C, C)` float64 on the CPU, with n the layer's voxels within the image."""
-        return {layer: found.gram.cpu() / found.voxels for layer, found in self.moments.items()}
+        return {layer: found.gram.cpu() / found.voxels for layer, found in self.gram_matrices.items()}
 
     def evidence(self) -> dict[str, LayerEvidence]:
         """Layer -> all that is kept of it; of windows at most 64, evenly spaced over the volume."""
         return {
             layer: LayerEvidence(
                 gram=gram,
-                mean=self.moments[layer].total.cpu() / self.moments[layer].voxels,
-                voxels=self.moments[layer].voxels,
+                mean=self.gram_matrices[layer].total.cpu() / self.gram_matrices[layer].voxels,
+                voxels=self.gram_matrices[layer].voxels,
                 windows=_evenly_spaced(torch.cat(self._windows[layer])) if layer in self.pooled else None,
             )
             for layer, gram in self.per_voxel().items()
@@ -73,20 +73,20 @@ class FeatureTap:
 
     def reset(self) -> None:
         """Forget the volume."""
-        self.moments: dict[str, Moments] = {}
+        self.gram_matrices: dict[str, GramMatrix] = {}
         self.sizes: dict[str, int] = {}
         self._windows: dict[str, list[torch.Tensor]] = {}
 
     @contextmanager
-    def weighing(self, shares: Sequence[torch.Tensor]) -> Iterator[None]:
+    def weighing(self, weights: Sequence[torch.Tensor]) -> Iterator[None]:
         """Add the feature maps of the network's passes within the block.
 
         Args:
-            shares: how much each input voxel counts: the product of what its places along the three axes count,
+            weights: how much each input voxel counts: the product of what its places along the three axes count,
                 `(B, H)`, `(B, W)` and `(B, D)`; averaged over the input voxels that a voxel of a coarser layer stands
                 for.
         """
-        windows = Windows(shares)
+        windows = WindowWeights(weights)
 
         def keep(layer: str) -> Any:
             return lambda module, inputs, output: self._add(layer, output, windows)
@@ -98,16 +98,16 @@ class FeatureTap:
             for handle in handles:
                 handle.remove()
 
-    def _add(self, layer: str, output: torch.Tensor, windows: Windows) -> None:
+    def _add(self, layer: str, output: torch.Tensor, windows: WindowWeights) -> None:
         if not isinstance(output, torch.Tensor) or output.ndim != 2 + len(windows.axes):
             raise ConfigError(f"layer {layer!r} does not return one feature map", fix="name a layer that does")
         output = output.detach()
         size = output.shape[2:]
-        if layer not in self.moments:
+        if layer not in self.gram_matrices:
             exact = output.dtype != torch.float32 or size.numel() < MANY_VOXELS * output.shape[1]
-            self.moments[layer] = Moments(output.shape[1], exact, output.device)
+            self.gram_matrices[layer] = GramMatrix(output.shape[1], exact, output.device)
         box = windows.box(size)
-        self.moments[layer].add(output[(slice(None), slice(None), *box.part)], box.roots)
+        self.gram_matrices[layer].add(output[(slice(None), slice(None), *box.part)], box.roots)
         self.sizes[layer] = size.numel()
         if layer in self.pooled:
             self._windows.setdefault(layer, []).append(_pooled(output))

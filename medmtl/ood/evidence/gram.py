@@ -1,4 +1,4 @@
-"""Moments: sums over the voxels of a feature map that come window by window."""
+"""GramMatrix: sums over the voxels of a feature map that come window by window."""
 
 import math
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, float32, float64
 
 
-class Moments:
+class GramMatrix:
     """The Gram matrix and the channel sums of weighted voxels.
 
     With F the voxels by channels and w what each counts, the Gram matrix is F^T diag(w) F. The square roots of what

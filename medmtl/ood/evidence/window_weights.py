@@ -21,18 +21,18 @@ class Box(NamedTuple):
     roots: Tensor
 
 
-class Windows:
+class WindowWeights:
     """Some windows, which the network sees together.
 
     Layers share sizes, windows share places along an axis, and the mean of a product over a box is the product of the
     means: little is computed twice, and nothing at the size of the input.
 
     Args:
-        shares: see `FeatureTap.weighing`.
+        weights: see `FeatureTap.weighing`.
     """
 
-    def __init__(self, shares: Sequence[Tensor]) -> None:
-        self.axes = [axis.cpu() for axis in shares]
+    def __init__(self, weights: Sequence[Tensor]) -> None:
+        self.axes = [axis.cpu() for axis in weights]
         self._keys = [(axis.numpy().tobytes(), axis.dtype, axis.shape) for axis in self.axes]
         self._boxes: dict[Size, Box] = {}
 

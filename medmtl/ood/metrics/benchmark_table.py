@@ -29,7 +29,7 @@ SEVERE = 3
 # Differences that rounding alone makes are none.
 ROUNDING = 1e-12
 
-Standing = Literal["first", "tied", "behind"]
+Rank = Literal["first", "tied", "behind"]
 # Group, and of a covariate shift its name and severity.
 Part = tuple[str, str, int]
 
@@ -40,34 +40,34 @@ class Scored:
 
     Attributes:
         groups: `familiar`, `far`, `near`, `covariate` or `nonsense`; others are not looked at.
-        sources: of a covariate shift its name.
+        conditions: of a covariate shift its name.
         severities: of a covariate shift 1 to 5, or 0 where severity has no meaning.
         patients: whose image it is; the same name is the same person, in every group.
     """
 
     groups: Sequence[str]
-    sources: Sequence[str]
+    conditions: Sequence[str]
     severities: Sequence[int]
     patients: Sequence[str]
 
 
 @dataclass(frozen=True)
-class Column:
+class TableEntry:
     """How well a detector finds one kind of foreign image.
 
     Attributes:
         auroc: P(foreign > familiar) + P(equal) / 2; the mean over its parts in columns that have several.
         fpr_at_95_in_kept: share of foreign images accepted where 95 % of the familiar ones are kept; averaged alike.
-        standing: by AUROC in this column: `first`; `tied` where the interval of the difference to the first contains
+        rank: by AUROC in this column: `first`; `tied` where the interval of the difference to the first contains
             0; else `behind`. None where there is no interval.
     """
 
     auroc: Interval
     fpr_at_95_in_kept: Interval
-    standing: Standing | None = None
+    rank: Rank | None = None
 
 
-def detection_columns(images: Scored, scores: Mapping[str, ArrayLike]) -> dict[str, dict[str, Column]]:
+def benchmark_table(images: Scored, scores: Mapping[str, ArrayLike]) -> dict[str, dict[str, TableEntry]]:
     """Figures of all detectors in all columns.
 
     `far`, `near` and `nonsense` compare all their images with the familiar ones. `covariate` is the mean over the pairs
@@ -89,21 +89,21 @@ def detection_columns(images: Scored, scores: Mapping[str, ArrayLike]) -> dict[s
         DataError: a detector has not one number for every image.
     """
     groups, patients = np.asarray(images.groups, dtype=str), np.asarray(images.patients, dtype=str)
-    familiar = np.flatnonzero(groups == "familiar")
+    familiar = np.flatnonzero(groups == "in_distribution")
     parts = _parts(images) if familiar.size else {}
     members = _members(list(parts))
-    sides = np.where(np.isin(patients, patients[familiar]), "familiar", groups)
+    sides = np.where(np.isin(patients, patients[familiar]), "in_distribution", groups)
     # The first row is the images as they are.
     weights = np.vstack([np.ones(len(groups)), patient_weights(images.patients, sides.tolist())])
     single = {part for part, where in parts.items() if min(_count(patients, where), _count(patients, familiar)) < 2}
     tables = {name: _table(name, values, familiar, parts, members, weights) for name, values in scores.items()}
-    found: dict[str, dict[str, Column]] = {name: {} for name in scores}
+    found: dict[str, dict[str, TableEntry]] = {name: {} for name in scores}
     for column, among in members.items():
         known = not single.intersection(among)
-        standings = _standings({name: table[column][0] for name, table in tables.items()}) if known else {}
+        ranks = _ranks({name: table[column][0] for name, table in tables.items()}) if known else {}
         for name, table in tables.items():
             auroc, fpr = (interval(row[0], row[1:] if known else []) for row in table[column])
-            found[name][column] = Column(auroc, fpr, standings.get(name))
+            found[name][column] = TableEntry(auroc, fpr, ranks.get(name))
     return found
 
 
@@ -112,7 +112,7 @@ def _parts(images: Scored) -> dict[Part, NDArray[np.intp]]:
     parts: dict[Part, list[int]] = {}
     for index, group in enumerate(images.groups):
         if group == "covariate":
-            parts.setdefault((group, images.sources[index], int(images.severities[index])), []).append(index)
+            parts.setdefault((group, images.conditions[index], int(images.severities[index])), []).append(index)
         elif group in AVERAGED:
             parts.setdefault((group, "", 0), []).append(index)
     return {part: np.array(where) for part, where in parts.items()}
@@ -148,19 +148,19 @@ def _table(
     return table
 
 
-def _standings(aurocs: Mapping[str, Floats]) -> dict[str, Standing]:
-    """Detector -> standing, from the AUROC of every row of weights, the first of which is the images as they are."""
+def _ranks(aurocs: Mapping[str, Floats]) -> dict[str, Rank]:
+    """Detector -> rank, from the AUROC of every row of weights, the first of which is the images as they are."""
     best = max(aurocs.values(), key=lambda rows: float(rows[0]))
-    standings: dict[str, Standing] = {}
+    ranks: dict[str, Rank] = {}
     for name, rows in aurocs.items():
         behind = interval(float(best[0] - rows[0]), (best - rows)[1:])
         if behind.value is not None and behind.value <= ROUNDING:
-            standings[name] = "first"
+            ranks[name] = "first"
         elif behind.low is not None and behind.low <= ROUNDING:
-            standings[name] = "tied"
+            ranks[name] = "tied"
         else:
-            standings[name] = "behind"
-    return standings
+            ranks[name] = "behind"
+    return ranks
 
 
 def _count(patients: NDArray[np.str_], where: NDArray[np.intp]) -> int:

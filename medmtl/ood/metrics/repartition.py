@@ -75,7 +75,7 @@ def false_alarms(
             tested += ~calibrates
     if not decided:
         return FalseAlarms(Interval(None, None, None), 0)
-    weights = patient_weights(names.tolist(), ["familiar"] * len(names))
+    weights = patient_weights(names.tolist(), ["in_distribution"] * len(names))
     drawn = weights @ tested
     rates = np.divide(weights @ rejected, drawn, out=np.full(len(drawn), np.nan), where=drawn > 0)
     return FalseAlarms(interval(float(rejected.sum() / tested.sum()), rates), decided)

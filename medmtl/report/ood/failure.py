@@ -15,7 +15,7 @@ from medmtl.ood.metrics.failure import Rejection, rejection, risk_coverage
 from medmtl.report.ood.figures import legend_of_scores, look_of
 from medmtl.report.ood.numbers import shown_by_name, tasks_of
 from medmtl.report.ood.scores import wide_axis
-from medmtl.report.style import FOREIGN, LINE, QUIET, WIDTH_INCHES, fitting, literal, score_name, style, task_colours
+from medmtl.report.style import LINE, OOD_COLOUR, QUIET, WIDTH_INCHES, fitting, literal, score_name, style, task_colours
 from medmtl.results.benchmark import Record
 
 REJECTED_SHARE = 0.1  # of the images, in the sentence that says what rejecting the worst would have gained
@@ -57,10 +57,10 @@ def score_against_dice(records: Sequence[Record], names: Sequence[str], statisti
             first = first or axes
             known = labelled(records, name)
             scores, dice = _points(known)
-            edges = [colours.get(r.task, FOREIGN) for r in known]
-            inside = [edge if r.group == "familiar" else "none" for r, edge in zip(known, edges, strict=True)]
+            edges = [colours.get(r.task, OOD_COLOUR) for r in known]
+            inside = [edge if r.group == "in_distribution" else "none" for r, edge in zip(known, edges, strict=True)]
             axes.scatter(scores, dice, s=20, color=inside, edgecolor=edges, linewidth=0.8)
-            wide_axis(axes, scores.tolist(), [r.score for r in known if r.group == "familiar"])
+            wide_axis(axes, scores.tolist(), [r.score for r in known if r.group == "in_distribution"])
             correlation = statistics.get("failure", {}).get(name, {}).get("spearman")
             axes.set_title(literal(score_name(name)), loc="left", fontsize=fitting(score_name(name)))
             if correlation is not None:

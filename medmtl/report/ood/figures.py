@@ -86,7 +86,7 @@ def severity_curves(values: Mapping[str, Mapping[Condition, float]], statistics:
     levels: dict[str, list[int]] = {}
     for where in next(iter(values.values()), {}):
         if where.group == "covariate" and where.severity:
-            levels.setdefault(where.source, []).append(where.severity)
+            levels.setdefault(where.name, []).append(where.severity)
     with style():
         columns, groups = panel_grid(len(levels), at_most=4)
         figure = Figure(figsize=(WIDTH_INCHES, 1.75 * groups + 0.9), layout="constrained")
@@ -145,7 +145,7 @@ def _cells(axes: Axes, rows: Sequence[str | Condition], columns: Sequence[Mappin
     labels, before = [], ""
     for row in rows:
         labels.append(row if isinstance(row, str) else _label(row, before))
-        before = "" if isinstance(row, str) else row.source
+        before = "" if isinstance(row, str) else row.name
     axes.set_yticks(np.arange(len(rows)) + 0.5, [literal(label) for label in labels])
     for row, tick in zip(rows, axes.get_yticklabels(), strict=True):
         tick.set_fontweight("bold" if isinstance(row, str) else "normal")
@@ -158,7 +158,7 @@ def _cells(axes: Axes, rows: Sequence[str | Condition], columns: Sequence[Mappin
 
 def _label(where: Condition, before: str) -> str:
     """What a row is called: the shift with its first severity, then the severities alone."""
-    source = where.source.replace("_", " ") if where.group not in ("far", "near") else where.source
+    condition = where.name.replace("_", " ") if where.group not in ("far", "near") else where.name
     if not where.severity:
-        return source
-    return f"{where.severity}" if where.source == before else f"{source}   {where.severity}"
+        return condition
+    return f"{where.severity}" if where.name == before else f"{condition}   {where.severity}"

@@ -22,12 +22,12 @@ class Condition(NamedTuple):
 
     Attributes:
         group: as in `Record`.
-        source: the folder, the task or the shift.
+        name: the dataset, the task or the shift.
         severity: 1 to 5, or 0 where it has no meaning.
     """
 
     group: str
-    source: str
+    name: str
     severity: int
 
 
@@ -42,9 +42,9 @@ def detectors_by_mean(statistics: Mapping[str, Any]) -> list[str]:
 
 
 def tied(statistics: Mapping[str, Any]) -> list[str]:
-    """Detectors whose mean cannot be told from the best one's, by the `standing` of their mean."""
+    """Detectors whose mean cannot be told from the best one's, by the `rank` of their mean."""
     rows = statistics["detectors"]
-    return [name for name in detectors_by_mean(statistics)[1:] if rows[name].get("mean", {}).get("standing") == "tied"]
+    return [name for name in detectors_by_mean(statistics)[1:] if rows[name].get("mean", {}).get("rank") == "tied"]
 
 
 def shown_by_name(statistics: Mapping[str, Any]) -> list[str]:
@@ -54,7 +54,7 @@ def shown_by_name(statistics: Mapping[str, Any]) -> list[str]:
     return [name for name in wanted if name in ranked][: len(SCORE_LOOKS)]
 
 
-def judge(statistics: Mapping[str, Any]) -> str:
+def ood_detector(statistics: Mapping[str, Any]) -> str:
     """The detector whose verdict is the benchmark's: the one that it names, else the first."""
     return statistics["verdict"].get("detector") or next(iter(statistics["detectors"]))
 
@@ -62,19 +62,19 @@ def judge(statistics: Mapping[str, Any]) -> str:
 def leading(statistics: Mapping[str, Any]) -> list[str]:
     """The best detector in the mean, the one whose verdict counts, and the paper's: those to look at closely."""
     ranked = detectors_by_mean(statistics)
-    return [name for name in dict.fromkeys([ranked[0], judge(statistics), PAPER]) if name in ranked]
+    return [name for name in dict.fromkeys([ranked[0], ood_detector(statistics), PAPER]) if name in ranked]
 
 
 def tasks_of(records: Iterable[Record]) -> list[str]:
     """The tasks of the familiar images, in the order that gives them their colours."""
-    return list(dict.fromkeys(r.task for r in records if r.group in ("familiar", "calibration")))
+    return list(dict.fromkeys(r.task for r in records if r.group in ("in_distribution", "calibration")))
 
 
 def conditions_of(records: Iterable[Record]) -> list[Condition]:
-    """All conditions: by group, a group's sources as they first appear, a source's severities rising."""
-    found = dict.fromkeys(Condition(r.group, r.source, r.severity) for r in records if r.group in SHIFTED)
-    sources = list(dict.fromkeys((condition.group, condition.source) for condition in found))
-    return sorted(found, key=lambda c: (SHIFTED.index(c.group), sources.index((c.group, c.source)), c.severity))
+    """All conditions: by group, a group's conditions as they first appear, a condition's severities rising."""
+    found = dict.fromkeys(Condition(r.group, r.condition, r.severity) for r in records if r.group in SHIFTED)
+    conditions = list(dict.fromkeys((condition.group, condition.name) for condition in found))
+    return sorted(found, key=lambda c: (SHIFTED.index(c.group), conditions.index((c.group, c.name)), c.severity))
 
 
 def scores_of(
@@ -85,10 +85,10 @@ def scores_of(
     shifted: dict[Condition, list[float]] = {}
     for r in records:
         if r.detector == detector and math.isfinite(r.score):
-            if r.group == "familiar":
+            if r.group == "in_distribution":
                 familiar.append(r.score)
             elif r.group in SHIFTED:
-                shifted.setdefault(Condition(r.group, r.source, r.severity), []).append(r.score)
+                shifted.setdefault(Condition(r.group, r.condition, r.severity), []).append(r.score)
     return np.array(familiar), {where: np.array(scores) for where, scores in shifted.items()}
 
 
@@ -134,13 +134,13 @@ def verdicts(records: Iterable[Record], detector: str) -> dict[str, Count]:
 
 
 def images_of(records: Iterable[Record]) -> dict[str, dict[str, int]]:
-    """Group -> how many `sources`, `images`, `patients` and `labelled` images the benchmark saw of it."""
+    """Group -> how many `conditions`, `images`, `patients` and `labelled` images the benchmark saw of it."""
     images: dict[str, dict[tuple[str, str, int, str], Record]] = {}
     for r in records:
-        images.setdefault(r.group, {})[r.source, r.task, r.severity, r.case] = r
+        images.setdefault(r.group, {})[r.condition, r.task, r.severity, r.case] = r
     return {
         group: {
-            "sources": len({r.source for r in seen.values()}),
+            "conditions": len({r.condition for r in seen.values()}),
             "images": len(seen),
             "patients": len({r.patient for r in seen.values()}),
             "labelled": sum(r.dice is not None for r in seen.values()),

@@ -18,8 +18,8 @@ from medmtl.report.ood.numbers import (
     aurocs,
     detectors_by_mean,
     images_of,
-    judge,
     leading,
+    ood_detector,
     threshold,
     tied,
     verdicts,
@@ -46,7 +46,7 @@ def write_ood_page(
         records: what every detector says of every image, tasks in the order of the configuration.
         statistics: what `ood.json` holds: `detectors`, `verdict` and, where there are labels, `failure`. The verdict
             may name its `detector`; without a name it is that of the first. A detector's columns may say their
-            `standing`: "first", "tied" or "behind".
+            `rank`: "first", "tied" or "behind".
         facts: what to say of the run, in the order to show it; `data_note` as in `render_report`.
         notes: what was left out and why, a sentence each.
 
@@ -127,11 +127,11 @@ def _best_in(statistics: Mapping[str, Any], column: str) -> list[str]:
 
 
 def _verdict_sentence(records: Sequence[Record], statistics: Mapping[str, Any]) -> str:
-    name, alpha = judge(statistics), statistics["verdict"]["alpha"]
+    name, alpha = ood_detector(statistics), statistics["verdict"]["alpha"]
     counts = verdicts(records, name)
     found = [f"flagged {c.flagged} of {c.decided} {group} images" for group, c in counts.items() if group == "far"]
-    if "familiar" in counts:
-        alarms = counts["familiar"]
+    if "in_distribution" in counts:
+        alarms = counts["in_distribution"]
         found.append(f"raised a false alarm on {alarms.flagged} of {alarms.decided} familiar ones")
     if not found:
         have = images_of(r for r in records if r.detector == name).get("calibration", {}).get("images", 0)
@@ -143,7 +143,7 @@ def _verdict_sentence(records: Sequence[Record], statistics: Mapping[str, Any]) 
 
 
 def _ties_known(statistics: Mapping[str, Any]) -> bool:
-    return any(row.get("mean", {}).get("standing") for row in statistics["detectors"].values())
+    return any(row.get("mean", {}).get("rank") for row in statistics["detectors"].values())
 
 
 def _rivals(statistics: Mapping[str, Any]) -> str:

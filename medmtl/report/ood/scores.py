@@ -66,7 +66,7 @@ def scores_by_group(records: Sequence[Record], detector: str, line: float) -> Fi
     tasks = tasks_of(records)
     values: dict[str, list[float]] = {task: [] for task in tasks}
     for r in sorted(records, key=_order):
-        if r.detector == detector and (r.group == "familiar" or r.group in GROUP_TITLES):
+        if r.detector == detector and (r.group == "in_distribution" or r.group in GROUP_TITLES):
             values.setdefault(_row_of(r), []).append(r.score)
     familiar = [score for task in tasks for score in values[task]]
     with style():
@@ -91,11 +91,11 @@ def wide_axis(axes: Axes, scores: Sequence[float], familiar: Sequence[float]) ->
 
 
 def _row_of(record: Record) -> str:
-    if record.group == "familiar":
+    if record.group == "in_distribution":
         return record.task
     if record.group == "covariate":
         return f"covariate, severity {record.severity}" if record.severity else "covariate, no severity"
-    return f"{record.group}: {record.source.replace('_', ' ')}"
+    return f"{record.group}: {record.condition.replace('_', ' ')}"
 
 
 def _order(record: Record) -> int:

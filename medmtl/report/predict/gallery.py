@@ -12,7 +12,7 @@ from medmtl.files import write_text
 from medmtl.report.html import Picture, page_template
 from medmtl.report.slices import TRUTH, CaseSlices, Outline, add_legend, draw_outlines, lay_out
 from medmtl.report.style import style, to_png
-from medmtl.results.prediction import FAMILIAR, FOREIGN, UNDECIDED, FailedCase, PredictedCase, worst_first
+from medmtl.results.prediction import IN, OUT, UNDECIDED, FailedCase, PredictedCase, worst_first
 
 MASK = Outline("mask", "#00C8F0", "solid", 1.3)
 SHOWN = 100  # pictures on a page, those of the worst verdicts: a browser opens 25 MB, but not much more
@@ -43,7 +43,7 @@ def write_gallery(
         headline=headline(cases, failed),
         ranked=ranked,
         failed=failed,
-        counts={word: sum(case.verdict == word for case in cases) for word in (FOREIGN, UNDECIDED, FAMILIAR)},
+        counts={word: sum(case.verdict == word for case in cases) for word in (OUT, UNDECIDED, IN)},
         shown=shown,
         pictures={case.case: Picture.of((folder / case.files["picture"]).read_bytes()) for case in shown},
         facts=facts,
@@ -58,14 +58,12 @@ def headline(cases: Sequence[PredictedCase], failed: Sequence[FailedCase]) -> st
     words = [case.verdict for case in cases]
     total = len(cases) + len(failed)
     images = "image" if total == 1 else "images"
-    foreign, undecided = words.count(FOREIGN), words.count(UNDECIDED)
+    foreign, undecided = words.count(OUT), words.count(UNDECIDED)
     told = []
     if foreign:
         told.append(f"{foreign} of {total} {images} {_are(foreign)} foreign to the network: do not trust their masks.")
-    elif FAMILIAR in words:
-        told.append(
-            f"{words.count(FAMILIAR)} of {total} {images} {_are(words.count(FAMILIAR))} like those of the training."
-        )
+    elif IN in words:
+        told.append(f"{words.count(IN)} of {total} {images} {_are(words.count(IN))} like those of the training.")
     if undecided:
         told.append(f"{undecided} of {total} {images} {_are(undecided)} undecided.")
     if failed:

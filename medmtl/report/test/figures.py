@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from medmtl.report.style import (
-    FOREIGN,
     INK,
     LINE,
+    OOD_COLOUR,
     QUIET,
     SCORE_AXES,
     SCORES,
@@ -28,16 +28,16 @@ from medmtl.results.test import CaseResult, tasks_of
 
 
 def spectra(signatures: Mapping[str, NDArray[np.float64]], layer: str, tasks: Sequence[str]) -> Figure:
-    """Spectral signatures side by side, a column a source, and beneath how they differ from the mean of the tasks.
+    """Spectral signatures side by side, a column a dataset, and beneath how they differ from the mean of the tasks.
 
     Args:
-        signatures: source -> signatures `(cases, K)`: log singular values, L2-normalised.
+        signatures: dataset -> signatures `(cases, K)`: log singular values, L2-normalised.
         layer: the layer of the network that they describe.
-        tasks: all tasks of the run in order (for the colours); other sources are drawn in grey.
+        tasks: all tasks of the run in order (for the colours); other datasets are drawn in grey.
     """
-    signatures = {source: values for source, values in signatures.items() if len(values)}
-    colours = {**dict.fromkeys(signatures, FOREIGN), **task_colours(tasks)}
-    medians = {source: np.median(values, axis=0) for source, values in signatures.items()}
+    signatures = {dataset: values for dataset, values in signatures.items() if len(values)}
+    colours = {**dict.fromkeys(signatures, OOD_COLOUR), **task_colours(tasks)}
+    medians = {dataset: np.median(values, axis=0) for dataset, values in signatures.items()}
     known = [medians[task] for task in tasks if task in medians] or list(medians.values())
     centre = np.mean(known, axis=0) if known else np.zeros(1)
     with style():
@@ -48,16 +48,16 @@ def spectra(signatures: Mapping[str, NDArray[np.float64]], layer: str, tasks: Se
         figure.supxlabel("rank of the singular value", fontsize=8.5)
         grid = figure.add_gridspec(2 * groups, columns)
         leftmost: dict[int, Axes] = {}
-        for index, (source, values) in enumerate(signatures.items()):
+        for index, (dataset, values) in enumerate(signatures.items()):
             row, column = divmod(index, columns)
-            others = [median for other, median in medians.items() if other != source]
+            others = [median for other, median in medians.items() if other != dataset]
             for level, offset in enumerate((np.zeros(1), centre)):
                 axes = figure.add_subplot(grid[2 * row + level, column], sharey=leftmost.get(level))
                 leftmost.setdefault(level, axes)
-                _spectra(axes, values - offset, [median - offset for median in others], colours[source])
+                _spectra(axes, values - offset, [median - offset for median in others], colours[dataset])
                 axes.tick_params(labelleft=not column, labelbottom=level == 1)
                 if level == 0:
-                    axes.set_title(literal(source), fontsize=fitting(source), pad=16)
+                    axes.set_title(literal(dataset), fontsize=fitting(dataset), pad=16)
                     axes.text(0.5, 1.03, f"n = {len(values)}", transform=axes.transAxes, ha="center", color=QUIET)
                 if not column:
                     axes.set_ylabel(("log singular value\n(unit length)", "difference from\nthe tasks' mean")[level])
@@ -65,7 +65,7 @@ def spectra(signatures: Mapping[str, NDArray[np.float64]], layer: str, tasks: Se
 
 
 def score_distributions(results: Sequence[CaseResult], name: str, threshold: float | None) -> Figure:
-    """One out-of-distribution score of every case, a row a source.
+    """One out-of-distribution score of every case, a row a dataset.
 
     Args:
         results: all cases.
@@ -74,7 +74,7 @@ def score_distributions(results: Sequence[CaseResult], name: str, threshold: flo
     """
     values: dict[str, list[float]] = {}
     for result in sorted(results, key=lambda result: result.expected):
-        values.setdefault(result.source, []).append(result.scores.get(name, math.nan))
+        values.setdefault(result.dataset, []).append(result.scores.get(name, math.nan))
     with style():
         figure = Figure(figsize=(WIDTH_INCHES, 0.95 + 0.32 * max(len(values), 1)), layout="constrained")
         axes = figure.add_subplot()
@@ -92,7 +92,7 @@ def dice_by_task(results: Sequence[CaseResult]) -> Figure:
     values: dict[str, list[float]] = {task: [] for task in tasks_of(results)}
     for result in results:
         if result.expected == "in" and result.dice is not None:
-            values[result.source].append(result.dice)
+            values[result.dataset].append(result.dice)
     with style():
         figure = Figure(figsize=(WIDTH_INCHES, 0.75 + 0.32 * max(len(values), 1)), layout="constrained")
         axes = figure.add_subplot()
@@ -142,14 +142,14 @@ def _spectra(axes: Axes, values: NDArray[np.float64], others: Sequence[NDArray[n
 
 
 def strips(axes: Axes, values: Mapping[str, Sequence[float]], colours: Mapping[str, str]) -> None:
-    """A row a source: every case a dot, a bar from the lower to the upper quartile, a line at the median."""
+    """A row a dataset: every case a dot, a bar from the lower to the upper quartile, a line at the median."""
     generator = np.random.default_rng(0)
     labels = []
-    for row, (source, cases) in enumerate(values.items()):
-        colour = colours.get(source, FOREIGN)
+    for row, (dataset, cases) in enumerate(values.items()):
+        colour = colours.get(dataset, OOD_COLOUR)
         known = np.array([value for value in cases if math.isfinite(value)])
         undefined = len(cases) - len(known)
-        labels.append(f"{literal(source)}  (n = {len(known)}{f', {undefined} undefined' if undefined else ''})")
+        labels.append(f"{literal(dataset)}  (n = {len(known)}{f', {undefined} undefined' if undefined else ''})")
         if known.size:
             lower, middle, upper = np.quantile(known, (0.25, 0.5, 0.75))
             axes.barh(row, upper - lower, left=lower, height=0.56, color=colour, alpha=0.2, linewidth=0)

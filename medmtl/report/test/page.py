@@ -8,7 +8,7 @@ from medmtl.calibration.metrics import regions
 from medmtl.calibration.metrics.intervals import INTERVAL_METRICS
 from medmtl.files import write_text
 from medmtl.report.html import Picture, page_template
-from medmtl.report.style import FOREIGN, METRICS, REGIONS, SCORES, task_colours
+from medmtl.report.style import METRICS, OOD_COLOUR, REGIONS, SCORES, task_colours
 from medmtl.results.intervals import gain_sentences
 from medmtl.results.test import CaseResult, cases_table, tasks_of
 
@@ -38,7 +38,7 @@ def render_report(
         headline=headline(report),
         rows=cases_table(results),
         shown_scores=list(dict.fromkeys(score for result in results for score in result.scores)),
-        colours={**dict.fromkeys(report["ood"]["sources"], FOREIGN), **task_colours(tasks_of(results))},
+        colours={**dict.fromkeys(report["ood"]["datasets"], OOD_COLOUR), **task_colours(tasks_of(results))},
         figures={name: Picture.of(png) for name, png in figures.items()},
         facts={key: value for key, value in facts.items() if key != "data_note"},
         data_note=facts.get("data_note", ""),

@@ -30,7 +30,7 @@ def write_report(
     signatures: Mapping[str, Mapping[str, NDArray[np.float64]]],
     slices: Mapping[tuple[str, str], CaseSlices],
     facts: Mapping[str, str],
-    judge: str | None,
+    ood_detector: str | None,
     threshold: float | None,
     scaling: Mapping[str, Any] | None = None,
 ) -> Path:
@@ -41,20 +41,21 @@ def write_report(
         run: name of the run.
         results: all cases, tasks in the order of the configuration.
         alpha: the false alarm rate that the verdicts were set to allow.
-        signatures: layer -> source -> spectral signatures `(cases, K)`; empty without a signature bank.
-        slices: (source, case) -> planes, for those cases that have them; the best and the worst of each task are shown.
+        signatures: layer -> dataset -> spectral signatures `(cases, K)`; empty without a signature bank.
+        slices: (dataset, case) -> planes, for those cases that have them; the best and the worst of each task are
+            shown.
         facts: what to say of the run, see `render_report`.
-        judge: name of the score that the verdicts follow; None without any.
+        ood_detector: name of the score that the verdicts follow; None without any.
         threshold: of that score; None where nothing can be decided.
         scaling: what was fitted after the training, see `build_report`.
 
     Returns:
         The path of `report.html`.
     """
-    report = build_report(run, results, alpha, scaling, judge)
+    report = build_report(run, results, alpha, scaling, ood_detector)
     note = facts.get("data_note", "")
     pictures = write_figures(
-        folder / "figures", _draw(results, signatures, slices, {judge or "": threshold}, scaling), note
+        folder / "figures", _draw(results, signatures, slices, {ood_detector or "": threshold}, scaling), note
     )
     write_cases(folder / "cases.csv", results)
     write_text(folder / "bins.json", json.dumps(_bins(results), allow_nan=False) + "\n")
@@ -90,7 +91,7 @@ def _bins(results: Sequence[CaseResult]) -> dict[str, dict[str, dict[str, Any]]]
     for result in results:
         if result.calibration:
             regions = {region: table.to_dict() for region, table in result.calibration.items()}
-            bins.setdefault(result.source, {})[result.case] = regions
+            bins.setdefault(result.dataset, {})[result.case] = regions
     return bins
 
 
@@ -102,7 +103,7 @@ def _draw(
     scaling: Mapping[str, Any] | None,
 ) -> dict[str, Figure]:
     tasks = tasks_of(results)
-    cases = {task: [result for result in results if result.source == task] for task in tasks}
+    cases = {task: [result for result in results if result.dataset == task] for task in tasks}
     drawn = {"dice": figures.dice_by_task(results)} if tasks else {}
     for region in dict.fromkeys(region for result in results for region in result.calibration):
         names = {False: f"reliability-{region}"}
@@ -114,8 +115,8 @@ def _draw(
             bands = {task: _band(cases[task], region, scaled) for task in known}
             if known:
                 drawn[name] = reliability_diagram(known, region, scaled, bands)
-    for layer, by_source in signatures.items():
-        drawn[f"spectra-{layer}"] = figures.spectra(by_source, layer, tasks)
+    for layer, by_dataset in signatures.items():
+        drawn[f"spectra-{layer}"] = figures.spectra(by_dataset, layer, tasks)
     for score in dict.fromkeys(score for result in results for score in result.scores):
         drawn[f"score-{score}"] = figures.score_distributions(results, score, thresholds.get(score))
     if len({result.expected for result in results}) == 2:

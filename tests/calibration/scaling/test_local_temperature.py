@@ -11,10 +11,11 @@ from torch import Tensor
 
 from medmtl.calibration.metrics.bins import bin_volume
 from medmtl.calibration.metrics.definitions import nll
+from medmtl.calibration.scaling import local_temperature
 from medmtl.calibration.scaling.histogram import LogitHistogram, logit_histogram, to_logits
 from medmtl.calibration.scaling.local_temperature import LocalTemperature
 from medmtl.calibration.scaling.parametric import Temperature
-from medmtl.calibration.scaling.per_task import Fitted, TaskScalings, local_temperature
+from medmtl.calibration.scaling.per_task import Fitted, TaskScalings
 from medmtl.calibration.scaling.working_volume import VoxelSample, WorkingVolume, sample_voxels
 from medmtl.errors import DataError
 

@@ -21,8 +21,8 @@ from medmtl.data.layouts.layout import Corpus, Layout, check_layout
 from medmtl.data.layouts.lists import FileList
 from medmtl.data.layouts.msd import MSD
 from medmtl.data.layouts.nnunet import NNUNet
-from medmtl.data.task import ForeignImages, Task
-from medmtl.data.task_cases import foreign_cases, recognise, task_cases
+from medmtl.data.task import OODImages, Task
+from medmtl.data.task_cases import ood_cases, recognise, task_cases
 from medmtl.data.transforms import load_image, load_organ
 from medmtl.errors import DataError
 
@@ -166,7 +166,7 @@ def test_a_layout_is_recognised_unless_it_needs_patterns(
 @pytest.mark.parametrize("write", WRITERS)
 def test_every_layout_serves_as_foreign_images(write: Callable[..., Layout], volumes: Volumes, tmp_path: Path) -> None:
     layout = write(tmp_path, volumes)
-    cases = foreign_cases("Other", ForeignImages(str(tmp_path), layout=layout))
+    cases = ood_cases("Other", OODImages(str(tmp_path), layout=layout))
     assert [case.name for case in cases] == list(NAMES)
     assert not any(case.labels for case in cases)
 

@@ -12,8 +12,8 @@ import pytest
 
 from medmtl.data.case import Case, LabelFile
 from medmtl.data.layouts.msd import MSD
-from medmtl.data.task import ForeignImages, Task, resolve_root
-from medmtl.data.task_cases import foreign_cases, task_cases
+from medmtl.data.task import OODImages, Task, resolve_root
+from medmtl.data.task_cases import ood_cases, task_cases
 from medmtl.errors import ConfigError, DataError
 
 WriteTask = Callable[..., Path]
@@ -108,7 +108,7 @@ def test_a_path_that_leaves_the_root_is_refused(write_task: WriteTask, place: st
         assert named_in(error, "Liver", place)
     rewritten(root, training=[], test=[place])
     with pytest.raises(DataError, match="leaves the folder"):
-        foreign_cases("Other", ForeignImages(str(root)))
+        ood_cases("Other", OODImages(str(root)))
 
 
 def test_a_case_that_appears_twice_is_refused(write_task: WriteTask) -> None:
@@ -160,7 +160,7 @@ def test_a_pattern_that_does_not_fit_is_named(write_task: WriteTask, pattern: st
 
 def test_foreign_images_of_a_described_folder_are_those_of_training_and_test(write_task: WriteTask) -> None:
     root = write_task({"b": (CUBE, CUBE), "a": (CUBE, None), "c": (CUBE, None)})
-    assert foreign_cases("Other", ForeignImages(str(root), channel=1)) == [
+    assert ood_cases("Other", OODImages(str(root), channel=1)) == [
         Case("a", "a", (root / "imagesTs/a.nii.gz",), (), (1,)),
         Case("b", "b", (root / "imagesTr/b.nii.gz",), (), (1,)),
         Case("c", "c", (root / "imagesTs/c.nii.gz",), (), (1,)),
@@ -169,16 +169,16 @@ def test_foreign_images_of_a_described_folder_are_those_of_training_and_test(wri
 
 def test_foreign_test_images_may_be_listed_as_objects(write_task: WriteTask) -> None:
     root = write_task({"b": (CUBE, CUBE), "a": (CUBE, None)})
-    listed = foreign_cases("Other", ForeignImages(str(root)))
+    listed = ood_cases("Other", OODImages(str(root)))
     rewritten(root, test=[{"image": "./imagesTs/a.nii.gz"}])
-    assert foreign_cases("Other", ForeignImages(str(root))) == listed
+    assert ood_cases("Other", OODImages(str(root))) == listed
 
 
 def test_foreign_images_of_a_plain_folder_are_all_its_nifti_files(save_volume: Callable[..., Path]) -> None:
     files = [save_volume(f"Other/{name}", CUBE) for name in ("a.nii.gz", "deep/er/b.nii", "c.nii.gz")]
     root = files[0].parent
     (root / "notes.txt").write_text("not an image")
-    cases = foreign_cases("Other", ForeignImages(str(root)))
+    cases = ood_cases("Other", OODImages(str(root)))
     assert [(case.name, case.images, case.labels) for case in cases] == [
         (name, (path,), ()) for name, path in zip("abc", files, strict=True)
     ]
@@ -186,7 +186,7 @@ def test_foreign_images_of_a_plain_folder_are_all_its_nifti_files(save_volume: C
 
 def test_a_folder_without_foreign_images_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError) as error:
-        foreign_cases("Other", ForeignImages(str(tmp_path)))
+        ood_cases("Other", OODImages(str(tmp_path)))
     assert named_in(error, "Other", tmp_path)
 
 
@@ -202,7 +202,7 @@ def test_an_environment_variable_that_is_not_set_is_named(monkeypatch: pytest.Mo
     monkeypatch.delenv("MY_CORPORA", raising=False)
     for read in (
         lambda: task_cases("Liver", task_at("${MY_CORPORA}/Liver")),
-        lambda: foreign_cases("Liver", ForeignImages("${MY_CORPORA}/Liver")),
+        lambda: ood_cases("Liver", OODImages("${MY_CORPORA}/Liver")),
     ):
         with pytest.raises(DataError) as error:
             read()
@@ -226,7 +226,7 @@ def test_a_root_that_is_no_folder_is_named(tmp_path: Path) -> None:
 def test_a_phantom_root_is_the_folder_of_that_phantom(phantoms: Path) -> None:
     assert resolve_root("T", "phantom:LiverCT") == phantoms / "LiverCT"
     assert len(task_cases("T", task_at("phantom:KidneyT2", organ=[1, 2])).cases) == 3
-    assert len(foreign_cases("Other", ForeignImages("phantom:OtherPhantom"))) >= 10
+    assert len(ood_cases("Other", OODImages("phantom:OtherPhantom"))) >= 10
     with pytest.raises(DataError, match="LiverCT"):
         resolve_root("T", "phantom:Lung")
 
@@ -249,13 +249,24 @@ def test_a_task_with_a_value_outside_its_domain_is_refused(options: dict[str, An
 
 
 def test_tasks_with_the_same_spacing_and_intensity_share_a_recipe() -> None:
-    assert task_at("a").recipe == task_at("b", modality="PET", spacing=[1, 1, 1]).recipe
-    assert task_at("a", modality="CT").recipe != task_at("a").recipe
-    assert task_at("a", modality="CT").recipe != task_at("a", modality="CT", window=(-1000.0, 400.0)).recipe
-    assert len({task_at("a").recipe, task_at("b").recipe, task_at("c", spacing=(1.0, 1.0, 2.0)).recipe}) == 2
+    assert task_at("a").preprocessing == task_at("b", modality="PET", spacing=[1, 1, 1]).preprocessing
+    assert task_at("a", modality="CT").preprocessing != task_at("a").preprocessing
+    assert (
+        task_at("a", modality="CT").preprocessing != task_at("a", modality="CT", window=(-1000.0, 400.0)).preprocessing
+    )
+    assert (
+        len(
+            {
+                task_at("a").preprocessing,
+                task_at("b").preprocessing,
+                task_at("c", spacing=(1.0, 1.0, 2.0)).preprocessing,
+            }
+        )
+        == 2
+    )
     # Configurations give lists.
     windows: list[Any] = [[-1000, 400], (-1000.0, 400.0)]
-    assert len({task_at("a", modality="CT", window=window).recipe for window in windows}) == 1
+    assert len({task_at("a", modality="CT", window=window).preprocessing for window in windows}) == 1
 
 
 @pytest.mark.real_data
@@ -267,6 +278,6 @@ def test_the_real_corpora_have_the_cases_that_their_folders_hold(real_data: Path
         assert all(case.images[0].is_file() for case in cases)
     copied = tmp_path / "Copy"
     shutil.copytree(real_data / "OtherAnatomy", copied)
-    described = [case.name for case in foreign_cases("Other", ForeignImages(str(copied)))]
+    described = [case.name for case in ood_cases("Other", OODImages(str(copied)))]
     (copied / "dataset.json").unlink()
-    assert [case.name for case in foreign_cases("Other", ForeignImages(str(copied)))] == described
+    assert [case.name for case in ood_cases("Other", OODImages(str(copied)))] == described

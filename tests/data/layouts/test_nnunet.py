@@ -12,8 +12,8 @@ import SimpleITK
 from medmtl.data.case import LabelFile
 from medmtl.data.layouts.layout import Fold, check_layout
 from medmtl.data.layouts.nnunet import NNUNet
-from medmtl.data.task import ForeignImages, Task
-from medmtl.data.task_cases import foreign_cases, task_cases
+from medmtl.data.task import OODImages, Task
+from medmtl.data.task_cases import ood_cases, task_cases
 from medmtl.data.transforms import load_image, load_organ
 from medmtl.errors import DataError
 from medmtl.losses.masked import UNKNOWN
@@ -77,7 +77,7 @@ def test_the_folder_keeps_the_contract_and_its_test_images_have_no_labels(root: 
     assert corpus.organs == {"whole": (1, 2), "core": (2,)}
     assert (corpus.ignore, corpus.declared) == (3, {0, 1, 2, 3})
     assert [case.name for case in task_cases("T", task_at(root)).cases] == ["a", "b_1", "c"]
-    assert [case.name for case in foreign_cases("T", ForeignImages(str(root)))] == ["a", "b_1", "c", "d"]
+    assert [case.name for case in ood_cases("T", OODImages(str(root)))] == ["a", "b_1", "c", "d"]
 
 
 @pytest.mark.parametrize("ending", [".nii.gz", ".nrrd", ".mha"])

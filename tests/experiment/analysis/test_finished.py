@@ -31,8 +31,8 @@ def test_a_finished_run_is_read_with_its_cell_and_cases(tmp_path: Path, write_ru
 def test_the_report_of_a_test_holds_all_that_is_compared(tmp_path: Path, write_run: Callable[..., Path]) -> None:
     table = bin_volume(torch.tensor([0.1, 0.4, 0.8]), torch.tensor([0, 1, 1]))
     scored = {"dice": 0.9, "hd95_mm": 2.0, "asd_mm": 0.5, "calibration": {"whole": table, "band": table}}
-    verdict = {"scores": {}, "p_value": None, "rejected": None, "nearest_task": None, "recipe": None}
-    result = CaseResult(case="a", source="Liver", expected="in", patient=None, **scored, **verdict)
+    verdict = {"scores": {}, "p_value": None, "rejected": None, "nearest_task": None, "preprocessing": None}
+    result = CaseResult(case="a", dataset="Liver", expected="in", patient=None, **scored, **verdict)
     run = write_run("dedicated", {"Liver": {"a": 0.1}})
     write_cases(run / "report" / "cases.csv", [result])
     (case,) = read_records(tmp_path).runs[0].cases["Liver"]
@@ -45,7 +45,7 @@ def test_the_report_of_a_test_holds_all_that_is_compared(tmp_path: Path, write_r
 
 def test_a_metric_that_an_older_report_lacks_is_undefined(tmp_path: Path, write_run: Callable[..., Path]) -> None:
     table = write_run("dedicated", {"Liver": {"a": 0.9}}) / "report" / "cases.csv"
-    table.write_text("source,case,patient,expected,dice\nLiver,a,a,in,0.9\n")
+    table.write_text("dataset,case,patient,expected,dice\nLiver,a,a,in,0.9\n")
     (run,) = read_records(tmp_path).runs
     values = run.cases["Liver"][0].values
     assert values.pop("dice") == 0.9

@@ -24,8 +24,8 @@ from medmtl.experiment.analysis.records import pooled_tables, read_records
         ("config.yaml", "data: {tasks: {Heart: {}}}", "config.yaml lacks task Liver"),
         ("report/cases.csv", None, "cases.csv"),
         ("report/cases.csv", "source,case,patient,expected,dice\n", "no labelled test case of Liver"),
-        ("report/cases.csv", "source,case,expected,dice\nLiver,a,in,1\nLiver,a,in,1\n", "case a of Liver twice"),
-        ("report/cases.csv", "source,case,expected,dice\nLiver,a,in,good\n", "good"),
+        ("report/cases.csv", "dataset,case,expected,dice\nLiver,a,in,1\nLiver,a,in,1\n", "case a of Liver twice"),
+        ("report/cases.csv", "dataset,case,expected,dice\nLiver,a,in,good\n", "good"),
         ("report/bins.json", '{"Liver": {"a": {"band": {}}}}', "count"),
     ],
 )

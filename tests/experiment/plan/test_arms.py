@@ -70,7 +70,7 @@ def test_transfer_is_pretrained_on_the_other_tasks_and_never_on_its_own(arm: str
 
 
 def test_transfer_from_one_task_has_one_pretraining_and_no_run_for_the_source() -> None:
-    found = runs("transfer", source="Kidney")
+    found = runs("transfer", pretrain_on="Kidney")
     assert list(found) == ["pretraining-on-Kidney-seed0", "transfer-Liver-seed0", "transfer-Heart-seed0"]
     assert {planned.needs for planned in found.values()} == {None, "pretraining-on-Kidney-seed0"}
 
@@ -141,8 +141,8 @@ def test_seeds_folds_and_sizes_multiply_and_names_stay_unique() -> None:
 
 
 def test_a_source_that_is_no_task_and_a_base_of_one_task_are_refused() -> None:
-    with pytest.raises(ConfigError, match=r"source=Lung.*use others, or one of the tasks: Liver, Kidney, Heart"):
-        plan([setting(source="Lung")])
+    with pytest.raises(ConfigError, match=r"pretrain_on=Lung.*use others, or one of the tasks: Liver, Kidney, Heart"):
+        plan([setting(pretrain_on="Lung")])
     alone = replace(setting(), base={**BASE, "data": {"tasks": {"Heart": {}}}})
     with pytest.raises(ConfigError, match=r"one task \(Heart\)"):
         plan([alone])

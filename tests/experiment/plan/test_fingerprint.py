@@ -16,7 +16,7 @@ CONFIG: dict[str, Any] = {
     "seed_everything": 0,
     "data": {
         "tasks": {"Liver": {"root": "phantom:LiverCT", "modality": "CT", "organ": [1], "spacing": [8, 8, 8]}},
-        "foreign": {"Other": {"root": "phantom:OtherPhantom"}},
+        "ood": {"Other": {"root": "phantom:OtherPhantom"}},
         "patch_size": [16, 16, 16],
     },
     "model": {
@@ -83,7 +83,7 @@ def test_a_typing_error_is_named_before_anything_runs(key: str, value: Any) -> N
         ("seed_everything", 1),
         ("data.batch_size", 2),
         ("data.tasks.Liver.organ", [2]),
-        ("data.foreign", {}),
+        ("data.ood", {}),
         ("model.optimizer.init_args.lr", 0.02),
         ("model.network.init_args.channels", [4, 16]),
         ("trainer.max_epochs", 3),
@@ -123,7 +123,7 @@ def test_data_splits_and_the_source_of_finetuning_change_it(resolved: dict[str, 
     assert number(resolved, split={"Liver": {**SPLIT["Liver"], "train": ["a"]}}) != before
     assert number(resolved, files={**FILES, "Liver": {**FILES["Liver"], "not listed": "9"}}) == before
     assert number(resolved, tested=False) != before
-    assert number(resolved, tested=False) == number(changed(resolved, "data.foreign", {}), tested=False)
+    assert number(resolved, tested=False) == number(changed(resolved, "data.ood", {}), tested=False)
     start = {"checkpoint": "one/best.ckpt", "layers": "all"}
     one, two = (changed(resolved, "model.finetune", start | {"checkpoint": path}) for path in ("one.ckpt", "two.ckpt"))
     assert number(one, starts_from="f") == number(two, starts_from="f")

@@ -152,7 +152,7 @@ def test_tasks_that_the_base_holds_out_are_no_part_of_the_experiment(place: Path
         ({"base": "nowhere.yaml"}, "there is no configuration nowhere.yaml"),
         ({"overrides": {"data.batch_sise": 2}}, "batch_sise"),
         ({"finetune_overrides": {"model.optimizer.init_args.lrr": 2}}, "lrr"),
-        ({"source": "Lung"}, "source=Lung"),
+        ({"pretrain_on": "Lung"}, "pretrain_on=Lung"),
         ({"overrides": {"trainer.max_time": "00:01:00:00"}}, r"trainer\.max_time: leave it out"),
         ({"overrides": {"trainer.accumulate_grad_batches": 2}}, r"trainer\.accumulate_grad_batches"),
         ({"overrides": {"trainer.limit_val_batches": 0.2}}, r"trainer\.limit_val_batches"),

@@ -14,7 +14,7 @@ from medmtl.ood.evidence.evidence import Evidence
 
 def one_recipe(image: Evidence) -> Evidence:
     """As if all tasks prepared their images alike."""
-    return replace(image, views=(replace(image.view, recipe="one"),))
+    return replace(image, views=(replace(image.view, preprocessing="one"),))
 
 
 def test_the_score_is_the_least_of_the_detectors_of_the_tasks() -> None:
@@ -24,7 +24,7 @@ def test_the_score_is_the_least_of_the_detectors_of_the_tasks() -> None:
     detector.fit(training)
     alone = []
     for task in ("KidneyMR", "LiverCT"):
-        own = [case for case in training if case.source == task]
+        own = [case for case in training if case.dataset == task]
         fusion = Fusion(members=[KNN()])
         fusion.fit(own)
         alone.append(fusion.score(image))
@@ -52,7 +52,7 @@ def test_a_task_whose_recipe_is_not_there_has_no_say() -> None:
     alone.fit(draw_training(("KidneyMR",), patients=6))
     image = draw_evidence("KidneyMR", 50)
     assert detector.score(image) == alone.score(image)
-    with pytest.raises(DataError, match="prepared with no recipe"):
+    with pytest.raises(DataError, match="prepared with no preprocessing"):
         detector.score(one_recipe(image))
 
 

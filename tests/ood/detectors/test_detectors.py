@@ -107,7 +107,7 @@ def test_a_detector_is_the_same_after_a_file(make, training, familiar, shifted) 
 def test_a_detector_has_a_name_and_a_source(make) -> None:
     detector = make()
     assert detector.name
-    assert detector.source
+    assert detector.reference
 
 
 @pytest.mark.parametrize("make", IN_LAYERS.values(), ids=list(IN_LAYERS))

@@ -100,7 +100,7 @@ def test_it_sees_a_shift_of_features_alone_and_of_intensities_alone() -> None:
     fusion.fit(training)
     highest = max(fusion.score(image) for image in familiar)
     for image in familiar:
-        noisy = draw_evidence(image.source, int(image.case.split("_")[1]), noise=1.0)
+        noisy = draw_evidence(image.dataset, int(image.case.split("_")[1]), noise=1.0)
         features = replace(image.view, layers=noisy.view.layers)
         intensities = replace(image.view, histogram=draw_evidence("BrainMR", 3).view.histogram)
         for view in (features, intensities):

@@ -13,7 +13,7 @@ SAMPLE = draw_evidence("A", 0)
 
 
 def image_of(volume: float, task: str = "A") -> Evidence:
-    return replace(SAMPLE, source=task, views=(replace(SAMPLE.view, outputs={"volume_ml": volume}),))
+    return replace(SAMPLE, dataset=task, views=(replace(SAMPLE.view, outputs={"volume_ml": volume}),))
 
 
 def test_an_output_is_read_from_the_recipe_that_fits_best() -> None:

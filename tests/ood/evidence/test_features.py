@@ -70,9 +70,9 @@ def test_the_gram_matrix_streamed_over_windows_is_that_of_all_windows_stacked() 
         maps = feature_maps(net, images, int(layer)).numpy()
         stacked = np.moveaxis(maps, 1, -1).reshape(-1, maps.shape[1])
         expected = stacked.T @ (stacked * weight.reshape(-1, 1))
-        np.testing.assert_allclose(tap.moments[layer].gram.numpy(), expected, rtol=1e-10, atol=1e-10)
-        assert tap.moments[layer].gram.dtype == torch.float64
-        assert tap.moments[layer].voxels == pytest.approx(weight.sum(), rel=1e-12)
+        np.testing.assert_allclose(tap.gram_matrices[layer].gram.numpy(), expected, rtol=1e-10, atol=1e-10)
+        assert tap.gram_matrices[layer].gram.dtype == torch.float64
+        assert tap.gram_matrices[layer].voxels == pytest.approx(weight.sum(), rel=1e-12)
 
 
 def test_unit_weights_give_the_plain_gram_matrix_whose_roots_are_the_singular_values() -> None:
@@ -82,9 +82,9 @@ def test_unit_weights_give_the_plain_gram_matrix_whose_roots_are_the_singular_va
     with torch.no_grad(), tap.weighing(ones(images)):
         net(images)
     stacked = feature_maps(net, images, 2).movedim(1, -1).reshape(-1, 5).double()
-    roots = torch.linalg.eigvalsh(tap.moments["2"].gram).flip(0).sqrt()
+    roots = torch.linalg.eigvalsh(tap.gram_matrices["2"].gram).flip(0).sqrt()
     torch.testing.assert_close(roots, torch.linalg.svdvals(stacked), rtol=1e-9, atol=0)
-    assert tap.moments["2"].voxels == len(stacked)
+    assert tap.gram_matrices["2"].voxels == len(stacked)
 
 
 def test_per_voxel_divides_by_the_weights_of_each_layer() -> None:
@@ -93,9 +93,9 @@ def test_per_voxel_divides_by_the_weights_of_each_layer() -> None:
     with torch.no_grad(), tap.weighing(weights):
         net(images)
     found = tap.per_voxel()
-    assert tap.moments["0"].voxels == pytest.approx(8 * tap.moments["2"].voxels)
+    assert tap.gram_matrices["0"].voxels == pytest.approx(8 * tap.gram_matrices["2"].voxels)
     for layer in ("0", "2"):
-        torch.testing.assert_close(found[layer] * tap.moments[layer].voxels, tap.moments[layer].gram)
+        torch.testing.assert_close(found[layer] * tap.gram_matrices[layer].voxels, tap.gram_matrices[layer].gram)
 
 
 def test_reset_forgets_the_volume() -> None:
@@ -104,15 +104,15 @@ def test_reset_forgets_the_volume() -> None:
     with torch.no_grad():
         with tap.weighing(some(weights, 0, 3)):
             net(images[:3])
-        kept = tap.moments["0"].gram
+        kept = tap.gram_matrices["0"].gram
         before = kept.clone()
         tap.reset()
-        assert tap.moments == {}
+        assert tap.gram_matrices == {}
         for one in (tap, fresh):
             with one.weighing(some(weights, 3, None)):
                 net(images[3:])
-    assert torch.equal(tap.moments["0"].gram, fresh.moments["0"].gram)
-    assert tap.moments["0"].voxels == fresh.moments["0"].voxels
+    assert torch.equal(tap.gram_matrices["0"].gram, fresh.gram_matrices["0"].gram)
+    assert tap.gram_matrices["0"].voxels == fresh.gram_matrices["0"].voxels
     # Whoever keeps a volume's Gram matrix keeps it unchanged.
     assert torch.equal(kept, before)
 
@@ -148,7 +148,7 @@ def test_bfloat16_features_are_summed_in_float64() -> None:
     with torch.no_grad(), tap.weighing(ones(images)):
         net(images.to(torch.bfloat16))
     stacked = feature_maps(net, images.to(torch.bfloat16), 0).movedim(1, -1).reshape(-1, 6).double()
-    torch.testing.assert_close(tap.moments["0"].gram, stacked.T @ stacked, rtol=1e-12, atol=0)
+    torch.testing.assert_close(tap.gram_matrices["0"].gram, stacked.T @ stacked, rtol=1e-12, atol=0)
 
 
 def test_float32_features_of_a_network_that_computes_in_half_precision_keep_their_own() -> None:
@@ -225,9 +225,9 @@ def test_maps_of_many_voxels_are_multiplied_in_float32_and_lose_next_to_nothing(
     with tap.weighing(ones(maps)):
         tap.modules["0"](maps)
     stacked = maps.movedim(1, -1).reshape(-1, 6).double()
-    roots = torch.linalg.eigvalsh(tap.moments["0"].gram).flip(0).sqrt()
+    roots = torch.linalg.eigvalsh(tap.gram_matrices["0"].gram).flip(0).sqrt()
     torch.testing.assert_close(roots, torch.linalg.svdvals(stacked), rtol=1e-4, atol=0)
-    assert not torch.equal(tap.moments["0"].gram, stacked.T @ stacked)
+    assert not torch.equal(tap.gram_matrices["0"].gram, stacked.T @ stacked)
 
 
 def test_windows_are_averaged_over_pairs_until_they_are_small() -> None:

@@ -1,10 +1,10 @@
-"""Moments: sums over voxels that come window by window are those over all at once, by brute force in float64."""
+"""GramMatrix: sums over voxels that come window by window are those over all at once, by brute force in float64."""
 
 import numpy as np
 import pytest
 import torch
 
-from medmtl.ood.evidence.gram import Moments
+from medmtl.ood.evidence.gram import GramMatrix
 
 
 def windows(channels: int, size: tuple[int, int, int], count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -18,7 +18,7 @@ def windows(channels: int, size: tuple[int, int, int], count: int, seed: int) ->
 @pytest.mark.parametrize("size", [(1, 1, 1), (2, 3, 4), (9, 32, 32)])
 def test_sums_over_batches_are_those_over_all_voxels(size: tuple[int, int, int], exact: bool) -> None:
     given = [windows(4, size, count, seed) for seed, count in enumerate((2, 1, 3))]
-    moments = Moments(4, exact, torch.device("cpu"))
+    moments = GramMatrix(4, exact, torch.device("cpu"))
     for features, weights in given:
         moments.add(features, weights.sqrt())
     columns = np.concatenate([features.double().movedim(1, -1).reshape(-1, 4).numpy() for features, _ in given])
@@ -32,7 +32,7 @@ def test_sums_over_batches_are_those_over_all_voxels(size: tuple[int, int, int],
 
 def test_a_batch_of_another_size_counts_alike_and_what_was_asked_for_stays() -> None:
     (many, weights), (few, others) = windows(3, (4, 5, 6), 4, 0), windows(3, (4, 5, 6), 1, 1)
-    moments, apart = Moments(3, True, torch.device("cpu")), Moments(3, True, torch.device("cpu"))
+    moments, apart = GramMatrix(3, True, torch.device("cpu")), GramMatrix(3, True, torch.device("cpu"))
     moments.add(many, weights)
     asked = moments.gram
     before = asked.clone()
@@ -46,7 +46,7 @@ def test_a_batch_of_another_size_counts_alike_and_what_was_asked_for_stays() -> 
 
 def test_maps_in_another_memory_order_count_alike() -> None:
     features, weights = windows(4, (5, 6, 7), 2, 0)
-    plain, last = Moments(4, False, torch.device("cpu")), Moments(4, False, torch.device("cpu"))
+    plain, last = GramMatrix(4, False, torch.device("cpu")), GramMatrix(4, False, torch.device("cpu"))
     plain.add(features, weights)
     last.add(features.to(memory_format=torch.channels_last_3d), weights)
     assert torch.equal(plain.gram, last.gram)

@@ -8,14 +8,14 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from medmtl.errors import DataError
-from medmtl.ood.metrics.benchmark_table import Scored, detection_columns
+from medmtl.ood.metrics.benchmark_table import Scored, benchmark_table
 from medmtl.ood.metrics.detection import detection_metrics
 from medmtl.ood.metrics.resampling import patient_weights
 
 
 def benchmark(familiar: int = 14) -> Scored:
-    """Familiar patients, of whom the first two have two images; their shifted images; foreign ones; a control."""
-    rows = [("familiar", "A", 0, f"p{number}") for number in [*range(familiar), 0, 1]]
+    """In-distribution patients, the first two with two images; their shifted images; OOD ones; a control."""
+    rows = [("in_distribution", "A", 0, f"p{number}") for number in [*range(familiar), 0, 1]]
     for shift, severities in (("noise", (1, 3, 5)), ("inverted", (0,))):
         rows += [("covariate", shift, severity, f"p{who}") for severity in severities for who in range(familiar - 4)]
     rows += [("control", "flip", 0, f"p{who}") for who in range(5)]
@@ -27,7 +27,7 @@ def benchmark(familiar: int = 14) -> Scored:
 
 def made_scores(images: Scored, strength: float, seed: int) -> np.ndarray:
     rng = np.random.default_rng(seed)
-    base = {"familiar": 0.0, "control": 0.0, "far": 2.0, "near": 0.7, "nonsense": 3.0, "covariate": 0.0}
+    base = {"in_distribution": 0.0, "control": 0.0, "far": 2.0, "near": 0.7, "nonsense": 3.0, "covariate": 0.0}
     foreign = [
         base[group] + (0.4 * (severity or 5) if group == "covariate" else 0)
         for group, severity in zip(images.groups, images.severities, strict=True)
@@ -39,14 +39,14 @@ def brute(images: Scored, scores: np.ndarray, counts: np.ndarray, figure: str) -
     """All columns of one resample, image by image."""
     pairs: dict[tuple, list[float]] = {}
     inside: list[float] = []
-    for group, source, severity, score, count in zip(
-        images.groups, images.sources, images.severities, scores, counts, strict=True
+    for group, condition, severity, score, count in zip(
+        images.groups, images.conditions, images.severities, scores, counts, strict=True
     ):
         repeated = [float(score)] * int(count)
-        if group == "familiar":
+        if group == "in_distribution":
             inside += repeated
         elif group == "covariate":
-            pairs.setdefault((group, source, severity), []).extend(repeated)
+            pairs.setdefault((group, condition, severity), []).extend(repeated)
         elif group != "control":
             pairs.setdefault((group,), []).extend(repeated)
     values = {}
@@ -70,10 +70,10 @@ def test_values_and_intervals_are_those_of_a_loop(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("medmtl.ood.metrics.benchmark_table.patient_weights", few)
     images = benchmark()
     scores = made_scores(images, 0.8, 1)
-    found = detection_columns(images, {"one": scores})["one"]
+    found = benchmark_table(images, {"one": scores})["one"]
     assert list(found) == ["far", "near", "covariate", "covariate_severe", "nonsense", "mean"]
     # The same resamples, drawn by hand: nonsense and covariate go with the familiar patients.
-    home = {"covariate": "familiar", "nonsense": "familiar", "control": "familiar"}
+    home = {"covariate": "in_distribution", "nonsense": "in_distribution", "control": "in_distribution"}
     weights = few(images.patients, [home.get(group, group) for group in images.groups])
     for figure in ("auroc", "fpr_at_95_in_kept"):
         plain = brute(images, scores, np.ones(len(scores)), figure)
@@ -88,14 +88,14 @@ def test_detectors_are_compared_on_the_same_resamples() -> None:
     images = benchmark()
     good = made_scores(images, 1.5, 2)
     noisy = good + np.random.default_rng(5).normal(0, 0.02, len(good))
-    found = detection_columns(images, {"good": good, "same": 2 * good + 1, "noisy": noisy, "blind": -good})
+    found = benchmark_table(images, {"good": good, "same": 2 * good + 1, "noisy": noisy, "blind": -good})
     for column in found["good"]:
         best = max(found, key=lambda name: found[name][column].auroc.value)
-        assert found[best][column].standing == "first"
+        assert found[best][column].rank == "first"
         assert found["same"][column] == found["good"][column]
-        assert found["good"][column].standing in ("first", "tied")
-        assert found["noisy"][column].standing in ("first", "tied")
-        assert found["blind"][column].standing == "behind"
+        assert found["good"][column].rank in ("first", "tied")
+        assert found["noisy"][column].rank in ("first", "tied")
+        assert found["blind"][column].rank == "behind"
         assert found["blind"][column].auroc.value == pytest.approx(1 - found["good"][column].auroc.value)
 
 
@@ -104,10 +104,10 @@ def test_a_paired_difference_finds_what_overlapping_intervals_hide() -> None:
     better = made_scores(images, 1.0, 3)
     foreign = np.isin(images.groups, ["far", "near", "covariate", "nonsense"])
     worse = better - 0.25 * foreign
-    found = detection_columns(images, {"better": better, "worse": worse})
+    found = benchmark_table(images, {"better": better, "worse": worse})
     one, other = found["better"]["mean"], found["worse"]["mean"]
     assert one.auroc.low < other.auroc.high
-    assert (one.standing, other.standing) == ("first", "behind")
+    assert (one.rank, other.rank) == ("first", "behind")
 
 
 def test_columns_without_images_are_missing_and_the_mean_is_over_the_rest() -> None:
@@ -115,11 +115,11 @@ def test_columns_without_images_are_missing_and_the_mean_is_over_the_rest() -> N
     keep = [index for index, group in enumerate(images.groups) if group not in ("near", "nonsense")]
     fewer = Scored(*([entries[index] for index in keep] for entries in vars(images).values()))
     scores = made_scores(images, 1, 4)[keep]
-    found = detection_columns(fewer, {"one": scores})["one"]
+    found = benchmark_table(fewer, {"one": scores})["one"]
     assert list(found) == ["far", "covariate", "covariate_severe", "mean"]
     assert found["mean"].auroc.value == pytest.approx((found["far"].auroc.value + found["covariate"].auroc.value) / 2)
-    alone = replace(images, groups=["far" if group == "familiar" else group for group in images.groups])
-    assert detection_columns(alone, {"one": made_scores(images, 1, 4)}) == {"one": {}}
+    alone = replace(images, groups=["far" if group == "in_distribution" else group for group in images.groups])
+    assert benchmark_table(alone, {"one": made_scores(images, 1, 4)}) == {"one": {}}
 
 
 def test_a_single_patient_on_a_side_gives_no_interval() -> None:
@@ -128,11 +128,11 @@ def test_a_single_patient_on_a_side_gives_no_interval() -> None:
         images,
         patients=["n0" if group == "near" else who for group, who in zip(images.groups, images.patients, strict=True)],
     )
-    found = detection_columns(one, {"one": made_scores(images, 1, 4)})["one"]
+    found = benchmark_table(one, {"one": made_scores(images, 1, 4)})["one"]
     for column in ("near", "mean"):
         assert found[column].auroc.value is not None
         assert found[column].auroc.low is None
-        assert found[column].standing is None
+        assert found[column].rank is None
     assert found["far"].auroc.low is not None
 
 
@@ -142,4 +142,4 @@ def test_a_detector_without_a_score_for_every_image_is_named(broken: str) -> Non
     scores = made_scores(images, 1, 4)
     scores = scores[:-1] if broken == "short" else np.r_[scores[:-1], np.nan]
     with pytest.raises(DataError, match="detector volume: not one number for every image"):
-        detection_columns(images, {"volume": scores})
+        benchmark_table(images, {"volume": scores})

@@ -40,7 +40,7 @@ def test_a_side_that_was_not_drawn_has_no_figure() -> None:
 
 def test_patients_are_drawn_with_all_their_images_and_each_side_keeps_its_number() -> None:
     patients = ["a", "b", "c", "a", "b", "c", "x", "y", "y"]
-    sides = ["familiar"] * 6 + ["far"] * 3
+    sides = ["in_distribution"] * 6 + ["far"] * 3
     weights = patient_weights(patients, sides, resamples=500)
     assert weights.shape == (500, 9)
     assert np.array_equal(weights, np.round(weights))

@@ -9,7 +9,7 @@ from monai.data import MetaTensor
 from monai.transforms import Orientation
 from scipy.ndimage import gaussian_filter
 
-from medmtl.data.preprocessing import Recipe
+from medmtl.data.preprocessing import Preprocessing
 from medmtl.data.transforms import prepare
 from medmtl.errors import ConfigError
 from medmtl.ood.shifts.shift import SHIFTS, Shift
@@ -177,8 +177,8 @@ def test_a_declared_orientation_changes_nothing_in_space(grid: str) -> None:
     back, expected = (Orientation("RAS", labels=None)(volume) for volume in (stored, image))
     assert torch.equal(back.as_tensor(), expected.as_tensor())
     torch.testing.assert_close(back.affine, expected.affine)
-    recipe = Recipe(spacing=(1.5, 1.5, 1.5), window=None)
-    torch.testing.assert_close(prepare(stored, recipe).as_tensor(), prepare(image, recipe).as_tensor())
+    preprocessing = Preprocessing(spacing=(1.5, 1.5, 1.5), window=None)
+    torch.testing.assert_close(prepare(stored, preprocessing).as_tensor(), prepare(image, preprocessing).as_tensor())
 
 
 @pytest.mark.parametrize("grid", GRIDS)

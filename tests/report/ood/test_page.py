@@ -70,9 +70,9 @@ def test_a_benchmark_is_a_page_and_its_figures(folder, page):
 
 def test_the_page_needs_nothing_but_itself(page):
     assert not {"script", "link", "iframe", "object"} & {tag for tag, _ in page.tags}
-    sources = [value for _, attributes in page.tags for key, value in attributes.items() if key in ("src", "href")]
-    assert sources
-    assert all(source.startswith("data:image/png;base64,") for source in sources)
+    conditions = [value for _, attributes in page.tags for key, value in attributes.items() if key in ("src", "href")]
+    assert conditions
+    assert all(condition.startswith("data:image/png;base64,") for condition in conditions)
     assert not re.search(r"url\(|@import|https?://", page.text)
 
 
@@ -96,15 +96,15 @@ def test_best_tied_and_networkless_detectors_are_marked_in_words(page, statistic
         return next(row[0] for row in page.rows if style.score_name(name) in row[0]).split()
 
     for name, row in statistics["detectors"].items():
-        standing = row["mean"]["standing"]
-        assert ("best" in marks(name)) == (standing == "first")
-        assert ("tied" in marks(name)) == (standing == "tied")
+        rank = row["mean"]["rank"]
+        assert ("best" in marks(name)) == (rank == "first")
+        assert ("tied" in marks(name)) == (rank == "tied")
         assert ("network" in marks(name)) == (name in ("ihf", "volume"))
 
 
 def test_the_headline_counts_the_verdicts(page, records, statistics):
     mine = [r for r in records if r.detector == statistics["verdict"]["detector"]]
-    far, familiar = ([r.rejected for r in mine if r.group == group] for group in ("far", "familiar"))
+    far, familiar = ([r.rejected for r in mine if r.group == group] for group in ("far", "in_distribution"))
     assert (
         f"At {ALPHA} = 0.05 Fusion flagged {sum(far)} of {len(far)} far images and raised a false alarm on "
         f"{sum(familiar)} of {len(familiar)} familiar ones."
@@ -114,7 +114,7 @@ def test_the_headline_counts_the_verdicts(page, records, statistics):
     assert WHY in page.words
     assert page.rows_of("Fusion")[1] == [
         f"{sum(r.rejected for r in mine if r.group == group)} / {sum(r.group == group for r in mine)}"
-        for group in ("familiar", "far", "near", "covariate", "control", "nonsense")
+        for group in ("in_distribution", "far", "near", "covariate", "control", "nonsense")
     ]
 
 
@@ -124,12 +124,12 @@ def test_the_verdict_is_the_first_detectors_where_none_is_named(records, statist
 
 
 def test_rivals_that_are_behind_are_said_to_be(records, statistics):
-    detectors = {name: {"mean": {"auroc": value["mean"]["auroc"], "standing": "behind"}}
+    detectors = {name: {"mean": {"auroc": value["mean"]["auroc"], "rank": "behind"}}
                  for name, value in statistics["detectors"].items()}  # fmt: skip
-    detectors["fusion"]["mean"]["standing"] = "first"
+    detectors["fusion"]["mean"]["rank"] = "first"
     assert sentences(records, {**statistics, "detectors": detectors})[1].endswith(", ahead of every rival.")
     for value in detectors.values():
-        del value["mean"]["standing"]
+        del value["mean"]["rank"]
     assert "rival" not in sentences(records, {**statistics, "detectors": detectors})[1]
 
 
@@ -144,7 +144,9 @@ def test_images_and_patients_are_counted_once_however_many_detectors_saw_them(pa
         mine = [r for r in records if r.detector == "ihf" and r.group == group]
         assert seen["images"] == len(mine)
         assert seen["patients"] == len({r.patient for r in mine})
-        assert page.rows_of(group)[-1][1:] == [str(seen[key]) for key in ("sources", "images", "patients", "labelled")]
+        assert page.rows_of(group)[-1][1:] == [
+            str(seen[key]) for key in ("conditions", "images", "patients", "labelled")
+        ]
 
 
 def test_every_cell_of_the_heat_map_is_the_auroc_against_the_familiar_images(records, statistics):
@@ -156,8 +158,8 @@ def test_every_cell_of_the_heat_map_is_the_auroc_against_the_familiar_images(rec
     for where in conditions_of(records):
         for name in order:
             mine = [r for r in records if r.detector == name]
-            inside = [r.score for r in mine if r.group == "familiar"]
-            outside = [r.score for r in mine if (r.group, r.source, r.severity) == where]
+            inside = [r.score for r in mine if r.group == "in_distribution"]
+            outside = [r.score for r in mine if (r.group, r.condition, r.severity) == where]
             auroc = roc_auc_score([0] * len(inside) + [1] * len(outside), inside + outside)
             assert values[name][where] == pytest.approx(auroc)
             expected.append(f"{auroc:.2f}")
@@ -174,7 +176,7 @@ def test_conditions_are_grouped_and_controls_stand_apart(records, statistics):
     assert [where.group for where in conditions] == sorted(
         (where.group for where in conditions), key=["far", "near", "covariate", "nonsense", "control"].index
     )
-    assert [c.severity for c in conditions if c.source == "blur"] == [1, 3, 5]
+    assert [c.severity for c in conditions if c.name == "blur"] == [1, 3, 5]
     cells, controls, _ = heat_map(aurocs(records), statistics).axes
     assert [label.get_text() for label in controls.get_yticklabels()] == ["Controls: 0.5 is right", "flip"]
     rows = [label.get_text() for label in cells.get_yticklabels()]
@@ -224,8 +226,8 @@ def test_tasks_have_their_colours_and_the_threshold_is_conformal(records):
     for row, colour in enumerate(style.task_colours(rows[:3]).values()):
         (median,) = lines_of(axes, colour)
         assert round(np.mean(median.get_ydata())) == row
-    flagged = {(r.source, r.severity, r.case) for r in records if r.detector == "spectral" and r.rejected}
-    above = {(r.source, r.severity, r.case) for r in records
+    flagged = {(r.condition, r.severity, r.case) for r in records if r.detector == "spectral" and r.rejected}
+    above = {(r.condition, r.severity, r.case) for r in records
              if r.detector == "spectral" and r.score > line and r.group != "calibration"}  # fmt: skip
     assert flagged == above
 
@@ -283,7 +285,7 @@ def test_what_is_missing_is_left_out_and_said(tmp_path, odd):
         }.get(odd, {})
     )
     if odd in ("no shifts", "familiar alone"):
-        kept = ("familiar", "calibration", "far") if odd == "no shifts" else ("familiar", "calibration")
+        kept = ("in_distribution", "calibration", "far") if odd == "no shifts" else ("in_distribution", "calibration")
         records = [r for r in records if r.group in kept]
     statistics = make_statistics(records) if odd not in ("no shifts", "familiar alone") else {
         "detectors": {name: {} for name in ("spectral", "entropy")}, "verdict": {"alpha": 0.05}

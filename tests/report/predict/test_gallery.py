@@ -15,7 +15,7 @@ from medmtl.results.prediction import FailedCase, PredictedCase, worst_first
 AFFINE = np.array([[-1.0, 0, 0, 30], [0, 0, 2, -5], [0, 3, 0, 2], [0, 0, 0, 1]])
 
 
-def make(case, in_distribution=True, p_value=0.5, distance=0.1, **given):
+def make(case, in_distribution=True, p_value=0.5, ood_score=0.1, **given):
     values = {
         "case": case,
         "input": f"in/{case}.nii.gz",
@@ -24,10 +24,10 @@ def make(case, in_distribution=True, p_value=0.5, distance=0.1, **given):
         "p_value": p_value,
         "alpha": 0.05,
         "nearest_task": "LiverCT",
-        "distance": distance,
-        "scores": {"spectral": distance},
+        "ood_score": ood_score,
+        "scores": {"spectral": ood_score},
         "task": "LiverCT",
-        "recipe": "3 x 3 x 3 mm, -160 to 240 HU",
+        "preprocessing": "3 x 3 x 3 mm, -160 to 240 HU",
         "volume_ml": 12.34,
         "model": {"name": "best.ckpt", "digest": "d", "medmtl": "1"},
         "warnings": [],
@@ -94,8 +94,8 @@ def test_the_page_holds_every_picture_and_needs_nothing_but_itself(folder, page)
 def test_it_says_what_was_found_and_what_failed(page):
     for told in (headline(CASES, FAILED), "in/broken.nii.gz is <torn>: replace it", "the mask is empty", "best.ckpt"):
         assert told in page.words
-    assert "foreign 2 undecided 1 familiar 2 failed 1" in page.words
-    assert "foreign , no mask written" in page.words.replace("foreign,", "foreign ,")
+    assert "out-of-distribution 2 undecided 1 in-distribution 2 failed 1" in page.words
+    assert "out-of-distribution, no mask written" in page.words
     assert page.words.count("12.3") == 2 * len(CASES)
     assert not {"None", "nan", "torn"} & {tag for tag, _ in page.tags}
     assert not {"None", "nan"} & set(page.words.split())

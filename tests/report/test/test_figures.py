@@ -20,14 +20,14 @@ def panel(figure, title):
 
 @pytest.fixture
 def tables(results):
-    return {task: pooled_bins([r for r in results if r.source == task], "band") for task in tasks_of(results)}
+    return {task: pooled_bins([r for r in results if r.dataset == task], "band") for task in tasks_of(results)}
 
 
 @pytest.fixture
 def signatures():
     generator = np.random.default_rng(0)
-    raw = {source: generator.uniform(1, 2, (3, 8)) for source in ("Liver", "Heart", "Other")}
-    return {source: values / np.linalg.norm(values, axis=1, keepdims=True) for source, values in raw.items()}
+    raw = {dataset: generator.uniform(1, 2, (3, 8)) for dataset in ("Liver", "Heart", "Other")}
+    return {dataset: values / np.linalg.norm(values, axis=1, keepdims=True) for dataset, values in raw.items()}
 
 
 def test_a_task_has_the_same_colour_in_every_figure(results, tables, signatures):
@@ -49,8 +49,8 @@ def test_a_task_has_the_same_colour_in_every_figure(results, tables, signatures)
 
 def test_foreign_sources_are_grey_and_no_task_is(results, signatures):
     figure = figures.spectra(signatures, "decoder", tasks_of(results))
-    assert lines_in(panel(figure, "Other"), style.FOREIGN)
-    assert style.FOREIGN not in style.PALETTE
+    assert lines_in(panel(figure, "Other"), style.OOD_COLOUR)
+    assert style.OOD_COLOUR not in style.PALETTE
 
 
 def test_colours_stay_distinct_for_twelve_tasks_and_exist_for_more():
@@ -98,7 +98,7 @@ def test_figures_survive_what_a_small_or_odd_run_gives(make_case):
 
 
 def test_a_name_with_dollar_signs_is_drawn_as_it_is(make_case):
-    figure = figures.dice_by_task([make_case(source=r"$\frac{$")])
+    figure = figures.dice_by_task([make_case(dataset=r"$\frac{$")])
     figure.draw_without_rendering()
     assert figure.axes[0].get_yticklabels()[0].get_text().startswith(r"\$\frac{\$")
 

@@ -20,14 +20,14 @@ NOTE = "Digital phantoms, not patients"
 
 
 def write(folder, results, facts=None, **given):
-    values = {"alpha": 0.05, "signatures": {}, "slices": {}, "judge": "spectral", "threshold": 0.05} | given
+    values = {"alpha": 0.05, "signatures": {}, "slices": {}, "ood_detector": "spectral", "threshold": 0.05} | given
     return write_report(folder, "a run", results, facts=facts or {}, **values)
 
 
 @pytest.fixture(scope="module")
 def inputs():
     generator = np.random.default_rng(0)
-    signatures = {"model.2": {source: generator.uniform(size=(3, 5)) for source in ("Liver", "Heart", "Other")}}
+    signatures = {"model.2": {dataset: generator.uniform(size=(3, 5)) for dataset in ("Liver", "Heart", "Other")}}
     image = generator.normal(size=(10, 11, 12))
     planes = CaseSlices.cut(image, image > 1, np.clip(image, 0, 1), (1, 1, 2))
     slices = {(task, f"{task}_{index}"): planes for task in ("Liver", "Heart") for index in range(4)}
@@ -46,14 +46,14 @@ def folder(tmp_path_factory, results, inputs):
 
 def test_a_report_is_a_page_a_table_a_json_file_and_figures(folder, results):
     report = json.loads((folder / "report.json").read_text())
-    assert report == build_report("a run", results, 0.05, judge="spectral")
+    assert report == build_report("a run", results, 0.05, ood_detector="spectral")
     assert len((folder / "cases.csv").read_text().splitlines()) == 1 + len(results)
     bins = json.loads((folder / "bins.json").read_text())
     labelled = [result for result in results if result.calibration]
-    assert {(source, case) for source in bins for case in bins[source]} == {(r.source, r.case) for r in labelled}
+    assert {(dataset, case) for dataset in bins for case in bins[dataset]} == {(r.dataset, r.case) for r in labelled}
     for result in labelled:
         for region, table in result.calibration.items():
-            assert bins[result.source][result.case][region] == table.to_dict()
+            assert bins[result.dataset][result.case][region] == table.to_dict()
     drawn = {path.stem for path in (folder / "figures").iterdir()}
     slices = {
         f"{kind}-{task}-{rank}"
@@ -82,9 +82,9 @@ def test_a_report_is_a_page_a_table_a_json_file_and_figures(folder, results):
 def test_the_page_needs_nothing_but_itself(folder):
     html = Page((folder / "report.html").read_text())
     assert not {"script", "link", "iframe", "object"} & {tag for tag, _ in html.tags}
-    sources = [value for _, attributes in html.tags for key, value in attributes.items() if key in ("src", "href")]
-    assert sources
-    assert all(source.startswith("data:image/png;base64,") for source in sources)
+    datasets = [value for _, attributes in html.tags for key, value in attributes.items() if key in ("src", "href")]
+    assert datasets
+    assert all(dataset.startswith("data:image/png;base64,") for dataset in datasets)
     assert not re.search(r"url\(|@import|https?://", html.text)
 
 
@@ -107,11 +107,11 @@ def test_a_region_that_follows_from_the_prediction_is_marked(tmp_path, make_case
 
 def test_names_from_the_data_are_escaped_and_harmless_as_file_names(tmp_path, make_case):
     results = [
-        make_case("<b>bold</b>", "a/../<i>&\"'$", nearest_task="<script>", recipe="{{ 1 + 1 }}"),
+        make_case("<b>bold</b>", "a/../<i>&\"'$", nearest_task="<script>", preprocessing="{{ 1 + 1 }}"),
         make_case("x", "<u>", "out", rejected=True),
     ]
     planes = CaseSlices.cut(np.zeros((4, 4, 4)), np.ones((4, 4, 4), bool), np.zeros((4, 4, 4)), (1, 1, 1))
-    slices = {(results[0].source, results[0].case): planes}
+    slices = {(results[0].dataset, results[0].case): planes}
     html = Page(write(tmp_path, results, {"<em>": "</dd>"}, slices=slices).read_text())
     assert not {"i", "u", "em", "script"} & {tag for tag, _ in html.tags}
     assert "<b>bold" not in html.text
