@@ -139,7 +139,7 @@ def test_a_run_that_fails_is_named_and_the_others_go_on(
 ) -> None:
     wrong = {"model.network.init_args.channels": [4, 16]}
     config = write_experiment(
-        workplace, tiny, arms=["transfer", "multitask"], source="LiverCT", finetune_overrides=wrong
+        workplace, tiny, arms=["transfer", "multitask"], pretrain_on="LiverCT", finetune_overrides=wrong
     )
     with pytest.raises(SystemExit) as ended:
         main(["experiment", "--config", str(config)])

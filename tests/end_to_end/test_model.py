@@ -74,7 +74,7 @@ def test_what_is_told_decides_which_recipes_are_tried(model: Model, scan: Path) 
     assert unknown.scores == model.predict(scan).scores
     told = model.predict(scan, task="LiverCT")
     own = [each.given_task for each in model.ood_detector.held_out]  # type: ignore[union-attr]
-    assert told.p_value == pytest.approx((1 + sum(score >= told.distance for score in own)) / (len(own) + 1))
+    assert told.p_value == pytest.approx((1 + sum(score >= told.ood_score for score in own)) / (len(own) + 1))
 
 
 def test_the_mask_is_the_network_s_and_the_probability_is_scaled(model: Model, scan: Path) -> None:
@@ -132,7 +132,7 @@ def test_without_a_judge_the_task_must_be_told(trained: Path, scan: Path, tmp_pa
     with pytest.raises(ConfigError, match="cannot tell what an image shows: name the task"):
         bare.predict(scan)
     found = bare.predict(scan, task="LiverCT")
-    assert (found.in_distribution, found.p_value, found.nearest_task, found.distance) == (None, None, None, None)
+    assert (found.in_distribution, found.p_value, found.nearest_task, found.ood_score) == (None, None, None, None)
     assert found.mask.any()
 
 

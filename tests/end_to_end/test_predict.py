@@ -103,4 +103,4 @@ def test_a_dicom_series_gives_the_mask_of_its_nifti(trained: Path, real_data: Pa
     assert (found[0] != found[1]).mean() < 1e-4  # DICOM writes places as decimals of 16 characters
     verdicts = [record(Path("out", f"{name}.json")) for name in ("file", "series")]
     assert verdicts[0]["in_distribution"] is verdicts[1]["in_distribution"]
-    assert verdicts[0]["distance"] == pytest.approx(verdicts[1]["distance"], rel=1e-3)
+    assert verdicts[0]["ood_score"] == pytest.approx(verdicts[1]["ood_score"], rel=1e-3)

@@ -1,0 +1,27 @@
+"""Quantity: what is measured, with everything that a table, a page, a dashboard or a figure says of it."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """Something that is measured; described once, where it is defined.
+
+    Attributes:
+        key: its name in files and configurations, such as `hd95_mm`.
+        label: how tables and figures call it.
+        unit: of its values; empty for a number without one.
+        higher_is_better: whether a higher value is better; None where neither is.
+        digits: after the decimal point.
+    """
+
+    key: str
+    label: str
+    unit: str = ""
+    higher_is_better: bool | None = None
+    digits: int = 3
+
+    @property
+    def axis(self) -> str:
+        """The label with its unit, for an axis or the head of a column."""
+        return f"{self.label} ({self.unit})" if self.unit else self.label
