@@ -49,11 +49,11 @@ def _renamed(value: Any, path: str, found: dict[str, str]) -> Any:
         result = {}
         for key, item in value.items():
             full = f"{path}.{key}" if path else str(key)
-            # Overrides hold whole paths again, so that their own place does not count.
-            inner = "" if full in ("overrides", "finetune_overrides") else full
             new = _new_key(full)
             if new != full:
                 found[full] = new
+            # Overrides hold whole paths again, so that their own place does not count.
+            inner = "" if new in ("overrides", "finetune_overrides") else new
             result[new.removeprefix(f"{path}.") if path else new] = _renamed(item, inner, found)
         return result
     if isinstance(value, list):
