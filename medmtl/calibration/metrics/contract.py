@@ -39,7 +39,7 @@ def check_metric(metric: BinMetric) -> None:
     promise(_alike(table, before), "leaves the table as it is")
     promise(metric(table) == value, "gives the same for the same table")
 
-    more, more_label = _volume(1)
+    more, more_label = _volume(1, VOXELS // 3)
     pooled = metric(table + bin_volume(more, more_label))
     together = metric(bin_volume(torch.cat([probability, more]), torch.cat([label, more_label])))
     promise(
@@ -64,11 +64,11 @@ def check_metric(metric: BinMetric) -> None:
             promise(not better, "is at its best where probabilities are 0 for background and 1 for foreground")
 
 
-def _volume(seed: int) -> tuple[Tensor, Tensor]:
+def _volume(seed: int, voxels: int = VOXELS) -> tuple[Tensor, Tensor]:
     """Probabilities in [0, 1] with both ends frequent, over-confident for labels drawn from a flatter curve."""
     generator = torch.Generator().manual_seed(seed)
-    logits = 4 * torch.randn(VOXELS, generator=generator)
-    label = torch.rand(VOXELS, generator=generator) < torch.sigmoid(logits / 2)
+    logits = 4 * torch.randn(voxels, generator=generator)
+    label = torch.rand(voxels, generator=generator) < torch.sigmoid(logits / 2)
     return torch.sigmoid(logits), label
 
 
