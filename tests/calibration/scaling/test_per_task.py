@@ -36,7 +36,7 @@ def loss(scaled: NDArray[np.float64], label: NDArray[np.float64]) -> float:
     return float(np.mean(np.logaddexp(0, scaled) - label * scaled))
 
 
-@pytest.mark.parametrize("temperature", [0.1, 0.5, 1.0, 1.7, 4.0])
+@pytest.mark.parametrize("temperature", [0.1, 1.0, 4.0])
 def test_a_temperature_is_that_of_least_nll_over_all_voxels(temperature: float) -> None:
     probability, label = network(temperature)
     found = Temperature.fit(logit_histogram(probability, label)).temperature
