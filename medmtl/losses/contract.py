@@ -1,4 +1,4 @@
-"""What every training loss must hold, as a check for the tests of one's own."""
+"""Contract test of losses, for the tests of a user's own."""
 
 from collections.abc import Callable
 
@@ -11,7 +11,7 @@ SHAPE = (2, 1, 8, 9, 10)
 
 
 def check_loss(loss: nn.Module) -> None:
-    """Check that a loss does what training relies on: the contract, for tests.
+    """Check that a loss has the properties that training relies on.
 
     Args:
         loss: takes logits and labels, both `(B, 1, H, W, D)`, float32.

@@ -1,4 +1,4 @@
-"""What every calibration metric must hold, as a check for the tests of one's own."""
+"""Contract test of calibration metrics, for the tests of a user's own."""
 
 import math
 from collections.abc import Callable
@@ -14,7 +14,7 @@ VOXELS = 4000
 
 
 def check_metric(metric: BinMetric) -> None:
-    """Check that a calibration metric does what the rest of medmtl relies on: the contract, for tests.
+    """Check that a calibration metric has the properties that the rest of medmtl relies on.
 
     Args:
         metric: an instance, as `class_path` constructs it.

@@ -213,7 +213,7 @@ def test_a_region_that_changes_with_the_prediction_says_so() -> None:
 
 
 def test_what_a_region_needs_must_be_given() -> None:
-    with pytest.raises(DataError, match="follows from the image"):
+    with pytest.raises(DataError, match="derives from the image"):
         REGIONS["body"](organ_of(), (1, 2, 3))
-    with pytest.raises(DataError, match="follows from the probability"):
+    with pytest.raises(DataError, match="derives from the probability"):
         REGIONS["likely"](organ_of(), (1, 2, 3), torch.rand(SHAPE))

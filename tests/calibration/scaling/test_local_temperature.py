@@ -140,7 +140,7 @@ def test_temperatures_that_do_not_help_strangers_are_refused_and_one_is_kept() -
     histogram, samples = evidence([case(seed, hot=COLD) for seed in range(6)])
     found = Fitted.on(histogram, "local", samples)
     assert found.scaling == Temperature.fit(histogram)
-    assert "patients that it does not know" in found.refused
+    assert "on held-out patients" in found.refused
     assert "\n" not in found.refused
     assert found.nll_after == pytest.approx(Temperature.fit(histogram).nll(histogram))
 
@@ -165,7 +165,7 @@ def test_cases_weigh_as_many_voxels_as_they_stand_for(cases: list[Case]) -> None
     ]
     temperature = 1.0
     assert LocalTemperature.fit(samples, temperature).gain > 0.02
-    with pytest.raises(DataError, match="does not know"):
+    with pytest.raises(DataError, match="held-out patients"):
         LocalTemperature.fit(heavy, temperature)
 
 
@@ -208,7 +208,7 @@ def test_each_task_has_a_network_of_its_own_and_strangers_that_of_all(cases: lis
 
 
 def test_without_the_image_there_is_no_local_temperature() -> None:
-    with pytest.raises(DataError, match="follow from the image"):
+    with pytest.raises(DataError, match="depend on the image"):
         any_temperatures()(torch.rand(2, 3, 4))
 
 
