@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-ROOMS = ("medmtl.calibration", "medmtl.losses", "medmtl.ood", "medmtl.accuracy", "medmtl.bootstrap")
+ROOMS = ("medmtl.calibration", "medmtl.losses", "medmtl.ood", "medmtl.accuracy", "medmtl.bootstrap", "medmtl.contract")
 
 
 def modules_of(room: str) -> list[str]:

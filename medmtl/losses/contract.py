@@ -5,6 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from medmtl.contract import promises_of
 from medmtl.losses.masked import UNKNOWN, leave_out_unknown
 
 SHAPE = (2, 1, 8, 9, 10)
@@ -19,7 +20,7 @@ def check_loss(loss: nn.Module) -> None:
     Raises:
         AssertionError: says which promise is broken.
     """
-    promise = _promises_of(loss)
+    promise = promises_of(loss, "a loss")
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(SHAPE, generator=generator)
     label = torch.zeros(SHAPE)
@@ -67,11 +68,3 @@ def _differentiate(
     (gradient,) = torch.autograd.grad(value, logits, allow_unused=True)
     promise(gradient is not None and bool(gradient.isfinite().all()), f"has a finite gradient for {batch}")
     return value.detach(), gradient
-
-
-def _promises_of(loss: nn.Module) -> Callable[[bool, str], None]:
-    def promise(kept: bool, words: str) -> None:
-        if not kept:
-            raise AssertionError(f"{type(loss).__name__} breaks its contract: a loss {words}")
-
-    return promise

@@ -14,8 +14,8 @@ class SVLS(nn.Module):
     """Cross-entropy, mean over voxels, against labels blurred over their neighbours (arXiv 2104.05788), in nats.
 
     The label of a voxel is the mean of those of its 3 x 3 x 3 neighbourhood, weighted by a Gaussian whose centre is
-    replaced by the sum of the other weights: a voxel's own label has a weight of one half. Labels change at boundaries
-    only. At the border of a patch the outermost voxels are repeated.
+    replaced by the sum of the other weights: a voxel's own label has a weight of at least one half. Labels change at
+    boundaries only. At the border of a patch the outermost voxels are repeated.
 
     Args:
         sigma: standard deviation of the Gaussian in voxels.

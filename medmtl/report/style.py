@@ -138,7 +138,7 @@ def task_colours(tasks: Sequence[str]) -> dict[str, str]:
         tasks: the names of all in-distribution tasks.
 
     Returns:
-        Name -> hexadecimal colour. What is not among the tasks is drawn in `OOD_COLOUR`.
+        Name -> hexadecimal colour. Everything else is drawn in `OOD_COLOUR`.
     """
     return dict(zip(tasks, cycle(PALETTE), strict=False))
 
@@ -157,8 +157,7 @@ def to_png(figure: Figure, note: str = "") -> bytes:
 
     Args:
         figure: the figure.
-        note: what must be said of its data wherever it is shown ("Digital phantoms, not patients"); written under
-            it.
+        note: a remark on its data ("Digital phantoms, not patients"), written under it.
 
     Returns:
         The bytes of a PNG file; the same figure gives the same bytes.

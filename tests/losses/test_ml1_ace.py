@@ -156,7 +156,7 @@ def test_calibrated_probabilities_cost_nothing(soft: bool) -> None:
 
 
 @KINDS
-def test_it_mends_an_overconfident_scale(soft: bool) -> None:
+def test_it_corrects_an_overconfident_scale(soft: bool) -> None:
     random = torch.Generator().manual_seed(0)
     logits = torch.randn(1, 1, 20_000, generator=random)
     label = torch.rand(1, 1, 20_000, generator=random) < logits.sigmoid()
@@ -194,7 +194,7 @@ def test_an_image_without_foreground_counts_as_nothing_unless_asked(soft: bool) 
     assert ML1ACE(soft=soft, absent=True)(logits, label).item() == pytest.approx(sum(alone) / 3, abs=1e-12)
 
 
-def test_hard_bins_teach_an_image_without_foreground_that_there_is_none() -> None:
+def test_hard_bins_lower_the_probability_of_an_image_without_foreground() -> None:
     logits, label = patches(1, 1, 5, 5, 5)
     logits.requires_grad_()
     ML1ACE(soft=False, absent=True)(logits, torch.zeros_like(label)).backward()

@@ -1,7 +1,6 @@
 """Contract test of calibration metrics, for the tests of a user's own."""
 
 import math
-from collections.abc import Callable
 from dataclasses import fields
 
 import torch
@@ -9,6 +8,7 @@ from torch import Tensor
 
 from medmtl.calibration.metrics.bins import BinTable, bin_volume
 from medmtl.calibration.metrics.definitions import ALL_METRICS, BinMetric
+from medmtl.contract import promises_of
 
 VOXELS = 4000
 
@@ -22,7 +22,7 @@ def check_metric(metric: BinMetric) -> None:
     Raises:
         AssertionError: says which promise is broken.
     """
-    promise = _promises_of(metric)
+    promise = promises_of(metric, "a calibration metric")
     key = getattr(metric, "key", "")
     promise(isinstance(key, str) and key.isidentifier(), "has a key of letters, digits and underscores")
     promise(ALL_METRICS.get(key, metric) is metric, "has a key that no built-in metric has")
@@ -79,11 +79,3 @@ def _copy(table: BinTable) -> BinTable:
 def _alike(table: BinTable, other: BinTable) -> bool:
     pairs = ((getattr(table, field.name), getattr(other, field.name)) for field in fields(BinTable))
     return all(torch.equal(a, b) if isinstance(a, Tensor) else a == b for a, b in pairs)
-
-
-def _promises_of(metric: BinMetric) -> Callable[[bool, str], None]:
-    def promise(kept: bool, words: str) -> None:
-        if not kept:
-            raise AssertionError(f"{type(metric).__name__} breaks its contract: a calibration metric {words}")
-
-    return promise

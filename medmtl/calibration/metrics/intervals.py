@@ -15,7 +15,7 @@ from medmtl.calibration.metrics.bins import BinTable
 
 RESAMPLES = 2_000
 
-# Lower is better for all of these. MCE is left out: it is the gap of the emptiest bin, and so is its spread.
+# Lower is better for all of these. MCE is left out: it and its spread derive from the emptiest bin.
 INTERVAL_METRICS = ("nll", "ece", "ace", "brier")
 
 

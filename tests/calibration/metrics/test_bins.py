@@ -246,7 +246,7 @@ def test_explicit_edges_close_bins_below_and_the_last_on_both_sides(dtype: torch
     assert_same(bin_volume(probability.to(dtype), label, bins=given), brute_force(probability.to(dtype), label, given))
 
 
-def test_fine_edges_ascend_and_are_close_where_networks_are_sure() -> None:
+def test_fine_edges_ascend_and_are_narrow_near_0_and_1() -> None:
     fine = fine_edges()
     assert torch.equal(edges(fine), fine)
     assert len(fine) == 4097

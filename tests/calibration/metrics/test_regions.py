@@ -203,7 +203,7 @@ def test_regions_take_what_they_need_of_a_case() -> None:
     assert torch.equal(found["likely"], likely(organ, probability))
 
 
-def test_a_region_that_changes_with_the_prediction_says_so() -> None:
+def test_follows_prediction_marks_the_regions_that_change_with_it() -> None:
     organ = organ_of((6, 4, 3))
     generator = torch.Generator().manual_seed(0)
     image, *predicted = torch.rand(3, *SHAPE, generator=generator)
