@@ -261,19 +261,21 @@ def metrics_with(own: Sequence[BinMetric]) -> dict[str, BinMetric]:
     """The built-in metrics that are reported, and a user's own after them, by key.
 
     Raises:
-        ConfigError: a key is no valid identifier, or is taken.
+        ConfigError: one has no key or label, or its key is no valid identifier or taken.
     """
     metrics = dict(METRICS)
     for metric in own:
-        name = type(metric).__name__
-        if not metric.key.isidentifier():
+        name, key = type(metric).__name__, getattr(metric, "key", "")
+        if not key or not getattr(metric, "label", ""):
+            raise ConfigError(f"calibration.metrics: {name} has no key or no label", fix="set both in the class")
+        if not key.isidentifier():
             raise ConfigError(
-                f"calibration.metrics: the key {metric.key!r} of {name} cannot be part of a column name",
+                f"calibration.metrics: the key {key!r} of {name} cannot be part of a column name",
                 fix="use letters, digits and underscores",
             )
-        if metric.key in metrics or metric.key in ALL_METRICS:
-            raise ConfigError(f"calibration.metrics: the key {metric.key} of {name} is taken", fix="choose another key")
-        metrics[metric.key] = metric
+        if key in metrics or key in ALL_METRICS:
+            raise ConfigError(f"calibration.metrics: the key {key} of {name} is taken", fix="choose another key")
+        metrics[key] = metric
     return metrics
 
 

@@ -78,5 +78,11 @@ def test_a_key_that_is_taken_or_no_identifier_is_refused(key: str) -> None:
     metric.key = key
     with pytest.raises(ConfigError, match="LastBin"):
         metrics_with([metric])
+
+
+def test_a_metric_without_a_label_and_a_second_one_of_the_same_key_are_refused() -> None:
+    nameless = type("Nameless", (BinMetric,), {"key": "nameless", "__call__": LastBin.__call__})()
+    with pytest.raises(ConfigError, match="Nameless has no key or no label"):
+        metrics_with([nameless])
     with pytest.raises(ConfigError, match="key last_bin of LastBin is taken"):
         metrics_with([LastBin(), LastBin()])

@@ -1,4 +1,4 @@
-"""Local temperatures where the truth is known: the half of each volume that is bright in the image is over-confident."""
+"""Local temperatures where the truth is known: the bright half of each image has over-confident logits."""
 
 import math
 from collections.abc import Sequence
