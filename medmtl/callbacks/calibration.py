@@ -1,4 +1,4 @@
-"""CalibrationCallback: streams calibration bins of every volume, and logs and draws what they say."""
+"""CalibrationCallback: bins every volume for calibration, logs the metrics and draws reliability diagrams."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -11,7 +11,7 @@ import pytorch_lightning as pl
 from torch import Tensor
 
 from medmtl.calibration.metrics.bins import BinTable, bin_volume
-from medmtl.calibration.metrics.definitions import summarise
+from medmtl.calibration.metrics.definitions import BinMetric, metrics_with, summarise
 from medmtl.calibration.metrics.regions import REGIONS
 from medmtl.distributed import gather
 from medmtl.errors import ConfigError
@@ -40,26 +40,33 @@ class MeasuredCase:
 class CalibrationCallback(pl.Callback):
     """Calibration of the foreground probability on the images' own grid, per task.
 
-    Logs `<stage>/<task>/<metric>_<region>` for ece, ace, mce, brier, nll and gap, pooled over the cases, and the same
-    with `_per_case` for the mean over cases.
+    Logs `<stage>/<task>/<metric>_<region>` for ece, ace, mce, brier, nll, gap and `metrics`, pooled over the cases, and
+    the same with `_per_case` for the mean over cases.
 
     Args:
         bins: equal bins of probability.
         regions: which voxels count, each measured by itself: whole (the volume), body (what is not air), box (the
             organ and 10 mm), band (the organ dilated by 5 mm), shell (5 mm on both sides of its surface), likely (the
             organ and p >= 0.05, which changes with the model and so is unfit for comparing models).
+        metrics: metrics of your own, reported in addition to the built-in ones.
 
     Raises:
-        ConfigError: a region has another name.
+        ConfigError: a region has another name, or the key of a metric is taken.
     """
 
-    def __init__(self, bins: int = 15, regions: Sequence[str] = ("whole", "band")) -> None:
+    def __init__(
+        self,
+        bins: int = 15,
+        regions: Sequence[str] = ("whole", "band"),
+        metrics: list[BinMetric] | None = None,
+    ) -> None:
         for name in regions:
             if name not in REGIONS:
                 raise ConfigError(f"calibration.regions: there is no {name}", fix=f"choose from {', '.join(REGIONS)}")
         self.bins = bins
         self.regions = regions
-        self.measured: dict[int, MeasuredCase] = {}  # by number of the step
+        self.metrics = metrics_with(metrics or [])
+        self.measured: dict[int, MeasuredCase] = {}  # by number of the step, of this process
 
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Drop the bins of the last validation."""
@@ -109,7 +116,7 @@ class CalibrationCallback(pl.Callback):
             for region, table in case.calibration.items():
                 found[region][case.task].append(table)
         for region, by_task in found.items():
-            figures = {task: _figures(tables, region) for task, tables in by_task.items()}
+            figures = {task: _figures(tables, region, self.metrics) for task, tables in by_task.items()}
             for task, values in figures.items():
                 pl_module.log_dict({f"{stage}/{task}/{key}": value for key, value in values.items()})
             for key in next(iter(figures.values())):
@@ -125,9 +132,9 @@ class CalibrationCallback(pl.Callback):
         show_figures(trainer, {f"val/reliability_{region}": path})
 
 
-def _figures(tables: list[BinTable], region: str) -> dict[str, float]:
-    pooled = summarise(sum(tables[1:], tables[0]))
-    cases = [summarise(table) for table in tables]
+def _figures(tables: list[BinTable], region: str, metrics: Mapping[str, BinMetric]) -> dict[str, float]:
+    pooled = summarise(sum(tables[1:], tables[0]), metrics)
+    cases = [summarise(table, metrics) for table in tables]
     result = {f"{metric}_{region}": value for metric, value in pooled.items()}
     for metric in pooled:
         values = [case[metric] for case in cases]

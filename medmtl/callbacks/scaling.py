@@ -82,7 +82,7 @@ class ScalingCallback(pl.Callback):
         return self._fits[ALONE].scalings if ALONE in self._fits else None
 
     def state_dict(self) -> dict[str, Any]:
-        """What was fitted and how, as text, numbers and tensors, that of ensembles under its own key; empty if nothing."""
+        """What was fitted and how, as text, numbers and tensors, ensembles under a key of their own; empty without."""
         ensembles = {fitted_for: fit.state_dict() for fitted_for, fit in self._fits.items()}
         own = ensembles.pop(ALONE, {})
         return {**own, "ensembles": ensembles} if ensembles else own

@@ -190,7 +190,8 @@ class Segmenter(pl.LightningModule):
         """
         verdict = None
         if testing and self.observer is not None:
-            evidence, logits = self.observer(*(scan[key] for key in ("images", "native", "dataset", "case", "patient")))
+            observed = (scan[key] for key in ("images", "native", "dataset", "case", "patient"))
+            evidence, logits = self.observer(*observed)
             verdict = None if self.ood_detector is None else self.ood_detector(evidence)
         else:
             logits = {preprocessing: self.predictor.logits(image) for preprocessing, image in scan["images"].items()}
@@ -201,16 +202,20 @@ class Segmenter(pl.LightningModule):
         }
         if verdict is not None:
             verdict = _with_pooled_scores(verdict, pooled)
-        segmentation = None
-        if scan["own"] is not None:
+        segmentation, own = None, scan["own"]
+        if own is not None:
             task = None if verdict is None else verdict.task
-            of_members = pooled[scan["own"]].scaled if pooled else None
-            segmentation = self._segmentation(scan, probabilities[scan["own"]], of_members, task, testing)
+            of_members = pooled[own].scaled if own in pooled else None
+            segmentation = self._segmentation(scan, probabilities[own], of_members, task, testing)
             self._accuracy[index] = scan["dataset"], segmentation.accuracy
         return ScoredScan(probabilities, segmentation, verdict)
 
     def _pool(
-        self, members: Members, scan: dict[str, Any], logits: Mapping[Preprocessing, MetaTensor], verdict: Verdict | None
+        self,
+        members: Members,
+        scan: dict[str, Any],
+        logits: Mapping[Preprocessing, MetaTensor],
+        verdict: Verdict | None,
     ) -> dict[Preprocessing, Pooled]:
         """The ensemble's output under the task's own preprocessing and under the verdict's."""
         pooled = {}
@@ -224,7 +229,12 @@ class Segmenter(pl.LightningModule):
         return pooled
 
     def _segmentation(
-        self, scan: dict[str, Any], working: MetaTensor, of_members: torch.Tensor | None, task: str | None, testing: bool
+        self,
+        scan: dict[str, Any],
+        working: MetaTensor,
+        of_members: torch.Tensor | None,
+        task: str | None,
+        testing: bool,
     ) -> Segmentation:
         """The segmentation of a volume that has a task.
 
@@ -243,15 +253,13 @@ class Segmenter(pl.LightningModule):
         predicted = probability >= 0.5
         if known is not None:  # none where the truth is unknown, as in the label
             predicted &= known.to(predicted.device)
-        accuracy, scaled = {"dice": dice(predicted, label[0].as_tensor())}, None
-        spacing_mm = label.pixdim.tolist()
+        truth, spacing_mm = label[0].as_tensor(), label.pixdim.tolist()
+        accuracy, scaled = {"dice": dice(predicted, truth)}, None
         if testing:
-            distances = surface_distances(predicted, label[0].as_tensor(), spacing_mm)
-            accuracy |= dict(zip(("hd95_mm", "asd_mm"), distances, strict=True))
-        if testing and self.scaling is not None:
-            scaled = self.scaling.choose(task)(probability, volume) if of_members is None else of_members
-        truth = label[0].as_tensor().bool()
-        return Segmentation(probability, scaled, truth, known, native[0], spacing_mm, volume, accuracy)
+            accuracy["hd95_mm"], accuracy["asd_mm"] = surface_distances(predicted, truth, spacing_mm)
+            if self.scaling is not None:
+                scaled = self.scaling.choose(task)(probability, volume) if of_members is None else of_members
+        return Segmentation(probability, scaled, truth.bool(), known, native[0], spacing_mm, volume, accuracy)
 
     def on_validation_epoch_end(self) -> None:
         """Log `val/<task>/dice` and `val/mean/dice`."""

@@ -93,9 +93,7 @@ def build_report(evaluation: EvaluationResult) -> dict[str, Any]:
     return plain
 
 
-def cases_table(
-    results: Sequence[CaseResult], metrics: Mapping[str, BinMetric] = METRICS
-) -> list[dict[str, Any]]:
+def cases_table(results: Sequence[CaseResult], metrics: Mapping[str, BinMetric] = METRICS) -> list[dict[str, Any]]:
     """One flat row a case, all with the same keys; None where a case has no such value.
 
     Args:

@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from medmtl.accuracy import ACCURACY
-from medmtl.calibration.metrics import regions
 from medmtl.calibration.metrics.intervals import INTERVAL_METRICS
+from medmtl.calibration.metrics.regions import REGIONS
 from medmtl.files import write_text
 from medmtl.report.html import Picture, page_template
-from medmtl.report.style import OOD_COLOUR, REGIONS, task_colours
+from medmtl.report.style import OOD_COLOUR, task_colours
 from medmtl.report.test.sentences import gain_sentences, headline
 from medmtl.results.case import tasks_of
 from medmtl.results.test import EvaluationResult, cases_table
@@ -42,8 +42,8 @@ def render_report(
         figures={name: Picture.of(png) for name, png in figures.items()},
         facts={key: value for key, value in facts.items() if key != "data_note"},
         data_note=facts.get("data_note", ""),
-        regions=REGIONS,
-        model_regions=[name for name, region in regions.REGIONS.items() if region.follows_prediction],
+        regions={name: region.description for name, region in REGIONS.items()},
+        model_regions=[name for name, region in REGIONS.items() if region.follows_prediction],
         accuracy=list(ACCURACY),
         calibration=list(evaluation.metrics),
         higher=[key for key, metric in evaluation.metrics.items() if metric.higher_is_better],
