@@ -36,8 +36,8 @@ from medmtl.ood.verdict import OUTPUTS, ConformalDetector, Verdict
 class Segmenter(pl.LightningModule):
     """Trains a network on the union of tasks and segments whole volumes with it.
 
-    The network sees an image and nothing else: which organ is of interest it must recognise from the context, as in
-    Karimi & Gholipour (arXiv 2004.06569).
+    The network gets an image and no task id: it must infer the organ of interest from the context, as in Karimi &
+    Gholipour (arXiv 2004.06569).
 
     Args:
         network: maps `(B, C, H, W, D)` to one foreground logit `(B, 1, H, W, D)`; C is 1, or as many channels as each
@@ -83,7 +83,7 @@ class Segmenter(pl.LightningModule):
         self._accuracy: dict[int, tuple[str, Mapping[str, float]]] = {}
 
     def setup(self, stage: str) -> None:
-        """Freeze what is not fine-tuned, before the optimizer is made.
+        """Freeze the parameters that are not fine-tuned, before the optimizer is made.
 
         Raises:
             ConfigError: the network has no such part.
@@ -92,8 +92,8 @@ class Segmenter(pl.LightningModule):
             freeze(self.network, self.finetune.layers, self.predictor.patch_size)
 
     def on_fit_start(self) -> None:
-        """Take the weights to fine-tune; a resumed training has its own, and needs the earlier one no longer."""
-        if self.trainer.ckpt_path is None:  # known here, not yet in `setup`
+        """Load the weights to fine-tune; a resumed training has its own and does not need the earlier checkpoint."""
+        if self.trainer.ckpt_path is None:  # set here, not yet in `setup`
             self.load_source()
 
     def load_source(self) -> None:
@@ -125,7 +125,7 @@ class Segmenter(pl.LightningModule):
         self.members = read_members(self.ensemble, self.predictor, checkpoint, data.trained, [part])
 
     def check_channels(self, data: MultiTaskData) -> None:
-        """Check that the network takes what the tasks give, before anything is computed.
+        """Check that the network takes as many channels as the tasks stack, before anything is computed.
 
         Raises:
             ConfigError: it takes more or fewer channels.
@@ -138,14 +138,14 @@ class Segmenter(pl.LightningModule):
             )
 
     def configure_optimizers(self) -> Any:
-        """The optimizer of what trains, and the scheduler stepped every batch."""
+        """The optimizer of the parameters that train, and the scheduler, stepped every batch."""
         optimizer = self.optimizer(parameter for parameter in self.network.parameters() if parameter.requires_grad)
         if self.scheduler is None:
             return optimizer
         steps = int(self.trainer.estimated_stepping_batches)
         try:
             scheduler = _with_total_steps(self.scheduler, steps)(optimizer)
-        except ZeroDivisionError:  # OneCycleLR, if the rise is one step long
+        except ZeroDivisionError:  # OneCycleLR, if warm-up is one step long
             raise ConfigError(
                 f"model.scheduler cannot be spread over {steps} steps", fix="train a little longer"
             ) from None
@@ -293,7 +293,7 @@ def _with_pooled_scores(verdict: Verdict, pooled: Mapping[Preprocessing, Pooled]
 
 
 def _with_total_steps(scheduler: Any, steps: int) -> LRSchedulerCallable:
-    """Give a scheduler whose configuration leaves `total_steps` open the length of the training."""
+    """Set `total_steps` of a scheduler whose configuration leaves it open to the length of the training."""
     given = getattr(scheduler, "keywords", {})
     takes = "total_steps" in given or "total_steps" in inspect.signature(scheduler).parameters
     return partial(scheduler, total_steps=steps) if takes and given.get("total_steps") is None else scheduler

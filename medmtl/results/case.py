@@ -1,4 +1,4 @@
-"""What a test found for one case, and what follows from several: tasks, pooled bins, best and worst."""
+"""The test result of one case, and what is derived from several: tasks, pooled bins, best and worst."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -12,7 +12,7 @@ from medmtl.calibration.metrics.bins import BinTable
 
 @dataclass(frozen=True)
 class CaseResult:
-    """What a test found for one case.
+    """The test result of one case.
 
     Attributes:
         case: the case's name, unique within its dataset.

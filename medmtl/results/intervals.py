@@ -34,8 +34,8 @@ def calibration_intervals(results: Mapping[str, Sequence[CaseResult]]) -> dict[s
 
     Changes are skewed, and few patients do not show the tail. Where one side was as over-confident as the other was
     under-confident, so that the truth was no change, intervals of 6 to 24 patients held it in 90 to 98 % of 300 or more
-    samples for ACE, in 84 to 91 % for NLL and in 75 to 88 % for ECE; nearly all the rest spoke for the over-confident
-    side. So a verdict is a hint; the comparison of arms asks for a test as well.
+    samples for ACE, in 84 to 91 % for NLL and in 75 to 88 % for ECE; nearly all others favoured the over-confident
+    side. So a verdict is a hint; the comparison of arms requires a test as well.
 
     Args:
         results: task -> its cases; a single one for the intervals of a task.

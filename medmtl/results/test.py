@@ -1,4 +1,4 @@
-"""What a test found: the record of a run, and the contents of `report.json` and `cases.csv` that follow from it."""
+"""The result of testing a run, and the contents of `report.json` and `cases.csv` that are derived from it."""
 
 import csv
 import math
@@ -24,14 +24,14 @@ KINDS = ("calibration", "calibration_per_case", "calibration_scaled")
 
 @dataclass(frozen=True)
 class EvaluationResult:
-    """What the test of a run found.
+    """The result of testing a run.
 
     Attributes:
         run: name of the run.
         cases: all cases, tasks in the order of the configuration.
         alpha: the false alarm rate that the verdicts were set to allow, in (0, 1).
         ood_score: key of the score that the verdicts follow; None without an OOD detector.
-        threshold: of that score; None where nothing can be decided.
+        threshold: of that score; None without enough held-out cases for a verdict.
         scaling: the post-hoc scaling that was applied, see `ScalingCallback.summary`; None without one.
         preprocessings: of the trained tasks, as text.
         metrics: the calibration metrics, by key.
@@ -232,7 +232,7 @@ def _mean_over_tasks(
 
 
 def _mean(values: Iterable[float | None]) -> float | None:
-    """Mean of what is a number; None if nothing is."""
+    """Mean of the finite values; None without any."""
     numbers = [value for value in values if value is not None and math.isfinite(value)]
     return float(np.mean(numbers)) if numbers else None
 

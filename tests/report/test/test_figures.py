@@ -10,7 +10,6 @@ from medmtl.report.reliability import reliability_diagram
 from medmtl.report.test import figures
 from medmtl.results.case import pooled_bins, tasks_of
 
-
 SPECTRAL, ENTROPY, SOFTMAX = (Quantity(key, key.title()) for key in ("spectral", "entropy", "max_softmax"))
 
 
