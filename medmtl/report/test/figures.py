@@ -10,13 +10,12 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score, roc_curve
 
+from medmtl.ood.detectors import SCORES
 from medmtl.report.style import (
     INK,
     LINE,
     OOD_COLOUR,
     QUIET,
-    SCORE_AXES,
-    SCORES,
     WIDTH_INCHES,
     fitting,
     literal,
@@ -79,8 +78,8 @@ def score_distributions(results: Sequence[CaseResult], name: str, threshold: flo
         figure = Figure(figsize=(WIDTH_INCHES, 0.95 + 0.32 * max(len(values), 1)), layout="constrained")
         axes = figure.add_subplot()
         strips(axes, values, task_colours(tasks_of(results)))
-        axes.set_title(SCORES.get(name, name), loc="left")
-        axes.set_xlabel(f"{SCORE_AXES.get(name, name)}   (higher = more foreign)")
+        axes.set_title(SCORES[name].label if name in SCORES else name, loc="left")
+        axes.set_xlabel(f"{SCORES[name].axis if name in SCORES else name}   (higher = more foreign)")
         if threshold is not None and math.isfinite(threshold):
             axes.axvline(threshold, color=INK, linewidth=1, linestyle=(0, (4, 2)), zorder=1)
             axes.set_title("flagged right of the dashed line", loc="right", fontsize="small", fontweight="normal")
@@ -118,7 +117,7 @@ def roc(results: Sequence[CaseResult]) -> Figure:
             values = [result.scores[name] for result in scored]
             false_alarms, detections, _ = roc_curve(foreign, values, drop_intermediate=False)
             colour, dashes, width = looks[index % len(looks)]
-            label = f"{SCORES.get(name, name)}, AUROC {roc_auc_score(foreign, values):.3f}"
+            label = f"{SCORES[name].label if name in SCORES else name}, AUROC {roc_auc_score(foreign, values):.3f}"
             (line,) = axes.plot(false_alarms, detections, color=colour, linestyle=dashes, linewidth=width, label=label)
             line.set_zorder(9 - index)
         if len(axes.lines) > 1:

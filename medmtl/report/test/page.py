@@ -7,8 +7,9 @@ from typing import Any
 from medmtl.calibration.metrics import regions
 from medmtl.calibration.metrics.intervals import INTERVAL_METRICS
 from medmtl.files import write_text
+from medmtl.ood.detectors import SCORES
 from medmtl.report.html import Picture, page_template
-from medmtl.report.style import METRICS, OOD_COLOUR, REGIONS, SCORES, task_colours
+from medmtl.report.style import METRICS, OOD_COLOUR, REGIONS, task_colours
 from medmtl.results.intervals import gain_sentences
 from medmtl.results.test import CaseResult, cases_table, tasks_of
 
@@ -45,7 +46,7 @@ def render_report(
         regions=REGIONS,
         model_regions=[name for name, region in regions.REGIONS.items() if region.follows_prediction],
         metrics=METRICS,
-        scores=SCORES,
+        scores={name: score.label for name, score in SCORES.items()},
         interval_metrics=INTERVAL_METRICS,
         gained=gain_sentences(report, METRICS),
     )
