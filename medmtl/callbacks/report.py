@@ -18,6 +18,7 @@ from medmtl.callbacks.spectral import SpectralCallback
 from medmtl.distributed import gather
 from medmtl.errors import RunError
 from medmtl.models.scored import ScoredScan, Segmentation
+from medmtl.ood.detectors import SCORES
 from medmtl.ood.verdict import Verdict
 from medmtl.report.slices import CaseSlices
 from medmtl.report.test.write import write_report
@@ -117,6 +118,7 @@ class ReportCallback(pl.Callback):
             scaling=self.scaling.summary(),
             preprocessings=[str(preprocessing) for preprocessing in data.preprocessings],
             metrics=self.calibration.metrics,
+            scores=SCORES if fitted is None else {**SCORES, fitted.detector.name: fitted.detector.quantity},
         )
 
     def _facts(self, trainer: pl.Trainer, evaluation: EvaluationResult, layers: list[str]) -> dict[str, str]:

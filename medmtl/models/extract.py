@@ -14,21 +14,9 @@ from medmtl.ood.detectors.classifier import thumbnail
 from medmtl.ood.detectors.intensity import intensity_histogram
 from medmtl.ood.evidence.evidence import Evidence, View
 from medmtl.ood.evidence.features import FeatureTap
-from medmtl.ood.evidence.output_scores import (
-    mean_foreground_energy,
-    mean_foreground_entropy,
-    mean_foreground_max_logit,
-    mean_foreground_max_softmax,
-)
+from medmtl.ood.evidence.output_scores import OUTPUT_SCORES
 
 CUBIC_MM = 1000.0  # in a millilitre
-
-OUTPUTS = {
-    "entropy": mean_foreground_entropy,
-    "max_softmax": mean_foreground_max_softmax,
-    "max_logit": mean_foreground_max_logit,
-    "energy": mean_foreground_energy,
-}
 
 
 class Observer:
@@ -104,6 +92,6 @@ def coarsest(predictor: VolumePredictor, layers: Sequence[str]) -> str:
 
 def output_scores(probability: torch.Tensor, preprocessing: Preprocessing) -> dict[str, float]:
     """Scores of an image's foreground probability `(1, h, w, d)` under a preprocessing, see `View.outputs`."""
-    scores = {name: score(probability) for name, score in OUTPUTS.items()}
+    scores = {name: each.of_probability(probability) for name, each in OUTPUT_SCORES.items() if each.of_probability}
     voxel = torch.tensor(preprocessing.spacing, dtype=torch.float64).prod()
     return {**scores, "volume_ml": float((probability >= 0.5).sum() * voxel) / CUBIC_MM}

@@ -12,7 +12,9 @@ import numpy as np
 from medmtl.accuracy import ACCURACY
 from medmtl.calibration.metrics.definitions import METRICS, BinMetric, summarise
 from medmtl.files import written_whole
+from medmtl.ood.detectors import SCORES
 from medmtl.ood.metrics.detection import detection_metrics
+from medmtl.ood.score import OODScore, in_words
 from medmtl.quantity import Quantity
 from medmtl.results.case import CaseResult, is_number, pooled_bins, tasks_of
 from medmtl.results.intervals import calibration_intervals
@@ -35,7 +37,7 @@ class EvaluationResult:
         scaling: the post-hoc scaling that was applied, see `ScalingCallback.summary`; None without one.
         preprocessings: of the trained tasks, as text.
         metrics: the calibration metrics, by key.
-        scores: description of the OOD scores, by key; one that is missing is called by its key.
+        scores: the OOD scores, by key; one that is not among them is called by its key.
     """
 
     run: str
@@ -46,7 +48,7 @@ class EvaluationResult:
     scaling: Mapping[str, Any] | None = None
     preprocessings: Sequence[str] = ()
     metrics: Mapping[str, BinMetric] = field(default_factory=lambda: METRICS)
-    scores: Mapping[str, Quantity] = field(default_factory=dict)
+    scores: Mapping[str, OODScore] = field(default_factory=lambda: SCORES)
 
     @property
     def quantities(self) -> dict[str, Quantity]:
@@ -58,10 +60,9 @@ class EvaluationResult:
             **{name: self.score(name) for name in names},
         }
 
-    def score(self, name: str) -> Quantity:
+    def score(self, name: str) -> OODScore:
         """The description of an OOD score."""
-        words = name[:1].upper() + name[1:].replace("_", " ")
-        return self.scores.get(name) or Quantity(name, words, higher_is_better=None)
+        return self.scores.get(name) or OODScore(key=name, label=in_words(name))
 
 
 def build_report(evaluation: EvaluationResult) -> dict[str, Any]:
