@@ -119,7 +119,7 @@ def test_with_too_few_validation_cases_the_note_says_that_no_verdict_could_be_gi
     assert "too few validation cases" in ood["note"]
 
 
-def test_without_foreign_cases_no_detection_is_claimed(make_case):
+def test_without_ood_cases_no_detection_is_reported(make_case):
     ood = report_of([make_case("a"), make_case("b", rejected=True)])["ood"]
     assert (ood["out_cases"], ood["scores"]) == (0, {})
     assert ood["verdict"]["false_alarm_rate"] == 0.5
@@ -134,7 +134,7 @@ def test_a_score_that_is_not_a_number_is_counted_and_left_out(make_case):
     assert (entropy["auroc"], entropy["undefined"]) == (1.0, 1)
 
 
-def test_a_held_out_task_is_foreign_whatever_labels_it_has(make_case):
+def test_a_held_out_task_is_out_of_distribution_whatever_its_labels(make_case):
     results = [make_case("a"), make_case("b", "Heart", "out", dice=0.1)]
     report = report_of(results)
     assert list(report["tasks"]) == tasks_of(results) == ["Liver"]
