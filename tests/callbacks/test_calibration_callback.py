@@ -5,36 +5,14 @@ from typing import Any
 
 import pytest
 import torch
-from monai.data import MetaTensor
+from segmentation_sample import SPACING, segmentation
 
 from medmtl.calibration.metrics.bins import BinTable, bin_volume
 from medmtl.calibration.metrics.definitions import METRICS, BinMetric
 from medmtl.calibration.metrics.regions import band, body, likely
-from medmtl.calibration.scaling.working_volume import WorkingVolume
 from medmtl.callbacks.calibration import CalibrationCallback, MeasuredCase
 from medmtl.errors import ConfigError
 from medmtl.models.scored import ScoredScan, Segmentation
-
-SPACING = (1.0, 2.0, 3.0)
-
-
-def segmentation(**given: Any) -> Segmentation:
-    generator = torch.Generator().manual_seed(0)
-    label = torch.zeros(12, 10, 8, dtype=torch.bool)
-    label[4:7, 4:6, 3:5] = True
-    image, probability = torch.rand(2, 12, 10, 8, generator=generator)
-    affine = torch.diag(torch.tensor([*SPACING, 1.0]))
-    values: dict[str, Any] = {
-        "probability": probability,
-        "scaled": None,
-        "label": label,
-        "known": None,
-        "image": MetaTensor(image, affine),
-        "spacing_mm": list(SPACING),
-        "working": WorkingVolume.of(image, probability, affine, affine),
-        "accuracy": {"dice": 0.5},
-    }
-    return Segmentation(**(values | given))
 
 
 def measured(own: Segmentation, **options: Any) -> MeasuredCase:
