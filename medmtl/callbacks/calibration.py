@@ -10,6 +10,7 @@ import numpy as np
 import pytorch_lightning as pl
 from torch import Tensor
 
+from medmtl.accuracy import ACCURACY
 from medmtl.calibration.metrics.bins import BinTable, bin_volume
 from medmtl.calibration.metrics.definitions import BinMetric, metrics_with, summarise
 from medmtl.calibration.metrics.regions import REGIONS
@@ -17,6 +18,7 @@ from medmtl.distributed import gather
 from medmtl.errors import ConfigError
 from medmtl.files import written_whole
 from medmtl.models.scored import ScoredScan, Segmentation
+from medmtl.ood.detectors import SCORES
 from medmtl.report.reliability import reliability_diagram
 from medmtl.report.style import to_png
 from medmtl.runs.wandb import show_figures
@@ -66,6 +68,9 @@ class CalibrationCallback(pl.Callback):
         self.bins = bins
         self.regions = regions
         self.metrics = metrics_with(metrics or [])
+        for key in self.metrics:
+            if key in ACCURACY or key in SCORES:  # one mapping in report.json describes all three
+                raise ConfigError(f"calibration.metrics: the key {key} is taken", fix="choose another key")
         self.measured: dict[int, MeasuredCase] = {}  # by number of the step, of this process
 
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

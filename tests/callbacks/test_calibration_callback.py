@@ -84,6 +84,11 @@ class Voxels(BinMetric):
 def test_metrics_of_one_s_own_stand_beside_the_built_in_ones() -> None:
     assert list(CalibrationCallback(metrics=[Voxels()]).metrics) == [*METRICS, "voxels"]
     assert list(CalibrationCallback().metrics) == list(METRICS)
+    for key in ("dice", "entropy", "ece"):
+        taken = Voxels()
+        taken.key = key
+        with pytest.raises(ConfigError, match=rf"calibration\.metrics: the key {key} .*is taken"):
+            CalibrationCallback(metrics=[taken])
 
 
 def test_a_region_that_does_not_exist_is_refused_and_those_that_do_are_named() -> None:
