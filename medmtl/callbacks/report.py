@@ -134,7 +134,7 @@ class ReportCallback(pl.Callback):
             "preprocessing": "; ".join(evaluation.preprocessings),
             "held-out tasks": ", ".join(data.held_out),
             "signature layers": ", ".join(layers),
-            "verdict by": "" if score is None else evaluation.score(score).label,
+            "OOD detector": "" if score is None else evaluation.score(score).label,
         }
         facts["data_note"] = data.note
         return {key: value for key, value in facts.items() if value}
