@@ -138,7 +138,7 @@ class Segmenter(pl.LightningModule):
             )
 
     def configure_optimizers(self) -> Any:
-        """The optimizer of the parameters that train, and the scheduler, stepped every batch."""
+        """The optimizer of what trains, and the scheduler stepped every batch."""
         optimizer = self.optimizer(parameter for parameter in self.network.parameters() if parameter.requires_grad)
         if self.scheduler is None:
             return optimizer
