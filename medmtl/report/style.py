@@ -22,38 +22,6 @@ INK, QUIET, LINE = "#1F2430", "#6B7280", "#D5D9E0"
 WIDTH_INCHES = 8.4
 DOTS_PER_INCH = 200
 
-SCORES = {
-    "spectral": "Spectral signature (OODM)",
-    "entropy": "Mean foreground entropy",
-    "max_softmax": "Max softmax",
-    "mutual_information": "Mutual information of the members",
-    "pairwise_dice_distance": "Pairwise Dice of the members",
-    "max_logit": "Max logit",
-    "energy": "Energy",
-    "frodo": "FRODO",
-    "md_pool": "MD-Pool",
-    "pca_mahalanobis": "PCA + Mahalanobis",
-    "knn": "Nearest neighbours",
-    "vim": "ViM",
-    "task_classifier": "Task classifier",
-    "ihf": "Intensity histogram (IHF)",
-    "ihf_whitened": "IHF, whitened",
-    "contrast": "Channel contrast",
-    "fusion": "Fusion",
-    "by_task": "By task (ours)",
-    "volume": "Predicted volume",
-}
-PAPER = "spectral"  # the score that the method was published with
-BARS = ("ihf", "ihf_whitened", "volume")  # scores that need no network of their own, the bar for all others to clear
-SCORE_AXES = {
-    "by_task": "by task: mean -log p among left-out training patients, least over the tasks",
-    "spectral": "OODM: distance to the nearest training signature",
-    "entropy": "mean entropy over the predicted foreground (nats)",
-    "max_softmax": "1 \N{MINUS SIGN} largest class probability, mean over the predicted foreground",
-    "mutual_information": "mutual information of label and member, mean over the predicted foreground (nats)",
-    "pairwise_dice_distance": "1 \N{MINUS SIGN} Dice of two members, mean over the pairs",
-}
-
 # Arms are told apart by markers, dashes and greys: colours belong to the tasks. Black is multi-task training's.
 ARM_NAMES = {
     "dedicated": "dedicated training",
@@ -124,11 +92,6 @@ _STYLE: dict[Any, Any] = {
     "figure.facecolor": "white",
     "savefig.facecolor": "white",
 }
-
-
-def score_name(name: str) -> str:
-    """How a page calls a score; one that is not known here by its own name, in words."""
-    return SCORES.get(name, name[:1].upper() + name[1:].replace("_", " "))
 
 
 def task_colours(tasks: Sequence[str]) -> dict[str, str]:
