@@ -10,15 +10,7 @@ import yaml
 from medmtl.cli import main
 
 LOSSES = {
-    "soft-ml1-ace": """
-        class_path: medmtl.losses.WeightedSum
-        init_args:
-          losses:
-            - {class_path: monai.losses.DiceCELoss, init_args: {sigmoid: true}}
-            - {class_path: medmtl.losses.ML1ACE}
-          weights: [1, 0.3]
-        """,
-    "hard-ml1-ace": """
+    "ml1-ace": """
         class_path: medmtl.losses.WeightedSum
         init_args:
           losses:
@@ -43,7 +35,7 @@ LOSSES = {
 def test_a_loss_trains_by_its_name(name: str, tiny: Path, workplace: Path) -> None:
     config = yaml.safe_load(tiny.read_text())
     config["model"]["loss"] = yaml.safe_load(LOSSES[name])
-    config["spectral"] = {"layers": []}
+    config["data"]["ood"], config["spectral"] = {}, {"layers": []}
     Path("loss.yaml").write_text(yaml.safe_dump(config))
     main(["fit", "--config", "loss.yaml", "--trainer.max_steps=2", "--data.batches=2"])
     checkpoint = Path("runs/loss/checkpoints/best.ckpt")
