@@ -93,6 +93,7 @@ def test_the_page_needs_nothing_but_itself(folder):
     assert not re.search(r"url\(|@import|https?://", html.text)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_region_that_follows_from_the_prediction_is_marked(tmp_path, make_case):
     table = make_case().calibration["band"]
 
