@@ -204,8 +204,11 @@ REGIONS: Mapping[str, Region] = MappingProxyType(
             Region("band", "band", "band of 5 mm around the organ", band),
             Region("shell", "shell", "shell of 5 mm on both sides of the organ's surface", shell),
             Region(
-                *("likely", "likely voxels", "organ and voxels of probability 0.05 or more"),
-                *(likely, ("label", "probability")),
+                "likely",
+                "likely voxels",
+                "organ and voxels of probability 0.05 or more",
+                likely,
+                ("label", "probability"),
             ),
         )
     }
