@@ -1,10 +1,12 @@
 """Case: one image of a dataset, with its labels if it has any."""
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from medmtl.errors import ConfigError
+from medmtl.errors import ConfigError, DataError
 
 
 @dataclass(frozen=True)
@@ -61,3 +63,20 @@ def patient_of(task: str, case: str, pattern: str | None) -> str:
     if patient is None:
         raise ConfigError(f"task {task}, case {case}: patient {pattern!r} is not found in the name", fix="correct it")
     return patient
+
+
+@contextmanager
+def named(owner: str, case: str) -> Iterator[None]:
+    """Name a case in the errors of its files.
+
+    Args:
+        owner: the task or folder.
+        case: name of the case.
+
+    Raises:
+        DataError: that of the block, after `OWNER, case NAME: `.
+    """
+    try:
+        yield
+    except DataError as error:
+        raise DataError(f"{owner}, case {case}: {error.what}", fix=error.fix) from error.__cause__

@@ -1,7 +1,6 @@
 """Deterministic transforms (what the cache holds) and the random ones (drawn anew for every patch)."""
 
 from collections.abc import Collection, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,54 +23,14 @@ from monai.transforms import (
     ToTensord,
     Transform,
 )
-from numpy.typing import DTypeLike
 
 from medmtl.data.case import Case
 from medmtl.data.preprocessing import Preprocessing
+from medmtl.data.reading import load_image, load_organ
 from medmtl.data.resample import to_grid, to_spacing
-from medmtl.io.volume import read_volume
 from medmtl.losses.masked import UNKNOWN
 
 PERCENTILES = (0.5, 99.5)
-
-
-def load_image(case: Case) -> MetaTensor:
-    """Load the channels to use of an image on its own grid, float32, `(C, H, W, D)`."""
-    files = [_load(path, np.float32) for path in case.image_files]
-    return files[0][list(case.channels)] if len(case.images) == 1 else torch.cat(files)
-
-
-def load_organ(case: Case, organ: Collection[int], image: MetaTensor, ignore: int | None = None) -> MetaTensor:
-    """Load the labels of a case as the organ of interest against everything else.
-
-    Args:
-        case: the case.
-        organ: label values of the organ of interest.
-        image: the case's image on its own grid; the label takes over its affine, so that rounding in their headers,
-            which the checks before training allow, cannot tell them apart.
-        ignore: label value of voxels whose truth is unknown.
-
-    Returns:
-        `(1, H, W, D)` uint8: 1 in the organ, `UNKNOWN` where the truth is, 0 elsewhere.
-    """
-    values = torch.as_tensor(sorted(organ))
-    result = torch.zeros((1, *image.shape[1:]), dtype=torch.uint8)
-    for label in case.labels:
-        if label.value is None:
-            found = _load(label.path, np.int64).as_tensor()
-            if ignore is not None:
-                result[found == ignore] = UNKNOWN
-            result[torch.isin(found, values)] = 1
-        elif label.value in organ:
-            result[_load(label.path, np.float32).as_tensor() > 0] = 1
-    return MetaTensor(result, affine=image.affine)
-
-
-def _load(path: Path, dtype: DTypeLike) -> MetaTensor:
-    """A file as `(C, H, W, D)`, whatever its format."""
-    volume = read_volume(path)
-    voxels = np.moveaxis(volume.voxels, 3, 0) if volume.voxels.ndim == 4 else volume.voxels[None]
-    return MetaTensor(torch.from_numpy(np.array(voxels, dtype, order="C")), affine=torch.from_numpy(volume.affine))
 
 
 def split_unknown(label: MetaTensor) -> tuple[MetaTensor, torch.Tensor | None]:

@@ -9,19 +9,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
 
-import nibabel
 import numpy as np
 import yaml
 from nibabel.affines import voxel_sizes
 from nibabel.orientations import aff2axcodes
 
-from medmtl.data.case import Case
-from medmtl.data.check import read_volume
+from medmtl.data.case import named
 from medmtl.data.layouts.layout import Corpus
 from medmtl.data_tools.listing import list_folder
 from medmtl.errors import ConfigError, DataError
 from medmtl.io.input import MODALITIES
-from medmtl.io.volume import affine_of
+from medmtl.io.stored import check_grid
+from medmtl.io.volume import opened
 
 MOST_VOXELS = 4_000_000  # of a median volume in the working space: 20 MB of cache with its label
 READ = 12  # volumes whose size and spacing are looked at
@@ -147,24 +146,16 @@ def _spacing(folder: Path, corpus: Corpus) -> tuple[list[float], str]:
     some = [cases[round(number)] for number in np.linspace(0, len(cases) - 1, min(READ, len(cases)))]
     sizes, extents = [], []
     for case in some:
-        shape, affine = _grid(folder, case)
+        with named(str(folder), case.name), opened(case.images[0]) as stored:
+            check_grid(stored.where, stored.affine, stored.shape)
+            shape, affine = stored.shape, stored.affine
         order = ["RLAPSI".index(str(letter)) // 2 for letter in aff2axcodes(affine)]
-        stored = [order.index(direction) for direction in range(3)]
-        sizes.append([float(voxel_sizes(affine)[axis]) for axis in stored])
-        extents.append([size * shape[axis] for size, axis in zip(sizes[-1], stored, strict=True)])
+        axes = [order.index(direction) for direction in range(3)]
+        sizes.append([float(voxel_sizes(affine)[axis]) for axis in axes])
+        extents.append([size * shape[axis] for size, axis in zip(sizes[-1], axes, strict=True)])
     spacing = [median(each) for each in zip(*sizes, strict=True)]
     extent = [median(each) for each in zip(*extents, strict=True)]
     return working_spacing(spacing, extent), " x ".join(f"{size:.3g}" for size in spacing)
-
-
-def _grid(folder: Path, case: Case) -> tuple[tuple[int, ...], np.ndarray]:
-    """Shape and affine of a case's image, without its voxels where it is NIfTI."""
-    try:
-        image = nibabel.load(case.images[0])
-        return image.shape, affine_of(image)
-    except Exception:  # another format, or broken: reading it all says which
-        volume = read_volume(str(folder), case, case.images[0])
-        return volume.shape, volume.affine
 
 
 def _name(folder: str, modality: str) -> str:

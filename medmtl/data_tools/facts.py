@@ -11,10 +11,10 @@ from nibabel.orientations import aff2axcodes
 from numpy.typing import NDArray
 
 from medmtl.data.case import Case
-from medmtl.data.check import read_volume
-from medmtl.data_tools.grids import apart_mm, compare, has_axes, reordered
+from medmtl.data_tools.grids import apart_mm, compare, reordered
 from medmtl.errors import DataError
-from medmtl.io.volume import Volume
+from medmtl.io.stored import check_grid
+from medmtl.io.volume import Volume, opened, read_volume
 from medmtl.report.data.thumbnail import thumbnail
 from medmtl.results.dataset import CaseFacts, Finding, Intensity, Severity
 
@@ -48,12 +48,11 @@ class _Findings:
 
     def add(self, severity: Severity, rule: str, message: str, fix: str = "") -> None:
         request = self.request
-        told = message.removeprefix(f"{request.dataset}, case {request.case.name}: ").replace(f"{request.root}/", "")
-        self.found.append(Finding(severity, rule, request.dataset, request.case.name, told, fix))
+        text = message.replace(f"{request.root}/", "")
+        self.found.append(Finding(severity, rule, request.dataset, request.case.name, text, fix))
 
     def unreadable(self, error: DataError) -> None:
-        told, _, fix = str(error).rpartition(": ")
-        self.add("error", "unreadable", told, fix)
+        self.add("error", "unreadable", error.what, error.fix)
 
 
 def look_at(request: Request) -> tuple[CaseFacts, list[Finding]]:
@@ -75,7 +74,7 @@ def look_at(request: Request) -> tuple[CaseFacts, list[Finding]]:
         labels=tuple(_within(request.root, label.path) for label in case.labels),
     )
     try:
-        first, *others = [_image(request, path, findings) for path in case.images]
+        first, *others = [_image(path, findings) for path in case.images]
     except DataError as error:
         findings.unreadable(error)
         return facts, findings.found
@@ -105,20 +104,21 @@ def _within(root: Path, path: Path) -> str:
     return str(path.relative_to(root) if path.is_relative_to(root) else path)
 
 
-def _image(request: Request, path: Path, findings: _Findings) -> Volume:
-    """Read an image; what cannot be measured at all is raised, lesser faults are noted."""
-    image = read_volume(request.dataset, request.case, path)
-    voxels = image.voxels
-    if voxels.ndim not in (3, 4) or min(voxels.shape) < 1:
-        raise DataError(f"{path} has shape {voxels.shape}", fix="use volumes of three dimensions")
-    if voxels.dtype.kind not in "biuf":
-        raise DataError(f"{path} holds {voxels.dtype} and not numbers", fix="save one number a voxel")
-    if not has_axes(image):
-        raise DataError(f"{path} has an affine that cannot be inverted", fix="repair its header")
-    bad = voxels.size - int(np.isfinite(voxels).sum()) if voxels.dtype.kind == "f" else 0
-    if bad:
-        findings.add("error", "not-finite", f"{path} holds {bad:,} values that are not finite", "repair or remove it")
-    return image
+def _image(path: Path, findings: _Findings) -> Volume:
+    """Read an image with all its channels.
+
+    Raises:
+        DataError: it cannot be measured at all; voxels that are not finite are counted as a finding.
+    """
+    with opened(path) as stored:
+        check_grid(stored.where, stored.affine, stored.shape)
+        voxels = stored.as_stored()
+    with np.errstate(over="ignore", invalid="ignore"):
+        broken = voxels.size - int(np.isfinite(voxels.astype(np.float32)).sum()) if voxels.dtype.kind == "f" else 0
+    if broken:
+        text = f"{path} holds {broken:,} voxels of {voxels.size:,} that are not finite"
+        findings.add("error", "not-finite", text, "replace them by numbers")
+    return Volume(voxels, stored.affine)
 
 
 def _channels(image: Volume) -> list[NDArray[Any]]:
@@ -153,7 +153,7 @@ def _label(request: Request, image: Volume, findings: _Findings) -> Volume | Non
     declared, whole = request.declared, None
     for file in request.case.labels:
         try:
-            read = read_volume(request.dataset, request.case, file.path)
+            read = read_volume(file.path)
         except DataError as error:
             findings.unreadable(error)
             continue

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from medmtl.files import written_whole
-from medmtl.io.volume import LPS_TO_RAS
+from medmtl.io.stored import LPS_TO_RAS
 from medmtl.version import __version__
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def write_segmentation(
         path: the file, ending in `.dcm`.
         mask: `(H, W, D)` uint8, 1 is foreground.
         affine: `(4, 4)`, from voxel indices to mm, right-anterior-superior.
-        slices: what `read_dicom` returned as header.
+        slices: the header of `open_dicom`.
         label: name of the segment, at most 64 characters.
     """
     import highdicom

@@ -11,7 +11,7 @@ from typing import Literal
 from medmtl.data.case import Case, LabelFile
 from medmtl.data.layouts.layout import Corpus, Layout, named, values_of
 from medmtl.errors import DataError
-from medmtl.io.volume import ENDINGS, stem
+from medmtl.io.input import ENDINGS, stem
 
 LABELS = ("dseg", "mask")
 # What a derivative adds to the name of the image that it was made of.

@@ -8,7 +8,7 @@ from pathlib import Path
 from medmtl.data.case import Case, LabelFile
 from medmtl.data.layouts.layout import Corpus, Layout, values_of
 from medmtl.errors import ConfigError, DataError
-from medmtl.io.volume import ENDINGS, stem
+from medmtl.io.input import ENDINGS, stem
 
 CASE = "{case}"
 

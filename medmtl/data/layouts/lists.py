@@ -7,7 +7,7 @@ from pathlib import Path
 from medmtl.data.case import Case, LabelFile
 from medmtl.data.layouts.layout import Corpus, Layout, inside, values_of
 from medmtl.errors import DataError
-from medmtl.io.volume import stem
+from medmtl.io.input import stem
 
 FILES = ("cases.csv", "cases.json")
 

@@ -6,7 +6,7 @@ from typing import Any
 from medmtl.data.case import Case, LabelFile
 from medmtl.data.layouts.layout import Corpus, Layout, inside, named, read_object
 from medmtl.errors import DataError
-from medmtl.io.volume import stem
+from medmtl.io.input import stem
 
 
 class MSD(Layout):

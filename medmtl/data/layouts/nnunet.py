@@ -10,7 +10,7 @@ from typing import Any
 from medmtl.data.case import Case, LabelFile
 from medmtl.data.layouts.layout import Corpus, Fold, Layout, inside, named, read_object
 from medmtl.errors import DataError
-from medmtl.io.volume import ENDINGS
+from medmtl.io.input import ENDINGS
 
 BACKGROUND, IGNORE = "background", "ignore"
 SPLITS = "splits_final.json"
