@@ -134,8 +134,8 @@ def _measure(number: int, channel: NDArray[Any], findings: _Findings) -> tuple[I
     shares = (0, 0.01, 0.5, 0.99, 1)
     intensity = Intensity(*(float(ordered[round(share * (len(ordered) - 1))]) for share in shares))
     if intensity.minimum == intensity.maximum:
-        text = f"channel {number} holds {intensity.minimum:g} everywhere: there is nothing to segment"
-        findings.add("error", "constant", text, "replace or remove the case")
+        text = f"channel {number} is {intensity.minimum:g} in all voxels: there is nothing to segment"
+        findings.add("error", "constant", text, "check how it was saved")
         return intensity, ""
     return intensity, _digest(ordered)
 
@@ -180,7 +180,8 @@ def _on_grid(path: Path, label: Volume, image: Volume, findings: _Findings) -> N
     """The voxels of a label as they lie on the image's; None where they cannot. What differs is noted."""
     likeness = compare(label, image)
     if likeness == "shape":
-        text = f"{path} has shape {label.shape}, its image {image.shape[:3]}"
+        own, wanted = (" x ".join(map(str, shape)) for shape in (label.shape, image.shape[:3]))
+        text = f"{path} has {own} voxels, its image {wanted}"
         findings.add("error", "shape", text, "resample one to the other's grid")
         return None
     if likeness == "affine":
@@ -196,7 +197,8 @@ def _on_grid(path: Path, label: Volume, image: Volume, findings: _Findings) -> N
 
 def _volumes_ml(label: Volume) -> dict[int, float]:
     millilitres = abs(np.linalg.det(label.affine[:3, :3])) / 1000
-    values, counts = np.unique(label.voxels[label.voxels > 0], return_counts=True)
+    inside = (label.voxels > 0) & np.isfinite(label.voxels)
+    values, counts = np.unique(label.voxels[inside], return_counts=True)
     return {int(value): float(count * millilitres) for value, count in zip(values, counts, strict=True)}
 
 
