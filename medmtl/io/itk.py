@@ -67,7 +67,8 @@ def open_itk(path: Path) -> Stored:
             raise DataError(f"{where} ends before its last voxel, or is damaged", fix="replace the file") from None
 
     def part(volume: int, place: slice) -> NDArray[Any]:
-        return SimpleITK.GetArrayViewFromImage(image(volume))[place].transpose(2, 1, 0)  # stored as (D, H, W)
+        stored = SimpleITK.GetArrayViewFromImage(image(volume))  # (D, H, W) of ITK's axes, gone with its image
+        return stored[place].copy().transpose(2, 1, 0)
 
     return Stored(where, shape, volumes, grid.affine, part, grid)
 

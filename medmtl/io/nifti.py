@@ -42,7 +42,8 @@ def open_nifti(path: Path) -> Stored:
     size, header = _shape(image.shape), image.header
     shape, volumes = (size[:3], int(size[3])) if len(size) == 4 else (size, 1)
     check_shape(where, shape)
-    _check_sizes(path, type(header))
+    if header["sform_code"] == 0:
+        _check_sizes(path, type(header))
 
     def part(volume: int, place: slice) -> NDArray[Any]:
         further = (volume,) + (0,) * (len(image.shape) - 4) if len(image.shape) > 3 else ()
@@ -92,11 +93,11 @@ def _shape(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _check_sizes(path: Path, kind: type[Nifti1Header]) -> None:
-    """Check the voxel sizes of the file itself, if its affine is made of them: nibabel takes 0 for 1."""
+    """Check the voxel sizes of the file itself, where its affine is made of them: nibabel takes 0 for 1."""
     with ImageOpener(path) as file:
         header = kind.from_fileobj(file, check=False)
     empty = np.flatnonzero(header["pixdim"][1:4] == 0)
-    if len(empty) and header["sform_code"] == 0:
+    if len(empty):
         raise DataError(f"{path} has a voxel size of 0 mm along axis {empty[0]}", fix="repair its header")
 
 

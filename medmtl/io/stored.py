@@ -59,8 +59,7 @@ class Stored:
 
     def as_stored(self) -> NDArray[Any]:
         """All voxels of the file's own type: `(H, W, D)`, or `(H, W, D, C)` of several volumes."""
-        # Copies: a view of ITK's memory does not outlive its image.
-        parts = [np.array(self.part(volume, slice(None))) for volume in range(self.volumes)]
+        parts = [np.asanyarray(self.part(volume, slice(None))) for volume in range(self.volumes)]
         return parts[0] if len(parts) == 1 else np.stack(parts, axis=-1)
 
 

@@ -10,9 +10,9 @@ import SimpleITK
 import torch
 from monai.transforms import LoadImage
 
+from medmtl.io.input import ENDINGS, stem
 from medmtl.io.inputs import find_inputs
 from medmtl.io.reader import read
-from medmtl.io.input import ENDINGS, stem
 from medmtl.io.volume import extent_mm, read_volume
 from medmtl.io.writer import write_mask
 

@@ -11,9 +11,9 @@ import torch
 from monai.data import MetaTensor
 from monai.networks.nets import UNet
 
+from medmtl.data.reading import load_image
 from medmtl.data.task import Task
 from medmtl.data.task_cases import task_cases
-from medmtl.data.reading import load_image
 from medmtl.data.transforms import prepare
 from medmtl.errors import ConfigError, DataError
 from medmtl.ood.detectors.spectral import Spectral
