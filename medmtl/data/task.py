@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from string import Template
 
-from medmtl.data.layouts.layout import Layout
+from medmtl.data.layouts import Layout
 from medmtl.data.preprocessing import Preprocessing
 from medmtl.errors import ConfigError, DataError
 from medmtl.io.input import MODALITIES

@@ -13,6 +13,7 @@ from medmtl.data_tools.facts import Request, look_at
 from medmtl.data_tools.leaks import duplicates, shared_patients, torn_folds
 from medmtl.data_tools.listing import Dataset
 from medmtl.data_tools.outliers import outliers
+from medmtl.data_tools.unlabelled import unlabelled
 from medmtl.errors import RunError
 from medmtl.results.dataset import CaseFacts, Finding, worst_first
 
@@ -76,6 +77,7 @@ def _each(requests: Sequence[Request], processes: int) -> Iterator[tuple[int, Se
 def _among(cases: Sequence[CaseFacts], dataset: Dataset) -> Iterator[Finding]:
     """What only shows among the cases of one dataset."""
     readable = [case for case in cases if case.shape]
+    yield from unlabelled(dataset)
     yield from outliers(readable, dataset.names)
     yield from shared_patients(cases)
     yield from torn_folds(cases, dataset.corpus.folds)

@@ -90,7 +90,7 @@ def look_at(request: Request) -> tuple[CaseFacts, list[Finding]]:
         shape=first.shape[:3],
         spacing=tuple(round(float(size), 4) for size in voxel_sizes(first.affine)),
         axes="".join(map(str, aff2axcodes(first.affine))),
-        kind=str(first.voxels.dtype),
+        dtype=str(first.voxels.dtype),
         intensity=tuple(intensity for intensity, _ in measured),
         image_digests=tuple(digest for _, digest in measured),
         volumes_ml=volumes_ml,

@@ -37,6 +37,8 @@ class Bids(Layout):
         ignore: the label value of voxels whose truth is unknown.
     """
 
+    sign = "dataset_description.json with `BIDSVersion`"
+
     def __init__(
         self,
         image: str | list[str] | None = None,

@@ -32,6 +32,8 @@ class Folders(Layout):
         ignore: the label value of voxels whose truth is unknown.
     """
 
+    sign = "folders `images` and `labels`"
+
     def __init__(
         self,
         images: str | list[str] = "images/{case}",

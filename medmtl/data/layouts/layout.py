@@ -7,12 +7,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import Any, ClassVar
 
+from medmtl.data.case import Case
 from medmtl.errors import DataError
-
-if TYPE_CHECKING:
-    from medmtl.data.case import Case  # a task names its layout
 
 
 @dataclass(frozen=True)
@@ -41,7 +39,7 @@ class Corpus:
         folds: the splits that the dataset brings along.
     """
 
-    cases: tuple["Case", ...]
+    cases: tuple[Case, ...]
     organs: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     ignore: int | None = None
     channels: tuple[str, ...] = ()
@@ -60,9 +58,14 @@ class Corpus:
 class Layout(ABC):
     """How a folder on disk becomes cases.
 
-    One of your own needs `read` alone, and `class_path` in a task's `layout`. `check_layout` says whether it holds what
-    the rest of medmtl relies on.
+    One of your own needs `read` alone, and `class_path` in a task's `layout`. `check_layout` checks what the rest of
+    medmtl relies on.
+
+    Attributes:
+        sign: what `fits` looks for in a folder, for messages; empty for a layout that is not recognised by itself.
     """
+
+    sign: ClassVar[str] = ""
 
     @abstractmethod
     def read(self, owner: str, root: Path) -> Corpus:

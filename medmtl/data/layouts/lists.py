@@ -29,6 +29,8 @@ class FileList(Layout):
         ignore: the label value of voxels whose truth is unknown.
     """
 
+    sign = " or ".join(FILES)
+
     def __init__(
         self, file: str | None = None, organs: dict[str, int | list[int]] | None = None, ignore: int | None = None
     ) -> None:

@@ -12,6 +12,8 @@ from medmtl.io.input import stem
 class MSD(Layout):
     """`dataset.json` lists `training` pairs and `test` images, and names `labels` by their values."""
 
+    sign = "dataset.json"
+
     @classmethod
     def fits(cls, root: Path) -> bool:
         """Whether there is a `dataset.json`: nnU-Net, which has one too, is asked first."""

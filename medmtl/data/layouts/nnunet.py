@@ -28,6 +28,8 @@ class NNUNet(Layout):
     Source: nnU-Net v2, `documentation/dataset_format.md`.
     """
 
+    sign = "dataset.json with `channel_names`"
+
     @classmethod
     def fits(cls, root: Path) -> bool:
         """Whether `dataset.json` has `channel_names`."""

@@ -18,7 +18,7 @@ def case(name: str, **changes: object) -> CaseFacts:
         "shape": (10, 20, 30),
         "spacing": (1.0, 2.0, 3.0),
         "axes": "RAS",
-        "kind": "int16",
+        "dtype": "int16",
         "intensity": (Intensity(-5, 0, 50, 90, 100),),
         "volumes_ml": {1: 1500.0, 2: 12.0},
         "thumbnail": b"\x89PNG",
