@@ -15,8 +15,8 @@ class LabelFile:
 
     Attributes:
         path: the file.
-        value: None where its voxels are label values; otherwise it is the mask of one organ, whose voxels above 0 stand
-            for this label value.
+        value: None where its voxels are label values; otherwise it is the mask of one organ: voxels above 0 have
+            this label value.
     """
 
     path: Path
@@ -29,9 +29,9 @@ class Case:
 
     Attributes:
         name: unique within its task or folder, for example `hippocampus_001`.
-        patient: whose image it is; cases of one patient are never split apart.
-        images: one file, whose fourth axis may hold several channels, or one file a channel.
-        labels: one file of label values, or one mask an organ; empty without a ground truth.
+        patient: the patient; cases of one patient are never split apart.
+        images: one file, with several channels along its fourth axis if any, or one file per channel.
+        labels: one file of label values, or one mask per organ; empty without a ground truth.
         channels: the channels to use, in this order.
     """
 

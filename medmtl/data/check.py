@@ -1,4 +1,4 @@
-"""The checks before training: every image can be read, label and image share one grid, and label values are known."""
+"""The checks before training: images can be read, label and image share one grid, label values are declared."""
 
 import logging
 from collections.abc import Collection, Sequence
@@ -24,7 +24,7 @@ def check_task(name: str, cases: Sequence[Case], organ: Collection[int], declare
         declared: all label values that may occur; None if any may.
 
     Raises:
-        DataError: names the task, the case and the file, and says what to do. A single case without foreground is
+        DataError: names the task, the case, the file, and the fix. A single case without foreground is
             legitimate and only warned of; a task without any is not.
     """
     if len(check_cases(name, cases, organ, declared)) == len(cases):

@@ -53,10 +53,10 @@ def load_organ(case: Case, organ: Collection[int], image: MetaTensor, ignore: in
         organ: label values of the organ of interest.
         image: the case's image on its own grid; the label takes over its affine, so that rounding in their headers,
             which the checks before training allow, cannot tell them apart.
-        ignore: label value of voxels whose truth is unknown.
+        ignore: label value of voxels without a ground truth.
 
     Returns:
-        `(1, H, W, D)` uint8: 1 in the organ, `UNKNOWN` where the truth is, 0 elsewhere.
+        `(1, H, W, D)` uint8: 1 in the organ, `UNKNOWN` without a ground truth, 0 elsewhere.
     """
     values = torch.as_tensor(sorted(organ))
     result = torch.zeros((1, *image.shape[1:]), dtype=torch.uint8)

@@ -1,4 +1,4 @@
-"""Deterministic transforms (what the cache holds) and the random ones (drawn anew for every patch)."""
+"""Deterministic transforms (what the cache holds) and random ones (drawn for every patch)."""
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
@@ -34,13 +34,13 @@ PERCENTILES = (0.5, 99.5)
 
 
 def split_unknown(label: MetaTensor) -> tuple[MetaTensor, torch.Tensor | None]:
-    """Tell the voxels of unknown truth from the others.
+    """Separate the voxels without a ground truth.
 
     Args:
         label: what `load_organ` returns.
 
     Returns:
-        The label with 0 there, and where the truth is known, bool `(1, H, W, D)`; None if that is everywhere.
+        The label with 0 there, and where there is a ground truth, bool `(1, H, W, D)`; None if everywhere.
     """
     known = label.as_tensor() != UNKNOWN
     return (label, None) if known.all() else (label * known, known)
@@ -90,7 +90,7 @@ class LoadPair(Transform):
     Args:
         preprocessing: spacing and intensity.
         organ: label values of the organ of interest.
-        ignore: label value of voxels whose truth is unknown.
+        ignore: label value of voxels without a ground truth.
     """
 
     def __init__(self, preprocessing: Preprocessing, organ: Collection[int], ignore: int | None = None) -> None:
@@ -131,7 +131,7 @@ class LoadScan(Transform):
     Args:
         preprocessings: preprocessings to prepare the image with.
         organ: label values of the organ of interest; None where there is no label.
-        ignore: label value of voxels whose truth is unknown.
+        ignore: label value of voxels without a ground truth.
     """
 
     def __init__(
@@ -144,7 +144,7 @@ class LoadScan(Transform):
     def __call__(self, case: Case) -> dict[str, Any]:
         """Return `{"images": {preprocessing: (C, h, w, d)}, "native": (C, H, W, D), "label": (1, H, W, D), ...}`.
 
-        `label` is None without a ground truth. `known`, bool `(1, H, W, D)`, is where it is known; None where that is
+        `label` is None without a ground truth. `known`, bool `(1, H, W, D)`, is where there is one; None if
         everywhere.
         """
         native = load_image(case)
@@ -164,7 +164,7 @@ class LoadScan(Transform):
 def random_patch(patch_size: Sequence[int], foreground: float) -> Compose:
     """Draw one augmented patch from what `LoadPair` returns.
 
-    Voxels of unknown truth are no organ to centre a patch in, and stay unknown.
+    Patches are not centred in voxels without a ground truth, and these stay marked as such.
 
     Args:
         patch_size: voxels a side in the working space.

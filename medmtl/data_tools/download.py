@@ -1,4 +1,4 @@
-"""`medmtl data download`: public tasks of the Medical Segmentation Decathlon, from where MONAI says they are."""
+"""`medmtl data download`: public tasks of the Medical Segmentation Decathlon, from the addresses that MONAI lists."""
 
 import logging
 import os
@@ -46,7 +46,7 @@ def download(tasks: Sequence[str], to: Path | None = None) -> list[Path]:
 
 
 def address(task: str) -> str:
-    """Where a task's archive is: on the mirror that `MEDMTL_MSD_URL` names, or where MONAI says."""
+    """Where a task's archive is: on the mirror that `MEDMTL_MSD_URL` names, or as MONAI lists it."""
     official: str = DecathlonDataset.resource[task]
     mirror = os.environ.get(MIRROR)
     return f"{mirror.rstrip('/')}/{task}.tar" if mirror else official

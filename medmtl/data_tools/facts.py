@@ -1,4 +1,4 @@
-"""Read one case and say what is in it and what is wrong with it; done in parallel, so it imports no torch."""
+"""Read one case and describe its content and errors; run in parallel, so it imports no torch."""
 
 import hashlib
 from dataclasses import dataclass, field, replace
@@ -24,7 +24,7 @@ PIECE = 1 << 20  # values
 
 @dataclass(frozen=True)
 class Request:
-    """A case to look at, and what is known of its dataset.
+    """A case to examine, and its dataset.
 
     Attributes:
         dataset: the task or folder.
@@ -41,7 +41,7 @@ class Request:
 
 @dataclass
 class _Findings:
-    """Collects what is found of one case."""
+    """Collects the findings of one case."""
 
     request: Request
     found: list[Finding] = field(default_factory=list)
@@ -58,11 +58,10 @@ class _Findings:
 def look_at(request: Request) -> tuple[CaseFacts, list[Finding]]:
     """Read a case, every channel and every label of it.
 
-    A case gets an error where a training would refuse it; without a label, for an image that holds one value, too.
+    A case gets an error where training would refuse it; an image of one value gets one without a label, too.
 
     Returns:
-        What is in it, and what is wrong with it by itself; what it has in common with other cases is for others to
-        find.
+        Its content, and the findings of this case alone; comparisons with other cases are made elsewhere.
     """
     case, findings = request.case, _Findings(request)
     facts = CaseFacts(

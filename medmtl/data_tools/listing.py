@@ -25,7 +25,7 @@ class Dataset:
         corpus: what the folder holds.
         layout: the layout that it was read by.
         recognised: whether the layout was recognised from the folder and not named.
-        use: what it is for: a task needs labels, OOD images need none, and of a folder it is not known.
+        use: a task needs labels, OOD images need none, and a folder may be either.
     """
 
     name: str
@@ -50,7 +50,7 @@ def list_dataset(name: str, configured_root: str, layout: Layout | None = None, 
         name: the task or folder.
         configured_root: the folder, as `Task.root`.
         layout: how files lie in it; None: recognised from the folder.
-        patient: regular expression for the patient within a case name; None: what the dataset says.
+        patient: regular expression for the patient within a case name; None: as the dataset declares.
 
     Raises:
         DataError: the folder does not exist, is of no layout, or is inconsistent.

@@ -38,10 +38,10 @@ class Series(NamedTuple):
     """A series, as the headers of its files describe it.
 
     Attributes:
-        uid: unique identifier; None for files that cannot be read, of which `open_dicom` raises what is wrong.
+        uid: unique identifier; None for files that cannot be read, for which `open_dicom` raises the reason.
         number: of the series within the examination.
-        study: unique identifier of the examination; None where no header says it.
-        localizer: whether all its images say that they are localizers (scouts), made to plan the other series.
+        study: unique identifier of the examination; None where no header has it.
+        localizer: whether all its images are marked as localizers (scouts), made to plan the other series.
     """
 
     uid: str | None
@@ -145,9 +145,9 @@ def _is_image(header: "Dataset") -> bool:
 def _check_alike(where: str, slices: Sequence["Dataset"]) -> None:
     """Check that slices can be stacked: one number a pixel, one size, one orientation, one pixel spacing."""
     for name in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"):
-        lacking = sum(not one.get(name) for one in slices)
-        if lacking:
-            raise DataError(f"{where} has slices without {name} ({lacking} of {len(slices)})", fix="export it again")
+        missing = sum(not one.get(name) for one in slices)
+        if missing:
+            raise DataError(f"{where} has slices without {name} ({missing} of {len(slices)})", fix="export it again")
     if any(int(one.get("SamplesPerPixel") or 1) != 1 for one in slices):
         raise DataError(f"{where} holds colours", fix="use a series of one number a pixel")
     first = slices[0]
@@ -205,7 +205,7 @@ def _stacked(where: str, slices: Sequence["Dataset"]) -> tuple[list[int], np.nda
 
 
 def _values(file: Path) -> np.ndarray:
-    """The pixels of a slice as `(rows, columns)`, rescaled as its header says."""
+    """The pixels of a slice as `(rows, columns)`, rescaled by its header."""
     from pydicom import dcmread
     from pydicom.pixels.processing import apply_modality_lut
 

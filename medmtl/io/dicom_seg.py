@@ -24,7 +24,7 @@ def write_segmentation(
     """Write a mask whole, as a binary segment that refers to the series which it was made from.
 
     Patient and study are those of the series. The segment's property is `Tissue`, the widest there is: whether the
-    organ of interest is an organ or a tumour is for its label to say. The object's identifiers follow from the series,
+    organ of interest is an organ or a tumour is in its label. The object's identifiers follow from the series,
     the label and the mask, so that the same result twice is one object in an archive.
 
     Args:

@@ -37,7 +37,7 @@ def find_inputs(path: Path, volume: int | Literal["all"] = 0, stack: bool = Fals
 
     Returns:
         One input a volume, or an image with `stack`. A file that is missing from its place in a list or cannot be
-        opened is among them: `read` says what is wrong with it, and the others go on.
+        opened is among them: `read` raises an error for it alone.
 
     Raises:
         DataError: nothing is found, or a list cannot be understood.
@@ -86,8 +86,8 @@ def _with_siblings(one: Input) -> Input:
     if named is None:
         return one
     beside = (_of_file(path, stem(path)) for path in sorted(one.path.parent.iterdir()) if _kind(path) == one.kind)
-    kin = [other for other in beside if (numbered(other) or ("",))[0] == named[0]]
-    return next(image for image in stacked(kin) if one in (image, *image.channels.values()))
+    siblings = [other for other in beside if (numbered(other) or ("",))[0] == named[0]]
+    return next(image for image in stacked(siblings) if one in (image, *image.channels.values()))
 
 
 def _of_folder(folder: Path) -> Iterator[Input]:
@@ -146,10 +146,8 @@ def _checked(where: str, row: Any, stack: bool) -> Mapping[str, Any]:
     named = {key: entry[key] for key in columns or ["image"] if key in entry} or {"image": None}
     files = [file for value in named.values() for file in (value if isinstance(value, list) else [value])]
     if not files or not all(isinstance(file, str) and file for file in files):
-        lacking = next((key for key, value in named.items() if not value), "image")
-        raise DataError(
-            f"{where} has no `{lacking}`: {json.dumps(row)}", fix=f"name its file in the column `{lacking}`"
-        )
+        empty = next((key for key, value in named.items() if not value), "image")
+        raise DataError(f"{where} has no `{empty}`: {json.dumps(row)}", fix=f"name its file in the column `{empty}`")
     if len(files) > 1 and not stack:
         raise DataError(f"{where} names {len(files)} files, and the network takes one channel", fix="name one")
     modality = entry.get("modality") or None

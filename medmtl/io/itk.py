@@ -63,7 +63,7 @@ def open_itk(path: Path) -> Stored:
             reader.SetExtractIndex((0, 0, 0, volume))
         try:
             return reader.Execute()
-        except RuntimeError:  # whose text is of ITK's sources
+        except RuntimeError:  # its text names a line of ITK's sources
             raise DataError(f"{where} ends before its last voxel, or is damaged", fix="replace the file") from None
 
     def part(volume: int, place: slice) -> NDArray[Any]:
@@ -90,7 +90,7 @@ def write_itk(path: Path, values: np.ndarray, grid: Grid) -> None:
 
 
 def _opened(path: Path) -> SimpleITK.ImageFileReader:
-    path.open("rb").close()  # says by its kind of error whether the file is missing or forbidden; ITK does not
+    path.open("rb").close()  # raises FileNotFoundError or PermissionError, which ITK does not tell apart
     reader = SimpleITK.ImageFileReader()
     reader.SetImageIO(READERS[path.suffix.lower()])
     reader.SetFileName(str(path))

@@ -59,8 +59,8 @@ def write_nifti(path: Path, values: np.ndarray, affine: np.ndarray, header: obje
         path: the file, ending in `.nii.gz`.
         values: `(H, W, D)`, uint8 or float32.
         affine: `(4, 4)` in mm; used where there is no NIfTI header.
-        header: that of `open_nifti`. Its affines, their codes and the unit are kept bit by bit; whatever else
-            it says belongs to the image, or even names the patient, and is left out.
+        header: that of `open_nifti`. Its affines, their codes and the unit are kept bit by bit; all other
+            fields describe the image or the patient, and are left out.
     """
     if isinstance(header, Nifti1Header):
         kind = nibabel.Nifti2Image if isinstance(header, Nifti2Header) else nibabel.Nifti1Image
@@ -104,7 +104,7 @@ def _check_sizes(path: Path, kind: type[Nifti1Header]) -> None:
 def _warnings(header: Nifti1Header, shape: tuple[int, ...]) -> tuple[str, ...]:
     sform, qform = header.get_sform(coded=True)[0], _qform(header)
     if sform is None and qform is None:
-        return ("the header says nothing of orientation: left and right may be swapped",)
+        return ("the header holds no orientation: left and right may be swapped",)
     if sform is None or qform is None:
         return ()
     corners = np.array([*np.ndindex(2, 2, 2)]) * (np.array(shape) - 1)

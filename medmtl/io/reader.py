@@ -1,4 +1,4 @@
-"""Reader: images as float32 on their own grid, for training and prediction, or one line that names what is wrong."""
+"""Reader: images as float32 on their own grid, for training and prediction alike."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -27,7 +27,7 @@ class Scan:
         input: where it came from; of several files the first that is stacked.
         image: `(C, H, W, D)` float32 in the file's storage order, with the affine from voxel indices to mm,
             right-anterior-superior.
-        modality: CT, MR, PET or other, as the list or the file says; None if neither does.
+        modality: CT, MR, PET or other, from the list or the file; None if neither names it.
         warnings: what a user should know about this volume.
         header: what the writer needs of the file; see the module of its kind.
     """
@@ -46,7 +46,7 @@ class Stack(NamedTuple):
     Attributes:
         voxels: `(C, H, W, D)` float32, in the first file's storage order.
         affine: `(4, 4)` float64, from voxel indices to mm, right-anterior-superior.
-        modality: CT, MR, PET or other where all files say the same; None otherwise.
+        modality: CT, MR, PET or other where all files agree; None otherwise.
         warnings: what a user should know about the files.
         header: of the first file, see `Stored`.
     """
@@ -83,7 +83,7 @@ def read_stack(parts: Sequence[Input], constant: bool = False) -> Stack:
         constant: whether a channel may hold one value in all voxels.
 
     Raises:
-        DataError: one line that names the file and what is wrong with it: it is missing, broken, no volume of real
+        DataError: names the file and the reason in one line: it is missing, broken, no volume of real
             numbers, not finite, constant, or its grid has no size or no right angles; or channels are on several grids.
     """
     result: Stack | None = None
@@ -178,5 +178,5 @@ def _scan(source: Input, stack: Stack) -> Scan:
     image = MetaTensor(torch.from_numpy(stack.voxels), affine=torch.from_numpy(stack.affine))
     modality, warnings = source.modality or stack.modality, stack.warnings
     if stack.modality not in (None, modality):
-        warnings += (f"the list says {modality}, the file {stack.modality}: the list's is used",)
+        warnings += (f"the list gives the modality {modality}, the file {stack.modality}: that of the list is used",)
     return Scan(source.name, source, image, modality, warnings, stack.header)

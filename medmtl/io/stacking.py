@@ -25,7 +25,7 @@ def volumes_in(one: Input) -> int:
 
 
 def numbered(one: Input) -> tuple[str, int] | None:
-    """What the name of a file says where it is named as nnU-Net names channels: the rest of it, and the number.
+    """Case and channel number in the name of a file that follows nnU-Net's naming of channels.
 
     Returns:
         `case_0001.nii.gz` -> `("case", 1)`; None for other names, and for a DICOM series.
@@ -67,7 +67,7 @@ def parts_of(source: Input, channels: Sequence[int]) -> list[Input]:
 
     Returns:
         An input a channel, or the image itself where nothing is stacked. Of a file that cannot be opened it is that
-        file: reading it says what is wrong.
+        file: reading it raises the reason.
 
     Raises:
         DataError: a channel is missing.
@@ -86,7 +86,7 @@ def parts_of(source: Input, channels: Sequence[int]) -> list[Input]:
 
 
 def _holds_one(one: Input) -> bool:
-    """Whether a file holds one volume. One that cannot be opened is taken for a channel: reading it says why not."""
+    """Whether a file holds one volume. One that cannot be opened counts as a channel: reading it raises the reason."""
     try:
         return volumes_in(one) == 1
     except DataError:

@@ -30,9 +30,9 @@ class Stored:
         shape: `(H, W, D)` voxels, in the file's own storage order.
         volumes: how many volumes of this shape the file holds: channels or time points.
         affine: `(4, 4)` float64, from voxel indices to mm, right-anterior-superior.
-        part: a volume and a range of its last axis -> `(H, W, d)`, of the file's type, rescaled as its header says.
+        part: a volume and a range of its last axis -> `(H, W, d)`, of the file's type, rescaled by its header.
         header: what the writer needs to give a mask the same grid; what it is depends on the kind of file.
-        modality: CT, MR, PET, other, or None where the file does not say.
+        modality: CT, MR, PET, other, or None where the file does not name it.
         warnings: what a user should know about this file.
     """
 

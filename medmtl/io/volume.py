@@ -45,7 +45,7 @@ def opened(path: Path, kind: Kind | None = None, series: str | None = None) -> I
         series: unique identifier of the series in a DICOM folder.
 
     Raises:
-        DataError: one line that names the file and what is wrong with it: it is missing, forbidden, broken, or not a
+        DataError: names the file and the reason in one line: it is missing, forbidden, broken, or not a
             volume of one real number a voxel; also where that shows within the block.
     """
     try:

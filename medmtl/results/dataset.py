@@ -1,4 +1,4 @@
-"""What `medmtl data check` knows of a case, and what it has found."""
+"""Records of `medmtl data check`: the content of a case, and a finding."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field

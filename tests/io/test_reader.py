@@ -174,7 +174,7 @@ def test_a_lists_modality_is_used_and_another_of_the_file_is_warned_of(tmp_path:
     (tmp_path / "list.csv").write_text("image,modality\np1,MR\n")
     scan = read_one(tmp_path / "list.csv")
     assert (scan.name, scan.modality) == ("p1", "MR")
-    assert scan.warnings == ("the list says MR, the file CT: the list's is used",)
+    assert scan.warnings == ("the list gives the modality MR, the file CT: that of the list is used",)
 
 
 @pytest.mark.parametrize("kind", ["nifti", "dicom"])

@@ -26,7 +26,7 @@ class FileList(Layout):
         file: name of the list within the root; by default `cases.csv` or `cases.json`.
         organs: name of an organ -> label value, or values of a region, for files of label values. Without it `organ` of
             a task must be values, and any value may occur.
-        ignore: the label value of voxels whose truth is unknown.
+        ignore: the label value of voxels without a ground truth.
     """
 
     sign = " or ".join(FILES)

@@ -16,7 +16,7 @@ class MSD(Layout):
 
     @classmethod
     def fits(cls, root: Path) -> bool:
-        """Whether there is a `dataset.json`: nnU-Net, which has one too, is asked first."""
+        """Whether there is a `dataset.json`: nnU-Net, which has one too, is tried first."""
         return (root / "dataset.json").is_file()
 
     def read(self, owner: str, root: Path) -> Corpus:
