@@ -11,6 +11,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from jsonargparse import ArgumentParser
 from numpy.typing import NDArray
 
 from medmtl.data.case import Case, LabelFile
@@ -140,7 +141,7 @@ def task_at(root: Path, layout: Layout | None, organ: list[int | str]) -> Task:
 
 
 @pytest.mark.parametrize("write", WRITERS)
-def test_every_layout_keeps_the_contract(write: Callable[..., Layout], volumes: Volumes, tmp_path: Path) -> None:
+def test_every_layout_meets_the_contract(write: Callable[..., Layout], volumes: Volumes, tmp_path: Path) -> None:
     check_layout(write(tmp_path, volumes), tmp_path)
 
 
@@ -170,7 +171,7 @@ def test_a_layout_is_recognised_unless_it_needs_patterns(
 
 
 @pytest.mark.parametrize("write", WRITERS)
-def test_every_layout_serves_as_foreign_images(write: Callable[..., Layout], volumes: Volumes, tmp_path: Path) -> None:
+def test_every_layout_serves_as_ood_images(write: Callable[..., Layout], volumes: Volumes, tmp_path: Path) -> None:
     layout = write(tmp_path, volumes)
     cases = ood_cases("Other", OODImages(str(tmp_path), layout=layout))
     assert [case.name for case in cases] == list(NAMES)
@@ -296,3 +297,13 @@ def test_the_contract_finds_what_is_wrong_with_labels(tmp_path: Path, corpus: di
         check_layout(Broken(Corpus((case,), **corpus)), tmp_path)
     with pytest.raises(AssertionError, match="name of its own"):
         check_layout(Broken(Corpus((case, case))), tmp_path)
+
+
+def test_a_task_names_a_layout_by_its_short_name_in_yaml(tmp_path: Path) -> None:
+    layout = {"class_path": "Folders", "init_args": {"images": "scans/{case}", "labels": "masks/{case}"}}
+    task = {"root": str(tmp_path), "modality": "MR", "organ": [1], "spacing": [1, 1, 1], "layout": layout}
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--tasks", type=dict[str, Task])
+    built = parser.instantiate(parser.parse_object({"tasks": {"Own": task}})).tasks["Own"].layout
+    assert isinstance(built, Folders)
+    assert (built.images, built.labels) == (["scans/{case}"], "masks/{case}")
