@@ -44,9 +44,7 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("path", type=Path, nargs="?", metavar="PATH", help="dataset folder, of any layout")
     check.add_argument("--config", help="check the tasks and OOD images of this configuration instead")
     check.add_argument("--layout", metavar="LAYOUT", help=LAYOUT)
-    check.add_argument(
-        "--output", "--out", type=Path, metavar="DIR", help="folder of the files (default: data-check/NAME)"
-    )
+    check.add_argument("--output", type=Path, metavar="DIR", help="folder of the files (default: data-check/NAME)")
     check.add_argument("--jobs", type=int, help="processes that read (default: one per core, at most 8)")
     check.add_argument("--patient", metavar="PATTERN", help="regular expression for the patient within a case name")
     check.add_argument(
@@ -76,9 +74,8 @@ def _parser() -> argparse.ArgumentParser:
         "Tasks that are complete are not downloaded again. MEDMTL_MSD_URL is the address of a mirror.",
     )
     download.add_argument("tasks", nargs="+", metavar="TASK", help="for example Task04_Hippocampus")
-    download.add_argument(
-        "--output", "--to", type=Path, metavar="DIR", help="folder to unpack into (default: $MEDMTL_DATA)"
-    )
+    download.add_argument("--output", type=Path, metavar="DIR", help="folder to unpack into (default: $MEDMTL_DATA)")
+    download.add_argument("--to", type=Path, dest="output", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     download.set_defaults(run=_download)
 
     phantom = kinds.add_parser(

@@ -81,5 +81,5 @@ def _among(cases: Sequence[CaseFacts], dataset: Dataset) -> Iterator[Finding]:
     yield from outliers(readable, dataset.names)
     yield from shared_patients(cases)
     yield from torn_folds(cases, dataset.corpus.folds)
-    if any(case.labels for case in cases) and not any(case.volumes_ml for case in cases):
+    if any(case.labels for case in readable) and not any(case.volumes_ml for case in cases):
         yield Finding("error", "empty", dataset.name, "", "no case has foreground", "correct the labels")
