@@ -95,7 +95,7 @@ def test_a_split_is_the_same_on_every_machine() -> None:
     assert split_patients({"A": people("a", 10)}, val=0.2, test=0.2, seed=0) == GOLDEN
 
 
-def test_an_unrelated_task_moves_nobody() -> None:
+def test_an_unrelated_task_moves_no_patient() -> None:
     tasks = {"A": people("p", 40), "B": people("p", 50)[20:]}
     alone = split_patients(tasks, seed=3)
     for first in (True, False):
@@ -267,7 +267,7 @@ def test_a_fold_sets_who_is_tested_and_the_others_are_split_as_without_it(seed: 
     assert {patient: parts[patient] for patient in others} == others
 
 
-def test_folds_that_disagree_or_leave_nobody_are_refused() -> None:
+def test_folds_that_disagree_or_leave_no_patient_are_refused() -> None:
     with pytest.raises(DataError, match="task B, patient x: another task's fold has it on the other side"):
         split_patients({}, folds={"A": {"x": "train"}, "B": {"x": "val"}})
     fold = {**dict.fromkeys(people("a", 6), "train"), "x": "val", "y": "val"}

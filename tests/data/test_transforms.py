@@ -18,14 +18,13 @@ from scipy.spatial.transform import Rotation
 from medmtl.data.case import Case, LabelFile
 from medmtl.data.check import check_task
 from medmtl.data.preprocessing import Preprocessing
+from medmtl.data.reading import load_image, load_organ
 from medmtl.data.task import OODImages, Task
 from medmtl.data.task_cases import ood_cases, task_cases
 from medmtl.data.transforms import (
     LoadPair,
     LoadScan,
     PadToPatch,
-    load_image,
-    load_organ,
     prepare,
     random_patch,
     seeded_patch,
@@ -98,7 +97,7 @@ def test_the_working_space_is_the_same_for_all_48_ways_to_store_the_axes(tmp_pat
         torch.testing.assert_close(affine, affines[0], rtol=0, atol=1e-5)
 
 
-def test_the_working_space_has_the_recipe_s_spacing_and_runs_right_anterior_superior(tmp_path: Path) -> None:
+def test_the_working_space_has_the_preprocessing_s_spacing_and_runs_right_anterior_superior(tmp_path: Path) -> None:
     case, _ = stored(tmp_path, np.array([[2, -1], [0, 1], [1, -1]]))
     image = prepare(load_image(case), MR)
     np.testing.assert_allclose(image.affine[:3, :3], np.diag(MR.spacing), atol=1e-6)

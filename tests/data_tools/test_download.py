@@ -76,7 +76,7 @@ def test_a_task_is_fetched_unpacked_and_not_fetched_again(
     assert _Quiet.asked == [f"/{NAME}.tar"]
 
 
-def test_an_archive_that_is_whole_is_used_and_a_partial_one_is_fetched_anew(served: Path, tmp_path: Path) -> None:
+def test_an_archive_that_is_whole_is_used_and_a_partial_one_is_downloaded_again(served: Path, tmp_path: Path) -> None:
     for number, (left, fetched) in enumerate([(served.read_bytes(), 0), (served.read_bytes()[:700], 1)]):
         out = tmp_path / f"corpora{number}"
         out.mkdir()

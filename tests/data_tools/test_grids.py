@@ -1,4 +1,4 @@
-"""Grids: told apart in all 48 orders of the axes, and put into one another without moving a voxel."""
+"""Grids: distinguished in all 48 orders of the axes, and reordered without moving a voxel."""
 
 from itertools import permutations, product
 

@@ -28,9 +28,9 @@ from medmtl.data.layouts import (
     check_layout,
     recognise,
 )
+from medmtl.data.reading import load_image, load_organ
 from medmtl.data.task import OODImages, Task
 from medmtl.data.task_cases import ood_cases, task_cases
-from medmtl.data.transforms import load_image, load_organ
 from medmtl.errors import DataError
 
 Volumes = Mapping[str, tuple[NDArray[Any], NDArray[Any]]]

@@ -11,9 +11,9 @@ import SimpleITK
 
 from medmtl.data.case import LabelFile
 from medmtl.data.layouts import Fold, NNUNet, check_layout
+from medmtl.data.reading import load_image, load_organ
 from medmtl.data.task import OODImages, Task
 from medmtl.data.task_cases import ood_cases, task_cases
-from medmtl.data.transforms import load_image, load_organ
 from medmtl.errors import DataError
 from medmtl.losses.masked import UNKNOWN
 
