@@ -165,7 +165,7 @@ def test_a_held_out_task_is_not_trained_on(data: MultiTaskData) -> None:
     assert {scan["dataset"] for scan in data.calibration_dataloader()} == {"Liver", "Kidney"}
 
 
-def test_tasks_with_one_recipe_share_it(phantoms: Path) -> None:
+def test_tasks_with_one_preprocessing_share_it(phantoms: Path) -> None:
     tasks = {**phantom_tasks(), "Ventricle": Task("phantom:VentricleT1", "MR", [1], (8.0, 8.0, 8.0))}
     assert MultiTaskData(tasks, (16, 16, 16)).preprocessings == [CT, T2, PET]
 
@@ -190,7 +190,7 @@ def test_scans_that_set_the_threshold_and_scans_of_the_test_are_prepared_alike(d
     assert all(list(scan["images"]) == [CT, T2] for scan in (*calibration, *test))
 
 
-def test_the_test_scans_are_those_of_all_tasks_and_the_foreign_ones(data: MultiTaskData) -> None:
+def test_the_test_scans_are_those_of_all_tasks_and_the_ood_images(data: MultiTaskData) -> None:
     scans = list(data.test_dataloader())
     counts = {dataset: sum(scan["dataset"] == dataset for scan in scans) for dataset in (*data.tasks, *data.ood)}
     assert counts == {"Liver": 1, "Kidney": 1, "Heart": 1, "Other": len(scans) - 3}
@@ -304,7 +304,7 @@ def test_a_calibration_needs_the_validation_cases_alone_and_names_a_broken_one(w
         broken.val_dataloader()
 
 
-def test_a_broken_foreign_image_is_named_before_the_test(write_task: WriteTask) -> None:
+def test_a_broken_ood_image_is_named_before_the_test(write_task: WriteTask) -> None:
     task = tiny_task(write_task, "Liver", ["a", "b", "c"])
     root = write_task({"x": (np.full((3, 3, 3), np.nan, np.float32), None)}, name="Other")
     data = MultiTaskData({"Liver": task}, (4, 4, 4), ood={"Other": OODImages(str(root))})
@@ -317,7 +317,7 @@ def test_a_held_out_name_that_is_no_task_is_refused() -> None:
         phantom_data(held_out=["Heart", "Lung"])
 
 
-def test_a_name_of_both_a_task_and_a_foreign_folder_is_refused() -> None:
+def test_a_name_of_both_a_task_and_an_ood_folder_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"data\.ood and data\.tasks both name Liver"):
         phantom_data(ood={"Liver": OODImages("phantom:OtherPhantom")})
 

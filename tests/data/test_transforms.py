@@ -18,14 +18,13 @@ from scipy.spatial.transform import Rotation
 from medmtl.data.case import Case, LabelFile
 from medmtl.data.check import check_task
 from medmtl.data.preprocessing import Preprocessing
+from medmtl.data.reading import load_image, load_organ
 from medmtl.data.task import OODImages, Task
 from medmtl.data.task_cases import ood_cases, task_cases
 from medmtl.data.transforms import (
     LoadPair,
     LoadScan,
     PadToPatch,
-    load_image,
-    load_organ,
     prepare,
     random_patch,
     seeded_patch,
@@ -98,7 +97,7 @@ def test_the_working_space_is_the_same_for_all_48_ways_to_store_the_axes(tmp_pat
         torch.testing.assert_close(affine, affines[0], rtol=0, atol=1e-5)
 
 
-def test_the_working_space_has_the_recipe_s_spacing_and_runs_right_anterior_superior(tmp_path: Path) -> None:
+def test_the_working_space_has_the_preprocessing_s_spacing_and_runs_right_anterior_superior(tmp_path: Path) -> None:
     case, _ = stored(tmp_path, np.array([[2, -1], [0, 1], [1, -1]]))
     image = prepare(load_image(case), MR)
     np.testing.assert_allclose(image.affine[:3, :3], np.diag(MR.spacing), atol=1e-6)
@@ -126,7 +125,7 @@ def test_values_of_the_working_space_lie_where_they_lay_in_the_world() -> None:
         np.testing.assert_allclose(found, places[inside, axis], atol=1e-3)
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(2))
 def test_an_oblique_anisotropic_scan_comes_back_to_its_own_grid(seed: int, tmp_path: Path, save_volume: Save) -> None:
     affine = np.eye(4)
     affine[:3, :3] = Rotation.random(random_state=seed).as_matrix() @ np.diag([0.7, 1.3, 3.0])
@@ -234,14 +233,14 @@ def test_each_channel_is_prepared_as_if_it_were_alone() -> None:
             torch.testing.assert_close(together.affine, alone.affine)
 
 
-@pytest.mark.parametrize("value", [0, 300, -1024, 0.1, 1000.7, 1 / 3])
 @pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (0.7, 1.3, 1.0)])
-def test_a_constant_image_becomes_0(value: float, spacing: tuple[float, float, float]) -> None:
-    # Large enough that the mean of its voxels is rounded.
-    assert not prepare(meta(np.full((40, 41, 39), value)), Preprocessing(spacing, None)).any()
+def test_a_constant_image_becomes_0(spacing: tuple[float, float, float]) -> None:
+    for value in (0, -1024, 1000.7, 1 / 3):
+        # Large enough that the mean of its voxels is rounded.
+        assert not prepare(meta(np.full((40, 41, 39), value)), Preprocessing(spacing, None)).any(), value
 
 
-@pytest.mark.parametrize("organ", [[1], [2], [1, 5], [5, 2, 1]])
+@pytest.mark.parametrize("organ", [[1], [5, 2]])
 def test_the_organ_is_the_union_of_its_label_values(organ: list[int], save_volume: Save) -> None:
     voxels = np.random.default_rng(0).choice(np.array([0, 1, 2, 5], np.uint8), (5, 6, 7))
     for dtype in (np.uint8, np.int16, np.float32):
@@ -253,7 +252,7 @@ def test_the_organ_is_the_union_of_its_label_values(organ: list[int], save_volum
         np.testing.assert_array_equal(pair["label"][0].numpy(), np.isin(voxels, organ))
 
 
-@pytest.mark.parametrize("shape", [(6, 7, 8, 3), (6, 7, 8, 1), (3, 3, 3, 3), (6, 7, 8), (6, 7, 1), (1, 7, 8)])
+@pytest.mark.parametrize("shape", [(6, 7, 8, 3), (6, 7, 8, 1), (3, 3, 3, 3), (6, 7, 8)])
 def test_the_wanted_channel_is_loaded(shape: tuple[int, ...], save_volume: Save) -> None:
     voxels = np.random.default_rng(0).normal(size=shape).astype(np.float32)
     path = save_volume("i.nii.gz", voxels)
@@ -263,7 +262,7 @@ def test_the_wanted_channel_is_loaded(shape: tuple[int, ...], save_volume: Save)
         np.testing.assert_array_equal(image[0].numpy(), voxels[..., channel] if len(shape) == 4 else voxels)
 
 
-@pytest.mark.parametrize("channels", [(0,), (2,), (2, 0), (0, 1, 2)])
+@pytest.mark.parametrize("channels", [(2,), (2, 0)])
 def test_channels_of_one_file_and_of_a_file_each_are_the_same(channels: tuple[int, ...], save_volume: Save) -> None:
     voxels = np.random.default_rng(0).normal(size=(6, 7, 8, 3)).astype(np.float32)
     whole = Case("x", "x", (save_volume("i.nii.gz", voxels),), channels=channels)
@@ -274,7 +273,7 @@ def test_channels_of_one_file_and_of_a_file_each_are_the_same(channels: tuple[in
         np.testing.assert_array_equal(image.numpy(), np.moveaxis(voxels, -1, 0)[list(channels)])
 
 
-@pytest.mark.parametrize("organ", [[1], [2], [1, 3], [7]])
+@pytest.mark.parametrize("organ", [[1, 3], [7]])
 def test_masks_of_single_organs_are_read_as_a_file_of_all_label_values(organ: list[int], save_volume: Save) -> None:
     voxels = np.random.default_rng(0).integers(0, 4, (5, 6, 7)).astype(np.uint8)
     whole = paired(save_volume("i.nii.gz", voxels), save_volume("l.nii.gz", voxels))

@@ -1,4 +1,4 @@
-"""Grids: told apart in all 48 orders of the axes, and put into one another without moving a voxel."""
+"""Grids: distinguished in all 48 orders of the axes, and reordered without moving a voxel."""
 
 from itertools import permutations, product
 
@@ -15,15 +15,16 @@ VOXELS = np.arange(3 * 4 * 5).reshape(3, 4, 5)
 ORDERS = ["".join(code) for axes in permutations(("LR", "PA", "IS")) for code in product(*axes)]
 
 
-@pytest.mark.parametrize("order", ORDERS)
-def test_another_storage_order_is_recognised_and_undone(order: str) -> None:
+def test_each_of_the_48_storage_orders_is_recognised_and_undone() -> None:
     image = nib.Nifti1Image(VOXELS.astype(np.int16), AFFINE)
-    turned = image.as_reoriented(ornt_transform(io_orientation(AFFINE), axcodes2ornt(order)))
-    label = Volume(np.asanyarray(turned.dataobj), turned.affine)
-    assert compare(label, Volume(VOXELS, AFFINE)) == ("same" if order == "RAS" else "reordered")
-    back = reordered(label, Volume(VOXELS, AFFINE))
-    assert np.array_equal(back.voxels, VOXELS)
-    assert np.allclose(back.affine, AFFINE)
+    assert len(ORDERS) == 48
+    for order in ORDERS:
+        turned = image.as_reoriented(ornt_transform(io_orientation(AFFINE), axcodes2ornt(order)))
+        label = Volume(np.asanyarray(turned.dataobj), turned.affine)
+        assert compare(label, Volume(VOXELS, AFFINE)) == ("same" if order == "RAS" else "reordered"), order
+        back = reordered(label, Volume(VOXELS, AFFINE))
+        assert np.array_equal(back.voxels, VOXELS), order
+        assert np.allclose(back.affine, AFFINE), order
 
 
 def test_what_no_order_explains() -> None:

@@ -9,7 +9,7 @@ def case(name: str, *digests: str, patient: str = "", part: str = "training", da
     return CaseFacts(dataset, name, patient or name, part, (), image_digests=digests)
 
 
-def told(findings: list[Finding]) -> list[tuple[str, str]]:
+def rules(findings: list[Finding]) -> list[tuple[str, str]]:
     assert all(finding.severity == "warning" for finding in findings)
     return [(finding.rule, finding.case) for finding in findings]
 
@@ -20,7 +20,7 @@ def test_different_images_are_no_duplicates() -> None:
 
 def test_an_image_that_occurs_twice_is_told_of_the_later_case() -> None:
     findings = list(duplicates([case("one", "x", "y"), case("two", "z"), case("three", "w", "y")]))
-    assert told(findings) == [("duplicate", "three")]
+    assert rules(findings) == [("duplicate", "three")]
     assert "the same image as one, but another patient" in findings[0].message
     (finding,) = duplicates([case("one", "x", patient="p"), case("two", "x", patient="p")])
     assert finding.message == "the same image as one"
@@ -28,19 +28,19 @@ def test_an_image_that_occurs_twice_is_told_of_the_later_case() -> None:
 
 def test_a_test_image_that_is_a_training_image_is_a_leak() -> None:
     findings = list(duplicates([case("one", "x"), case("two", "x", part="test")]))
-    assert told(findings) == [("leak", "two")]
+    assert rules(findings) == [("leak", "two")]
 
 
 def test_two_tasks_may_share_the_image_of_a_patient_but_not_of_two() -> None:
     first, same = case("one", "x", patient="p"), case("one", "x", patient="p", dataset="B")
     assert not list(duplicates([first, same]))
     findings = list(duplicates([first, case("one", "x", patient="q", dataset="B")]))
-    assert told(findings) == [("duplicate", "one")]
+    assert rules(findings) == [("duplicate", "one")]
     assert "one of A" in findings[0].message
 
 
 def test_two_channels_alike_are_told() -> None:
-    assert told(list(duplicates([case("one", "x", "x")]))) == [("duplicate", "one")]
+    assert rules(list(duplicates([case("one", "x", "x")]))) == [("duplicate", "one")]
 
 
 def test_a_label_under_another_image_is_told() -> None:
@@ -54,7 +54,7 @@ def test_a_label_under_another_image_is_told() -> None:
 
 def test_a_patient_with_training_and_test_images_is_a_leak() -> None:
     cases = [case("a1", patient="a"), case("b1", patient="b"), case("b2", patient="b", part="test")]
-    assert told(list(shared_patients(cases))) == [("leak", "b2")]
+    assert rules(list(shared_patients(cases))) == [("leak", "b2")]
 
 
 def test_a_fold_with_a_patient_or_an_image_on_both_sides_is_told_once() -> None:

@@ -1,4 +1,4 @@
-"""Outliers: what stands out is told, what is usual is not, and many that stand out are told once."""
+"""Outliers: outliers are reported, usual values are not, and many outliers are reported once."""
 
 from dataclasses import replace
 
@@ -44,7 +44,7 @@ def test_usual_cases_are_passed_over() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "rule", "told"),
+    ("changes", "rule", "text"),
     [
         ({"spacing": (0.8, 0.8, 5.0)}, "spacing", "voxel size head-foot is 5 mm, the median 2.5 mm"),
         ({"axes": "PIR", "spacing": (0.8, 5.0, 0.8), "shape": (100, 25, 100)}, "spacing", "head-foot"),
@@ -57,11 +57,11 @@ def test_usual_cases_are_passed_over() -> None:
         ({"intensity": (Intensity(-1024, -1000, -100, 300, 1500),) * 2}, "channels", "channels 2, and 1"),
     ],
 )
-def test_what_stands_out_is_told(changes: dict[str, object], rule: str, told: str) -> None:
+def test_outliers_are_reported(changes: dict[str, object], rule: str, text: str) -> None:
     notes = found(case(99, **changes))
     assert {note.case for note in notes} == {"c99"}
     assert {note.severity for note in notes} == {"note"}
-    assert any(note.rule == rule and told in note.message for note in notes)
+    assert any(note.rule == rule and text in note.message for note in notes)
 
 
 def test_much_air_and_another_scale_are_no_shift() -> None:

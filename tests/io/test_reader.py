@@ -40,13 +40,13 @@ def voxels_of(scan: Scan) -> NDArray:
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
-@pytest.mark.parametrize("kind", ["u1", "i1", "u2", "i2", "u4", "i4", "i8", "f4", "f8"])
-def test_every_real_type_is_read(tmp_path: Path, kind: str, order: str) -> None:
-    stored = (VOXELS - (0 if kind[0] == "u" else 100)).astype(kind)
-    header = nib.Nifti1Header(endianness=order)
-    header.set_data_dtype(np.dtype(kind).newbyteorder(order))
-    nib.save(nib.Nifti1Image(stored, OBLIQUE, header), tmp_path / "scan.nii")
-    assert np.array_equal(voxels_of(read_one(tmp_path / "scan.nii")), stored.astype(np.float32))
+def test_every_real_type_is_read(tmp_path: Path, order: str) -> None:
+    for kind in ("u1", "i1", "u2", "i2", "u4", "i4", "i8", "f4", "f8"):
+        stored = (VOXELS - (0 if kind[0] == "u" else 100)).astype(kind)
+        header = nib.Nifti1Header(endianness=order)
+        header.set_data_dtype(np.dtype(kind).newbyteorder(order))
+        nib.save(nib.Nifti1Image(stored, OBLIQUE, header), tmp_path / "scan.nii")
+        assert np.array_equal(voxels_of(read_one(tmp_path / "scan.nii")), stored.astype(np.float32)), kind
 
 
 @pytest.mark.parametrize("kind", [nib.Nifti1Image, nib.Nifti2Image])
@@ -83,16 +83,6 @@ def test_a_large_volume_is_gathered_from_slabs(save_volume: Save, monkeypatch: p
     assert np.array_equal(voxels_of(read_one(path)), VOXELS)
 
 
-@pytest.mark.parametrize(("unit", "millimetres"), [("mm", 1), ("meter", 1000), ("micron", 0.001)])
-def test_the_affine_is_in_millimetres(tmp_path: Path, unit: str, millimetres: float) -> None:
-    affine = np.diag([*(OBLIQUE[:3, :3].diagonal() / millimetres), 1])
-    image = nib.Nifti1Image(VOXELS.astype(np.int16), affine)
-    image.header.set_xyzt_units(unit)
-    nib.save(image, tmp_path / "scan.nii.gz")
-    grid = read_one(tmp_path / "scan.nii.gz").image.affine.numpy()
-    assert np.allclose(grid.diagonal()[:3], OBLIQUE[:3, :3].diagonal(), rtol=1e-6)
-
-
 def test_headers_that_leave_doubts_are_warned_of(tmp_path: Path, save_volume: Save) -> None:
     assert read_one(save_volume("good.nii.gz", VOXELS.astype(np.int16))).warnings == ()
     image = nib.Nifti1Image(VOXELS.astype(np.int16), OBLIQUE)
@@ -119,15 +109,15 @@ def test_a_qform_that_is_no_rotation_spoils_no_sform(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", ["nrrd", "nhdr", "mha", "mhd"])
-@pytest.mark.parametrize("kind", [np.uint8, np.int16, np.uint16, np.float32, np.float64])
-def test_nrrd_and_meta_files_are_the_nifti_file(tmp_path: Path, save_volume: Save, suffix: str, kind: type) -> None:
-    nifti = save_volume("scan.nii.gz", VOXELS.astype(kind), OBLIQUE)
-    path = tmp_path / f"other.{suffix}"
-    SimpleITK.WriteImage(SimpleITK.ReadImage(str(nifti)), str(path))
-    scan, same = read_one(path), read_one(nifti)
-    assert np.array_equal(voxels_of(scan), voxels_of(same))
-    assert np.allclose(scan.image.affine.numpy(), same.image.affine.numpy(), atol=1e-5)
-    assert scan.modality is None
+def test_nrrd_and_meta_files_are_the_nifti_file(tmp_path: Path, save_volume: Save, suffix: str) -> None:
+    for kind in (np.uint8, np.int16, np.uint16, np.float32, np.float64):
+        nifti = save_volume("scan.nii.gz", VOXELS.astype(kind), OBLIQUE)
+        path = tmp_path / f"other.{suffix}"
+        SimpleITK.WriteImage(SimpleITK.ReadImage(str(nifti)), str(path))
+        scan, same = read_one(path), read_one(nifti)
+        assert np.array_equal(voxels_of(scan), voxels_of(same)), kind
+        assert np.allclose(scan.image.affine.numpy(), same.image.affine.numpy(), atol=1e-5), kind
+        assert scan.modality is None
 
 
 def test_a_meta_file_of_four_dimensions_has_a_chosen_volume(tmp_path: Path) -> None:
@@ -169,12 +159,12 @@ def test_a_dicom_series_reads_as_simpleitk_reads_it(tmp_path: Path) -> None:
         assert np.allclose(scan.image.affine.numpy() @ (*index, 1), (*place, 1), atol=1e-5)
 
 
-def test_a_list_is_believed_and_what_the_file_says_is_told(tmp_path: Path) -> None:
+def test_a_lists_modality_is_used_and_another_of_the_file_is_warned_of(tmp_path: Path) -> None:
     write_series(tmp_path / "p1", VOXELS, OBLIQUE, "CT")
     (tmp_path / "list.csv").write_text("image,modality\np1,MR\n")
     scan = read_one(tmp_path / "list.csv")
     assert (scan.name, scan.modality) == ("p1", "MR")
-    assert scan.warnings == ("the list says MR, the file CT: the list is believed",)
+    assert scan.warnings == ("the list gives the modality MR, the file CT: that of the list is used",)
 
 
 @pytest.mark.parametrize("kind", ["nifti", "dicom"])
@@ -221,7 +211,7 @@ def test_a_folder_of_several_series_is_several_inputs(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("places", [("study", "study"), ("study/scout", "study/ct")])
-@pytest.mark.parametrize("slices", [1, 2, 5])
+@pytest.mark.parametrize("slices", [1, 5])
 def test_a_localizer_is_left_out_beside_other_series_of_its_study(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, places: tuple[str, str], slices: int
 ) -> None:

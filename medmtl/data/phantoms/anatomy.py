@@ -23,7 +23,7 @@ class Part:
 
     Args:
         organ: parts of one organ move and grow together.
-        tissue: what it is made of, see `phantom.SIGNAL`.
+        tissue: what it is made of, see `scanner.SIGNAL`.
         centre: in mm.
         radii: half axes in mm; an infinite one makes a cylinder.
         turn: rotation about x, y and z in degrees.

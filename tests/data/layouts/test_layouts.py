@@ -11,19 +11,26 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from jsonargparse import ArgumentParser
 from numpy.typing import NDArray
 
 from medmtl.data.case import Case, LabelFile
 from medmtl.data.datamodule import MultiTaskData
-from medmtl.data.layouts.bids import Bids
-from medmtl.data.layouts.folders import Folders, LooseImages
-from medmtl.data.layouts.layout import Corpus, Layout, check_layout
-from medmtl.data.layouts.lists import FileList
-from medmtl.data.layouts.msd import MSD
-from medmtl.data.layouts.nnunet import NNUNet
+from medmtl.data.layouts import (
+    MSD,
+    Bids,
+    Corpus,
+    FileList,
+    Folders,
+    Layout,
+    LooseImages,
+    NNUNet,
+    check_layout,
+    recognise,
+)
+from medmtl.data.reading import load_image, load_organ
 from medmtl.data.task import OODImages, Task
-from medmtl.data.task_cases import ood_cases, recognise, task_cases
-from medmtl.data.transforms import load_image, load_organ
+from medmtl.data.task_cases import ood_cases, task_cases
 from medmtl.errors import DataError
 
 Volumes = Mapping[str, tuple[NDArray[Any], NDArray[Any]]]
@@ -134,7 +141,7 @@ def task_at(root: Path, layout: Layout | None, organ: list[int | str]) -> Task:
 
 
 @pytest.mark.parametrize("write", WRITERS)
-def test_every_layout_keeps_the_contract(write: Callable[..., Layout], volumes: Volumes, tmp_path: Path) -> None:
+def test_every_layout_meets_the_contract(write: Callable[..., Layout], volumes: Volumes, tmp_path: Path) -> None:
     check_layout(write(tmp_path, volumes), tmp_path)
 
 
@@ -164,7 +171,7 @@ def test_a_layout_is_recognised_unless_it_needs_patterns(
 
 
 @pytest.mark.parametrize("write", WRITERS)
-def test_every_layout_serves_as_foreign_images(write: Callable[..., Layout], volumes: Volumes, tmp_path: Path) -> None:
+def test_every_layout_serves_as_ood_images(write: Callable[..., Layout], volumes: Volumes, tmp_path: Path) -> None:
     layout = write(tmp_path, volumes)
     cases = ood_cases("Other", OODImages(str(tmp_path), layout=layout))
     assert [case.name for case in cases] == list(NAMES)
@@ -272,7 +279,7 @@ def test_the_contract_finds_what_a_layout_gets_wrong(tmp_path: Path, change: dic
         return Broken(Corpus((Case(**fields),), {"liver": (1,)}))
 
     check_layout(layout(good), root)
-    with pytest.raises(AssertionError, match=f"Broken breaks its contract: .*{promise}"):
+    with pytest.raises(AssertionError, match=f"Broken does not meet its contract: .*{promise}"):
         check_layout(layout(good | change), root)
 
 
@@ -290,3 +297,13 @@ def test_the_contract_finds_what_is_wrong_with_labels(tmp_path: Path, corpus: di
         check_layout(Broken(Corpus((case,), **corpus)), tmp_path)
     with pytest.raises(AssertionError, match="name of its own"):
         check_layout(Broken(Corpus((case, case))), tmp_path)
+
+
+def test_a_task_names_a_layout_by_its_short_name_in_yaml(tmp_path: Path) -> None:
+    layout = {"class_path": "Folders", "init_args": {"images": "scans/{case}", "labels": "masks/{case}"}}
+    task = {"root": str(tmp_path), "modality": "MR", "organ": [1], "spacing": [1, 1, 1], "layout": layout}
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--tasks", type=dict[str, Task])
+    built = parser.instantiate(parser.parse_object({"tasks": {"Own": task}})).tasks["Own"].layout
+    assert isinstance(built, Folders)
+    assert (built.images, built.labels) == (["scans/{case}"], "masks/{case}")

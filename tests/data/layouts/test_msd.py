@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from medmtl.data.case import Case, LabelFile
-from medmtl.data.layouts.msd import MSD
+from medmtl.data.layouts import MSD
 from medmtl.data.task import OODImages, Task, resolve_root
 from medmtl.data.task_cases import ood_cases, task_cases
 from medmtl.errors import ConfigError, DataError
@@ -158,7 +158,7 @@ def test_a_pattern_that_does_not_fit_is_named(write_task: WriteTask, pattern: st
     assert named_in(error, "task Sarcoma", *words)
 
 
-def test_foreign_images_of_a_described_folder_are_those_of_training_and_test(write_task: WriteTask) -> None:
+def test_ood_images_of_a_described_folder_are_those_of_training_and_test(write_task: WriteTask) -> None:
     root = write_task({"b": (CUBE, CUBE), "a": (CUBE, None), "c": (CUBE, None)})
     assert ood_cases("Other", OODImages(str(root), channel=1)) == [
         Case("a", "a", (root / "imagesTs/a.nii.gz",), (), (1,)),
@@ -167,14 +167,14 @@ def test_foreign_images_of_a_described_folder_are_those_of_training_and_test(wri
     ]
 
 
-def test_foreign_test_images_may_be_listed_as_objects(write_task: WriteTask) -> None:
+def test_ood_test_images_may_be_listed_as_objects(write_task: WriteTask) -> None:
     root = write_task({"b": (CUBE, CUBE), "a": (CUBE, None)})
     listed = ood_cases("Other", OODImages(str(root)))
     rewritten(root, test=[{"image": "./imagesTs/a.nii.gz"}])
     assert ood_cases("Other", OODImages(str(root))) == listed
 
 
-def test_foreign_images_of_a_plain_folder_are_all_its_nifti_files(save_volume: Callable[..., Path]) -> None:
+def test_ood_images_of_a_plain_folder_are_all_its_nifti_files(save_volume: Callable[..., Path]) -> None:
     files = [save_volume(f"Other/{name}", CUBE) for name in ("a.nii.gz", "deep/er/b.nii", "c.nii.gz")]
     root = files[0].parent
     (root / "notes.txt").write_text("not an image")
@@ -184,7 +184,7 @@ def test_foreign_images_of_a_plain_folder_are_all_its_nifti_files(save_volume: C
     ]
 
 
-def test_a_folder_without_foreign_images_is_refused(tmp_path: Path) -> None:
+def test_a_folder_without_ood_images_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError) as error:
         ood_cases("Other", OODImages(str(tmp_path)))
     assert named_in(error, "Other", tmp_path)
@@ -248,7 +248,7 @@ def test_a_task_with_a_value_outside_its_domain_is_refused(options: dict[str, An
         task_at("somewhere", **options)
 
 
-def test_tasks_with_the_same_spacing_and_intensity_share_a_recipe() -> None:
+def test_tasks_with_the_same_spacing_and_intensity_share_a_preprocessing() -> None:
     assert task_at("a").preprocessing == task_at("b", modality="PET", spacing=[1, 1, 1]).preprocessing
     assert task_at("a", modality="CT").preprocessing != task_at("a").preprocessing
     assert (

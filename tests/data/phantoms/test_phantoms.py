@@ -10,15 +10,8 @@ import numpy as np
 import pytest
 
 from medmtl.data.phantoms.anatomy import FOREARM, HAND, HEAD, LEGS, TORSO, Part, draw
-from medmtl.data.phantoms.phantoms import (
-    OTHER_PHANTOM,
-    PHANTOM_TASKS,
-    SIGNAL,
-    Contrast,
-    phantom_root,
-    scan,
-    write_phantoms,
-)
+from medmtl.data.phantoms.phantoms import OTHER_PHANTOM, PHANTOM_TASKS, phantom_root, write_phantoms
+from medmtl.data.phantoms.scanner import SIGNAL, Contrast, scan
 from medmtl.errors import DataError
 
 SHAPE, SPACING = (56, 44, 55), (3.5, 3.5, 3.5)
