@@ -120,6 +120,8 @@ class MedCLI(LightningCLI):
         """The trainer, with loggers, checkpoints and report of the run folder."""
         self.datamodule.setup(self.subcommand)  # bad input ends here, before anything is written
         self.model.check_channels(self.datamodule)
+        if self.subcommand == "fit":
+            self.model.check_trainable()
         if self.request.checkpoint is not None:
             load_weights(self.model.network, self.request.checkpoint)  # and so does that of another network,
         elif self.subcommand == "fit":

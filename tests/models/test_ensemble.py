@@ -148,7 +148,7 @@ def test_members_are_scaled_by_their_own_temperature_on_the_image_s_own_grid(ave
 
 
 def segmenter(network: nn.Module, others: Sequence[nn.Module] = (), **options: Any) -> Segmenter:
-    model = Segmenter(network, DiceCELoss(sigmoid=True), partial(torch.optim.SGD, lr=0.1), WINDOW)
+    model = Segmenter(network, WINDOW, DiceCELoss(sigmoid=True), partial(torch.optim.SGD, lr=0.1))
     model.members = Members(Ensemble(**options), [model.predictor, *map(predictor, others)])
     return model.eval()
 
