@@ -32,6 +32,7 @@ from medmtl.errors import ConfigError
 from medmtl.models.finetune import load_weights
 from medmtl.models.segmenter import Segmenter
 from medmtl.report.test.page import headline
+from medmtl.runs.checkpoint import CHECKPOINT_KEY, read_checkpoint, write_checkpoint
 from medmtl.runs.wandb import RunWandbLogger, Wandb
 from medmtl.training.request import RUN_VARIABLE, Request, parse_request
 
@@ -165,9 +166,13 @@ class MedCLI(LightningCLI):
         options: Wandb = self._get(self.config_init, "wandb")
         if options.mode == "disabled":
             return [local]
+        return [local, RunWandbLogger(options, run, str(self.subcommand), self.request.checkpoint, self.resolved())]
+
+    def resolved(self) -> dict[str, Any]:
+        """The configuration with all defaults, as plain data."""
         command = str(self.subcommand)
-        config = yaml.safe_load(self._parser(command).dump(self.config[command], skip_none=False))
-        return [local, RunWandbLogger(options, run, command, self.request.checkpoint, config)]
+        config: dict[str, Any] = yaml.safe_load(self._parser(command).dump(self.config[command], skip_none=False))
+        return config
 
 
 def run_command(argv: Sequence[str]) -> None:
@@ -204,12 +209,25 @@ def run_command(argv: Sequence[str]) -> None:
     part()
     if not is_first():
         return
+    if request.command == "calibrate":
+        _keep_detector(cli)
     if request.command == "fit":
         _say_trained(cli)
     elif request.command == "test":
         _say_tested(cli)
     else:
         Console().print(f"calibrated: {request.checkpoint}", soft_wrap=True)
+
+
+def _keep_detector(cli: MedCLI) -> None:
+    """Write the detector and the layers that `medmtl calibrate` fitted into the checkpoint's configuration."""
+    path = cli.request.checkpoint
+    assert path is not None
+    checkpoint = read_checkpoint(path)
+    config, fitted = yaml.safe_load(checkpoint[CHECKPOINT_KEY]), cli.resolved()["spectral"]
+    config["spectral"] = {**config["spectral"], "layers": fitted["layers"], "detector": fitted["detector"]}
+    checkpoint[CHECKPOINT_KEY] = yaml.safe_dump(config, sort_keys=False)
+    write_checkpoint(path, checkpoint)
 
 
 def _listed(value: Any) -> list[Any]:

@@ -86,6 +86,8 @@ def load_trained(checkpoint: Path, device: str = "auto", trust: bool = False) ->
     load_weights(built.model.network, checkpoint)
     for callback in (built.spectral, built.scaling):
         callback.load_state_dict(kept.get("callbacks", {}).get(callback.state_key, {}))
+    if built.spectral.mismatch is not None:
+        raise built.spectral.mismatch
     chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     segmenter = built.model.to(chosen).eval()
     return Trained(segmenter, built.data, built.spectral, built.scaling, kept, _digest(segmenter), trust)
