@@ -117,6 +117,9 @@ class MedCLI(LightningCLI):
         parser.link_arguments("data.patch_size", "model.patch_size")
         parser.link_arguments("seed_everything", "data.seed")
 
+    def _parse_ckpt_path(self) -> None:
+        """Take nothing from a checkpoint but what `request` has checked; Lightning would build its hyperparameters."""
+
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The trainer, with loggers, checkpoints and report of the run folder."""
         self.datamodule.setup(self.subcommand)  # bad input ends here, before anything is written

@@ -52,7 +52,8 @@ def test_it_calibrates(run: Path, caplog: pytest.LogCaptureFixture) -> None:
 def test_it_predicts(run: Path, phantoms: Path, caplog: pytest.LogCaptureFixture) -> None:
     image = sorted((phantoms / "LiverCT" / "imagesTr").glob("*.nii.gz"))[0]
     prediction = load(run, device="cpu").predict(image)
-    assert (prediction.detector, prediction.nearest_task) == ("by_task", "LiverCT")
+    assert set(prediction.scores) == {"by_task", "spectral", "entropy", "max_softmax"}
+    assert prediction.p_value is not None
     assert [RENAMED in message for message in warned(caplog)] == [True]
 
 
