@@ -52,7 +52,9 @@ def _train_or_test(argv: list[str]) -> None:
 
 def _experiment(argv: list[str]) -> None:
     from medmtl.experiment.command import run_experiment
+    from medmtl.training.trust import use_current_folder
 
+    use_current_folder()
     run_experiment(argv[1:])
 
 
@@ -85,7 +87,9 @@ def _ood(argv: list[str]) -> None:
 
 def _data(argv: list[str]) -> None:
     from medmtl.data_tools.command import run_data
+    from medmtl.training.trust import use_current_folder
 
+    use_current_folder()
     run_data(argv[1:])
 
 
@@ -95,7 +99,7 @@ CLASSES = ("ood", "experiment")
 HYPHENATED = ("ckpt-path", "dry-run", "at-once")
 
 COMMANDS: dict[str, tuple[Callable[[list[str]], None], str]] = {
-    "fit": (_train_or_test, "train one model on several tasks: medmtl fit --config multitask.yaml"),
+    "fit": (_train_or_test, "train one network on several tasks: medmtl fit --config multitask.yaml"),
     "test": (_train_or_test, "accuracy, calibration and out-of-distribution (OOD) report of a run"),
     "predict": (
         _predict,

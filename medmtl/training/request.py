@@ -1,4 +1,4 @@
-"""Request: which configuration, run folder and checkpoint a command line means, before Lightning sees it.
+"""Request: the configuration, run folder and checkpoint of a command line, before LightningCLI parses it.
 
 Precedence is defaults < checkpoint < configuration < flags: LightningCLI gets the checkpoint's configuration as its
 first `--config`, and later values win.
@@ -33,7 +33,7 @@ from medmtl.training.trust import TO_TRAIN, Checker, use_current_folder
 
 logger = logging.getLogger(__name__)
 
-# How the first process tells its run folder to those that Lightning starts with the same command line.
+# Environment variable with the run folder, for the processes that Lightning starts with the same command line.
 RUN_VARIABLE = "MEDMTL_RUN"
 SECTIONS: dict[str, type] = {
     "data": MultiTaskData,
@@ -49,13 +49,13 @@ FOR_TRAINING = {"model": ("loss", "optimizer", "scheduler", "finetune"), "data":
 
 @dataclass(frozen=True)
 class Request:
-    """What the command line asks for, before Lightning sees it.
+    """Command, run folder, checkpoint and arguments, before LightningCLI parses them.
 
     Attributes:
         command: `fit`, `test` or `calibrate`.
         run: the run folder.
-        checkpoint: what to test or calibrate, or to resume from.
-        argv: the command line that LightningCLI gets.
+        checkpoint: the checkpoint to test, calibrate or resume from.
+        argv: the command line for LightningCLI.
     """
 
     command: str
@@ -113,7 +113,7 @@ def _to_fit(
         return run, run.last, [] if configs else [resumed_config(run, options.trust)]
     if not configs:
         raise ConfigError("nothing to train", fix="add --config, for example --config multitask.yaml")
-    taken = run.exists and is_first()  # the others find what the first has written meanwhile
+    taken = run.exists and is_first()  # the other processes find files of the first
     if taken and not options.overwrite:
         raise RunError(f"{run.path} already holds a run", fix="add --resume or --overwrite, or name another folder")
     if taken:
@@ -125,11 +125,11 @@ def _to_fit(
 
 
 def _new_run(name: str) -> RunFolder:
-    """The next free folder, which the first process chooses and the others are told."""
+    """The next free folder, chosen by the first process and passed to the others in `RUN_VARIABLE`."""
     if RUN_VARIABLE in os.environ and not is_first():
         return RunFolder(Path(os.environ[RUN_VARIABLE]))
     if launched_from_outside():
-        raise ConfigError("several processes were started, which must train into one folder", fix="add --run FOLDER")
+        raise ConfigError("several processes must train into one folder", fix="add --run FOLDER")
     return RunFolder.next_free(name)
 
 
@@ -152,7 +152,7 @@ def _to_use(options: argparse.Namespace, name: str | None, command: str) -> tupl
 
 
 def run_and_checkpoint(folder: str | None, checkpoint: str | None) -> tuple[RunFolder, Path]:
-    """The run and the checkpoint that `--run` and `--ckpt-path` mean together, at least one of them given.
+    """The run and the checkpoint that `--run` and `--ckpt-path` name, at least one of which is given.
 
     Args:
         folder: the run folder; that of the checkpoint if None.
@@ -174,7 +174,7 @@ def find_config(name: str) -> Path:
     """A configuration by path, or by bare name in the current folder, `configs/`, or the installed package.
 
     Raises:
-        ConfigError: it is nowhere; lists where it was looked for.
+        ConfigError: there is none; lists those that are shipped.
     """
     package = Path(medmtl.__file__).parent
     places = [Path(), Path("configs"), package / "configs", package.parent / "configs"]
@@ -201,7 +201,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def _name(configs: Sequence[Path]) -> str | None:
-    """What the run is called: `run` of the configuration, or the name of its file."""
+    """Name of the run: `run` of the configuration, or the name of its file."""
     name = None
     for config in configs:
         content = read_yaml(config)
