@@ -35,7 +35,7 @@ def read_members(
         own: of the run's own network, with the weights of `checkpoint`.
         checkpoint: that of the run.
         tasks: tasks of the run's training, by name.
-        parts: cases that the ensemble is run on: the run's test cases, or to fit a scaling its validation cases, or both.
+        parts: cases that the ensemble is run on: test cases, or to fit a scaling validation cases, or both.
 
     Raises:
         ConfigError: dropout is wanted of a network that has none, or less than 0 times, or a network is named twice.

@@ -235,9 +235,11 @@ class ConformalDetector:
                 raise KeyError(name)
             used.load_state_dict(state["fitted"])
         except (KeyError, TypeError, ValueError, AttributeError):  # the state of a class with other options
+            there = state["configured"]["class"] if "configured" in state else name
+            here = type(detector).__name__
             raise RunError(
-                f"the checkpoint was fitted with another OOD detector ({name}) than spectral.detector, "
-                f"{type(detector).__name__} ({detector.name})",
+                f"the checkpoint was fitted with the OOD detector {there}, and spectral.detector is {here}"
+                + (" with other options" if here == there else ""),
                 fix="leave out spectral.detector, or fit this one with `medmtl calibrate`",
             ) from None
         bank = SignatureBank.from_state_dict(state["bank"])

@@ -270,7 +270,7 @@ def test_another_detector_is_fitted_by_calibrate_and_refused_by_test(
         main(["test", "--run", str(run), *other])
     assert ended.value.code == 1
     said = capsys.readouterr().err.splitlines()[-1]
-    assert all(word in said for word in ("by_task", "KNN (knn)", "medmtl calibrate"))
+    assert all(word in said for word in ("ByTask", "KNN", "medmtl calibrate"))
     main(["calibrate", "--run", str(run), *other])
     kept = torch.load(best, weights_only=True)
     assert kept["callbacks"]["SpectralCallback"]["detector"] == "knn"
@@ -279,4 +279,4 @@ def test_another_detector_is_fitted_by_calibrate_and_refused_by_test(
     assert config["spectral"].pop("detector") is None
     assert after == config
     main(["test", "--run", str(run)])
-    assert figures(run)["spectral"]["detector"] == "knn"
+    assert figures(run)["ood"]["verdict"]["score"] == "knn"
