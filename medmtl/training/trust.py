@@ -34,7 +34,7 @@ SPEC = {"class_path", "init_args"}
 # Keys and words with a meaning to the parser, which the value of an option never holds.
 RESERVED = (*SPEC, "dict_kwargs", "__path__")
 PLAIN = (bool, int, float, str, NoneType, Path, timedelta)
-WORD = re.compile(r"[\w+-]*")
+WORD = re.compile(r"[\w+-]{0,80}")
 
 # Name of each option and its type; only those are accepted.
 Hints = Mapping[str, Any]
@@ -118,11 +118,11 @@ class Checker:
         if not isinstance(spec, Mapping) or not set(spec) <= SPEC or not isinstance(spec.get("class_path"), str):
             self._refuse(value, key)
         found = self.resolve(spec["class_path"], bases, key)
-        given, hints = spec.get("init_args") or {}, hints_of(found)
+        given = spec.get("init_args") or {}
         if not isinstance(given, Mapping):
             self._refuse(given, f"{key}.init_args")
         if _within(found.__module__, ("medmtl",)):
-            arguments = self._options(given, hints, key)
+            arguments = self._options(given, hints_of(found), key)
         else:
             arguments = {
                 self._name(name, key): self._loose(each, f"{key}.{name}", bases) for name, each in given.items()
@@ -176,7 +176,7 @@ class Checker:
         return value
 
     def _name(self, name: Any, key: str) -> Any:
-        if name in RESERVED:
+        if any(part in RESERVED for part in str(name).split(".")):  # a dot may stand for one level more
             self._refuse(name, key)
         return name
 

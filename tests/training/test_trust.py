@@ -62,6 +62,8 @@ NEEDED: dict[str, Any] = {
         {"class_path": "monai.networks.nets.UNet", "init_args": {**UNET, "act": "strangers.Part"}},
         {"class_path": "monai.networks.nets.UNet", "init_args": {**UNET, "act": "{class_path: strangers.Part}"}},
         {"class_path": "monai.networks.nets.UNet", "init_args": {**UNET, "act": "strangers"}},  # a file
+        {"class_path": "monai.networks.nets.UNet", "init_args": {**UNET, "act.class_path": "strangers"}},
+        {"class_path": "monai.networks.nets.UNet", "init_args": {**UNET, "act": "a" * 5000}},
         {"class_path": "torch.nn.TransformerEncoderLayer", "init_args": {"activation": "strangers.part"}},
     ],
     "model": ["strangers.yaml"],
@@ -82,6 +84,7 @@ NEEDED: dict[str, Any] = {
     "data.tasks.LiverCT": ["strangers.yaml", OWN],
     "data.tasks.LiverCT.layout": [POPEN, OWN, "strangers.yaml", {"class_path": "torch.nn.Identity"}],
     "data.tasks.LiverCT.organ": [OWN],
+    "data.tasks.More": [{"layout.class_path": "strangers.Part"}],
     "data.ood.OtherPhantom.layout": [OWN],
     "calibration.regions": [OWN],
     "wandb.tags": [OWN],
