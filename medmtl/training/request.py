@@ -9,7 +9,7 @@ import inspect
 import logging
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -216,12 +216,13 @@ def renamed_config(path: Path) -> str:
     return str(path) if renamed == content else yaml.safe_dump(renamed, sort_keys=False)
 
 
-def known_config(checkpoint: Path, trust: bool = False) -> dict[str, Any]:
+def known_config(checkpoint: Path, trust: bool = False, sections: Collection[str] = tuple(SECTIONS)) -> dict[str, Any]:
     """The configuration kept in a checkpoint, less what only a training needs and options that no longer exist.
 
     Args:
         checkpoint: the file.
         trust: accept any class that it names, see `medmtl.training.trust`.
+        sections: those that are needed.
 
     Raises:
         RunError: the checkpoint is missing, is none, holds no configuration, or names a class that is not accepted.
@@ -229,7 +230,7 @@ def known_config(checkpoint: Path, trust: bool = False) -> dict[str, Any]:
     config = {
         section: values
         for section, values in config_within(checkpoint, read_checkpoint(checkpoint)).items()
-        if section in SECTIONS or section == "seed_everything"
+        if section in sections or section == "seed_everything"
     }
     for section, keys in FOR_TRAINING.items():
         for key in keys:

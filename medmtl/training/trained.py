@@ -18,6 +18,8 @@ from medmtl.models.segmenter import Segmenter
 from medmtl.runs.checkpoint import read_checkpoint
 from medmtl.training.request import known_config
 
+PARTS = ("data", "model", "spectral", "scaling")  # sections of the configuration that are built
+
 
 @dataclass(frozen=True)
 class Trained:
@@ -73,9 +75,9 @@ def load_trained(checkpoint: Path, device: str = "auto", trust: bool = False) ->
     parser.add_lightning_class_args(SpectralCallback, "spectral")
     parser.add_lightning_class_args(ScalingCallback, "scaling")
     parser.link_arguments("data.patch_size", "model.patch_size")
-    config = known_config(checkpoint, trust)
+    config = known_config(checkpoint, trust, PARTS)
     try:
-        wanted = {key: config[key] for key in ("data", "model", "spectral", "scaling") if config.get(key) is not None}
+        wanted = {key: config[key] for key in PARTS if config.get(key) is not None}
         built: Any = parser.instantiate_classes(parser.parse_object(wanted))
     except (ArgumentError, KeyError) as error:
         reason = " ".join(str(error).split())

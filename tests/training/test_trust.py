@@ -150,8 +150,11 @@ def test_what_testing_needs_is_refused_in_one_line_that_names_it(changed: Change
         with pytest.raises(RunError, match=r"best\.ckpt (sets|holds no configuration)") as refused:
             parse_request([command, "--run", str(run)])
         assert "\n" not in str(refused.value)
-    with pytest.raises(RunError):
-        load(run, device="cpu")
+    if key.partition(".")[0] in ("calibration", "wandb"):  # of no use to predict
+        assert load(run, device="cpu").tasks
+    else:
+        with pytest.raises(RunError):
+            load(run, device="cpu")
     with pytest.raises(RunError):
         parse_request(["fit", "--run", str(run), "--resume"])
     added = {name.partition(".")[0] for name in set(sys.modules) - before}
