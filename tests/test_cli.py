@@ -1,4 +1,4 @@
-"""The front door: fast, helpful, and one line where something is wrong."""
+"""The command line: fast, helpful, and one line where something is wrong."""
 
 import subprocess
 import sys
@@ -23,7 +23,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"medmtl {__version__}\n"
 
 
-def test_the_front_door_imports_nothing_heavy() -> None:
+def test_the_command_line_imports_nothing_heavy() -> None:
     code = f"import sys, medmtl.cli; medmtl.cli.main(['--help']); print([m for m in {HEAVY} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
@@ -42,6 +42,27 @@ def test_wrong_usage_is_one_line_and_exit_code_2(
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1
     assert lines[0].startswith("medmtl: error: ")
+
+
+@pytest.mark.parametrize(
+    ("given", "read"),
+    [
+        ("test --ckpt-path a_b.ckpt --trainer.max_steps=1", "test --ckpt_path a_b.ckpt --trainer.max_steps=1"),
+        ("fit --seed-everything=1 --ckpt_path=c-d", "fit --seed_everything=1 --ckpt_path=c-d"),
+        ("predict --ckpt_path a_b --on_ood=fail", "predict --ckpt-path a_b --on-ood=fail"),
+        ("ood --ckpt_path a --pooled-layers=a-b", "ood --ckpt-path a --pooled_layers=a-b"),
+        ("experiment --dry_run --pretrain-on a", "experiment --dry-run --pretrain_on a"),
+        ("data check a_b --fix_affine", "data check a_b --fix-affine"),
+    ],
+)
+def test_options_are_spelled_with_hyphens_or_underscores(
+    given: str, read: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passed: list[str] = []
+    command = given.split()[0]
+    monkeypatch.setitem(COMMANDS, command, (passed.extend, ""))
+    main(given.split())
+    assert passed == read.split()
 
 
 def test_a_run_that_does_not_exist(

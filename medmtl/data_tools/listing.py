@@ -12,6 +12,7 @@ from medmtl.data.case import patient_of
 from medmtl.data.layouts import LAYOUTS, Corpus, Layout, recognise
 from medmtl.data.task import OODImages, Task, resolve_root
 from medmtl.errors import ConfigError
+from medmtl.renamed import with_new_names
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,7 @@ def list_config(config: Path, patient: str | None = None) -> list[Dataset]:
 def _blocks(config: Path) -> tuple[Mapping[str, Task], Mapping[str, OODImages]]:
     """`data.tasks` and `data.ood`."""
     try:
-        data: Any = yaml.safe_load(config.read_text())["data"]
+        data: Any = with_new_names(yaml.safe_load(config.read_text()), str(config))["data"]
         given = {"tasks": data["tasks"], "ood": data.get("ood") or {}}
     except (KeyError, TypeError, AttributeError, yaml.YAMLError):
         raise ConfigError(f"{config} has no `data.tasks`", fix="give a configuration of `medmtl fit`") from None

@@ -81,7 +81,9 @@ def observe(
     if processes == 1:
         observed = _alone(missing, keys, worker.Worker(trained.segmenter, *arguments, members))
     else:
-        observed = _together(missing, keys, partial(worker.start, checkpoint, *arguments, options.ensemble), processes)
+        observed = _together(
+            missing, keys, partial(worker.start, checkpoint, *arguments, options.ensemble, trained.trusted), processes
+        )
     with _Progress(console, efforts) as progress:
         for image in observed:
             progress.advance(image)

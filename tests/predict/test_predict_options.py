@@ -18,10 +18,10 @@ def test_what_is_not_given_has_the_documented_value() -> None:
 
 
 def test_every_option_arrives() -> None:
-    flags = "--ckpt_path c --input i --output o --task T --modality PET --probability --entropy --report --on-ood skip"
-    more = "--alpha 0.1 --device cuda --precision bf16 --window-batch 4 --volume all --overwrite"
+    flags = "--ckpt-path c --input i --output o --task T --modality PET --probability --entropy --report --on-ood skip"
+    more = "--alpha 0.1 --device cuda --precision bf16 --window-batch 4 --volume all --overwrite --trust"
     assert parse(f"{flags} {more}".split()) == Options(
-        None, "c", Path("i"), Path("o"), "T", "PET", True, True, True, "skip", 0.1, "cuda", "bf16", 4, "all", True
+        None, "c", Path("i"), Path("o"), "T", "PET", True, True, True, "skip", 0.1, "cuda", "bf16", 4, "all", True, True
     )
     assert parse([*NEEDED, "--volume", "3"]).volume == 3
 
@@ -29,8 +29,8 @@ def test_every_option_arrives() -> None:
 @pytest.mark.parametrize(
     ("argv", "said"),
     [
-        (NEEDED[2:], "--run --ckpt_path"),
-        ([*NEEDED, "--ckpt_path", "best.ckpt"], "--ckpt_path"),
+        (NEEDED[2:], "--run --ckpt-path"),
+        ([*NEEDED, "--ckpt-path", "best.ckpt"], "--ckpt-path"),
         (NEEDED[:4], "--output"),
         ([*NEEDED[:2], *NEEDED[4:]], "--input"),
         ([*NEEDED, "--alpha", "1"], "between 0 and 1"),
