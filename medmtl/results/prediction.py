@@ -88,7 +88,7 @@ class FailedCase:
 
 
 def worst_first(cases: Iterable[PredictedCase]) -> list[PredictedCase]:
-    """OOD images, then undecided, then in-distribution ones; within each, by increasing p-value and decreasing OOD score."""
+    """OOD images, then undecided, then in-distribution ones; within each by p-value, then by decreasing OOD score."""
     order = (OUT, UNDECIDED, IN)
 
     def rank(case: PredictedCase) -> tuple[int, float, float, str]:

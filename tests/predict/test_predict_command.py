@@ -217,7 +217,7 @@ def test_masks_within_the_input_folder_are_no_images(model, scans, predict, out,
     shutil.rmtree(scans)
     for _ in range(2):
         assert predict(tmp_path, "--probability") == 0
-    assert sorted(name for name, *_ in model.calls) == ["all_scans_usual", "all_scans_ood", "all_scans_odd_deep"]
+    assert sorted(name for name, *_ in model.calls) == ["all_scans_odd_deep", "all_scans_ood", "all_scans_usual"]
 
 
 def test_a_folder_that_cannot_be_written_to_is_reported_before_anything_is_computed(model, scans, predict, out, capsys):
