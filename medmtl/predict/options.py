@@ -12,9 +12,9 @@ from medmtl.io.input import MODALITIES
 OnOod = Literal["warn", "skip", "fail"]
 DESCRIPTION = (
     "Segment images and test each for being out-of-distribution (OOD). Writes for every image a mask on the image's "
-    "own grid (NAME_mask) and a verdict (NAME.json), and summary.csv over all images. Finished images are not repeated, so "
-    "the command can be stopped and started again. Exit codes: 0 done, 1 error, 2 wrong usage, 3 done but an image "
-    "could not be segmented, or is OOD under --on-ood fail."
+    "own grid (NAME_mask) and a verdict (NAME.json), and summary.csv over all images. Finished images are not "
+    "repeated, so the command can be stopped and started again. Exit codes: 0 done, 1 error, 2 wrong usage, 3 done "
+    "but an image could not be segmented, or is OOD under --on-ood fail."
 )
 
 

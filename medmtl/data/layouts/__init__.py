@@ -4,3 +4,7 @@
 names one of them, or one of your own, by `layout` with `class_path` and `init_args`; without it the layout is
 recognised from the folder. Whatever the layout, a case gives the same voxels.
 """
+
+from medmtl.data.layouts.layout import Corpus, Fold, Layout, check_layout
+
+__all__ = ["Corpus", "Fold", "Layout", "check_layout"]
