@@ -20,6 +20,7 @@ $(VENV)/.develop: $(BIN)/medmtl
 	touch $@
 
 install: $(BIN)/medmtl ## install medmtl into .venv
+	@echo "medmtl is installed in $(VENV). To use it: source $(BIN)/activate"
 
 develop: $(VENV)/.develop ## install medmtl with what tests and linters need
 
