@@ -1,4 +1,4 @@
-"""The command `medmtl`: a fast front door that imports what a command needs when it is called."""
+"""The command `medmtl`, which imports what a command needs only when it is called."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -15,7 +15,7 @@ def main(args: Sequence[str] | None = None) -> None:
 
     Raises:
         SystemExit: 1 after an error, 2 after wrong usage; each is one line on standard error. 3 where all was done but
-            some input cannot be used, or is foreign where that was to count.
+            some input cannot be used, or is out-of-distribution where that was to count.
     """
     argv = list(sys.argv[1:] if args is None else args)
     if not argv or argv[0] in ("-h", "--help"):
@@ -27,7 +27,21 @@ def main(args: Sequence[str] | None = None) -> None:
     with reported():
         if argv[0] not in COMMANDS:
             raise ConfigError(f"there is no command {argv[0]!r}", fix=f"use one of: {', '.join(COMMANDS)}")
-        COMMANDS[argv[0]][0](argv)
+        COMMANDS[argv[0]][0]([argv[0], *(_spelled(argument, argv[0]) for argument in argv[1:])])
+
+
+def _spelled(argument: str, command: str) -> str:
+    """An option as its command spells it: hyphens and underscores between words mean the same.
+
+    Options that are arguments of a class have underscores, all others hyphens. Those with dots stay as they are.
+    """
+    option, sign, value = argument.partition("=")
+    if not option.startswith("--") or "." in option:
+        return argument
+    name = option[2:].replace("_", "-")
+    if command in LIGHTNING or (command in CLASSES and name not in HYPHENATED):
+        name = name.replace("-", "_")
+    return f"--{name}{sign}{value}"
 
 
 def _train_or_test(argv: list[str]) -> None:
@@ -38,7 +52,9 @@ def _train_or_test(argv: list[str]) -> None:
 
 def _experiment(argv: list[str]) -> None:
     from medmtl.experiment.command import run_experiment
+    from medmtl.training.trust import use_current_folder
 
+    use_current_folder()
     run_experiment(argv[1:])
 
 
@@ -71,17 +87,27 @@ def _ood(argv: list[str]) -> None:
 
 def _data(argv: list[str]) -> None:
     from medmtl.data_tools.command import run_data
+    from medmtl.training.trust import use_current_folder
 
+    use_current_folder()
     run_data(argv[1:])
 
 
+# Commands whose options LightningCLI makes, and those whose options are arguments of a class but for these.
+LIGHTNING = ("fit", "test", "calibrate")
+CLASSES = ("ood", "experiment")
+HYPHENATED = ("ckpt-path", "dry-run", "at-once")
+
 COMMANDS: dict[str, tuple[Callable[[list[str]], None], str]] = {
-    "fit": (_train_or_test, "train one model on several tasks: medmtl fit --config multitask.yaml"),
-    "test": (_train_or_test, "accuracy, calibration and out-of-distribution report of a run"),
-    "predict": (_predict, "masks and verdicts for images: medmtl predict --run runs/multitask --input X --output DIR"),
-    "calibrate": (_train_or_test, "fit how sure a trained run may be, and what it knows, anew"),
-    "ood": (_ood, "detectors of foreign images compared on a run: medmtl ood --run runs/multitask"),
-    "experiment": (_experiment, "dedicated, transfer and multi-task training compared; stop and start as you like"),
+    "fit": (_train_or_test, "train one network on several tasks: medmtl fit --config multitask.yaml"),
+    "test": (_train_or_test, "accuracy, calibration and out-of-distribution (OOD) report of a run"),
+    "predict": (
+        _predict,
+        "masks and OOD verdicts for images: medmtl predict --run runs/multitask --input X --output DIR",
+    ),
+    "calibrate": (_train_or_test, "re-estimate post-hoc scaling and the OOD threshold of a trained run"),
+    "ood": (_ood, "OOD detectors compared on a run: medmtl ood --run runs/multitask"),
+    "experiment": (_experiment, "dedicated, transfer and multi-task training compared; can be stopped and continued"),
     "compare": (_compare, "tables, statistics and figures of an experiment, without training"),
     "dashboard": (_dashboard, "the comparison as a Weights & Biases workspace"),
     "data": (_data, "check, import or download data: medmtl data check FOLDER"),
@@ -94,7 +120,7 @@ def _help() -> str:
         [
             "usage: medmtl COMMAND [options]",
             "",
-            "One segmentation network for several medical datasets, which says where it can be trusted.",
+            "Multi-task medical image segmentation with calibrated probabilities and out-of-distribution detection.",
             "",
             *lines,
             "",

@@ -1,4 +1,4 @@
-"""Several processes that share the work: which one this is, and what all of them found, as a single one would have."""
+"""Several processes that share the work: rank and size, and results of all processes in the order of a single one."""
 
 import os
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ SIZES = ("WORLD_SIZE", "SLURM_STEP_NUM_TASKS")
 def is_first() -> bool:
     """Whether this is the first process of the command, as its launcher says: true for one that runs alone.
 
-    It is known before the processes have found each other; from then on Lightning's `trainer.is_global_zero` says it.
+    This works before the process group is initialised; afterwards Lightning's `trainer.is_global_zero` is the same.
     """
     return all(os.environ.get(name, "0") == "0" for name in RANKS)
 
@@ -28,20 +28,20 @@ def launched_from_outside() -> bool:
 
 
 def place() -> tuple[int, int]:
-    """Rank of this process and number of processes; 0 and 1 before they have found each other, or for one alone."""
+    """Rank and number of processes; 0 and 1 before the process group is initialised, or for one alone."""
     if not distributed.is_initialized():
         return 0, 1
     return distributed.get_rank(), distributed.get_world_size()
 
 
 def gather(found: Mapping[int, Found]) -> list[Found]:
-    """Bring together what the processes found in their shares of a series, in the order of the series.
+    """Gather the results of all processes for their shares of a series, in the order of the series.
 
-    Every process must call it, and each gets everything. Nothing is averaged or rounded on the way, so figures that
-    are computed from the result are those of a single process.
+    Every process must call it, and each gets all results. Nothing is averaged or rounded, so that figures computed
+    from them are those of a single process.
 
     Args:
-        found: number of the step in this process's share -> what it found; in step `i` the process of rank `r` has the
+        found: number of the step in this process's share -> its result; in step `i` the process of rank `r` has the
             item `i * processes + r` of the series (`data.sampling.Share`). Steps may be missing. Tensors must be on
             the CPU: they would otherwise crowd the sender's device on every process.
     """
@@ -54,6 +54,6 @@ def gather(found: Mapping[int, Found]) -> list[Found]:
 
 
 def part() -> None:
-    """Leave the other processes, so that the next command of this one works alone."""
+    """Destroy the process group, so that the next command in this process works alone."""
     if distributed.is_initialized():
         distributed.destroy_process_group()

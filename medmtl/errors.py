@@ -1,4 +1,4 @@
-"""What can go wrong for a user, each in one line that names the thing and what to do."""
+"""Errors for users: one line each, with the case, file or key and what to do."""
 
 import logging
 import sys
@@ -9,11 +9,11 @@ INCOMPLETE = 3  # exit code: done, but some input cannot be used, or is rejected
 
 
 class MedMTLError(Exception):
-    """Something the user can mend; the command line prints it without a traceback.
+    """An error that the user can correct; the command line prints it without a traceback.
 
     Args:
         what: what is wrong and where: the task, case, file, layer or key.
-        fix: what to do about it.
+        fix: what to do.
     """
 
     def __init__(self, what: str, fix: str = "") -> None:

@@ -1,4 +1,4 @@
-"""Files that are written whole: beside their place, then renamed, so that a reader never sees half of one."""
+"""Files written atomically: under a temporary name, then renamed, so that a reader never reads half of one."""
 
 import os
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from pathlib import Path
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
-    """Give a path beside `path` to write to, and rename it to `path` if the block ends without an error.
+    """Yield a temporary path in the same folder, and rename it to `path` if the block ends without an error.
 
     Args:
         path: the file's final place; its folder is made if need be.
@@ -26,6 +26,6 @@ def written_whole(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file whole."""
+    """Write a text file atomically."""
     with written_whole(path) as beside:
         beside.write_text(text)

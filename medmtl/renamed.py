@@ -1,4 +1,4 @@
-"""Names of earlier versions in configurations and checkpoints, read as those of today."""
+"""Names of earlier versions in configurations and checkpoints, read as those of this version."""
 
 import logging
 from collections.abc import Mapping
@@ -6,7 +6,7 @@ from typing import Any
 
 logger = logging.getLogger(__name__)
 
-# Key with dots between the levels -> its name today.
+# Key with dots between the levels -> its present name.
 KEYS = {"data.foreign": "data.ood", "source": "pretrain_on"}
 # Where a class lay -> where it lies.
 CLASSES = {
@@ -27,10 +27,10 @@ CLASSES = {
 
 
 def with_new_names(config: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """A copy of a configuration in which names of earlier versions are those of today.
+    """A copy of a configuration in which names of earlier versions are those of this version.
 
-    Nested mappings, keys with dots between the levels (as in `overrides`) and class paths are read. All that was
-    renamed is said in one warning.
+    Nested mappings, keys with dots between the levels (as in `overrides`) and class paths are read. One warning
+    lists all that was renamed.
 
     Args:
         config: as YAML gives it.
@@ -39,9 +39,28 @@ def with_new_names(config: Mapping[str, Any], where: str) -> dict[str, Any]:
     found: dict[str, str] = {}
     renamed: dict[str, Any] = _renamed(config, "", found)
     if found:
-        told = ", ".join(f"{old} is now {new}" for old, new in found.items())
-        logger.warning("%s uses names of an earlier version: %s", where, told)
+        renamings = ", ".join(f"{old} is now {new}" for old, new in found.items())
+        logger.warning("%s uses names of an earlier version: %s", where, renamings)
     return renamed
+
+
+def state_with_new_names(state: Mapping[str, Any]) -> dict[str, Any]:
+    """The state of a conformal detector in a checkpoint, with the keys of today.
+
+    Args:
+        state: as `ConformalDetector.state_dict` of this version or an earlier one gave it.
+    """
+    names = {"recipes": "preprocessings", "familiar": "held_out"}
+    renamed = {names.get(key, key): value for key, value in state.items()}
+    return {**renamed, "fitted": _detector_state(renamed["fitted"])} if "fitted" in renamed else renamed
+
+
+def _detector_state(value: Any) -> Any:
+    """The state of a detector: of earlier versions, that of `ByTask` alone had another key, with two in all."""
+    if not isinstance(value, Mapping):
+        return value
+    old = set(value) == {"tasks", "recipes"}
+    return {"preprocessings" if old and key == "recipes" else key: _detector_state(each) for key, each in value.items()}
 
 
 def _renamed(value: Any, path: str, found: dict[str, str]) -> Any:

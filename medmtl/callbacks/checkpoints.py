@@ -1,4 +1,4 @@
-"""Checkpoints of a run: the best, the last, and what is added to the best once training has ended."""
+"""Checkpoints of a run: the best and the last, and state that is added to the best after training."""
 
 from pathlib import Path
 from typing import Any
@@ -29,9 +29,9 @@ class RunCheckpoint(ModelCheckpoint):
         )
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on with the files of this run's folder, wherever it was when they were written.
+        """Continue with the files of this run's folder, even if it was moved or copied.
 
-        Lightning would go on with the files at their old place: those of the original, if the folder was copied.
+        Lightning would continue with the files at their old place: those of the original, if the folder was copied.
         """
         here = {
             key: self._here(state_dict[key]) for key in ("best_model_path", "kth_best_model_path", "last_model_path")
@@ -45,7 +45,7 @@ class RunCheckpoint(ModelCheckpoint):
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Save `last.ckpt`, so that an interrupted training can be resumed or tested.
 
-        Not through `trainer.save_checkpoint`, which would wait for processes that may not have been interrupted.
+        `trainer.save_checkpoint` would wait for processes that may not have been interrupted.
         """
         if trainer.training and trainer.global_step and trainer.is_global_zero:
             path = Path(str(self.dirpath)) / f"{self.CHECKPOINT_NAME_LAST}{self.FILE_EXTENSION}"

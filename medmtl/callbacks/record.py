@@ -1,4 +1,4 @@
-"""RunRecord: what a run was: its resolved configuration, its split, its versions, device and durations."""
+"""RunRecord: resolved configuration, split, versions, device and durations of a run, as files."""
 
 import logging
 import time
@@ -16,9 +16,9 @@ from medmtl.runs.checkpoint import CHECKPOINT_KEY
 from medmtl.runs.folder import RunFolder, environment
 from medmtl.runs.wandb import RunWandbLogger
 
-# What a checkpoint must know to be tested without a configuration.
+# Sections of the configuration that a checkpoint keeps, so that it can be tested without a file.
 CHECKPOINT_SECTIONS = ("seed_everything", "data", "model", "calibration", "spectral", "scaling", "wandb")
-# What belongs to one training alone: a checkpoint holds its split and its weights, and the files may be gone by then.
+# Options that belong to one training: the checkpoint holds split and weights, and these files may no longer exist.
 NOT_KEPT = (("data", "splits"), ("model", "finetune"))
 
 
@@ -29,19 +29,19 @@ class RunRecord(SaveConfigCallback):
     """
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Start the clock and write what is known before the first batch."""
+        """Start the clock and write the configuration and the manifest."""
         self._started = time.monotonic()
         if not trainer.is_global_zero:
-            logging.getLogger("medmtl").setLevel(logging.ERROR)  # the first process speaks for all
+            logging.getLogger("medmtl").setLevel(logging.ERROR)  # only the first process logs
             return
         run, name = self._run(trainer), _name(stage)
         text = self.parser.dump(self.config, skip_none=False)
         write_text(run.config if name == "fit" else run.config.with_suffix(f".{name}.yaml"), text)
         machine = {"device": str(trainer.strategy.root_device), "processes": trainer.world_size}
         run.update_manifest(**{name: {**environment(), **machine, "seed": self.config.seed_everything}})
-        for mirror in trainer.loggers:
-            if isinstance(mirror, RunWandbLogger):
-                mirror.record(run, name)
+        for each in trainer.loggers:
+            if isinstance(each, RunWandbLogger):
+                each.record(run, name)
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the split."""
@@ -59,7 +59,7 @@ class RunRecord(SaveConfigCallback):
         checkpoint[CHECKPOINT_KEY] = yaml.safe_dump(kept, sort_keys=False)
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Write how long it took and how it ended."""
+        """Write duration, status and number of steps."""
         if not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         run = self._run(trainer)

@@ -15,7 +15,7 @@ from medmtl.callbacks.checkpoints import add_callback_state
 from medmtl.data.datamodule import MultiTaskData
 from medmtl.data.transforms import load_image
 from medmtl.distributed import gather, place
-from medmtl.errors import ConfigError
+from medmtl.errors import ConfigError, RunError
 from medmtl.models.extract import Observer
 from medmtl.models.segmenter import Segmenter
 from medmtl.ood.detectors.base import Detector
@@ -49,6 +49,7 @@ class SpectralCallback(pl.Callback):
         self.alpha = alpha
         self.detector = ByTask() if detector is None else detector
         self.ood_detector: ConformalDetector | None = None
+        self.mismatch: RunError | None = None  # why there is none, though the checkpoint holds one
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Find the layers before anything is computed.
@@ -66,7 +67,10 @@ class SpectralCallback(pl.Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take the ood_detector from a checkpoint."""
         if "fitted" in state_dict:
-            self.ood_detector = ConformalDetector.from_state_dict(state_dict, self.detector, self.alpha)
+            try:
+                self.ood_detector = ConformalDetector.from_state_dict(state_dict, self.detector, self.alpha)
+            except RunError as error:  # `medmtl calibrate` fits the other detector; all else cannot go on
+                self.mismatch = error
         elif state_dict:
             logger.warning("the checkpoint's signatures are of an earlier version: run `medmtl calibrate` for verdicts")
 
@@ -108,9 +112,12 @@ class SpectralCallback(pl.Callback):
 
         Raises:
             ConfigError: that was learnt from other layers than `layers`.
+            RunError: another detector was fitted than `detector`.
         """
         if not self.layers:
             return
+        if self.mismatch is not None:
+            raise self.mismatch
         if self.ood_detector is None:
             logger.warning("the checkpoint holds no signature bank: accuracy and calibration are reported, OOD is not")
             return

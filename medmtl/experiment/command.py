@@ -100,7 +100,7 @@ def _parse(argv: list[str]) -> tuple[Protocol, Path, bool]:
     parser = ArgumentParser(prog="medmtl experiment", description=DESCRIPTION, exit_on_error=False)
     parser.add_argument("--config", action="config", help="the experiment: a file, or the bare name of a shipped one")
     parser.add_argument("--run", type=str | None, default=None, help="its folder, or in a configuration its name")
-    parser.add_argument("--dry_run", action="store_true", help="write the configurations, list them and stop")
+    parser.add_argument("--dry-run", action="store_true", help="write the configurations, list them and stop")
     parser.add_class_arguments(Protocol)
     own = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     own.add_argument("-c", "--config")

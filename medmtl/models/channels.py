@@ -1,4 +1,4 @@
-"""How many channels a network takes."""
+"""Number of input channels of a network."""
 
 from torch import nn
 

@@ -1,7 +1,7 @@
-"""Fine-tuning: a network starts from the weights of a checkpoint, and only some of its layers go on learning.
+"""Fine-tuning: a network starts from the weights of a checkpoint, and only some of its layers are trained.
 
-Encoder, decoder and head are found by watching one forward pass, so that this works for any encoder-decoder network
-whose layers return feature maps, whatever its layers are called.
+Encoder, decoder and head are found from one forward pass, so that this works for any encoder-decoder network whose
+layers return feature maps, whatever their names.
 """
 
 import logging
@@ -42,7 +42,7 @@ class FineTune:
 
 
 def load_weights(network: nn.Module, checkpoint: Path) -> None:
-    """Give a network the weights of a checkpoint.
+    """Load the weights of a checkpoint into a network.
 
     Args:
         network: of the same layers and shapes as the one in the checkpoint.
@@ -79,7 +79,7 @@ def decoder_and_head(network: nn.Module, patch_size: Sequence[int]) -> tuple[lis
         Names of the modules of decoder and head, as in `network.named_modules()`, in the order in which they run; both
         empty for a network that has no decoder.
     """
-    steps, channels = _watch(network, patch_size)
+    steps, channels = _trace(network, patch_size)
     fewest = min((step.voxels for step in steps), default=0)
     coarsest = max((index for index, step in enumerate(steps) if step.voxels == fewest), default=0)
     before = {step.layer for step in steps[: coarsest + 1]}
@@ -90,10 +90,10 @@ def decoder_and_head(network: nn.Module, patch_size: Sequence[int]) -> tuple[lis
 
 
 def freeze_all_but(network: nn.Module, layers: Collection[str]) -> None:
-    """Let only some layers learn.
+    """Train only some layers.
 
-    The others get no gradients, and are set to evaluation mode, so that normalisation neither uses nor gathers the
-    statistics of the new data. Lightning keeps the modes that a network has when a training starts.
+    The others get no gradients, and are set to evaluation mode, so that normalisation neither uses nor updates
+    statistics with the new data. Lightning keeps the modes that a network has when a training starts.
 
     Args:
         network: any module.
@@ -110,7 +110,7 @@ def freeze_all_but(network: nn.Module, layers: Collection[str]) -> None:
 
 
 def freeze(network: nn.Module, layers: Layers, patch_size: Sequence[int]) -> None:
-    """Let only the named part of a network learn, and say how much that is.
+    """Train only a part of a network, and log its number of parameters.
 
     Args:
         network: maps `(B, 1, H, W, D)` to `(B, C, H, W, D)`.
@@ -125,7 +125,7 @@ def freeze(network: nn.Module, layers: Layers, patch_size: Sequence[int]) -> Non
         chosen = decoder if layers == "decoder" else head
         if not chosen:
             raise ConfigError(
-                f"model.finetune.layers={layers}: {type(network).__name__} has no {layers} that can be told apart",
+                f"model.finetune.layers={layers}: {type(network).__name__} has no {layers} that can be identified",
                 fix="use all, or a network whose feature maps become coarser and then finer again",
             )
         freeze_all_but(network, chosen)
@@ -135,15 +135,15 @@ def freeze(network: nn.Module, layers: Layers, patch_size: Sequence[int]) -> Non
 
 
 class _Step(NamedTuple):
-    """A module that ran, and the feature map that it returned; without one, as in a gate, there are no channels."""
+    """A module of a forward pass and its feature map; a module without one, such as a gate, has 0 channels."""
 
     layer: str
     channels: int
     voxels: float
 
 
-def _watch(network: nn.Module, patch_size: Sequence[int]) -> tuple[list[_Step], int]:
-    """Pass zeros through a network: which modules with a state ran, in order, and how many channels came out."""
+def _trace(network: nn.Module, patch_size: Sequence[int]) -> tuple[list[_Step], int]:
+    """Pass zeros through a network: the modules with a state, in order, and the number of output channels."""
     steps: list[_Step] = []
 
     def keep(layer: str) -> Any:

@@ -1,4 +1,4 @@
-"""The members of an ensemble: read from their checkpoints, with a line for those that do not belong together."""
+"""The members of an ensemble, read from their checkpoints and checked for the same network, tasks and split."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -18,9 +18,9 @@ from medmtl.runs.checkpoint import config_within, read_checkpoint
 
 Part = Literal["test", "val"]
 
-# Where Lightning keeps the split, and where what was fitted after the training, of the classes of these names.
+# Keys of a checkpoint under which Lightning keeps the split and the scaling: names of their classes.
 DATA, SCALING = "MultiTaskData", "ScalingCallback"
-# What a member must not have done with a patient of the run's part: its figures, or its scaling, would flatter it.
+# Use of a patient that a member must not have made, by part: its figures, or its scaling, would be too good.
 SEEN = {"test": {"train": "trained on", "val": "chosen by"}, "val": {"train": "trained on"}}
 WORDS = {"test": "a test patient", "val": "a validation patient"}
 
@@ -31,11 +31,11 @@ def read_members(
     """Read the networks of an ensemble.
 
     Args:
-        options: what belongs to it.
+        options: its checkpoints, dropout passes and pooling.
         own: of the run's own network, with the weights of `checkpoint`.
-        checkpoint: the run's.
-        tasks: what the run was trained on, by name.
-        parts: what the ensemble is run over: the run's test cases, or to fit a scaling its validation cases, or both.
+        checkpoint: that of the run.
+        tasks: tasks of the run's training, by name.
+        parts: cases that the ensemble is run on: the run's test cases, or to fit a scaling its validation cases, or both.
 
     Raises:
         ConfigError: dropout is wanted of a network that has none, or less than 0 times, or a network is named twice.
@@ -84,7 +84,7 @@ def _check_tasks(path: Path, checkpoint: Mapping[str, Any], tasks: Mapping[str, 
     held_out = data.get("held_out") or []
     theirs = {name: Task(**entry) for name, entry in data["tasks"].items() if name not in held_out}
     for name in dict.fromkeys([*tasks, *theirs]):
-        there, here = (_in_words(known.get(name)) for known in (theirs, tasks))
+        there, here = (_described(known.get(name)) for known in (theirs, tasks))
         if there != here:
             raise RunError(
                 f"{path} was trained on other tasks: {name} is {there} there and {here} here",
@@ -92,8 +92,8 @@ def _check_tasks(path: Path, checkpoint: Mapping[str, Any], tasks: Mapping[str, 
             )
 
 
-def _in_words(task: Task | None) -> str:
-    """What a task is to a network, wherever its data lie."""
+def _described(task: Task | None) -> str:
+    """What decides a task for a network; the place of its data does not."""
     return (
         "absent"
         if task is None
@@ -102,7 +102,7 @@ def _in_words(task: Task | None) -> str:
 
 
 def _check_patients(path: Path, checkpoint: Mapping[str, Any], own: Mapping[str, Any], part: Part) -> None:
-    """Compare the splits: patients are named alike in all tasks, see `data.splits`."""
+    """Compare the splits: a patient has one name in all tasks, see `data.splits`."""
     there, here = (kept[DATA]["patients"] for kept in (checkpoint, own))
     for patient, place in here.items():
         if place == part and there.get(patient) in SEEN[part]:
@@ -113,7 +113,7 @@ def _check_patients(path: Path, checkpoint: Mapping[str, Any], own: Mapping[str,
 
 
 def _identity(options: Ensemble, networks: Sequence[str]) -> str:
-    """What tells a pool from others; empty for a pool of one, which is that network."""
+    """Identifier of a pool; empty for a pool of one network without dropout."""
     if len(networks) == 1 and not options.dropout_passes:
         return ""
     dropout = f" with {options.dropout_passes} dropout passes" if options.dropout_passes else ""
@@ -121,7 +121,7 @@ def _identity(options: Ensemble, networks: Sequence[str]) -> str:
 
 
 def _scaling(checkpoint: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What was fitted for the network by itself; empty if nothing was."""
+    """The scaling of the network by itself; empty if there is none."""
     state: Mapping[str, Any] = checkpoint.get("callbacks", {}).get(SCALING, {})
     return state if "single" in state else {}
 

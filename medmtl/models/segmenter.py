@@ -39,11 +39,11 @@ class Segmenter(pl.LightningModule):
     Args:
         network: maps `(B, C, H, W, D)` to one foreground logit `(B, 1, H, W, D)`; C is 1, or as many channels as each
             task stacks.
-        loss: takes logits and labels, both `(B, 1, H, W, D)`.
-        optimizer: takes the parameters.
+        patch_size: sliding window, voxels a side (the command line links it to `data.patch_size`).
+        loss: takes logits and labels, both `(B, 1, H, W, D)`; only a training needs it.
+        optimizer: takes the parameters; only a training needs it.
         scheduler: takes the optimizer, stepped every batch. A `total_steps` that it wants and that is not given is the
             length of the training.
-        patch_size: sliding window, voxels a side (the command line links it to `data.patch_size`).
         overlap: share of a sliding window that the next one covers again.
         window_batch: sliding windows computed together.
         finetune: start from the weights of the medmtl checkpoint `checkpoint`, and train only `layers`: all, decoder
@@ -55,9 +55,9 @@ class Segmenter(pl.LightningModule):
     def __init__(
         self,
         network: nn.Module,
-        loss: nn.Module,
-        optimizer: OptimizerCallable,
         patch_size: tuple[int, int, int],
+        loss: nn.Module | None = None,
+        optimizer: OptimizerCallable | None = None,
         scheduler: LRSchedulerCallable | None = None,
         overlap: float = 0.25,
         window_batch: int = 4,
@@ -82,10 +82,22 @@ class Segmenter(pl.LightningModule):
         """Freeze what is not fine-tuned, before the optimizer is made.
 
         Raises:
-            ConfigError: the network has no such part.
+            ConfigError: the network has no such part, or loss or optimizer is missing.
         """
+        if stage == "fit":
+            self.check_trainable()
         if stage == "fit" and self.finetune is not None:
             freeze(self.network, self.finetune.layers, self.predictor.patch_size)
+
+    def check_trainable(self) -> None:
+        """Check that loss and optimizer are given.
+
+        Raises:
+            ConfigError: one is missing.
+        """
+        for name, given in (("loss", self.loss), ("optimizer", self.optimizer)):
+            if given is None:
+                raise ConfigError(f"model.{name} is missing, which a training needs", fix="add it")
 
     def on_fit_start(self) -> None:
         """Take the weights to fine-tune; a resumed training has its own, and needs the earlier one no longer."""
@@ -135,6 +147,7 @@ class Segmenter(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """The optimizer of what trains, and the scheduler stepped every batch."""
+        assert self.optimizer is not None  # see `check_trainable`
         optimizer = self.optimizer(parameter for parameter in self.network.parameters() if parameter.requires_grad)
         if self.scheduler is None:
             return optimizer
@@ -149,6 +162,7 @@ class Segmenter(pl.LightningModule):
 
     def training_step(self, batch: dict[str, torch.Tensor], index: int) -> torch.Tensor:
         """Loss of a batch of patches, `image` `(B, C, H, W, D)` and `label` `(B, 1, H, W, D)`, where it is known."""
+        assert self.loss is not None  # see `check_trainable`
         loss = self.loss(*leave_out_unknown(self.network(batch["image"]), batch["label"].float()))
         self.log("train/loss", loss, prog_bar=True, sync_dist=True)
         return loss

@@ -1,4 +1,4 @@
-"""Verdict: which task an image looks most like, how foreign it is, and whether that is too much."""
+"""Verdict: the nearest task of an image, its OOD score, and whether the score is above the threshold."""
 
 import logging
 from collections.abc import Container, Iterable, Mapping, Sequence
@@ -6,35 +6,37 @@ from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
-from medmtl.errors import DataError
+from medmtl.errors import DataError, RunError
 from medmtl.ood.conformal import ConformalRule, cases_needed
+from medmtl.ood.detector_options import options_of, same_options
 from medmtl.ood.detectors.base import Detector
 from medmtl.ood.detectors.spectral import Spectral
 from medmtl.ood.evidence.evidence import Evidence
 from medmtl.ood.signature import Nearest, Signature, SignatureBank, signature
+from medmtl.renamed import state_with_new_names
 
 logger = logging.getLogger(__name__)
 
-SPECTRAL = "spectral"  # the signature's distance, which is told beside every verdict
+SPECTRAL = "spectral"  # the distance to the nearest signature, reported with every verdict
 # Field of `HeldOutScore` for each kind of `Given`.
 FIELDS = {"unconditional": "unconditional", "modality": "given_modality", "task": "given_task"}
-OUTPUTS = ("entropy", "max_softmax")  # so are these scores of the network's output
+OUTPUTS = ("entropy", "max_softmax")  # scores of the network's output, reported with every verdict
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the scores of one image say.
+    """Nearest task, OOD scores and decision of one image.
 
     Attributes:
-        task: the task that it looks most like, or that it was said to be of: that of the nearest training image by
-            signature, where each task's images are compared under the task's own preprocessing.
+        task: the nearest task, or the given one: that of the nearest training image by signature, where each task's
+            images are compared under the task's own preprocessing.
         preprocessing: of that task, as text.
         signature: the image's signature under that preprocessing.
         nearest: that training image.
-        detector: name of the score that decides.
-        scores: that of the detector, and `spectral`, `entropy` and `max_softmax`; higher = more foreign.
+        detector: name of the detector, and key of its score.
+        scores: that of the detector, and `spectral`, `entropy` and `max_softmax`; higher = more out-of-distribution.
         p_value: conformal p-value of the detector's score, in (0, 1].
-        rejected: out of distribution at the rule's alpha; None if that cannot be decided.
+        rejected: out-of-distribution at the rule's alpha; None if that cannot be decided.
     """
 
     task: str
@@ -48,18 +50,18 @@ class Verdict:
 
     @property
     def score(self) -> float:
-        """The score that decides."""
+        """The score of the detector."""
         return self.scores[self.detector]
 
 
 class HeldOutScore(NamedTuple):
-    """What a held-out familiar image scored.
+    """OOD score of a held-out in-distribution image.
 
     Attributes:
         task: its task.
-        patient: whose image it is.
-        unconditional: score where nobody told anything.
-        given_modality: score where its modality was told, and so the preprocessings that it may be meant for.
+        patient: its patient.
+        unconditional: score with neither modality nor task given.
+        given_modality: score under the preprocessings of the tasks of its modality.
         given_task: score as an image of its task, see `Detector.score_as`.
     """
 
@@ -71,11 +73,11 @@ class HeldOutScore(NamedTuple):
 
 
 class Given(NamedTuple):
-    """What a user says of an image.
+    """What is given of an image.
 
     Attributes:
         kind: nothing, its modality, or its task.
-        tasks: those that it may be of then.
+        tasks: the possible tasks.
     """
 
     kind: Literal["unconditional", "modality", "task"]
@@ -83,17 +85,18 @@ class Given(NamedTuple):
 
 
 class ConformalDetector:
-    """Judges images by a detector that has learnt what is familiar, with a threshold from held-out familiar images.
+    """A fitted detector with a conformal threshold from held-out in-distribution images.
 
-    In-distribution and OOD images, and those that set the threshold, are judged in the same way: nothing here knows
-    which task an image comes from, unless the user tells.
+    In-distribution and OOD images, and the held-out images, are scored in the same way: the task of an image is not
+    used, unless it is given.
 
     Args:
         detector: fitted to the training images.
         bank: their signatures.
         preprocessings: of the tasks, as text.
-        alpha: share of familiar images that may be rejected.
-        held_out: what held-out familiar images scored.
+        alpha: share of in-distribution images that may be rejected.
+        held_out: scores of held-out in-distribution images.
+        configured: class and options of the detector that was asked for, see `options_of`; those of `detector` if None.
     """
 
     def __init__(
@@ -103,12 +106,14 @@ class ConformalDetector:
         preprocessings: Mapping[str, str],
         alpha: float,
         held_out: Sequence[HeldOutScore],
+        configured: Mapping[str, Any] | None = None,
     ) -> None:
         self.detector = detector
         self.bank = bank
         self.preprocessings = dict(preprocessings)
         self.alpha = alpha
         self.held_out = list(held_out)
+        self.configured = options_of(detector) if configured is None else dict(configured)
 
     @classmethod
     def fit(
@@ -119,48 +124,48 @@ class ConformalDetector:
         alpha: float,
         modalities: Mapping[str, str],
     ) -> "ConformalDetector":
-        """Learn what is familiar.
+        """Fit a detector to the training images and score the held-out images.
 
         Args:
-            detector: what is to ood_detector; where it cannot, the spectral signature judges in its place, and that is
-                said.
+            detector: the detector; if it cannot be fitted to these images, `Spectral` takes its place, with a warning.
             training: the training images, each with its own task's view.
-            held_out: familiar images that neither network nor detector has learnt from, with a view a preprocessing.
-            alpha: share of familiar images that may be rejected.
+            held_out: in-distribution images that neither network nor detector was trained on, with a view a
+                preprocessing.
+            alpha: share of in-distribution images that may be rejected.
             modalities: of each task.
         """
         bank = SignatureBank.fit([(case.dataset, case.case, signature(case.view.grams)) for case in training])
         preprocessings = {case.dataset: case.view.preprocessing for case in training}
-        able = deepcopy(detector)
+        used = deepcopy(detector)
         try:
-            able.fit(training)
+            used.fit(training)
         except DataError as error:
-            logger.warning("%s; the spectral signature judges instead", error)
-            able = Spectral(SPECTRAL)
-            able.fit(training)
-        fitted = cls(able, bank, preprocessings, alpha, [])
+            logger.warning("%s; the spectral signature is used instead", error)
+            used = Spectral(SPECTRAL)
+            used.fit(training)
+        fitted = cls(used, bank, preprocessings, alpha, [], options_of(detector))
         for image in held_out:
             task = image.dataset
-            kin = {preprocessings[other] for other in preprocessings if modalities[other] == modalities[task]}
-            views = (image, seen_as(image, kin))
+            same = {preprocessings[other] for other in preprocessings if modalities[other] == modalities[task]}
             unconditional, given_modality = (
-                able.score(seen.choosing(recognised(seen, bank, preprocessings).place)) for seen in views
+                used.score(each.choosing(nearest_task(each, bank, preprocessings).view))
+                for each in (image, with_preprocessings(image, same))
             )
-            given_task = able.score_as(seen_as(image, {preprocessings[task]}), task)
+            given_task = used.score_as(with_preprocessings(image, {preprocessings[task]}), task)
             fitted.held_out.append(HeldOutScore(task, image.patient, unconditional, given_modality, given_task))
         return fitted
 
-    def rule(self, known: Given | None = None) -> ConformalRule:
-        """How scores become decisions.
+    def rule(self, given: Given | None = None) -> ConformalRule:
+        """The rule that turns scores into p-values and decisions.
 
         Args:
-            known: what is said of the images. Tasks with enough held-out patients then ood_detector without the others.
+            given: what is given of the images. If its tasks have enough held-out patients, only theirs count.
         """
-        kind = "unconditional" if known is None else known.kind
+        kind = "unconditional" if given is None else given.kind
         tasks = list(dict.fromkeys(each.task for each in self.held_out))
-        if known is not None:
-            own = {each.patient for each in self.held_out if each.task in known.tasks}
-            tasks = list(known.tasks) if len(own) >= cases_needed(self.alpha) else tasks
+        if given is not None:
+            own = {each.patient for each in self.held_out if each.task in given.tasks}
+            tasks = list(given.tasks) if len(own) >= cases_needed(self.alpha) else tasks
         scores: dict[str, list[float]] = {task: [] for task in tasks}
         patients: dict[str, list[str]] = {task: [] for task in tasks}
         for each in self.held_out:
@@ -169,20 +174,19 @@ class ConformalDetector:
                 patients[each.task].append(each.patient)
         return ConformalRule(scores, self.alpha, patients)
 
-    def __call__(self, image: Evidence, known: Given | None = None) -> Verdict:
-        """Judge an image.
+    def __call__(self, image: Evidence, given: Given | None = None) -> Verdict:
+        """The verdict of an image.
 
         Args:
-            image: with a view for every preprocessing that it may have been meant for.
-            known: what is said of it; it then has the views of those tasks alone.
+            image: with a view for every preprocessing that is possible.
+            given: what is given of it; it then has the views of those tasks alone.
         """
-        told = known.tasks[0] if known is not None and known.kind == "task" else None
-        index, found, nearest = recognised(
-            image, self.bank, self.preprocessings, None if known is None else known.tasks
-        )
+        task = given.tasks[0] if given is not None and given.kind == "task" else None
+        tasks = None if given is None else given.tasks
+        index, found, nearest = nearest_task(image, self.bank, self.preprocessings, tasks)
         image = image.choosing(index)
-        score = self.detector.score(image) if told is None else self.detector.score_as(image, told)
-        rule = self.rule(known)
+        score = self.detector.score(image) if task is None else self.detector.score_as(image, task)
+        rule = self.rule(given)
         return Verdict(
             task=nearest.task,
             preprocessing=image.view.preprocessing,
@@ -202,74 +206,91 @@ class ConformalDetector:
         """Everything but alpha, as text, numbers and tensors."""
         return {
             "detector": self.detector.name,
+            "configured": self.configured,
             "fitted": self.detector.state_dict(),
             "bank": self.bank.state_dict(),
             "preprocessings": self.preprocessings,
-            "in_distribution": [tuple(each) for each in self.held_out],
+            "held_out": [tuple(each) for each in self.held_out],
         }
 
     @classmethod
     def from_state_dict(cls, state: Mapping[str, Any], detector: Detector, alpha: float) -> "ConformalDetector":
-        """Take what `state_dict` gave.
+        """The detector that `state_dict` describes.
 
         Args:
-            state: that.
-            detector: as the configuration names it.
-            alpha: share of familiar images that may be rejected.
+            state: what `state_dict` gave, also in an earlier version.
+            detector: as the configuration has it.
+            alpha: share of in-distribution images that may be rejected.
+
+        Raises:
+            RunError: another detector was fitted.
         """
-        able = deepcopy(detector) if state["detector"] == detector.name else Spectral(SPECTRAL)
-        able.load_state_dict(state["fitted"])
+        state = state_with_new_names(state)
+        wanted = options_of(detector)
+        configured = state.get("configured", wanted)  # an earlier version kept the name alone
+        name = state["detector"]
+        used = deepcopy(detector) if name == detector.name else Spectral(SPECTRAL)
+        try:
+            if not same_options(configured, wanted) or name != used.name:
+                raise KeyError(name)
+            used.load_state_dict(state["fitted"])
+        except (KeyError, TypeError, ValueError, AttributeError):  # the state of a class with other options
+            raise RunError(
+                f"the checkpoint was fitted with another OOD detector ({name}) than spectral.detector, "
+                f"{type(detector).__name__} ({detector.name})",
+                fix="leave out spectral.detector, or fit this one with `medmtl calibrate`",
+            ) from None
         bank = SignatureBank.from_state_dict(state["bank"])
-        familiar = [HeldOutScore(*each) for each in state["in_distribution"]]
-        return cls(able, bank, state["preprocessings"], alpha, familiar)
+        held_out = [HeldOutScore(*each) for each in state["held_out"]]
+        return cls(used, bank, state["preprocessings"], alpha, held_out, configured)
 
 
-class Recognised(NamedTuple):
-    """What an image looks most like.
+class NearestTask(NamedTuple):
+    """The nearest task of an image.
 
     Attributes:
-        place: of the view under which it does, from 0.
-        signature: the image's under it.
+        view: number of the view with the preprocessing of that task, from 0.
+        signature: the image's signature in this view.
         nearest: the nearest training image of a task with that preprocessing.
     """
 
-    place: int
+    view: int
     signature: Signature
     nearest: Nearest
 
 
-def recognised(
+def nearest_task(
     image: Evidence, bank: SignatureBank, preprocessings: Mapping[str, str], tasks: Container[str] | None = None
-) -> Recognised:
-    """What an image looks most like, each task's training images being compared under the task's own preprocessing.
+) -> NearestTask:
+    """The nearest task, each task's training images being compared under the task's own preprocessing.
 
-    Of 66 held-out images of the five real tasks of `multitask-open.yaml` this names the task of 63; the nearest
-    signature under any preprocessing names 60.
+    It is the right one for 63 of 66 held-out images of the five real tasks of `multitask-open.yaml`; that of the
+    nearest signature under any preprocessing for 60.
 
     Args:
         image: with a view a preprocessing.
         bank: signatures of the training images.
         preprocessings: of the tasks, as text.
-        tasks: those that it may be of; all if None.
+        tasks: the possible tasks; all if None.
 
     Raises:
-        DataError: the image was prepared with no preprocessing of a task.
+        DataError: the image has no view with the preprocessing of a task.
     """
     found = []
     for index, view in enumerate(image.views):
-        kin = [
+        same = [
             task
             for task, preprocessing in preprocessings.items()
             if preprocessing == view.preprocessing and (tasks is None or task in tasks)
         ]
-        if kin:
+        if same:
             own = signature(view.grams)
-            found.append(Recognised(index, own, bank.nearest(own, tasks=kin)))
+            found.append(NearestTask(index, own, bank.nearest(own, tasks=same)))
     if not found:
         raise DataError(f"{image.case} was prepared with no preprocessing of a task")
     return min(found, key=lambda each: each.nearest.oodm)
 
 
-def seen_as(image: Evidence, preprocessings: Container[str]) -> Evidence:
+def with_preprocessings(image: Evidence, preprocessings: Container[str]) -> Evidence:
     """An image with the views of some preprocessings alone."""
     return replace(image, views=tuple(view for view in image.views if view.preprocessing in preprocessings), chosen=0)

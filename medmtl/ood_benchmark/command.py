@@ -22,8 +22,9 @@ from medmtl.ood_benchmark.worker import members_of
 from medmtl.report.ood.page import write_ood_page
 from medmtl.results.benchmark import Record, write_records
 from medmtl.runs.folder import RunFolder, environment
-from medmtl.training.request import find_config, run_and_checkpoint
+from medmtl.training.request import find_config, renamed_config, run_and_checkpoint
 from medmtl.training.trained import load_trained
+from medmtl.training.trust import TRUST_HELP, use_current_folder
 
 logger = logging.getLogger(__name__)
 
@@ -43,9 +44,9 @@ def run_ood(argv: Sequence[str]) -> None:
     Raises:
         MedMTLError: for everything that the user can mend.
     """
-    options, run, checkpoint, resolved = _parse(list(argv))
+    options, run, checkpoint, resolved, trust = _parse(list(argv))
     console = Console()
-    trained = load_trained(checkpoint)
+    trained = load_trained(checkpoint, trust=trust)
     members = members_of(trained, checkpoint, options.ensemble)
     trained.open_data()
     images, notes = images_of(trained.data, options)
@@ -82,29 +83,33 @@ def _shown(facts: Mapping[str, Any]) -> dict[str, str]:
     return {key: "; ".join(value) if isinstance(value, list) else value for key, value in facts.items() if key in told}
 
 
-def _parse(argv: list[str]) -> tuple[Options, RunFolder, Path, str]:
+def _parse(argv: list[str]) -> tuple[Options, RunFolder, Path, str, bool]:
     parser = ArgumentParser(prog="medmtl ood", description=DESCRIPTION, exit_on_error=False)
     parser.add_argument("--config", action="config", help="the benchmark: a file, or the bare name of a shipped one")
     parser.add_argument("--run", type=str | None, default=None, help="run folder, for example runs/multitask")
-    parser.add_argument("--ckpt_path", type=str | None, default=None, help="checkpoint, if not the best of the run")
+    parser.add_argument("--ckpt-path", type=str | None, default=None, help="checkpoint, if not the best of the run")
+    parser.add_argument("--trust", action="store_true", help=TRUST_HELP)
     parser.add_class_arguments(Options)
     own = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     own.add_argument("-c", "--config", default="ood-benchmark.yaml")
     own.add_argument("--run")
-    own.add_argument("--ckpt_path")
+    own.add_argument("--ckpt-path")
+    own.add_argument("--trust", action="store_true")
     given, flags = own.parse_known_args(argv)
     asks = {"-h", "--help"} & set(flags)
     if not (given.run or given.ckpt_path or asks):
-        raise ConfigError("no run is named", fix="add --run FOLDER or --ckpt_path FILE")
+        raise ConfigError("no run is named", fix="add --run FOLDER or --ckpt-path FILE")
+    config = find_config(given.config)
+    use_current_folder(None if given.trust else [config.read_text(), *flags])
     try:
-        parsed: Any = parser.parse_args(flags if asks else [f"--config={find_config(given.config)}", *flags])
+        parsed: Any = parser.parse_args(flags if asks else [f"--config={renamed_config(config)}", *flags])
         resolved = yaml.safe_load(parser.dump(parsed, skip_none=False))
         built = parser.instantiate_classes(parsed)
     except ArgumentError as error:
         raise ConfigError(" ".join(str(error).split())) from None
-    apart = ("config", "run", "ckpt_path")
+    apart = ("config", "run", "ckpt_path", "trust")
     # A key that is there without a value, all its lines commented out, is as if it were not.
     chosen = {key: value for key, value in built.items() if key not in apart and value is not None}
     run, checkpoint = run_and_checkpoint(given.run, given.ckpt_path)
     kept = {key: value for key, value in resolved.items() if key not in apart}
-    return Options(**chosen), run, checkpoint, yaml.safe_dump(kept, sort_keys=False)
+    return Options(**chosen), run, checkpoint, yaml.safe_dump(kept, sort_keys=False), given.trust

@@ -81,7 +81,9 @@ def observe(
     if processes == 1:
         seen = _alone(missing, keys, worker.Worker(trained.segmenter, *arguments, members))
     else:
-        seen = _together(missing, keys, partial(worker.start, checkpoint, *arguments, options.ensemble), processes)
+        seen = _together(
+            missing, keys, partial(worker.start, checkpoint, *arguments, options.ensemble, trained.trusted), processes
+        )
     with _Watch(console, efforts) as watch:
         for image in seen:
             watch.advance(image)

@@ -9,7 +9,7 @@ from medmtl.ood.conformal import ConformalRule
 from medmtl.ood.detectors.base import Detector
 from medmtl.ood.evidence.evidence import Evidence
 from medmtl.ood.signature import SignatureBank, signature
-from medmtl.ood.verdict import recognised
+from medmtl.ood.verdict import nearest_task
 from medmtl.ood_benchmark.cache import Observation
 from medmtl.ood_benchmark.images import Image
 from medmtl.results.benchmark import Record
@@ -65,7 +65,7 @@ class Panel:
         """The image with the view of the task chosen that it looks most like."""
         if len(image.views) == 1:
             return image
-        return image.choosing(recognised(image, self.bank, self.preprocessings).place)
+        return image.choosing(nearest_task(image, self.bank, self.preprocessings).view)
 
     def score(self, image: Image, observation: Observation) -> list[Record]:
         """The score of every detector, not yet judged."""

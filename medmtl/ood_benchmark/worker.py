@@ -120,11 +120,12 @@ def start(
     cache: Cache,
     seed: int,
     ensemble: Ensemble | None,
+    trust: bool,
 ) -> None:
     """Make this process a worker: one of several, so with a single thread."""
     global _worker
     torch.set_num_threads(1)
-    trained = load_trained(checkpoint)
+    trained = load_trained(checkpoint, trust=trust)
     members = members_of(trained, checkpoint, ensemble)
     _worker = Worker(trained.segmenter, layers, pooled, cache, seed, members)
 

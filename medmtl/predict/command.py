@@ -20,6 +20,7 @@ from medmtl.predict.run import predict_all
 from medmtl.report.predict.gallery import headline, write_gallery
 from medmtl.results.prediction import OUT, FailedCase, PredictedCase, worst_first
 from medmtl.training.request import run_and_checkpoint
+from medmtl.training.trust import use_current_folder
 from medmtl.version import __version__
 
 logger = logging.getLogger(__name__)
@@ -38,7 +39,11 @@ def run_predict(options: Options) -> None:
         SystemExit: 3 where an image could not be segmented, or is OOD under `on_ood="fail"`.
     """
     _, checkpoint = run_and_checkpoint(options.run, options.checkpoint)
-    model = Model.load(checkpoint, options.device, options.precision, options.window_batch, options.alpha)
+    if options.trust:
+        use_current_folder()
+    model = Model.load(
+        checkpoint, options.device, options.precision, options.window_batch, options.alpha, options.trust
+    )
     inputs = inputs_of(options, model.stacks)
     _check_tasks(model, inputs, options)
     _check_writable(options.output)

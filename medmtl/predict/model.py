@@ -66,6 +66,7 @@ class Model:
         precision: Precision = "32",
         window_batch: int | None = None,
         alpha: float | None = None,
+        trust: bool = False,
     ) -> "Model":
         """Load a run.
 
@@ -75,6 +76,8 @@ class Model:
             precision: `32`, or mixed with `16` or `bf16`.
             window_batch: sliding windows per forward pass; as in the training if None.
             alpha: share of in-distribution images that may be rejected; as in the training if None.
+            trust: import and build any class that the checkpoint names, which runs its code; else only networks of
+                `monai.networks` and `torch.nn`, and classes of medmtl.
 
         Raises:
             RunError: there is no such run, or its checkpoint cannot be used.
@@ -86,7 +89,7 @@ class Model:
         if alpha is not None and not 0 < alpha < 1:
             raise ConfigError(f"alpha={alpha}", fix="use a share between 0 and 1, such as 0.05")
         try:
-            trained = load_trained(checkpoint, device)
+            trained = load_trained(checkpoint, device, trust)
         except (RuntimeError, AssertionError) as error:  # torch raises these for a missing device
             raise ConfigError(f"device {device!r} ({' '.join(str(error).split())[:80]})", fix="use cpu") from None
         model = cls(trained, checkpoint.name, precision, window_batch)

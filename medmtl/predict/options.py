@@ -8,6 +8,7 @@ from typing import Any, Literal, NoReturn
 
 from medmtl.errors import ConfigError
 from medmtl.io.input import MODALITIES
+from medmtl.training.trust import TRUST_HELP
 
 OnOod = Literal["warn", "skip", "fail"]
 DESCRIPTION = (
@@ -38,6 +39,7 @@ class Options:
         precision: of the network's arithmetic: `32`, `16` or `bf16`.
         window_batch: sliding windows per forward pass; None: as in the training.
         volume: which volume of files with four dimensions, from 0, or all of them; 0 where they are stacked channels.
+        trust: import and build any class that the checkpoint names.
         overwrite: repeat finished images, and replace outputs of other images of the same name.
     """
 
@@ -57,6 +59,7 @@ class Options:
     window_batch: int | None = None
     volume: int | Literal["all"] = 0
     overwrite: bool = False
+    trust: bool = False
 
 
 def parse(argv: Sequence[str]) -> Options:
@@ -121,6 +124,7 @@ def parse(argv: Sequence[str]) -> Options:
         metavar="K|all",
         help="volume of 4-D files, from 0, or all (default: 0); not for networks that stack the volumes",
     )
+    parser.add_argument("--trust", action="store_true", help=TRUST_HELP)
     parser.add_argument(
         "--overwrite", action="store_true", help="repeat finished images, and replace outputs of other images in DIR"
     )

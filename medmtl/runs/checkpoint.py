@@ -1,4 +1,4 @@
-"""A checkpoint as data: read without running code from it, with one line for a file that is none; written whole."""
+"""A checkpoint as data: read without running code from it, checked, and written atomically."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,6 +9,7 @@ import yaml
 
 from medmtl.errors import RunError
 from medmtl.files import written_whole
+from medmtl.renamed import with_new_names
 
 # Where a checkpoint keeps the configuration that testing it needs, as YAML text.
 CHECKPOINT_KEY = "config"
@@ -35,7 +36,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def config_within(path: Path, checkpoint: Mapping[str, Any]) -> dict[str, Any]:
-    """The configuration kept in a checkpoint.
+    """The configuration kept in a checkpoint, with the names of today.
 
     Args:
         path: where it was read, for the message.
@@ -47,8 +48,13 @@ def config_within(path: Path, checkpoint: Mapping[str, Any]) -> dict[str, Any]:
     text = checkpoint.get(CHECKPOINT_KEY)
     if not isinstance(text, str):
         raise RunError(f"{path} holds no configuration", fix="name a checkpoint that `medmtl fit` wrote")
-    config: dict[str, Any] = yaml.safe_load(text)
-    return config
+    try:
+        config = yaml.safe_load(text)
+    except yaml.YAMLError:
+        config = None
+    if not isinstance(config, dict) or not all(isinstance(config.get(part), dict) for part in ("data", "model")):
+        raise RunError(f"{path} holds no configuration that can be read", fix="name another")
+    return with_new_names(config, str(path))
 
 
 def write_checkpoint(path: Path, checkpoint: dict[str, Any]) -> None:

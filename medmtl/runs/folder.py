@@ -75,7 +75,7 @@ class RunFolder:
 
     @property
     def report(self) -> Path:
-        """Folder of what the test wrote."""
+        """Folder of the test's report."""
         return self.path / "report"
 
     @property

@@ -1,4 +1,4 @@
-"""Weights & Biases mirrors a run's local files: same names, same figures, and the whole configuration."""
+"""Weights & Biases logging of a run: the figures of its local files under the same names, and its configuration."""
 
 import os
 from collections.abc import Mapping
@@ -17,14 +17,14 @@ LONGEST_TAG = 64
 
 @dataclass
 class Wandb:
-    """Weights & Biases mirrors the local files.
+    """Logging to Weights & Biases, beside the local files.
 
     Args:
         mode: offline (files in the run folder, no account needed), online, or disabled.
         project: name of the project there.
         group: runs that belong together, such as those of an experiment; None = the name of the run folder.
-        job_type: what the run is within its group, such as its arm; None = the command.
-        tags: words to find the run by, 1 to 64 characters each.
+        job_type: role of the run within its group, such as its arm; None = the command.
+        tags: tags of the run, 1 to 64 characters each.
     """
 
     mode: Literal["offline", "online", "disabled"] = "offline"
@@ -47,14 +47,14 @@ class Wandb:
 class RunWandbLogger(WandbLogger):
     """The W&B run of one `fit` or `test`.
 
-    W&B cannot go on with an offline run. So every part of a resumed training is a W&B run of its own, in the same
-    group, and names the one before it in its configuration as `resumed_from`; a test names its training as `fit`.
+    W&B cannot continue an offline run. So every part of a resumed training is a W&B run of its own, in the same group,
+    with the one before it as `resumed_from` in its configuration; a test has its training as `fit`.
 
     Args:
-        options: where and under which names.
+        options: mode, project and names.
         run: the run folder; W&B's files go to `wandb` in it.
         command: `fit` or `test`.
-        checkpoint: what is resumed from, or tested.
+        checkpoint: the checkpoint to resume from, or to test.
         config: the resolved configuration.
     """
 

@@ -1,4 +1,4 @@
-"""`medmtl fit`, `test` and `calibrate`: LightningCLI with one run folder and flags that win over everything."""
+"""`medmtl fit`, `test` and `calibrate`: LightningCLI with one run folder, in which flags override all else."""
 
 import csv
 import json
@@ -32,20 +32,25 @@ from medmtl.errors import ConfigError
 from medmtl.models.finetune import load_weights
 from medmtl.models.segmenter import Segmenter
 from medmtl.report.test.page import headline
+from medmtl.runs.checkpoint import CHECKPOINT_KEY, read_checkpoint, write_checkpoint
 from medmtl.runs.wandb import RunWandbLogger, Wandb
 from medmtl.training.request import RUN_VARIABLE, Request, parse_request
 
 logger = logging.getLogger(__name__)
 
 DESCRIPTIONS = {
-    "fit": "Train one model on several tasks. Without --run the next free folder is started (runs/NAME, runs/NAME-2, "
+    "fit": "Train one network on several tasks. Without --run the next free folder is used (runs/NAME, runs/NAME-2, "
     "...; NAME is `run` of the configuration, or the name of its file). --run FOLDER trains into that folder, which "
-    "is refused if it holds a run, unless --resume (go on from last.ckpt) or --overwrite is given.",
-    "test": "Accuracy, calibration and out-of-distribution report of the best checkpoint of a run, named with "
-    "--run FOLDER or --ckpt_path FILE, or the newest of the configuration's name. Values come from the checkpoint, "
-    "over them --config, over that flags.",
-    "calibrate": "Fit anew what follows a training, post-hoc scaling and what is familiar with its threshold, for a "
-    "run named as for `medmtl test`, and put it into its best checkpoint.",
+    "is refused if it holds a run, unless --resume (continue from last.ckpt) or --overwrite is given. --resume without "
+    "--config builds only networks, losses, optimizers and schedulers of torch, MONAI and medmtl, unless --trust is "
+    "given.",
+    "test": "Accuracy, calibration and out-of-distribution (OOD) report of the best checkpoint of a run, named with "
+    "--run FOLDER or --ckpt-path FILE, or the newest of the configuration's name. Values of the checkpoint are "
+    "overridden by --config, and those by flags. Of the checkpoint only classes of medmtl, monai.networks and torch.nn "
+    "are built, unless --trust is given.",
+    "calibrate": "Re-estimate post-hoc scaling and the OOD threshold of a trained run on its validation cases, with "
+    "the signature bank and the OOD detector, and write them into its best checkpoint. The run is named as for "
+    "`medmtl test`.",
 }
 
 
@@ -60,7 +65,7 @@ class CommandTrainer(Trainer):
         verbose: bool = True,
         weights_only: bool | None = None,
     ) -> None:
-        """Fit scaling and verdict of a checkpoint: a validation, at whose end their callbacks write them.
+        """Fit scaling and OOD detector of a checkpoint: a validation, after which their callbacks write them.
 
         Args:
             model: the network.
@@ -107,7 +112,7 @@ class MedCLI(LightningCLI):
         return {name: known[name] for name in DESCRIPTIONS}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add the run folder, the callbacks that always run, and what is said only once."""
+        """Add the run folder, the callbacks that always run, and links between options."""
         parser.add_argument("--run", type=str | None, default=None, help="run folder, or in a configuration its name")
         parser.add_lightning_class_args(CalibrationCallback, "calibration")
         parser.add_lightning_class_args(SpectralCallback, "spectral")
@@ -116,14 +121,19 @@ class MedCLI(LightningCLI):
         parser.link_arguments("data.patch_size", "model.patch_size")
         parser.link_arguments("seed_everything", "data.seed")
 
+    def _parse_ckpt_path(self) -> None:
+        """Take nothing from a checkpoint but what `request` has checked; Lightning would build its hyperparameters."""
+
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The trainer, with loggers, checkpoints and report of the run folder."""
         self.datamodule.setup(self.subcommand)  # bad input ends here, before anything is written
         self.model.check_channels(self.datamodule)
+        if self.subcommand == "fit":
+            self.model.check_trainable()
         if self.request.checkpoint is not None:
-            load_weights(self.model.network, self.request.checkpoint)  # and so does that of another network,
+            load_weights(self.model.network, self.request.checkpoint)  # and so does a checkpoint of another network,
         elif self.subcommand == "fit":
-            self.model.load_source()  # to fine-tune, too
+            self.model.load_source()  # also one to fine-tune
         self.model.load_members(self.request.checkpoint, self.datamodule, str(self.subcommand))
         run, given = self.request.run, self._get(self.config_init, "trainer")
         kwargs = {
@@ -163,9 +173,13 @@ class MedCLI(LightningCLI):
         options: Wandb = self._get(self.config_init, "wandb")
         if options.mode == "disabled":
             return [local]
+        return [local, RunWandbLogger(options, run, str(self.subcommand), self.request.checkpoint, self.resolved())]
+
+    def resolved(self) -> dict[str, Any]:
+        """The configuration with all defaults, as plain data."""
         command = str(self.subcommand)
-        config = yaml.safe_load(self._parser(command).dump(self.config[command], skip_none=False))
-        return [local, RunWandbLogger(options, run, command, self.request.checkpoint, config)]
+        config: dict[str, Any] = yaml.safe_load(self._parser(command).dump(self.config[command], skip_none=False))
+        return config
 
 
 def run_command(argv: Sequence[str]) -> None:
@@ -175,7 +189,7 @@ def run_command(argv: Sequence[str]) -> None:
         argv: the command and its options.
 
     Raises:
-        MedMTLError: for everything that the user can mend.
+        MedMTLError: for everything that the user can correct.
     """
     _quiet()
     request = parse_request(list(argv))
@@ -189,11 +203,11 @@ def run_command(argv: Sequence[str]) -> None:
     except ValueError as error:
         if "specified number of total steps" not in str(error):
             raise
-        fix = "a longer training starts anew, without --resume"
-        raise ConfigError("the schedule of the learning rate has come to its end", fix=fix) from None
+        fix = "train longer from the beginning, without --resume"
+        raise ConfigError("the schedule of the learning rate has ended", fix=fix) from None
     except SystemExit:
         if request.command == "fit" and request.run.last.is_file():
-            logger.warning("interrupted; go on with: medmtl fit --run %s --resume", request.run.path)
+            logger.warning("interrupted; continue with: medmtl fit --run %s --resume", request.run.path)
         raise
     finally:
         os.environ.pop(RUN_VARIABLE, None)
@@ -202,12 +216,25 @@ def run_command(argv: Sequence[str]) -> None:
     part()
     if not is_first():
         return
+    if request.command == "calibrate":
+        _keep_detector(cli)
     if request.command == "fit":
-        _say_trained(cli)
+        _print_trained(cli)
     elif request.command == "test":
-        _say_tested(cli)
+        _print_tested(cli)
     else:
         Console().print(f"calibrated: {request.checkpoint}", soft_wrap=True)
+
+
+def _keep_detector(cli: MedCLI) -> None:
+    """Write the detector and the layers that `medmtl calibrate` fitted into the checkpoint's configuration."""
+    path = cli.request.checkpoint
+    assert path is not None
+    checkpoint = read_checkpoint(path)
+    config, fitted = yaml.safe_load(checkpoint[CHECKPOINT_KEY]), cli.resolved()["spectral"]
+    config["spectral"] = {**config["spectral"], "layers": fitted["layers"], "detector": fitted["detector"]}
+    checkpoint[CHECKPOINT_KEY] = yaml.safe_dump(config, sort_keys=False)
+    write_checkpoint(path, checkpoint)
 
 
 def _listed(value: Any) -> list[Any]:
@@ -223,7 +250,7 @@ def _read_metrics(path: Path) -> list[dict[str, Any]]:
 
 
 def _quiet() -> None:
-    """Keep the libraries' advice to developers from the user's terminal, and all but the first process quiet."""
+    """Silence the libraries' advice to developers, and all processes but the first."""
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
     for message in (
@@ -247,7 +274,7 @@ def _quiet() -> None:
         warnings.simplefilter("ignore")
 
 
-def _say_trained(cli: MedCLI) -> None:
+def _print_trained(cli: MedCLI) -> None:
     run = cli.request.run
     console = Console()
     validated = [row for row in _read_metrics(run.metrics) if MONITOR in row]
@@ -260,7 +287,7 @@ def _say_trained(cli: MedCLI) -> None:
     console.print(f"trained: {run.best if run.best.is_file() else run.path}", soft_wrap=True)
 
 
-def _say_tested(cli: MedCLI) -> None:
+def _print_tested(cli: MedCLI) -> None:
     metrics = cli.trainer.callback_metrics
     table = Table("task", "Dice", "HD95 mm", "ECE whole", "ACE band")
     for name in [*cli.datamodule.trained, "mean"]:

@@ -1,4 +1,4 @@
-"""Request: which configuration, run folder and checkpoint a command line means, before Lightning sees it.
+"""Request: the configuration, run folder and checkpoint of a command line, before LightningCLI parses it.
 
 Precedence is defaults < checkpoint < configuration < flags: LightningCLI gets the checkpoint's configuration as its
 first `--config`, and later values win.
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from pytorch_lightning import Trainer
 
 import medmtl
 from medmtl.callbacks.calibration import CalibrationCallback
@@ -24,12 +25,15 @@ from medmtl.data.datamodule import MultiTaskData
 from medmtl.distributed import is_first, launched_from_outside
 from medmtl.errors import ConfigError, RunError
 from medmtl.models.segmenter import Segmenter
+from medmtl.renamed import with_new_names
 from medmtl.runs.checkpoint import config_within, read_checkpoint
 from medmtl.runs.folder import RUNS, RunFolder
+from medmtl.runs.wandb import Wandb
+from medmtl.training.trust import TO_TRAIN, Checker, use_current_folder
 
 logger = logging.getLogger(__name__)
 
-# How the first process tells its run folder to those that Lightning starts with the same command line.
+# Environment variable with the run folder, for the processes that Lightning starts with the same command line.
 RUN_VARIABLE = "MEDMTL_RUN"
 SECTIONS: dict[str, type] = {
     "data": MultiTaskData,
@@ -37,18 +41,21 @@ SECTIONS: dict[str, type] = {
     "calibration": CalibrationCallback,
     "spectral": SpectralCallback,
     "scaling": ScalingCallback,
+    "wandb": Wandb,
 }
+# Parts of a configuration that only a training needs.
+FOR_TRAINING = {"model": ("loss", "optimizer", "scheduler", "finetune"), "data": ("splits",)}
 
 
 @dataclass(frozen=True)
 class Request:
-    """What the command line asks for, before Lightning sees it.
+    """Command, run folder, checkpoint and arguments, before LightningCLI parses them.
 
     Attributes:
         command: `fit`, `test` or `calibrate`.
         run: the run folder.
-        checkpoint: what to test or calibrate, or to resume from.
-        argv: the command line that LightningCLI gets.
+        checkpoint: the checkpoint to test, calibrate or resume from.
+        argv: the command line for LightningCLI.
     """
 
     command: str
@@ -70,9 +77,10 @@ def parse_request(argv: list[str]) -> Request:
     own = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     own.add_argument("-c", "--config", action="append", default=[])
     own.add_argument("--run")
-    own.add_argument("--ckpt_path")
+    own.add_argument("--ckpt-path", "--ckpt_path")
     own.add_argument("--resume", action="store_true")
     own.add_argument("--overwrite", action="store_true")
+    own.add_argument("--trust", action="store_true")
     options, flags = own.parse_known_args(argv[1:])
     configs = [find_config(name) for name in options.config]
     if {"-h", "--help"} & set(flags) or any(flag.startswith("--help") or flag.endswith(".help") for flag in flags):
@@ -82,7 +90,8 @@ def parse_request(argv: list[str]) -> Request:
         run, checkpoint, base = _to_fit(options, configs, name)
     else:
         run, checkpoint, base = _to_use(options, name, argv[0])
-    given = [f"--config={config}" for config in (*base, *configs)]
+    use_current_folder(None if argv[0] == "fit" or options.trust else _given(configs, flags))
+    given = [f"--config={config}" for config in (*base, *map(renamed_config, configs))]
     resumed = [f"--ckpt_path={checkpoint}", "--weights_only=true"] if checkpoint else []
     quiet = [] if argv[0] == "fit" else ["--verbose=false"]
     return Request(argv[0], run, checkpoint, [argv[0], *given, *quiet, *flags, f"--run={run.path}", *resumed])
@@ -101,10 +110,10 @@ def _to_fit(
     if options.resume:
         if not run.last.is_file():
             raise RunError(f"{run.path} holds no checkpoint to resume from", fix="leave out --resume")
-        return run, run.last, [] if configs else [run.config]
+        return run, run.last, [] if configs else [resumed_config(run, options.trust)]
     if not configs:
         raise ConfigError("nothing to train", fix="add --config, for example --config multitask.yaml")
-    taken = run.exists and is_first()  # the others find what the first has written meanwhile
+    taken = run.exists and is_first()  # the other processes find files of the first
     if taken and not options.overwrite:
         raise RunError(f"{run.path} already holds a run", fix="add --resume or --overwrite, or name another folder")
     if taken:
@@ -116,11 +125,11 @@ def _to_fit(
 
 
 def _new_run(name: str) -> RunFolder:
-    """The next free folder, which the first process chooses and the others are told."""
+    """The next free folder, chosen by the first process and passed to the others in `RUN_VARIABLE`."""
     if RUN_VARIABLE in os.environ and not is_first():
         return RunFolder(Path(os.environ[RUN_VARIABLE]))
     if launched_from_outside():
-        raise ConfigError("several processes were started, which must train into one folder", fix="add --run FOLDER")
+        raise ConfigError("several processes must train into one folder", fix="add --run FOLDER")
     return RunFolder.next_free(name)
 
 
@@ -133,12 +142,17 @@ def _to_use(options: argparse.Namespace, name: str | None, command: str) -> tupl
         run = RunFolder.newest(name)
         checkpoint = run.checkpoint()
     else:
-        raise ConfigError(f"nothing to {command}", fix="add --run FOLDER, --ckpt_path FILE or --config FILE")
-    return run, checkpoint, [known_config(checkpoint)]
+        raise ConfigError(f"nothing to {command}", fix="add --run FOLDER, --ckpt-path FILE or --config FILE")
+    config = known_config(checkpoint, options.trust)
+    logged = config.get("wandb", {})
+    if logged.get("mode") == "online" and not options.trust:
+        logger.warning("W&B stays offline: add --wandb.mode online, or --trust to log as %s says", checkpoint)
+        config["wandb"] = {**logged, "mode": "offline"}
+    return run, checkpoint, [yaml.safe_dump(config, sort_keys=False)]
 
 
 def run_and_checkpoint(folder: str | None, checkpoint: str | None) -> tuple[RunFolder, Path]:
-    """The run and the checkpoint that `--run` and `--ckpt_path` mean together, at least one of them given.
+    """The run and the checkpoint that `--run` and `--ckpt-path` name, at least one of which is given.
 
     Args:
         folder: the run folder; that of the checkpoint if None.
@@ -160,7 +174,7 @@ def find_config(name: str) -> Path:
     """A configuration by path, or by bare name in the current folder, `configs/`, or the installed package.
 
     Raises:
-        ConfigError: it is nowhere; lists where it was looked for.
+        ConfigError: there is none; lists those that are shipped.
     """
     package = Path(medmtl.__file__).parent
     places = [Path(), Path("configs"), package / "configs", package.parent / "configs"]
@@ -187,7 +201,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def _name(configs: Sequence[Path]) -> str | None:
-    """What the run is called: `run` of the configuration, or the name of its file."""
+    """Name of the run: `run` of the configuration, or the name of its file."""
     name = None
     for config in configs:
         content = read_yaml(config)
@@ -195,19 +209,67 @@ def _name(configs: Sequence[Path]) -> str | None:
     return name
 
 
-def known_config(checkpoint: Path) -> str:
-    """The configuration kept in a checkpoint, as YAML text, less the options that no longer exist.
+def renamed_config(path: Path) -> str:
+    """A configuration as `--config` takes it: its path, or its text if it uses names of an earlier version."""
+    content = read_yaml(path)
+    renamed = with_new_names(content, str(path))
+    return str(path) if renamed == content else yaml.safe_dump(renamed, sort_keys=False)
+
+
+def known_config(checkpoint: Path, trust: bool = False) -> dict[str, Any]:
+    """The configuration kept in a checkpoint, less what only a training needs and options that no longer exist.
+
+    Args:
+        checkpoint: the file.
+        trust: accept any class that it names, see `medmtl.training.trust`.
 
     Raises:
-        RunError: the checkpoint is missing, is none, or holds no configuration.
+        RunError: the checkpoint is missing, is none, holds no configuration, or names a class that is not accepted.
     """
-    config = config_within(checkpoint, read_checkpoint(checkpoint))
+    config = {
+        section: values
+        for section, values in config_within(checkpoint, read_checkpoint(checkpoint)).items()
+        if section in SECTIONS or section == "seed_everything"
+    }
+    for section, keys in FOR_TRAINING.items():
+        for key in keys:
+            config[section].pop(key, None)
     for section, owner in SECTIONS.items():
         known = inspect.signature(owner).parameters
-        for key in sorted(set(config.get(section, {})) - set(known)):
+        for key in sorted(set(config.get(section) or {}) - set(known)):
             logger.warning("the checkpoint sets %s.%s, which no longer exists: left out", section, key)
             del config[section][key]
-    return yaml.safe_dump(config, sort_keys=False)
+    return config if trust else _checked(config, Checker(str(checkpoint)))
+
+
+def resumed_config(run: RunFolder, trust: bool = False) -> str:
+    """The configuration of a run folder to go on with, as YAML text.
+
+    Args:
+        run: the folder.
+        trust: accept any class that it names; else networks, losses, optimizers and schedulers of torch, MONAI and
+            medmtl alone, and no callbacks or loggers.
+
+    Raises:
+        RunError: it names a class that is not accepted.
+    """
+    content = with_new_names(read_yaml(run.config), str(run.config))
+    config = {key: value for key, value in content.items() if key in (*SECTIONS, "trainer", "seed_everything")}
+    return yaml.safe_dump(config if trust else _checked(config, Checker(str(run.config), TO_TRAIN)), sort_keys=False)
+
+
+def _checked(config: dict[str, Any], checker: Checker) -> dict[str, Any]:
+    owners = {**SECTIONS, "trainer": Trainer}
+    return {
+        key: checker.section(key, values, owners[key]) if key in owners else checker.value(values, int, key)
+        for key, values in config.items()
+        if values is not None
+    }
+
+
+def _given(configs: Sequence[Path], flags: Sequence[str]) -> list[str]:
+    """What the user wrote, where modules may be named."""
+    return [*(config.read_text() for config in configs), *flags]
 
 
 def _relative(path: Path) -> Path:

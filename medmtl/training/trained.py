@@ -1,4 +1,4 @@
-"""A trained run as its checkpoint has it: network, tasks, scaling and ood_detector, without Lightning's loops."""
+"""A trained run as its checkpoint holds it: network, tasks, scaling and OOD detector, without Lightning's loops."""
 
 import hashlib
 from dataclasses import dataclass
@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from jsonargparse import ArgumentError
 from pytorch_lightning.cli import LightningArgumentParser
 
@@ -27,10 +26,11 @@ class Trained:
     Attributes:
         segmenter: the network, in evaluation mode.
         data: its tasks; `open_data` lists the files.
-        spectral: its layers, and who judges.
-        scaling: how sure it may be.
+        spectral: its layers, and its OOD detector.
+        scaling: its post-hoc scaling.
         checkpoint: what the file holds.
         weights: digest of the network's weights.
+        trusted: whether any class was accepted, for processes that load it again.
     """
 
     segmenter: Segmenter
@@ -39,6 +39,7 @@ class Trained:
     scaling: ScalingCallback
     checkpoint: dict[str, Any]
     weights: str
+    trusted: bool
 
     @property
     def layers(self) -> list[str]:
@@ -55,15 +56,16 @@ class Trained:
         self.data.load_state_dict(self.checkpoint[type(self.data).__qualname__])
 
 
-def load_trained(checkpoint: Path, device: str = "auto") -> Trained:
-    """What a checkpoint holds, which alone is enough to segment and ood_detector.
+def load_trained(checkpoint: Path, device: str = "auto", trust: bool = False) -> Trained:
+    """What a checkpoint holds, which alone is enough to segment and to detect out-of-distribution images.
 
     Args:
         checkpoint: a file that `medmtl fit` wrote.
         device: as torch names it, or `auto`: a graphics processor if there is one.
+        trust: import and build any class that the checkpoint names, see `medmtl.training.trust`.
 
     Raises:
-        RunError: the checkpoint is missing, or its configuration cannot be used any more.
+        RunError: the checkpoint is missing, names a class that is not accepted, or cannot be used any more.
     """
     parser = LightningArgumentParser(exit_on_error=False)
     parser.add_lightning_class_args(Segmenter, "model")
@@ -71,7 +73,7 @@ def load_trained(checkpoint: Path, device: str = "auto") -> Trained:
     parser.add_lightning_class_args(SpectralCallback, "spectral")
     parser.add_lightning_class_args(ScalingCallback, "scaling")
     parser.link_arguments("data.patch_size", "model.patch_size")
-    config = yaml.safe_load(known_config(checkpoint))
+    config = known_config(checkpoint, trust)
     try:
         wanted = {key: config[key] for key in ("data", "model", "spectral", "scaling") if config.get(key) is not None}
         built: Any = parser.instantiate_classes(parser.parse_object(wanted))
@@ -84,9 +86,11 @@ def load_trained(checkpoint: Path, device: str = "auto") -> Trained:
     load_weights(built.model.network, checkpoint)
     for callback in (built.spectral, built.scaling):
         callback.load_state_dict(kept.get("callbacks", {}).get(callback.state_key, {}))
+    if built.spectral.mismatch is not None:
+        raise built.spectral.mismatch
     chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     segmenter = built.model.to(chosen).eval()
-    return Trained(segmenter, built.data, built.spectral, built.scaling, kept, _digest(segmenter))
+    return Trained(segmenter, built.data, built.spectral, built.scaling, kept, _digest(segmenter), trust)
 
 
 def _digest(segmenter: Segmenter) -> str:

@@ -258,3 +258,25 @@ def test_local_temperatures_follow_the_image_from_the_checkpoint_on(run: Path) -
         assert all(scaled["tasks"][task][kind] == raw["tasks"][task][kind] for kind in kinds)
         before, after = (scaled["tasks"][task][kind]["band"] for kind in ("calibration", "calibration_scaled"))
         assert after["nll"] != before["nll"]
+
+
+def test_another_detector_is_fitted_by_calibrate_and_refused_by_test(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    best = run / "checkpoints" / "best.ckpt"
+    config = yaml.safe_load(torch.load(best, weights_only=True)["config"])
+    other = ["--spectral.detector", "medmtl.ood.detectors.KNN"]
+    with pytest.raises(SystemExit) as ended:
+        main(["test", "--run", str(run), *other])
+    assert ended.value.code == 1
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert all(word in said for word in ("by_task", "KNN (knn)", "medmtl calibrate"))
+    main(["calibrate", "--run", str(run), *other])
+    kept = torch.load(best, weights_only=True)
+    assert kept["callbacks"]["SpectralCallback"]["detector"] == "knn"
+    after = yaml.safe_load(kept["config"])
+    assert after["spectral"].pop("detector")["class_path"].endswith(".KNN")
+    assert config["spectral"].pop("detector") is None
+    assert after == config
+    main(["test", "--run", str(run)])
+    assert figures(run)["spectral"]["detector"] == "knn"

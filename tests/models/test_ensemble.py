@@ -20,7 +20,7 @@ from medmtl.models.segmenter import Segmenter
 from medmtl.models.sliding_window import VolumePredictor
 from medmtl.ood.detectors.spectral import Spectral
 from medmtl.ood.evidence.output_scores import mean_foreground_entropy
-from medmtl.ood.verdict import ConformalDetector, seen_as
+from medmtl.ood.verdict import ConformalDetector, with_preprocessings
 
 FINE, COARSE = Preprocessing((1.0, 1.0, 1.0), None), Preprocessing((2.0, 2.0, 2.0), None)
 WINDOW = (8, 8, 8)
@@ -148,7 +148,7 @@ def test_members_are_scaled_by_their_own_temperature_on_the_image_s_own_grid(ave
 
 
 def segmenter(network: nn.Module, others: Sequence[nn.Module] = (), **options: Any) -> Segmenter:
-    model = Segmenter(network, DiceCELoss(sigmoid=True), partial(torch.optim.SGD, lr=0.1), WINDOW)
+    model = Segmenter(network, WINDOW, DiceCELoss(sigmoid=True), partial(torch.optim.SGD, lr=0.1))
     model.members = Members(Ensemble(**options), [model.predictor, *map(predictor, others)])
     return model.eval()
 
@@ -188,7 +188,7 @@ def test_recipes_are_told_apart_by_the_run_s_own_network_and_only_the_nearest_is
     observer = Observer(model.predictor, ["model.0", "model.1.submodule"])
     evidence, logits = observer(item["images"], item["native"], "Kidney", "k", "k")
     plain = {preprocessing: torch.sigmoid(found) for preprocessing, found in logits.items()}
-    coarse = seen_as(evidence, {str(COARSE)})
+    coarse = with_preprocessings(evidence, {str(COARSE)})
     model.observer, model.ood_detector = (
         observer,
         ConformalDetector.fit(Spectral(), [coarse], [coarse], 0.05, {"Kidney": "CT"}),

@@ -201,7 +201,7 @@ def test_another_network_is_refused_by_the_first_weight_that_differs(
 
 def segmenter(network: nn.Module, **options: Any) -> Segmenter:
     optimizer = partial(torch.optim.AdamW, lr=1e-2)
-    return Segmenter(network, DiceCELoss(sigmoid=True), optimizer, patch_size=PATCH, **options)
+    return Segmenter(network, PATCH, DiceCELoss(sigmoid=True), optimizer, **options)
 
 
 def fit(model: Segmenter, steps: int, **options: Any) -> pl.Trainer:

@@ -50,7 +50,7 @@ class Threshold(nn.Module):
 
 def segmenter(network: nn.Module, **options: Any) -> Segmenter:
     optimizer = partial(torch.optim.AdamW, lr=LEARNING_RATE)
-    return Segmenter(network, DiceCELoss(sigmoid=True), optimizer, patch_size=(8, 8, 8), **options)
+    return Segmenter(network, (8, 8, 8), DiceCELoss(sigmoid=True), optimizer, **options)
 
 
 def batch() -> dict[str, torch.Tensor]:

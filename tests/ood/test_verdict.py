@@ -1,29 +1,33 @@
-"""The verdict: the task that an image looks most like, a score, and a threshold from images judged in the same way."""
+"""The verdict: the nearest task, an OOD score, and a threshold from held-out images that are scored in the same way."""
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from evidence_sample import TASKS, draw_evidence, draw_training
 
-from medmtl.errors import DataError
+from medmtl.errors import DataError, RunError
 from medmtl.ood.conformal import ConformalRule, p_value
 from medmtl.ood.detectors.base import Detector
 from medmtl.ood.detectors.by_task import ByTask
-from medmtl.ood.detectors.distances import KNN
+from medmtl.ood.detectors.classifier import TaskClassifier
+from medmtl.ood.detectors.distances import FRODO, KNN, Contrast, MDPool, PCAMahalanobis, ViM
 from medmtl.ood.detectors.fusion import Fusion
-from medmtl.ood.detectors.output import OutputScore
+from medmtl.ood.detectors.intensity import IntensityHistogram
+from medmtl.ood.detectors.output import OutputScore, Volume
 from medmtl.ood.detectors.spectral import Spectral
 from medmtl.ood.evidence.evidence import Evidence
 from medmtl.ood.signature import SignatureBank, signature
-from medmtl.ood.verdict import ConformalDetector, Given, HeldOutScore, seen_as
+from medmtl.ood.verdict import ConformalDetector, Given, HeldOutScore, with_preprocessings
 
 TRAINING = draw_training(patients=8)
 MODALITIES = {"KidneyMR": "MR", "LiverCT": "CT", "LungPET": "PET"}
 
 
-def every_recipe(task: str, patient: int, **options: float) -> Evidence:
-    """An image as all tasks' preprocessings prepare it: under another's preprocessing it looks foreign."""
+def every_preprocessing(task: str, patient: int, **options: float) -> Evidence:
+    """An image as all tasks' preprocessings prepare it: under another's preprocessing it is out-of-distribution."""
     own = draw_evidence(task, patient, **options)
     views = [
         own.view
@@ -35,7 +39,7 @@ def every_recipe(task: str, patient: int, **options: float) -> Evidence:
 
 
 def held_out(patients: int = 20) -> list[Evidence]:
-    return [every_recipe(task, 100 + patient) for task in TASKS for patient in range(patients)]
+    return [every_preprocessing(task, 100 + patient) for task in TASKS for patient in range(patients)]
 
 
 def by_task() -> ByTask:
@@ -48,8 +52,8 @@ def ood_detector() -> ConformalDetector:
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_an_image_is_seen_as_the_task_that_it_looks_most_like(ood_detector: ConformalDetector, task: str) -> None:
-    image = every_recipe(task, 300)
+def test_the_verdict_names_the_nearest_task(ood_detector: ConformalDetector, task: str) -> None:
+    image = every_preprocessing(task, 300)
     verdict = ood_detector(image)
     assert (verdict.task, verdict.preprocessing) == (task, f"preprocessing of {task}")
     view = image.views[TASKS.index(task)]
@@ -66,39 +70,42 @@ def test_an_image_is_seen_as_the_task_that_it_looks_most_like(ood_detector: Conf
     assert set(verdict.scores) == {"by_task", "spectral", "entropy", "max_softmax"}
 
 
-def test_the_decision_is_that_of_the_conformal_rule_on_the_score_that_decides(ood_detector: ConformalDetector) -> None:
+def test_the_decision_is_that_of_the_conformal_rule_on_the_score_of_the_detector(
+    ood_detector: ConformalDetector,
+) -> None:
     own = by_task()
     own.fit(TRAINING)
     scores = {task: [own.score(image) for image in held_out() if image.dataset == task] for task in TASKS}
-    for image in (every_recipe("LiverCT", 300), every_recipe("LiverCT", 301, noise=3.0)):
+    for image in (every_preprocessing("LiverCT", 300), every_preprocessing("LiverCT", 301, noise=3.0)):
         verdict = ood_detector(image)
         assert verdict.p_value == max(p_value(own.score(image), found) for found in scores.values())
         assert verdict.rejected is (verdict.p_value <= 0.05)
-    assert ood_detector(every_recipe("LiverCT", 301, noise=3.0)).rejected is True
-    assert ood_detector(every_recipe("LiverCT", 300)).rejected is False
+    assert ood_detector(every_preprocessing("LiverCT", 301, noise=3.0)).rejected is True
+    assert ood_detector(every_preprocessing("LiverCT", 300)).rejected is False
     assert ood_detector.rule().threshold == ConformalRule(scores, 0.05).threshold
 
 
-def test_a_told_task_judges_by_its_own_images_alone(ood_detector: ConformalDetector) -> None:
+def test_with_a_given_task_its_own_held_out_images_alone_count(ood_detector: ConformalDetector) -> None:
     own = by_task()
     own.fit(TRAINING)
-    told = [
-        own.score_as(seen_as(image, {"preprocessing of LungPET"}), "LungPET")
+    held_out_scores = [
+        own.score_as(with_preprocessings(image, {"preprocessing of LungPET"}), "LungPET")
         for image in held_out()
         if image.dataset == "LungPET"
     ]
-    image = seen_as(every_recipe("LungPET", 300), {"preprocessing of LungPET"})
+    image = with_preprocessings(every_preprocessing("LungPET", 300), {"preprocessing of LungPET"})
     verdict = ood_detector(image, Given("task", ("LungPET",)))
     assert verdict.score == own.score_as(image, "LungPET")
-    assert verdict.p_value == p_value(verdict.score, told)
+    assert verdict.p_value == p_value(verdict.score, held_out_scores)
     assert (verdict.task, verdict.rejected) == ("LungPET", False)
     wrong = ood_detector(
-        seen_as(every_recipe("LiverCT", 300), {"preprocessing of LungPET"}), Given("task", ("LungPET",))
+        with_preprocessings(every_preprocessing("LiverCT", 300), {"preprocessing of LungPET"}),
+        Given("task", ("LungPET",)),
     )
     assert (wrong.task, wrong.rejected) == ("LungPET", True)
 
 
-def test_a_told_task_of_few_patients_judges_together_with_the_others() -> None:
+def test_with_a_given_task_of_few_patients_all_held_out_images_count() -> None:
     ood_detector = ConformalDetector.fit(by_task(), TRAINING, held_out(patients=7), alpha=0.05, modalities=MODALITIES)
     rule = ood_detector.rule(Given("task", ("LungPET",)))
     assert rule.decides
@@ -107,57 +114,125 @@ def test_a_told_task_of_few_patients_judges_together_with_the_others() -> None:
     few = ConformalDetector.fit(
         by_task(), TRAINING, held_out(patients=6), alpha=0.05, modalities=MODALITIES
     )  # 18, and 19 are needed
-    assert few(every_recipe("LiverCT", 301, noise=3.0)).rejected is None
+    assert few(every_preprocessing("LiverCT", 301, noise=3.0)).rejected is None
 
 
-def test_a_told_modality_judges_by_images_that_were_seen_in_the_same_way() -> None:
+def test_with_a_given_modality_images_of_the_same_modality_count() -> None:
     alike = {**MODALITIES, "LungPET": "MR"}
     ood_detector = ConformalDetector.fit(by_task(), TRAINING, held_out(patients=12), alpha=0.05, modalities=alike)
     own = by_task()
     own.fit(TRAINING)
-    kin = ("KidneyMR", "LungPET")
-    preprocessings = {f"preprocessing of {task}" for task in kin}
+    same = ("KidneyMR", "LungPET")
+    preprocessings = {f"preprocessing of {task}" for task in same}
     scores = {
-        task: [own.score(seen_as(image, preprocessings)) for image in held_out(patients=12) if image.dataset == task]
-        for task in kin
+        task: [
+            own.score(with_preprocessings(image, preprocessings))
+            for image in held_out(patients=12)
+            if image.dataset == task
+        ]
+        for task in same
     }
-    image = seen_as(every_recipe("LungPET", 300), preprocessings)
-    verdict = ood_detector(image, Given("modality", kin))
+    image = with_preprocessings(every_preprocessing("LungPET", 300), preprocessings)
+    verdict = ood_detector(image, Given("modality", same))
     assert verdict.p_value == p_value(own.score(image), scores["KidneyMR"] + scores["LungPET"])
     assert verdict.task == "LungPET"
 
 
-def test_the_task_of_an_image_is_not_looked_at(ood_detector: ConformalDetector) -> None:
-    image = every_recipe("LiverCT", 300)
+def test_the_task_of_an_image_is_not_used(ood_detector: ConformalDetector) -> None:
+    image = every_preprocessing("LiverCT", 300)
     other = replace(image, dataset="somewhere", case="x", patient="y")
     assert ood_detector(image).scores == ood_detector(other).scores
     assert ood_detector(image).p_value == ood_detector(other).p_value
 
 
 @pytest.mark.parametrize("detector", [by_task(), Spectral(), OutputScore("entropy")])
-def test_a_judge_is_the_same_after_saving(detector: Detector) -> None:
+def test_a_detector_is_the_same_after_saving(detector: Detector) -> None:
     ood_detector = ConformalDetector.fit(detector, TRAINING, held_out(), alpha=0.05, modalities=MODALITIES)
     again = ConformalDetector.from_state_dict(ood_detector.state_dict(), detector, alpha=0.05)
-    for image in (every_recipe("LiverCT", 300), every_recipe("LungPET", 301, noise=1.0)):
+    for image in (every_preprocessing("LiverCT", 300), every_preprocessing("LungPET", 301, noise=1.0)):
         one, other = ood_detector(image), again(image)
         assert (one.scores, one.p_value, one.task) == (other.scores, other.p_value, other.task)
     assert again.held_out == ood_detector.held_out
     assert isinstance(again.held_out[0], HeldOutScore)
 
 
-def test_a_detector_that_cannot_learn_is_replaced_by_the_signature_and_that_is_said(
+def test_a_detector_that_cannot_be_fitted_is_replaced_by_the_signature_with_a_warning(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     few = [case for case in TRAINING if case.dataset == "LiverCT"][:1]
     ood_detector = ConformalDetector.fit(by_task(), few, [], alpha=0.05, modalities=MODALITIES)
-    assert "the spectral signature judges instead" in caplog.text
-    verdict = ood_detector(every_recipe("LiverCT", 300))
+    assert "the spectral signature is used instead" in caplog.text
+    verdict = ood_detector(every_preprocessing("LiverCT", 300))
     assert (verdict.detector, verdict.task, verdict.rejected) == ("spectral", "LiverCT", None)
     again = ConformalDetector.from_state_dict(ood_detector.state_dict(), by_task(), alpha=0.05)
-    assert again(every_recipe("LiverCT", 300)).scores == verdict.scores
+    assert again(every_preprocessing("LiverCT", 300)).scores == verdict.scores
 
 
-def test_without_a_recipe_of_its_tasks_there_is_no_verdict(ood_detector: ConformalDetector) -> None:
+DETECTORS = [
+    Spectral(),
+    Spectral(whitening=True),
+    Spectral("other"),
+    KNN(),
+    KNN(neighbour=3),
+    Contrast(),
+    FRODO(),
+    MDPool(),
+    PCAMahalanobis(),
+    ViM(),
+    IntensityHistogram(),
+    TaskClassifier(),
+    Volume(),
+    OutputScore("entropy"),
+    OutputScore("energy", "entropy"),
+    Fusion(members=[Spectral(), KNN()]),
+    Fusion(members=[Spectral(), Contrast()]),
+    Fusion(members=[Spectral(), KNN()], combine="max"),
+    by_task(),
+    ByTask(detector=Fusion(members=[Spectral(), KNN(neighbour=2)])),
+    ByTask(detector=KNN()),
+]
+
+
+@pytest.fixture(scope="module")
+def states() -> list[dict[str, Any]]:
+    """State of each of `DETECTORS`, fitted to half of the training images."""
+    half = [case for case in TRAINING if case.patient[-1] in "1234"]
+    fitted = (ConformalDetector.fit(each, half, [], alpha=0.05, modalities=MODALITIES) for each in DETECTORS)
+    return [each.state_dict() for each in fitted]
+
+
+def refusal(state: Mapping[str, Any], detector: Detector, image: Evidence) -> str:
+    """What is said if a state is not this detector's; nothing if it scores an image."""
+    try:
+        ConformalDetector.from_state_dict(state, detector, alpha=0.05)(image)
+    except RunError as error:
+        return str(error)
+    return ""
+
+
+def test_the_state_of_another_detector_is_refused(states: list[dict[str, Any]]) -> None:
+    image = every_preprocessing("LiverCT", 300)
+    for row, state in enumerate(states):
+        for column, detector in enumerate(DETECTORS):
+            assert ("medmtl calibrate" in refusal(state, detector, image)) == (row != column), (row, column)
+
+
+def test_the_state_of_another_detector_in_an_earlier_version_is_refused_or_used(states: list[dict[str, Any]]) -> None:
+    image = every_preprocessing("LiverCT", 300)
+    for row, state in enumerate(states):
+        earlier = {key: value for key, value in state.items() if key != "configured"}
+        for column, detector in enumerate(DETECTORS):
+            said = refusal(earlier, detector, image)
+            assert not said or (row != column and "medmtl calibrate" in said), (row, column)
+
+
+def test_options_that_another_version_did_not_have_are_no_difference() -> None:
+    state = ConformalDetector.fit(KNN(), TRAINING, [], alpha=0.05, modalities=MODALITIES).state_dict()
+    del state["configured"]["options"]["neighbour"]
+    assert ConformalDetector.from_state_dict(state, KNN(), alpha=0.05).detector.name == "knn"
+
+
+def test_without_a_preprocessing_of_a_task_there_is_no_verdict(ood_detector: ConformalDetector) -> None:
     image = draw_evidence("LiverCT", 300)
     with pytest.raises(DataError, match="prepared with no preprocessing"):
         ood_detector(replace(image, views=(replace(image.view, preprocessing="other"),)))

@@ -67,7 +67,8 @@ def _train(job: Job) -> None:
 
 
 def _test(job: Job) -> None:
-    _command(["test", "--run", str(job.run.path), "--trainer.devices=1"])
+    # The run was trained just now, by the configuration that the user gave.
+    _command(["test", "--run", str(job.run.path), "--trainer.devices=1", "--trust"])
 
 
 def _command(argv: list[str]) -> None:

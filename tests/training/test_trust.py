@@ -1,0 +1,286 @@
+"""What a checkpoint names is built only if it is a network, detector or layout of known packages; nothing else runs."""
+
+import shutil
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from pytorch_lightning import Trainer
+
+from medmtl import load
+from medmtl.cli import main
+from medmtl.errors import RunError
+from medmtl.models.segmenter import Segmenter
+from medmtl.runs.checkpoint import CHECKPOINT_KEY
+from medmtl.runs.folder import RunFolder
+from medmtl.training.request import known_config, parse_request, resumed_config
+from medmtl.training.trust import TO_TRAIN, Checker, use_current_folder
+
+OLD = Path(__file__).parents[1] / "fixtures" / "old-0.1"
+UNET = {"spatial_dims": 3, "in_channels": 1, "out_channels": 1, "channels": [4, 8], "strides": [2]}
+BODY = {"_code": "def forward(self, x): return x", "_modules": {}, "training": False}
+GRAPH = {
+    "class_path": "torch.fx.graph_module.reduce_graph_module",
+    "init_args": {"body": BODY, "import_block": "open('marker', 'w')"},
+}
+POPEN = {"class_path": "subprocess.Popen", "init_args": {"args": ["touch", "marker"]}}
+# A module that lies in the current folder and leaves a trace when it is imported.
+OWN = {"class_path": "strangers.Part"}
+
+# Key of the configuration and what it is set to: what only a training needs, and what testing needs.
+TRAINING_ONLY: dict[str, Any] = {
+    "model.loss": [GRAPH, POPEN, OWN, "os.getcwd", {"class_path": "monai.losses.PerceptualLoss"}],
+    "model.optimizer": [POPEN, OWN],
+    "model.scheduler": [{"class_path": "builtins.eval"}, OWN, "strangers.part"],
+    "model.finetune": [{"checkpoint": "x", "class_path": "strangers.Part"}],
+    "data.splits": [OWN],
+    "trainer.callbacks": [[OWN]],
+    "trainer.strategy": [OWN],
+    "config": ["strangers.yaml"],
+}
+NEEDED: dict[str, Any] = {
+    "model.network": [
+        GRAPH,
+        POPEN,
+        OWN,
+        "strangers.Part",
+        "strangers.yaml",
+        "strangers",
+        {"class_path": "monai.networks.nets.torch.fx.GraphModule"},
+        {"class_path": "torch.nn.modules.module.warnings.catch_warnings"},
+        {"class_path": "monai.networks.nets.resnet50"},
+        {"class_path": "medmtl.training.trust.Checker"},
+        {"class_path": "torch.nn.Sequential", "dict_kwargs": {"args": OWN}},
+        {"class_path": "torch.nn.Sequential", "init_args": "strangers.yaml"},
+        {"class_path": "monai.networks.nets.TorchVisionFCModel", "init_args": {"model_name": "resnet18"}},
+        {"class_path": "monai.networks.nets.UNet", "init_args": {**UNET, "act": OWN}},
+        {"class_path": "monai.networks.nets.UNet", "init_args": {**UNET, "act": ["PRELU", {"init": OWN}]}},
+        {"class_path": "monai.networks.nets.UNet", "init_args": {**UNET, "act": "strangers.Part"}},
+        {"class_path": "monai.networks.nets.UNet", "init_args": {**UNET, "act": "{class_path: strangers.Part}"}},
+        {"class_path": "monai.networks.nets.UNet", "init_args": {**UNET, "act": "strangers"}},  # a file
+        {"class_path": "torch.nn.TransformerEncoderLayer", "init_args": {"activation": "strangers.part"}},
+    ],
+    "model": ["strangers.yaml"],
+    "model.ensemble": [OWN, "strangers.yaml"],
+    "spectral.detector": [
+        POPEN,
+        OWN,
+        "strangers.yaml",
+        "Part",
+        {"class_path": "medmtl.ood.detectors.ByTask", "init_args": {"detector": OWN}},
+        {"class_path": "medmtl.ood.detectors.Fusion", "init_args": {"members": [OWN]}},
+        {"class_path": "medmtl.ood.detectors.Fusion", "init_args": {"members": "strangers.yaml"}},
+        {"class_path": "medmtl.ood.detectors.Spectral", "init_args": {"layers": [OWN]}},
+        {"class_path": "medmtl.ood.detectors.Spectral", "init_args": {"unknown": 1}},
+        {"class_path": "torch.nn.Identity"},
+    ],
+    "data.tasks": ["strangers.yaml", [OWN]],
+    "data.tasks.LiverCT": ["strangers.yaml", OWN],
+    "data.tasks.LiverCT.layout": [POPEN, OWN, "strangers.yaml", {"class_path": "torch.nn.Identity"}],
+    "data.tasks.LiverCT.organ": [OWN],
+    "data.ood.OtherPhantom.layout": [OWN],
+    "calibration.regions": [OWN],
+    "wandb.tags": [OWN],
+    "seed_everything": [OWN],
+}
+
+
+def cases(groups: Mapping[str, list[Any]]) -> list[Any]:
+    return [
+        pytest.param(key, value, id=f"{key}-{number}")
+        for key, values in groups.items()
+        for number, value in enumerate(values)
+    ]
+
+
+Change = Callable[[str, Any], Path]
+
+
+@pytest.fixture
+def changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Change:
+    """Set a key of a run's configuration, in its checkpoints and in its file: `changed(key, value)` is the run."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))  # as `python -m medmtl` does
+    (tmp_path / "strangers.py").write_text("open('marker', 'w')\n")
+    (tmp_path / "strangers").write_text("class_path: strangers.Part\n")
+    (tmp_path / "strangers.yaml").write_text("class_path: strangers.Part\n")
+
+    def change(key: str, value: Any) -> Path:
+        run = RunFolder(shutil.copytree(OLD, tmp_path / "run"))
+        for path in (run.best, run.last):
+            checkpoint = torch.load(path, weights_only=True)
+            checkpoint[CHECKPOINT_KEY] = _with(checkpoint[CHECKPOINT_KEY], key, value)
+            torch.save(checkpoint, path)
+        run.config.write_text(_with(run.config.read_text(), key, value))
+        return run.path
+
+    return change
+
+
+def _with(text: str, key: str, value: Any) -> str:
+    config = yaml.safe_load(text)
+    *parents, last = key.replace("data.ood", "data.foreign").split(".")
+    place = config
+    for parent in parents:
+        place = place.setdefault(parent, {})
+    place[last] = value
+    return yaml.safe_dump(config)
+
+
+@pytest.fixture(autouse=True)
+def untouched(tmp_path: Path) -> Any:
+    """No test here may leave the trace of code that ran."""
+    yield
+    assert not (tmp_path / "marker").exists()
+    assert "strangers" not in sys.modules
+
+
+@pytest.mark.parametrize(("key", "value"), cases(NEEDED))
+def test_what_testing_needs_is_refused_in_one_line_that_names_it(changed: Change, key: str, value: Any) -> None:
+    run = changed(key, value)
+    before = set(sys.modules)
+    for command in ("test", "calibrate"):
+        with pytest.raises(RunError, match=r"best\.ckpt (sets|holds no configuration)") as refused:
+            parse_request([command, "--run", str(run)])
+        assert "\n" not in str(refused.value)
+    with pytest.raises(RunError):
+        load(run, device="cpu")
+    with pytest.raises(RunError):
+        parse_request(["fit", "--run", str(run), "--resume"])
+    added = {name.partition(".")[0] for name in set(sys.modules) - before}
+    assert added <= {"monai", "torch", "medmtl"}
+
+
+@pytest.mark.parametrize(("key", "value"), cases(TRAINING_ONLY))
+def test_what_only_training_needs_is_left_out(changed: Change, key: str, value: Any) -> None:
+    run = changed(key, value)
+    for command in ("test", "calibrate"):
+        argv = parse_request([command, "--run", str(run)]).argv
+        assert not any("strangers" in argument or "import_block" in argument for argument in argv)
+    model = load(run, device="cpu")
+    assert set(model.tasks) == {"LiverCT", "KidneyT2"}
+    if key in ("model.loss", "model.optimizer", "model.scheduler", "model.finetune", "trainer.callbacks"):
+        with pytest.raises(RunError, match=r"config\.yaml sets (model|trainer)"):
+            parse_request(["fit", "--run", str(run), "--resume"])
+
+
+def test_the_front_door_refuses_as_well(changed: Change, capsys: pytest.CaptureFixture[str]) -> None:
+    run = changed("model.network", POPEN)
+    image = ["--input", "x.nii.gz", "--output", "out"]
+    for command in (["test"], ["calibrate"], ["ood"], ["predict", *image], ["fit", "--resume"]):
+        with pytest.raises(SystemExit) as ended:
+            main([*command, "--run", str(run)])
+        assert ended.value.code == 1
+        said = capsys.readouterr().err.splitlines()[-1]
+        assert "model.network" in said
+        assert "subprocess.Popen" in said
+        assert "--trust" in said
+
+
+@pytest.mark.parametrize("command", [["test"], ["calibrate"], ["fit", "--resume"]], ids=" ".join)
+def test_hyperparameters_of_a_checkpoint_are_not_built(
+    changed: Change, command: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = changed("data.tasks.LiverCT.root", "nowhere")  # where the command ends, once the classes are built
+    for path in (run / "checkpoints").iterdir():
+        checkpoint = torch.load(path, weights_only=True)
+        torch.save({**checkpoint, "hyper_parameters": {"network": OWN, "loss": OWN}}, path)
+    with pytest.raises(SystemExit):
+        main([*command, "--run", str(run)])
+    assert "LiverCT: the data root nowhere is not a folder" in capsys.readouterr().err
+
+
+def test_with_trust_a_class_of_one_s_own_is_built(
+    tmp_path: Path, changed: Change, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "ownnet.py").write_text("from monai.networks.nets import UNet\n\nclass Net(UNet):\n    pass\n")
+    network = {"class_path": "ownnet.Net", "init_args": {**UNET, "norm": "instance", "dropout": 0.05}}
+    run = changed("model.network", network)
+    with pytest.raises(RunError, match=r"ownnet\.Net"):
+        load(run, device="cpu")
+    model = load(run, device="cpu", trust=True)
+    assert type(model.predictor.network).__name__ == "Net"
+    assert known_config(run / "checkpoints" / "best.ckpt", trust=True)["model"]["network"] == network
+    assert yaml.safe_load(resumed_config(RunFolder(run), trust=True))["model"]["network"] == network
+    parse_request(["test", "--run", str(run), "--trust"])
+    sys.modules.pop("ownnet")
+
+
+def test_weights_and_biases_stay_offline_unless_the_command_says_so(
+    changed: Change, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = changed("wandb.mode", "online")
+    first = {
+        flags: yaml.safe_load(parse_request(["test", "--run", str(run), *flags]).argv[1].partition("=")[2])
+        for flags in ((), ("--trust",))
+    }
+    assert [config["wandb"]["mode"] for config in first.values()] == ["offline", "online"]
+    assert "add --wandb.mode online" in caplog.text
+
+
+def test_pretrained_weights_are_not_fetched_for_a_checkpoint_has_its_own() -> None:
+    spec = {"class_path": "monai.networks.nets.FlexibleUNet", "init_args": {"backbone": "resnet18", "pretrained": True}}
+    checked = Checker("x").section("model", {"network": spec}, Segmenter)
+    assert checked["network"]["init_args"] == {"backbone": "resnet18", "pretrained": False}
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        {
+            "class_path": "monai.networks.nets.UNet",
+            "init_args": {**UNET, "act": ["PRELU", {"init": 0.2}], "norm": None},
+        },
+        {"class_path": "monai.networks.nets.DynUNet", "init_args": {"norm_name": ["GROUP", {"num_groups": 8}]}},
+        {"class_path": "monai.networks.nets.SwinUNETR", "init_args": {"downsample": "mergingv2", "spatial_dims": 3}},
+        {"class_path": "torch.nn.Conv3d", "init_args": {"in_channels": 1, "out_channels": 1, "kernel_size": 1}},
+        {"class_path": "torch.nn.TransformerEncoder", "init_args": {"encoder_layer": {"class_path": "torch.nn.ReLU"}}},
+        "torch.nn.Identity",
+    ],
+)
+def test_networks_of_monai_and_torch_are_accepted_as_they_are(network: Any) -> None:
+    checked = Checker("x").section("model", {"network": network}, Segmenter)["network"]
+    assert checked == (network if isinstance(network, dict) else {"class_path": network})
+
+
+def test_a_training_resumes_with_parts_of_torch_monai_and_medmtl() -> None:
+    model = {
+        "network": {"class_path": "monai.networks.nets.UNet", "init_args": UNET},
+        "loss": {
+            "class_path": "medmtl.losses.WeightedSum",
+            "init_args": {"losses": [{"class_path": "monai.losses.DiceLoss", "init_args": {"sigmoid": True}}]},
+        },
+        "optimizer": {"class_path": "monai.optimizers.Novograd", "init_args": {"lr": 0.1}},
+        "scheduler": {"class_path": "pytorch_lightning.cli.ReduceLROnPlateau", "init_args": {"monitor": "loss"}},
+        "finetune": {"checkpoint": "runs/a/checkpoints/best.ckpt", "layers": "head"},
+    }
+    assert Checker("x", TO_TRAIN).section("model", model, Segmenter) == model
+    trainer = {"accelerator": "cpu", "precision": "16-mixed", "strategy": "ddp", "max_time": "00:00:10:00"}
+    assert Checker("x", TO_TRAIN).section("trainer", trainer, Trainer) == trainer
+
+
+def test_a_loss_that_is_not_installed_is_no_obstacle_to_predicting(changed: Change) -> None:
+    run = changed("model.loss", {"class_path": "not_installed.Loss", "init_args": {"weight": 2}})
+    assert load(run, device="cpu").tasks
+
+
+def test_modules_of_the_current_folder_are_found_where_the_user_names_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "ownloss.py").touch()
+    installed = [place for place in sys.path if place not in ("", str(tmp_path))]
+    for given, found in (
+        (["--run=runs/x"], False),
+        (["--a.b=other.Loss"], False),
+        (["a: ownloss.Loss"], True),
+        (None, True),
+    ):
+        monkeypatch.setattr(sys, "path", list(installed))
+        use_current_folder(given)
+        # The last place: a file of the folder never takes the place of an installed module.
+        assert sys.path == [*installed, *([str(tmp_path)] if found else [])]
