@@ -18,6 +18,7 @@ class MedMTLError(Exception):
 
     def __init__(self, what: str, fix: str = "") -> None:
         super().__init__(f"{what}: {fix}" if fix else what)
+        self.what, self.fix = what, fix
 
 
 class DataError(MedMTLError):

@@ -13,7 +13,7 @@ from rich.progress import track
 
 from medmtl.callbacks.checkpoints import add_callback_state
 from medmtl.data.datamodule import MultiTaskData
-from medmtl.data.transforms import load_image
+from medmtl.data.reading import load_image
 from medmtl.distributed import gather, place
 from medmtl.errors import ConfigError, RunError
 from medmtl.models.extract import Observer

@@ -1,10 +1,12 @@
 """Case: one image of a dataset, with its labels if it has any."""
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from medmtl.errors import ConfigError
+from medmtl.errors import ConfigError, DataError
 
 
 @dataclass(frozen=True)
@@ -13,8 +15,8 @@ class LabelFile:
 
     Attributes:
         path: the file.
-        value: None where its voxels are label values; otherwise it is the mask of one organ, whose voxels above 0 stand
-            for this label value.
+        value: None where its voxels are label values; otherwise it is the mask of one organ: voxels above 0 have
+            this label value.
     """
 
     path: Path
@@ -27,9 +29,9 @@ class Case:
 
     Attributes:
         name: unique within its task or folder, for example `hippocampus_001`.
-        patient: whose image it is; cases of one patient are never split apart.
-        images: one file, whose fourth axis may hold several channels, or one file a channel.
-        labels: one file of label values, or one mask an organ; empty without a ground truth.
+        patient: the patient; cases of one patient are never split apart.
+        images: one file, with several channels along its fourth axis if any, or one file per channel.
+        labels: one file of label values, or one mask per organ; empty without a ground truth.
         channels: the channels to use, in this order.
     """
 
@@ -61,3 +63,20 @@ def patient_of(task: str, case: str, pattern: str | None) -> str:
     if patient is None:
         raise ConfigError(f"task {task}, case {case}: patient {pattern!r} is not found in the name", fix="correct it")
     return patient
+
+
+@contextmanager
+def named(owner: str, case: str) -> Iterator[None]:
+    """Name a case in the errors of its files.
+
+    Args:
+        owner: the task or folder.
+        case: name of the case.
+
+    Raises:
+        DataError: that of the block, after `OWNER, case NAME: `.
+    """
+    try:
+        yield
+    except DataError as error:
+        raise DataError(f"{owner}, case {case}: {error.what}", fix=error.fix) from error.__cause__

@@ -1,4 +1,4 @@
-"""MultiTaskData: the union of several tasks for training, their volumes and foreign ones for scoring."""
+"""MultiTaskData: the union of several tasks for training, their volumes and OOD images for scoring."""
 
 import logging
 from collections.abc import Sequence
@@ -103,7 +103,7 @@ class MultiTaskData(pl.LightningDataModule):
             if number != self.channels:
                 raise ConfigError(
                     f"data: {name} uses {number} channels and {next(iter(self.trained))} {self.channels}",
-                    fix="let `channel` name as many in all tasks and foreign folders",
+                    fix="give `channel` the same number of channels in all tasks and OOD folders",
                 )
 
     @property
@@ -118,7 +118,7 @@ class MultiTaskData(pl.LightningDataModule):
 
     @property
     def note(self) -> str:
-        """What every figure of these data must say; nothing for patients."""
+        """The note that every figure of these data must carry; empty for patient data."""
         return data_note(task.root for task in self.tasks.values())
 
     @property
@@ -161,9 +161,9 @@ class MultiTaskData(pl.LightningDataModule):
         return {"splits": self.splits, "patients": self._part_of}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Use the split that the checkpoint was trained with, whatever the configuration says now.
+        """Use the split that the checkpoint was trained with, whatever the configuration has now.
 
-        Tasks that the checkpoint does not know are split anew, but patients whom it knows stay on their side.
+        Tasks that are not in the checkpoint are split now, but patients that are in it stay on their side.
 
         Raises:
             DataError: a case that is needed is gone.
@@ -200,7 +200,7 @@ class MultiTaskData(pl.LightningDataModule):
         return self._found[name]
 
     def listed(self, name: str) -> list[Case]:
-        """All cases of a task or foreign folder."""
+        """All cases of a task or OOD folder."""
         return list(self._cases[name])
 
     def patients(self, name: str) -> dict[str, str]:
@@ -208,7 +208,7 @@ class MultiTaskData(pl.LightningDataModule):
         return {case.name: case.patient for case in self._cases[name]}
 
     def part_of(self, patient: str) -> str | None:
-        """The part of the split in which a patient is; None for one who is in no task."""
+        """The part of the split in which a patient is; None if in no task."""
         return self._part_of.get(patient)
 
     def cases(self, name: str, part: str) -> list[Case]:
@@ -256,7 +256,7 @@ class MultiTaskData(pl.LightningDataModule):
         return one_at_a_time([self._every_preprocessing(name, "val") for name in self.trained])
 
     def test_dataloader(self) -> DataLoader[dict[str, Any] | None]:
-        """Test volumes of all tasks and all foreign images, one at a time, under every preprocessing.
+        """Test volumes of all tasks and all OOD images, one at a time, under every preprocessing.
 
         Raises:
             DataError: a case cannot be used; names task, case and file.

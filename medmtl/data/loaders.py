@@ -60,7 +60,7 @@ class Scans(Dataset[dict[str, Any]]):
 
 
 class Volumes(Dataset[dict[str, Any]]):
-    """Cases that are loaded when they are asked for, and not kept.
+    """Cases that are loaded on access and not cached.
 
     Args:
         cases: the cases.

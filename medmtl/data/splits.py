@@ -26,8 +26,8 @@ def split_patients(
 
     Tasks that share patients, directly or through a third task, form a group that is split as one; within it,
     patients are taken in the order of (tasks they appear in, hash of seed and name), and every `1/fraction`-th goes
-    to validation or test. So each task gets its fraction, and adding an unrelated task moves nobody. A small task that
-    gets nobody in a part is given one of its patients who can be spared.
+    to validation or test. So each task gets its fraction, and adding an unrelated task moves no patient. A small task
+    without a patient in a part is given one of its patients of a part that keeps another.
 
     Args:
         patients: task name -> patient of each of its cases (repeats allowed).
@@ -42,7 +42,7 @@ def split_patients(
         Patient -> part, one of `PARTS`.
 
     Raises:
-        DataError: the fractions leave nothing to train on, a task gets no patient for a part that was asked for, or two
+        DataError: the fractions leave nothing to train on, a task gets no patient for a part above 0, or two
             folds disagree.
     """
     if folds:
@@ -216,7 +216,7 @@ def _split_by_folds(
         lacking = {"train", *(["val"] if val else [])} - {parts[patient] for patient in names}
         if lacking:
             raise DataError(
-                f"task {task}: the folds leave it no patient for {min(lacking)}", fix="leave `fold` out, or split anew"
+                f"task {task}: the folds leave it no patient for {min(lacking)}", fix="leave `fold` out, or split again"
             )
     return parts
 
@@ -274,7 +274,7 @@ def _give(
 
 
 def _spread(count: int, val: float, test: float) -> list[str]:
-    """Parts of `count` patients in order: each held-out part rounded, never empty if asked for, evenly spaced."""
+    """Parts of `count` patients in order: each held-out part rounded, never empty if above 0, evenly spaced."""
     wanted = {"test": max(round(count * test), test > 0), "val": max(round(count * val), val > 0)}
     parts = ["train"] * count
     for part, number in wanted.items():

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from string import Template
 
-from medmtl.data.layouts.layout import Layout
+from medmtl.data.layouts import Layout
 from medmtl.data.preprocessing import Preprocessing
 from medmtl.errors import ConfigError, DataError
 from medmtl.io.input import MODALITIES
@@ -25,7 +25,7 @@ class Task:
         spacing: working voxel size in mm (right-left, anterior-posterior, superior-inferior).
         channel: channel to use where the images have several, or a list of those to stack: the network then takes as
             many, in all tasks.
-        patient: regular expression for the patient within a case name (default: what the dataset says, or the whole
+        patient: regular expression for the patient within a case name (default: as the dataset declares, or the whole
             name).
         window: Hounsfield units that a CT is clipped to (default: soft tissue).
         layout: how files lie in the folder, see `medmtl.data.layouts`; None: recognised from the folder.
@@ -78,7 +78,7 @@ class Task:
 
 @dataclass
 class OODImages:
-    """Unlabelled images that no task knows: the out-of-distribution input of the test.
+    """Unlabelled images of no task: the out-of-distribution input of the test.
 
     Args:
         root: a data folder of any layout, or any folder of images; see `Task.root`.
@@ -137,7 +137,7 @@ def resolve_root(name: str, root: str) -> Path:
 
 
 def data_note(roots: Iterable[str]) -> str:
-    """What every figure of data with these roots must say; nothing for patients."""
+    """The note that every figure of data with these roots must carry; empty for patient data."""
     phantoms = any(root.startswith("phantom:") for root in roots)
     return "Digital phantoms, not patients" if phantoms else ""
 

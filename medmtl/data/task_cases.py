@@ -1,4 +1,4 @@
-"""The cases of a task and of a folder of foreign images, whatever their layout."""
+"""The cases of a task and of a folder of out-of-distribution images, whatever their layout."""
 
 import logging
 from collections import Counter
@@ -7,19 +7,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from medmtl.data.case import Case, patient_of
-from medmtl.data.layouts.bids import Bids
-from medmtl.data.layouts.folders import Folders, LooseImages
-from medmtl.data.layouts.layout import Corpus, Layout
-from medmtl.data.layouts.lists import FileList
-from medmtl.data.layouts.msd import MSD
-from medmtl.data.layouts.nnunet import NNUNet
+from medmtl.data.layouts import Corpus, recognise
 from medmtl.data.task import OODImages, Task, resolve_root
 from medmtl.errors import DataError
 
 logger = logging.getLogger(__name__)
-
-# Asked in this order: nnU-Net's `dataset.json` is the more particular one, and images lie loose everywhere.
-LAYOUTS: tuple[type[Layout], ...] = (NNUNet, MSD, Bids, FileList, Folders, LooseImages)
 
 
 @dataclass(frozen=True)
@@ -30,7 +22,7 @@ class TaskCases:
         cases: its labelled cases, in the order of their names.
         organ: label values of the organ of interest.
         declared: all label values that may occur, 0 (background) included; None if any may.
-        ignore: the label value of voxels whose truth is unknown; None if there is none.
+        ignore: the label value of voxels without a ground truth; None if there is none.
         fold: case name -> `train` or `val` in the split of the dataset that the task names; empty if it names none.
     """
 
@@ -39,11 +31,6 @@ class TaskCases:
     declared: frozenset[int] | None
     ignore: int | None
     fold: dict[str, str]
-
-
-def recognise(root: Path) -> Layout:
-    """The layout of a folder that a task says nothing of."""
-    return next(layout() for layout in LAYOUTS if layout.fits(root))
 
 
 def task_cases(name: str, task: Task) -> TaskCases:
@@ -125,10 +112,10 @@ def _fold(name: str, root: Path, corpus: Corpus, number: int | None, cases: Sequ
     fold = corpus.folds[number]
     part_of = dict.fromkeys(fold.train, "train") | dict.fromkeys(fold.val, "val")
     listed = {case.name for case in cases}
-    strangers = sorted(set(part_of) ^ listed)
-    if strangers:
-        where = "the data" if strangers[0] in part_of else f"fold {number}"
-        raise DataError(f"task {name}, case {strangers[0]} is not in {where} of {root}", fix="correct the splits")
+    unmatched = sorted(set(part_of) ^ listed)
+    if unmatched:
+        where = "the data" if unmatched[0] in part_of else f"fold {number}"
+        raise DataError(f"task {name}, case {unmatched[0]} is not in {where} of {root}", fix="correct the splits")
     return part_of
 
 

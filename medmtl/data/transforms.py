@@ -1,7 +1,6 @@
-"""Deterministic transforms (what the cache holds) and the random ones (drawn anew for every patch)."""
+"""Deterministic transforms (what the cache holds) and random ones (drawn for every patch)."""
 
 from collections.abc import Collection, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,64 +23,24 @@ from monai.transforms import (
     ToTensord,
     Transform,
 )
-from numpy.typing import DTypeLike
 
 from medmtl.data.case import Case
 from medmtl.data.preprocessing import Preprocessing
+from medmtl.data.reading import load_image, load_organ
 from medmtl.data.resample import to_grid, to_spacing
-from medmtl.io.volume import read_volume
 from medmtl.losses.masked import UNKNOWN
 
 PERCENTILES = (0.5, 99.5)
 
 
-def load_image(case: Case) -> MetaTensor:
-    """Load the channels to use of an image on its own grid, float32, `(C, H, W, D)`."""
-    files = [_load(path, np.float32) for path in case.image_files]
-    return files[0][list(case.channels)] if len(case.images) == 1 else torch.cat(files)
-
-
-def load_organ(case: Case, organ: Collection[int], image: MetaTensor, ignore: int | None = None) -> MetaTensor:
-    """Load the labels of a case as the organ of interest against everything else.
-
-    Args:
-        case: the case.
-        organ: label values of the organ of interest.
-        image: the case's image on its own grid; the label takes over its affine, so that rounding in their headers,
-            which the checks before training allow, cannot tell them apart.
-        ignore: label value of voxels whose truth is unknown.
-
-    Returns:
-        `(1, H, W, D)` uint8: 1 in the organ, `UNKNOWN` where the truth is, 0 elsewhere.
-    """
-    values = torch.as_tensor(sorted(organ))
-    result = torch.zeros((1, *image.shape[1:]), dtype=torch.uint8)
-    for label in case.labels:
-        if label.value is None:
-            found = _load(label.path, np.int64).as_tensor()
-            if ignore is not None:
-                result[found == ignore] = UNKNOWN
-            result[torch.isin(found, values)] = 1
-        elif label.value in organ:
-            result[_load(label.path, np.float32).as_tensor() > 0] = 1
-    return MetaTensor(result, affine=image.affine)
-
-
-def _load(path: Path, dtype: DTypeLike) -> MetaTensor:
-    """A file as `(C, H, W, D)`, whatever its format."""
-    volume = read_volume(path)
-    voxels = np.moveaxis(volume.voxels, 3, 0) if volume.voxels.ndim == 4 else volume.voxels[None]
-    return MetaTensor(torch.from_numpy(np.array(voxels, dtype, order="C")), affine=torch.from_numpy(volume.affine))
-
-
 def split_unknown(label: MetaTensor) -> tuple[MetaTensor, torch.Tensor | None]:
-    """Tell the voxels of unknown truth from the others.
+    """Separate the voxels without a ground truth.
 
     Args:
         label: what `load_organ` returns.
 
     Returns:
-        The label with 0 there, and where the truth is known, bool `(1, H, W, D)`; None if that is everywhere.
+        The label with 0 there, and where there is a ground truth, bool `(1, H, W, D)`; None if everywhere.
     """
     known = label.as_tensor() != UNKNOWN
     return (label, None) if known.all() else (label * known, known)
@@ -131,7 +90,7 @@ class LoadPair(Transform):
     Args:
         preprocessing: spacing and intensity.
         organ: label values of the organ of interest.
-        ignore: label value of voxels whose truth is unknown.
+        ignore: label value of voxels without a ground truth.
     """
 
     def __init__(self, preprocessing: Preprocessing, organ: Collection[int], ignore: int | None = None) -> None:
@@ -172,7 +131,7 @@ class LoadScan(Transform):
     Args:
         preprocessings: preprocessings to prepare the image with.
         organ: label values of the organ of interest; None where there is no label.
-        ignore: label value of voxels whose truth is unknown.
+        ignore: label value of voxels without a ground truth.
     """
 
     def __init__(
@@ -185,7 +144,7 @@ class LoadScan(Transform):
     def __call__(self, case: Case) -> dict[str, Any]:
         """Return `{"images": {preprocessing: (C, h, w, d)}, "native": (C, H, W, D), "label": (1, H, W, D), ...}`.
 
-        `label` is None without a ground truth. `known`, bool `(1, H, W, D)`, is where it is known; None where that is
+        `label` is None without a ground truth. `known`, bool `(1, H, W, D)`, is where there is one; None if
         everywhere.
         """
         native = load_image(case)
@@ -205,7 +164,7 @@ class LoadScan(Transform):
 def random_patch(patch_size: Sequence[int], foreground: float) -> Compose:
     """Draw one augmented patch from what `LoadPair` returns.
 
-    Voxels of unknown truth are no organ to centre a patch in, and stay unknown.
+    Patches are not centred in voxels without a ground truth, and these stay marked as such.
 
     Args:
         patch_size: voxels a side in the working space.

@@ -1,1 +1,1 @@
-"""`medmtl data`: what is in a dataset, what is wrong with it, and its block for a configuration."""
+"""`medmtl data`: check a dataset, write its block of a configuration, download public data."""

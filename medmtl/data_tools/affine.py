@@ -9,7 +9,8 @@ from medmtl.data_tools.grids import compare, reordered
 from medmtl.data_tools.listing import Dataset
 from medmtl.errors import DataError
 from medmtl.files import written_whole
-from medmtl.io.volume import NIFTI, read_volume
+from medmtl.io.input import NIFTI
+from medmtl.io.volume import read_volume
 from medmtl.results.dataset import Finding
 
 

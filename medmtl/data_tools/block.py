@@ -9,35 +9,40 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
 
-import nibabel
 import numpy as np
 import yaml
 from nibabel.affines import voxel_sizes
 from nibabel.orientations import aff2axcodes
 
-from medmtl.data.case import Case
-from medmtl.data.check import read_volume
+from medmtl.data.case import named
 from medmtl.data.layouts.layout import Corpus
-from medmtl.data_tools.listing import list_folder
+from medmtl.data_tools.listing import list_folder, parse_layout
+from medmtl.data_tools.unlabelled import explained
 from medmtl.errors import ConfigError, DataError
 from medmtl.io.input import MODALITIES
-from medmtl.io.volume import affine_of
+from medmtl.io.stored import check_grid
+from medmtl.io.volume import opened
 
 MOST_VOXELS = 4_000_000  # of a median volume in the working space: 20 MB of cache with its label
-READ = 12  # volumes whose size and spacing are looked at
+READ = 12  # volumes whose size and spacing are read
 MR_WORDS = re.compile(r"mr|mri|t1|t2|flair|adc|dwi|dti|bold|swi|cine|lge", re.IGNORECASE)
 
 
 def task_block(
-    folder: Path, name: str | None = None, modality: str | None = None, organ: Sequence[str] | None = None
+    folder: Path,
+    name: str | None = None,
+    modality: str | None = None,
+    organ: Sequence[str] | None = None,
+    layout: str | None = None,
 ) -> str:
-    """The block of a task, with comments that say where each line comes from.
+    """The block of a task, with comments on where each line comes from.
 
     Args:
         folder: a dataset folder of any layout.
         name: of the task; None: from the folder and the modality.
-        modality: one of `MODALITIES`; None: what the dataset says.
+        modality: one of `MODALITIES`; None: as the dataset declares.
         organ: names that the dataset declares, or label values; None: all foreground.
+        layout: how files lie in the folder, see `parse_layout`; None: recognised.
 
     Returns:
         YAML, indented as `data.tasks` has it.
@@ -46,21 +51,24 @@ def task_block(
         DataError: the folder cannot be read, has no labelled case, or declares no label and `organ` names none.
         ConfigError: an unknown modality or organ.
     """
-    dataset = list_folder(folder)
+    dataset = list_folder(folder, None if layout is None else parse_layout(layout))
     corpus = dataset.corpus
     labelled = [case for case in corpus.cases if case.labels]
     if not labelled:
-        raise DataError(f"{folder} holds no labelled case", fix="add it to `data.ood` instead")
+        raise DataError(
+            f"{folder} has no labels: {explained(dataset)}",
+            fix="name its layout by --layout, or use it in `data.ood`",
+        )
     if modality is not None and modality not in MODALITIES:
         raise ConfigError(f"--modality {modality}", fix=f"use one of {', '.join(MODALITIES)}")
     kind = modality or guess_modality(corpus)
-    values, told = _organ(folder, corpus.organs, organ)
+    values, meaning = _organ(folder, corpus.organs, organ)
     spacing, native = _spacing(folder, corpus)
     pattern = patient_pattern([case.name for case in labelled])
     lines = [
         (f"root: {_scalar(_portable(dataset.root))}", ""),
         (f"modality: {kind}", _of_channels(corpus, modality is None and kind == "other")),
-        (f"organ: {values}", told),
+        (f"organ: {values}", meaning),
         (f"spacing: [{', '.join(f'{size:g}' for size in spacing)}]", f"mm; the images have {native}"),
     ]
     if len(corpus.channels) > 1:
@@ -68,15 +76,16 @@ def task_block(
         lines.append(("channel: 0", f"{several}; a list stacks several"))
     if pattern is not None:
         lines.append((f"patient: {_scalar(pattern)}", "names repeat: one patient may have several cases"))
+    if layout is not None:
+        lines.append((f"layout: {_flow(layout)}", ""))
     counts = f"{len(labelled)} labelled cases, {len(corpus.cases) - len(labelled)} without"
     block = [(f"    {name or _name(dataset.root.name, kind)}:", counts), *((f"      {key}", why) for key, why in lines)]
     return "".join(f"{f'{line:<35} # {comment}' if comment else line}\n" for line, comment in block)
 
 
 def guess_modality(corpus: Corpus) -> str:
-    """The modality that the names of the channels tell; "other" if they do not."""
-    said = " ".join(corpus.channels[:1]) or corpus.modality
-    words = re.split(r"[^A-Za-z0-9]+", said)
+    """The modality according to the names of the channels; "other" if they name none."""
+    words = re.split(r"[^A-Za-z0-9]+", " ".join(corpus.channels[:1]) or corpus.modality)
     if any(word.upper() == "CT" for word in words):
         return "CT"
     if any(word.upper() in ("PET", "PT", "SUV", "FDG") for word in words):
@@ -112,7 +121,7 @@ def patient_pattern(names: Sequence[str]) -> str | None:
     """A pattern for the patient within a case name, where names such as `patient007_frame01` repeat.
 
     Returns:
-        A regular expression whose group 1 is all but the last part of a name; None where the names do not suggest it:
+        A regular expression whose group 1 is all but the last part of a name; None where the names do not suggest one:
         the rest must hold a number, must repeat, and must not be the same in more than a third of the names.
     """
     parts = [re.fullmatch(r"(.*\d.*)[_-]([^_-]+)", name) for name in names]
@@ -137,8 +146,7 @@ def _organ(folder: Path, organs: Mapping[str, tuple[int, ...]], chosen: Sequence
             if word not in organs and not word.isdigit():
                 raise ConfigError(f"--organ {word}", fix=f"use a label value, or one of: {', '.join(organs)}")
             values |= set(organs[word]) if word in organs else {int(word)}
-    told = ", ".join(f"{value} {names[value]}" for value in sorted(values) if value in names)
-    return sorted(values), told
+    return sorted(values), ", ".join(f"{value} {names[value]}" for value in sorted(values) if value in names)
 
 
 def _spacing(folder: Path, corpus: Corpus) -> tuple[list[float], str]:
@@ -147,24 +155,16 @@ def _spacing(folder: Path, corpus: Corpus) -> tuple[list[float], str]:
     some = [cases[round(number)] for number in np.linspace(0, len(cases) - 1, min(READ, len(cases)))]
     sizes, extents = [], []
     for case in some:
-        shape, affine = _grid(folder, case)
+        with named(str(folder), case.name), opened(case.images[0]) as stored:
+            check_grid(stored.where, stored.affine, stored.shape)
+            shape, affine = stored.shape, stored.affine
         order = ["RLAPSI".index(str(letter)) // 2 for letter in aff2axcodes(affine)]
-        stored = [order.index(direction) for direction in range(3)]
-        sizes.append([float(voxel_sizes(affine)[axis]) for axis in stored])
-        extents.append([size * shape[axis] for size, axis in zip(sizes[-1], stored, strict=True)])
+        axes = [order.index(direction) for direction in range(3)]
+        sizes.append([float(voxel_sizes(affine)[axis]) for axis in axes])
+        extents.append([size * shape[axis] for size, axis in zip(sizes[-1], axes, strict=True)])
     spacing = [median(each) for each in zip(*sizes, strict=True)]
     extent = [median(each) for each in zip(*extents, strict=True)]
     return working_spacing(spacing, extent), " x ".join(f"{size:.3g}" for size in spacing)
-
-
-def _grid(folder: Path, case: Case) -> tuple[tuple[int, ...], np.ndarray]:
-    """Shape and affine of a case's image, without its voxels where it is NIfTI."""
-    try:
-        image = nibabel.load(case.images[0])
-        return image.shape, affine_of(image)
-    except Exception:  # another format, or broken: reading it all says which
-        volume = read_volume(str(folder), case, case.images[0])
-        return volume.shape, volume.affine
 
 
 def _name(folder: str, modality: str) -> str:
@@ -176,7 +176,7 @@ def _name(folder: str, modality: str) -> str:
 
 def _of_channels(corpus: Corpus, unknown: bool) -> str:
     if unknown:
-        return f"the dataset does not say: one of {', '.join(MODALITIES)}"
+        return f"not declared by the dataset: one of {', '.join(MODALITIES)}"
     return f"channel 0 is {corpus.channels[0]}" if corpus.channels else ""
 
 
@@ -186,6 +186,13 @@ def _portable(root: Path) -> str:
     if data and path.is_relative_to(Path(data).resolve()):
         return "${MEDMTL_DATA}/" + str(path.relative_to(Path(data).resolve())).replace("$", "$$")
     return str(path).replace("$", "$$")
+
+
+def _flow(layout: str) -> str:
+    """A layout as one line of YAML."""
+    given = yaml.safe_load(layout)
+    block = given if isinstance(given, dict) else {"class_path": given}
+    return str(yaml.safe_dump(block, default_flow_style=True, width=4096)).strip()
 
 
 def _scalar(text: str) -> str:

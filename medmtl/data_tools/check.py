@@ -1,4 +1,4 @@
-"""`medmtl data check`: look at every case, say what is wrong, and write what was found."""
+"""`medmtl data check`: read every case, print the findings, and write them to files."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +16,7 @@ from medmtl.report.data.page import write_data_page
 from medmtl.results.dataset import Finding
 from medmtl.results.dataset_summary import Summary, headline, summarise
 
-TOLD = 30  # findings that the terminal shows; the files have all
+PRINTED = 30  # findings in the terminal; the files have all
 COLOURS = {"error": "red", "warning": "yellow", "note": "default"}
 
 
@@ -26,7 +26,7 @@ def check(
     """Check datasets, print a table and write `check.json`, `check.csv` and `check.html`.
 
     Args:
-        datasets: what to look at together.
+        datasets: the datasets, compared with one another.
         title: the folder or configuration, for the page.
         out: folder of the three files.
         jobs: see `examine`.
@@ -68,11 +68,11 @@ def _print(console: Console, summaries: Sequence[Summary], findings: Sequence[Fi
             usual.add_row(name, str(cases), *(f"{value:.4g}" for value in values))
         console.print(usual)
     if findings:
-        found = Table(*(Column(title, overflow="fold") for title in ("", "case", "what", "what to do")))
-        for finding in findings[:TOLD]:
+        found = Table(*(Column(title, overflow="fold") for title in ("", "case", "finding", "fix")))
+        for finding in findings[:PRINTED]:
             severity = Text(finding.severity, COLOURS[finding.severity])
             where = f"{finding.dataset} {finding.case}" if len(summaries) > 1 else finding.case
             found.add_row(severity, where or "all", finding.message, finding.fix)
         console.print(found)
-    if len(findings) > TOLD:
-        console.print(f"and {len(findings) - TOLD} more, in the files")
+    if len(findings) > PRINTED:
+        console.print(f"and {len(findings) - PRINTED} more in the files")

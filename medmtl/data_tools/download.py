@@ -1,4 +1,4 @@
-"""`medmtl data download`: public tasks of the Medical Segmentation Decathlon, from where MONAI says they are."""
+"""`medmtl data download`: public tasks of the Medical Segmentation Decathlon, from the addresses that MONAI lists."""
 
 import logging
 import os
@@ -19,10 +19,10 @@ MIRROR = "MEDMTL_MSD_URL"
 
 
 def download(tasks: Sequence[str], to: Path | None = None) -> list[Path]:
-    """Download tasks, check them and unpack them; those that are there already are left as they are.
+    """Download tasks, check them and unpack them; those that exist are left as they are.
 
-    An archive that an earlier call left is used if its checksum is right, and fetched anew if not. A task is unpacked
-    beside its place and then renamed, so that its folder is whole if it is there.
+    An archive that an earlier call left is used if its checksum is right, and downloaded again if not. A task is
+    unpacked beside its place and then renamed, so that its folder is whole if it is there.
 
     Args:
         tasks: names such as `Task04_Hippocampus`.
@@ -33,20 +33,20 @@ def download(tasks: Sequence[str], to: Path | None = None) -> list[Path]:
 
     Raises:
         ConfigError: there is no such task, or no folder is named.
-        DataError: a task cannot be fetched, or what came is not what MONAI's list says.
+        DataError: a task cannot be downloaded, or its checksum is not that of MONAI's list.
     """
     unknown = [task for task in tasks if task not in DecathlonDataset.resource]
     if unknown:
         raise ConfigError(f"there is no task {unknown[0]}", fix=f"use one of: {', '.join(DecathlonDataset.resource)}")
     if to is None and not os.environ.get("MEDMTL_DATA"):
-        raise ConfigError("no folder is named", fix="add --to DIR, or set MEDMTL_DATA")
-    logging.getLogger("monai.apps").setLevel(logging.CRITICAL)  # what it says on stdout is said here, in one line
+        raise ConfigError("no folder is named", fix="add --output DIR, or set MEDMTL_DATA")
+    logging.getLogger("monai.apps").setLevel(logging.CRITICAL)  # it writes to stdout; one line is logged here
     folder = to or Path(os.environ["MEDMTL_DATA"])
     return [_download(task, folder) for task in dict.fromkeys(tasks)]
 
 
 def address(task: str) -> str:
-    """Where a task's archive is: on the mirror that `MEDMTL_MSD_URL` names, or where MONAI says."""
+    """Where a task's archive is: on the mirror that `MEDMTL_MSD_URL` names, or as MONAI lists it."""
     official: str = DecathlonDataset.resource[task]
     mirror = os.environ.get(MIRROR)
     return f"{mirror.rstrip('/')}/{task}.tar" if mirror else official
@@ -59,7 +59,7 @@ def _download(task: str, to: Path) -> Path:
         return folder
     to.mkdir(parents=True, exist_ok=True)
     if archive.exists() and not check_hash(archive, checksum, "md5"):
-        logger.info("%s is incomplete: it is fetched anew", archive)
+        logger.info("%s is incomplete: it is downloaded again", archive)
         archive.unlink()
     url = address(task)
     try:
@@ -71,11 +71,11 @@ def _download(task: str, to: Path) -> Path:
             (Path(beside) / task).replace(folder)
     except HashCheckError:
         raise DataError(
-            f"what came from {url} has another checksum than MONAI's list", fix="try again, or another mirror"
+            f"the download from {url} has another checksum than MONAI's list", fix="try again, or another mirror"
         ) from None
     except (URLError, OSError) as error:
         reason = " ".join(str(error).split())
-        fix = f"mend the connection, or the space in {to} and in TMPDIR, and give the same command again"
+        fix = f"check the connection and the free space in {to} and TMPDIR, then repeat the command"
         raise DataError(f"{url} cannot be fetched ({reason})", fix=fix) from None
     archive.unlink()
     return folder

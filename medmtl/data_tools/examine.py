@@ -1,4 +1,4 @@
-"""Read all cases of some datasets in parallel, and find what is wrong within and among them."""
+"""Read all cases of some datasets in parallel, and find errors within and among them."""
 
 import multiprocessing
 import os
@@ -13,6 +13,7 @@ from medmtl.data_tools.facts import Request, look_at
 from medmtl.data_tools.leaks import duplicates, shared_patients, torn_folds
 from medmtl.data_tools.listing import Dataset
 from medmtl.data_tools.outliers import outliers
+from medmtl.data_tools.unlabelled import unlabelled
 from medmtl.errors import RunError
 from medmtl.results.dataset import CaseFacts, Finding, worst_first
 
@@ -22,10 +23,10 @@ Seen = tuple[CaseFacts, list[Finding]]
 
 
 def examine(datasets: Sequence[Dataset], jobs: int | None = None) -> tuple[list[CaseFacts], list[Finding]]:
-    """Read every case, and find what is wrong.
+    """Read every case, and find errors and unusual properties.
 
     Args:
-        datasets: what to look at together.
+        datasets: the datasets, compared with one another.
         jobs: processes that read; None: one for each core, 8 at most.
 
     Returns:
@@ -58,7 +59,7 @@ def examine(datasets: Sequence[Dataset], jobs: int | None = None) -> tuple[list[
 
 
 def _each(requests: Sequence[Request], processes: int) -> Iterator[tuple[int, Seen]]:
-    """Look at every case; number and result, in any order."""
+    """Examine every case; number and result, in any order."""
     if processes == 1:
         yield from ((number, look_at(request)) for number, request in enumerate(requests))
         return
@@ -74,8 +75,9 @@ def _each(requests: Sequence[Request], processes: int) -> Iterator[tuple[int, Se
 
 
 def _among(cases: Sequence[CaseFacts], dataset: Dataset) -> Iterator[Finding]:
-    """What only shows among the cases of one dataset."""
+    """Findings that need all cases of one dataset."""
     readable = [case for case in cases if case.shape]
+    yield from unlabelled(dataset)
     yield from outliers(readable, dataset.names)
     yield from shared_patients(cases)
     yield from torn_folds(cases, dataset.corpus.folds)

@@ -1,4 +1,4 @@
-"""Read one case and say what is in it and what is wrong with it; done in parallel, so it imports no torch."""
+"""Read one case and describe its content and errors; run in parallel, so it imports no torch."""
 
 import hashlib
 from dataclasses import dataclass, field, replace
@@ -11,10 +11,10 @@ from nibabel.orientations import aff2axcodes
 from numpy.typing import NDArray
 
 from medmtl.data.case import Case
-from medmtl.data.check import read_volume
-from medmtl.data_tools.grids import apart_mm, compare, has_axes, reordered
+from medmtl.data_tools.grids import apart_mm, compare, reordered
 from medmtl.errors import DataError
-from medmtl.io.volume import Volume
+from medmtl.io.stored import check_grid
+from medmtl.io.volume import Volume, opened, read_volume
 from medmtl.report.data.thumbnail import thumbnail
 from medmtl.results.dataset import CaseFacts, Finding, Intensity, Severity
 
@@ -24,7 +24,7 @@ PIECE = 1 << 20  # values
 
 @dataclass(frozen=True)
 class Request:
-    """A case to look at, and what is known of its dataset.
+    """A case to examine, and its dataset.
 
     Attributes:
         dataset: the task or folder.
@@ -41,29 +41,27 @@ class Request:
 
 @dataclass
 class _Findings:
-    """Collects what is found of one case."""
+    """Collects the findings of one case."""
 
     request: Request
     found: list[Finding] = field(default_factory=list)
 
     def add(self, severity: Severity, rule: str, message: str, fix: str = "") -> None:
         request = self.request
-        told = message.removeprefix(f"{request.dataset}, case {request.case.name}: ").replace(f"{request.root}/", "")
-        self.found.append(Finding(severity, rule, request.dataset, request.case.name, told, fix))
+        text = message.replace(f"{request.root}/", "")
+        self.found.append(Finding(severity, rule, request.dataset, request.case.name, text, fix))
 
     def unreadable(self, error: DataError) -> None:
-        told, _, fix = str(error).rpartition(": ")
-        self.add("error", "unreadable", told, fix)
+        self.add("error", "unreadable", error.what, error.fix)
 
 
 def look_at(request: Request) -> tuple[CaseFacts, list[Finding]]:
     """Read a case, every channel and every label of it.
 
-    A case gets an error where a training would refuse it; without a label, for an image that holds one value, too.
+    A case gets an error where training would refuse it; an image of one value gets one without a label, too.
 
     Returns:
-        What is in it, and what is wrong with it by itself; what it has in common with other cases is for others to
-        find.
+        Its content, and the findings of this case alone; comparisons with other cases are made elsewhere.
     """
     case, findings = request.case, _Findings(request)
     facts = CaseFacts(
@@ -75,7 +73,7 @@ def look_at(request: Request) -> tuple[CaseFacts, list[Finding]]:
         labels=tuple(_within(request.root, label.path) for label in case.labels),
     )
     try:
-        first, *others = [_image(request, path, findings) for path in case.images]
+        first, *others = [_image(path, findings) for path in case.images]
     except DataError as error:
         findings.unreadable(error)
         return facts, findings.found
@@ -91,7 +89,7 @@ def look_at(request: Request) -> tuple[CaseFacts, list[Finding]]:
         shape=first.shape[:3],
         spacing=tuple(round(float(size), 4) for size in voxel_sizes(first.affine)),
         axes="".join(map(str, aff2axcodes(first.affine))),
-        kind=str(first.voxels.dtype),
+        dtype=str(first.voxels.dtype),
         intensity=tuple(intensity for intensity, _ in measured),
         image_digests=tuple(digest for _, digest in measured),
         volumes_ml=volumes_ml,
@@ -105,20 +103,21 @@ def _within(root: Path, path: Path) -> str:
     return str(path.relative_to(root) if path.is_relative_to(root) else path)
 
 
-def _image(request: Request, path: Path, findings: _Findings) -> Volume:
-    """Read an image; what cannot be measured at all is raised, lesser faults are noted."""
-    image = read_volume(request.dataset, request.case, path)
-    voxels = image.voxels
-    if voxels.ndim not in (3, 4) or min(voxels.shape) < 1:
-        raise DataError(f"{path} has shape {voxels.shape}", fix="use volumes of three dimensions")
-    if voxels.dtype.kind not in "biuf":
-        raise DataError(f"{path} holds {voxels.dtype} and not numbers", fix="save one number a voxel")
-    if not has_axes(image):
-        raise DataError(f"{path} has an affine that cannot be inverted", fix="repair its header")
-    bad = voxels.size - int(np.isfinite(voxels).sum()) if voxels.dtype.kind == "f" else 0
-    if bad:
-        findings.add("error", "not-finite", f"{path} holds {bad:,} values that are not finite", "repair or remove it")
-    return image
+def _image(path: Path, findings: _Findings) -> Volume:
+    """Read an image with all its channels.
+
+    Raises:
+        DataError: it cannot be measured at all; voxels that are not finite are counted as a finding.
+    """
+    with opened(path) as stored:
+        check_grid(stored.where, stored.affine, stored.shape)
+        voxels = stored.as_stored()
+    with np.errstate(over="ignore", invalid="ignore"):
+        broken = voxels.size - int(np.isfinite(voxels.astype(np.float32)).sum()) if voxels.dtype.kind == "f" else 0
+    if broken:
+        text = f"{path} holds {broken:,} voxels of {voxels.size:,} that are not finite"
+        findings.add("error", "not-finite", text, "replace them by numbers")
+    return Volume(voxels, stored.affine)
 
 
 def _channels(image: Volume) -> list[NDArray[Any]]:
@@ -134,8 +133,8 @@ def _measure(number: int, channel: NDArray[Any], findings: _Findings) -> tuple[I
     shares = (0, 0.01, 0.5, 0.99, 1)
     intensity = Intensity(*(float(ordered[round(share * (len(ordered) - 1))]) for share in shares))
     if intensity.minimum == intensity.maximum:
-        text = f"channel {number} holds {intensity.minimum:g} everywhere: there is nothing to segment"
-        findings.add("error", "constant", text, "replace or remove the case")
+        text = f"channel {number} is {intensity.minimum:g} in all voxels: there is nothing to segment"
+        findings.add("error", "constant", text, "check how it was saved")
         return intensity, ""
     return intensity, _digest(ordered)
 
@@ -153,7 +152,7 @@ def _label(request: Request, image: Volume, findings: _Findings) -> Volume | Non
     declared, whole = request.declared, None
     for file in request.case.labels:
         try:
-            read = read_volume(request.dataset, request.case, file.path)
+            read = read_volume(file.path)
         except DataError as error:
             findings.unreadable(error)
             continue
@@ -180,7 +179,8 @@ def _on_grid(path: Path, label: Volume, image: Volume, findings: _Findings) -> N
     """The voxels of a label as they lie on the image's; None where they cannot. What differs is noted."""
     likeness = compare(label, image)
     if likeness == "shape":
-        text = f"{path} has shape {label.shape}, its image {image.shape[:3]}"
+        own, wanted = (" x ".join(map(str, shape)) for shape in (label.shape, image.shape[:3]))
+        text = f"{path} has {own} voxels, its image {wanted}"
         findings.add("error", "shape", text, "resample one to the other's grid")
         return None
     if likeness == "affine":
@@ -196,7 +196,8 @@ def _on_grid(path: Path, label: Volume, image: Volume, findings: _Findings) -> N
 
 def _volumes_ml(label: Volume) -> dict[int, float]:
     millilitres = abs(np.linalg.det(label.affine[:3, :3])) / 1000
-    values, counts = np.unique(label.voxels[label.voxels > 0], return_counts=True)
+    inside = (label.voxels > 0) & np.isfinite(label.voxels)
+    values, counts = np.unique(label.voxels[inside], return_counts=True)
     return {int(value): float(count * millilitres) for value, count in zip(values, counts, strict=True)}
 
 

@@ -6,7 +6,8 @@ import numpy as np
 from nibabel.affines import apply_affine
 from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation, ornt_transform
 
-from medmtl.io.volume import AFFINE_TOLERANCE_MM, Volume
+from medmtl.io.stored import AFFINE_TOLERANCE_MM
+from medmtl.io.volume import Volume
 
 Likeness = Literal["same", "reordered", "affine", "shape"]
 

@@ -10,7 +10,7 @@ def duplicates(cases: Iterable[CaseFacts]) -> Iterator[Finding]:
     """Find images and labels that occur twice, in whatever file, header, type or order of the axes.
 
     Args:
-        cases: of all datasets that are looked at together.
+        cases: of all datasets that are checked together.
 
     Yields:
         For each pair, a warning for the later of the two. Nothing where two tasks share an image of one patient, which
@@ -41,7 +41,7 @@ def _same_image(first: CaseFacts, case: CaseFacts) -> Iterator[Finding]:
     near = first.dataset == case.dataset
     text = f"the same image as {first.case}" if near else f"the same image as {first.case} of {first.dataset}"
     if first.part != case.part:
-        text += f", one for {first.part} and one for {case.part}: no test image may be known from training"
+        text += f", one for {first.part} and one for {case.part}: a test image must not be in the training data"
         yield Finding("warning", "leak", case.dataset, case.case, text, "remove one of them")
     elif first.patient != case.patient:
         text += ", but another patient: a split by patient can tear them apart"

@@ -1,4 +1,4 @@
-"""What is unusual about a case among the cases of its dataset.
+"""Outliers: what is unusual about a case among the cases of its dataset.
 
 Numbers are compared by the modified z-score of Iglewicz and Hoaglin (How to Detect and Handle Outliers, 1993), 0.6745
 times the distance from the median over the median absolute deviation, with their limit of 3.5. Sizes and volumes are
@@ -17,13 +17,13 @@ import numpy as np
 from medmtl.results.dataset import CaseFacts, Finding
 
 LIMIT = 3.5
-FEWEST = 8  # cases; a median of fewer says little
+FEWEST = 8  # cases; a median of fewer is not reliable
 COMMON = 0.9  # share of the cases that makes a property the rule
 MANY = 0.1  # share of the cases that stands out together
 
 
 class _Quantity(NamedTuple):
-    """A number of a case, and how it is told.
+    """A number of a case, and how it is reported.
 
     Attributes:
         rule: one word for the finding.

@@ -1,4 +1,4 @@
-"""What was found, as `check.json` and `check.csv`."""
+"""The results of a data check as `check.json` and `check.csv`."""
 
 import csv
 import json
@@ -12,18 +12,19 @@ from medmtl.data_tools.listing import Dataset
 from medmtl.files import write_text, written_whole
 from medmtl.results.dataset import DIRECTIONS, CaseFacts, Finding
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 def write_json(
     path: Path, datasets: Sequence[Dataset], cases: Sequence[CaseFacts], findings: Sequence[Finding]
 ) -> None:
-    """Write all that was found, worst findings first, as strict JSON: a number that does not exist is null."""
-    told = {
+    """Write datasets, findings (worst first) and cases as strict JSON: a number that does not exist is null."""
+    content = {
         "schema": SCHEMA,
         "datasets": {
             dataset.name: {
                 "root": str(dataset.root),
+                "layout": type(dataset.layout).__name__,
                 "organs": {organ: list(values) for organ, values in dataset.corpus.organs.items()},
                 "ignore": dataset.corpus.ignore,
                 "channels": list(dataset.corpus.channels),
@@ -34,7 +35,7 @@ def write_json(
         "findings": [asdict(finding) for finding in findings],
         "cases": [_case(case) for case in cases],
     }
-    write_text(path, json.dumps(told, indent=1, allow_nan=False) + "\n")
+    write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
 
 
 def write_csv(path: Path, cases: Iterable[CaseFacts], findings: Iterable[Finding]) -> None:
@@ -51,13 +52,13 @@ def write_csv(path: Path, cases: Iterable[CaseFacts], findings: Iterable[Finding
 
 
 def _case(case: CaseFacts) -> dict[str, Any]:
-    told = {key: value for key, value in asdict(case).items() if key != "thumbnail"}
-    told["intensity"] = [
+    record = {key: value for key, value in asdict(case).items() if key != "thumbnail"}
+    record["intensity"] = [
         {key: value if math.isfinite(value) else None for key, value in channel._asdict().items()}
         for channel in case.intensity
     ]
-    told["volumes_ml"] = {str(value): volume for value, volume in case.volumes_ml.items()}
-    return told
+    record["volumes_ml"] = {str(value): volume for value, volume in case.volumes_ml.items()}
+    return record
 
 
 def _row(case: CaseFacts, findings: Sequence[Finding]) -> dict[str, Any]:
@@ -72,7 +73,7 @@ def _row(case: CaseFacts, findings: Sequence[Finding]) -> dict[str, Any]:
         "findings": "; ".join(finding.message for finding in findings),
         "shape": " ".join(map(str, case.shape)),
         "axes": case.axes,
-        "kind": case.kind,
+        "dtype": case.dtype,
     }
     spacing = case.spacing_by_axis
     row |= {f"spacing {name} (mm)": spacing.get(name, "") for name in DIRECTIONS}

@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from medmtl.errors import DataError
-from medmtl.io.stored import Stored, check_grid, gather, reason
-from medmtl.io.volume import LPS_TO_RAS
+from medmtl.io.stored import LPS_TO_RAS, Stored, check_shape, reason
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -38,10 +38,10 @@ class Series(NamedTuple):
     """A series, as the headers of its files describe it.
 
     Attributes:
-        uid: unique identifier; None for files that cannot be read, of which `read_dicom` says what is wrong.
+        uid: unique identifier; None for files that cannot be read, for which `open_dicom` raises the reason.
         number: of the series within the examination.
-        study: unique identifier of the examination; None where no header says it.
-        localizer: whether all its images say that they are localizers (scouts), made to plan the other series.
+        study: unique identifier of the examination; None where no header has it.
+        localizer: whether all its images are marked as localizers (scouts), made to plan the other series.
     """
 
     uid: str | None
@@ -78,8 +78,8 @@ def series_of(files: Sequence[Path]) -> list[Series]:
     return sorted(found.values(), key=lambda one: (one.number.rjust(12), one.uid))
 
 
-def read_dicom(path: Path, series: str | None) -> Stored:
-    """Read a series as one volume.
+def open_dicom(path: Path, series: str | None) -> Stored:
+    """Open a series as one volume.
 
     Args:
         path: the folder of the series, or a file that holds all its slices (enhanced, multi-frame).
@@ -91,7 +91,7 @@ def read_dicom(path: Path, series: str | None) -> Stored:
 
     Raises:
         DataError: pydicom is not installed; a file is broken or compressed in a way that cannot be read; slices are
-            missing, doubled, unevenly spaced, or of several sizes or orientations; or a check of `voxels` fails.
+            missing, doubled, unevenly spaced, or of several sizes or orientations.
     """
     headers = _headers(path, series)
     if len(headers) == 1 and int(headers[0][1].get("NumberOfFrames") or 1) > 1:
@@ -103,9 +103,12 @@ def read_dicom(path: Path, series: str | None) -> Stored:
     order, affine = _stacked(where, [header for _, header in headers])
     files, slices = zip(*(headers[index] for index in order), strict=True)
     shape = (int(slices[0].Columns), int(slices[0].Rows), len(slices))
-    check_grid(where, affine, shape)
-    voxels = gather(where, shape, lambda part: np.stack([_values(file).T for file in files[part]], axis=-1))
-    return Stored(voxels, affine, tuple(slices), *_described(slices[0]))
+    check_shape(where, shape)
+
+    def part(_: int, place: slice) -> NDArray[Any]:
+        return np.stack([_values(file).T for file in files[place]], axis=-1)
+
+    return Stored(where, shape, 1, affine, part, tuple(slices), *_described(slices[0]))
 
 
 def _headers(path: Path, series: str | None) -> list[tuple[Path, "Dataset"]]:
@@ -142,9 +145,9 @@ def _is_image(header: "Dataset") -> bool:
 def _check_alike(where: str, slices: Sequence["Dataset"]) -> None:
     """Check that slices can be stacked: one number a pixel, one size, one orientation, one pixel spacing."""
     for name in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"):
-        lacking = sum(not one.get(name) for one in slices)
-        if lacking:
-            raise DataError(f"{where} has slices without {name} ({lacking} of {len(slices)})", fix="export it anew")
+        missing = sum(not one.get(name) for one in slices)
+        if missing:
+            raise DataError(f"{where} has slices without {name} ({missing} of {len(slices)})", fix="export it again")
     if any(int(one.get("SamplesPerPixel") or 1) != 1 for one in slices):
         raise DataError(f"{where} holds colours", fix="use a series of one number a pixel")
     first = slices[0]
@@ -185,7 +188,7 @@ def _stacked(where: str, slices: Sequence["Dataset"]) -> tuple[list[int], np.nda
         raise DataError(
             f"{where} lacks {missing} slice{'s' * (missing > 1)}: there are {gaps[after]:.2f} mm between two (usually "
             f"{usual:.2f} mm), after {slices[order[after]].filename}",
-            fix="export the series anew",
+            fix="export the series again",
         )
     step = (places[-1] - places[0]) / (len(slices) - 1)
     off = places - (places[0] + np.arange(len(slices))[:, None] * step)
@@ -194,7 +197,7 @@ def _stacked(where: str, slices: Sequence["Dataset"]) -> tuple[list[int], np.nda
             f"{where} has slices {gaps.min():.2f} to {gaps.max():.2f} mm apart", fix="resample it to an even spacing"
         )
     if np.linalg.norm(off, axis=1).max() > PLACE_TOLERANCE * usual:
-        raise DataError(f"{where} has slices that are not stacked along a line", fix="export the series anew")
+        raise DataError(f"{where} has slices that are not stacked along a line", fix="export the series again")
     height, width = map(float, slices[0].PixelSpacing)
     affine = np.eye(4)
     affine[:3] = np.column_stack([across * width, down * height, step, places[0]])
@@ -202,7 +205,7 @@ def _stacked(where: str, slices: Sequence["Dataset"]) -> tuple[list[int], np.nda
 
 
 def _values(file: Path) -> np.ndarray:
-    """The pixels of a slice as `(rows, columns)`, rescaled as its header says."""
+    """The pixels of a slice as `(rows, columns)`, rescaled by its header."""
     from pydicom import dcmread
     from pydicom.pixels.processing import apply_modality_lut
 
@@ -240,9 +243,8 @@ def _read_frames(file: Path, header: "Dataset") -> Stored:
     volume = frames.get_volume(dtype=np.float32, apply_real_world_transform=False, apply_presentation_lut=False)
     affine = LPS_TO_RAS @ volume.affine[:, [2, 1, 0, 3]]  # highdicom's axes are slices, rows, columns
     array = volume.array.transpose(2, 1, 0)
-    check_grid(str(file), affine, array.shape)
-    voxels = gather(str(file), array.shape, lambda part: array[..., part])
-    return Stored(voxels, affine, (header,), *_described(header))
+    check_shape(str(file), array.shape)
+    return Stored(str(file), array.shape, 1, affine, lambda _, place: array[..., place], (header,), *_described(header))
 
 
 def _described(header: "Dataset") -> tuple[str, tuple[str, ...]]:

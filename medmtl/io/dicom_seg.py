@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from medmtl.files import written_whole
-from medmtl.io.volume import LPS_TO_RAS
+from medmtl.io.stored import LPS_TO_RAS
 from medmtl.version import __version__
 
 if TYPE_CHECKING:
@@ -24,14 +24,14 @@ def write_segmentation(
     """Write a mask whole, as a binary segment that refers to the series which it was made from.
 
     Patient and study are those of the series. The segment's property is `Tissue`, the widest there is: whether the
-    organ of interest is an organ or a tumour is for its label to say. The object's identifiers follow from the series,
+    organ of interest is an organ or a tumour is in its label. The object's identifiers follow from the series,
     the label and the mask, so that the same result twice is one object in an archive.
 
     Args:
         path: the file, ending in `.dcm`.
         mask: `(H, W, D)` uint8, 1 is foreground.
         affine: `(4, 4)`, from voxel indices to mm, right-anterior-superior.
-        slices: what `read_dicom` returned as header.
+        slices: the header of `open_dicom`.
         label: name of the segment, at most 64 characters.
     """
     import highdicom

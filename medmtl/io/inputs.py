@@ -13,21 +13,11 @@ from typing import Any, Literal
 
 from medmtl.errors import DataError
 from medmtl.io import dicom
-from medmtl.io.input import MODALITIES, Input, Kind
+from medmtl.io.input import MODALITIES, SUFFIXES, Input, Kind, kind_of, stem
 from medmtl.io.stacking import numbered, stacked, volumes_in
 
 logger = logging.getLogger(__name__)
 
-SUFFIXES: dict[str, Kind] = {
-    ".nii.gz": "nifti",
-    ".nii": "nifti",
-    ".nrrd": "nrrd",
-    ".nhdr": "nrrd",
-    ".mha": "meta",
-    ".mhd": "meta",
-    ".dcm": "dicom",
-    ".ima": "dicom",
-}
 LISTS = (".csv", ".json")
 NAME_LENGTH = 150  # file systems take 255 bytes; folders named by DICOM identifiers have up to 64 characters each
 USABLE = f"use {', '.join(SUFFIXES)}, a folder of these or of DICOM series, or a list of them as CSV or JSON"
@@ -47,7 +37,7 @@ def find_inputs(path: Path, volume: int | Literal["all"] = 0, stack: bool = Fals
 
     Returns:
         One input a volume, or an image with `stack`. A file that is missing from its place in a list or cannot be
-        opened is among them: `read` says what is wrong with it, and the others go on.
+        opened is among them: `read` raises an error for it alone.
 
     Raises:
         DataError: nothing is found, or a list cannot be understood.
@@ -59,7 +49,7 @@ def find_inputs(path: Path, volume: int | Literal["all"] = 0, stack: bool = Fals
     elif path.suffix.lower() in LISTS:
         found = list(_of_list(path, stack))
     else:
-        one = _of_file(path, _stem(path))
+        one = _of_file(path, stem(path))
         found = [_with_siblings(one) if stack else one]
     if not found:
         raise DataError(f"{path} holds no images", fix=USABLE)
@@ -74,7 +64,7 @@ def input_of(paths: Sequence[Path]) -> Input:
     """
     if not paths:
         raise DataError("no image is named", fix=USABLE)
-    return _of_files(paths, _stem(paths[0]))
+    return _of_files(paths, stem(paths[0]))
 
 
 def _of_file(path: Path, name: str) -> Input:
@@ -95,9 +85,9 @@ def _with_siblings(one: Input) -> Input:
     named = numbered(one)
     if named is None:
         return one
-    beside = (_of_file(path, _stem(path)) for path in sorted(one.path.parent.iterdir()) if _kind(path) == one.kind)
-    kin = [other for other in beside if (numbered(other) or ("",))[0] == named[0]]
-    return next(image for image in stacked(kin) if one in (image, *image.channels.values()))
+    beside = (_of_file(path, stem(path)) for path in sorted(one.path.parent.iterdir()) if _kind(path) == one.kind)
+    siblings = [other for other in beside if (numbered(other) or ("",))[0] == named[0]]
+    return next(image for image in stacked(siblings) if one in (image, *image.channels.values()))
 
 
 def _of_folder(folder: Path) -> Iterator[Input]:
@@ -156,10 +146,8 @@ def _checked(where: str, row: Any, stack: bool) -> Mapping[str, Any]:
     named = {key: entry[key] for key in columns or ["image"] if key in entry} or {"image": None}
     files = [file for value in named.values() for file in (value if isinstance(value, list) else [value])]
     if not files or not all(isinstance(file, str) and file for file in files):
-        lacking = next((key for key, value in named.items() if not value), "image")
-        raise DataError(
-            f"{where} has no `{lacking}`: {json.dumps(row)}", fix=f"name its file in the column `{lacking}`"
-        )
+        empty = next((key for key, value in named.items() if not value), "image")
+        raise DataError(f"{where} has no `{empty}`: {json.dumps(row)}", fix=f"name its file in the column `{empty}`")
     if len(files) > 1 and not stack:
         raise DataError(f"{where} names {len(files)} files, and the network takes one channel", fix="name one")
     modality = entry.get("modality") or None
@@ -176,7 +164,7 @@ def _volumes(one: Input, volume: int | Literal["all"]) -> list[Input]:
         return [replace(one, volume=volume)]
     try:
         count = volumes_in(one)
-    except Exception:  # whatever is wrong with the file, reading it says so
+    except DataError:  # reading the file raises it again
         count = 1
     if count == 1:
         return [replace(one, volume=0)]
@@ -199,20 +187,14 @@ def _distinct(found: list[Input]) -> list[Input]:
 
 def _kind(path: Path) -> Kind | None:
     """Kind of a file by its name, or else by its first bytes; a folder, or what is missing, is a DICOM series."""
-    for suffix, kind in SUFFIXES.items():
-        if path.name.lower().endswith(suffix):
-            return kind
+    if path.name.lower().endswith(tuple(SUFFIXES)):
+        return kind_of(path)
     return "dicom" if path.is_dir() or not path.exists() or dicom.is_dicom(path) else None
-
-
-def _stem(path: Path) -> str:
-    suffix = next((suffix for suffix in SUFFIXES if path.name.lower().endswith(suffix)), "")
-    return path.name[: len(path.name) - len(suffix)]
 
 
 def _joined(inside: Path) -> str:
     """A path as one name: `patient/scan.nii.gz` -> `patient_scan`."""
-    return "_".join([*inside.parent.parts, _stem(inside)])
+    return "_".join([*inside.parent.parts, stem(inside)])
 
 
 def _safe(name: str) -> str:

@@ -1,15 +1,16 @@
 """NRRD and MetaImage files through SimpleITK: volumes in, masks and maps out."""
 
+from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import SimpleITK
+from numpy.typing import NDArray
 
 from medmtl.errors import DataError
 from medmtl.files import written_whole
-from medmtl.io.stored import Stored, check_grid, check_shape, gather
-from medmtl.io.volume import LPS_TO_RAS
+from medmtl.io.stored import LPS_TO_RAS, Stored, check_shape
 
 READERS = {".nrrd": "NrrdImageIO", ".nhdr": "NrrdImageIO", ".mha": "MetaImageIO", ".mhd": "MetaImageIO"}
 
@@ -36,46 +37,40 @@ class Grid(NamedTuple):
         return LPS_TO_RAS @ affine
 
 
-def count_volumes(path: Path) -> int:
-    """Number of volumes in a file, of which the header alone is read."""
-    size = _opened(path).GetSize()
-    return int(size[3]) if len(size) > 3 else 1
-
-
-def read_itk(path: Path, volume: int) -> Stored:
-    """Read one volume of a file.
-
-    Args:
-        path: the file, or the header of a pair of header and data.
-        volume: which volume of a file with four dimensions, from 0; 0 for three.
+def open_itk(path: Path) -> Stored:
+    """Open a file, or the header of a pair of header and data.
 
     Returns:
-        The volume; its `header` is a `Grid`.
+        The file; its `header` is a `Grid`.
 
     Raises:
-        DataError: the file is broken, there is no such volume, a voxel is not one real number, or a check of `voxels`
-            fails.
+        DataError: the file is broken, a voxel is not one real number, or the shape is not that of a volume.
     """
     reader, where = _opened(path), str(path)
     if reader.GetNumberOfComponents() != 1 or "complex" in SimpleITK.GetPixelIDValueAsString(reader.GetPixelIDValue()):
         raise DataError(f"{where} holds colours, vectors or complex numbers", fix="save one real number a voxel")
-    size = reader.GetSize()
-    check_shape(where, size[:3] if len(size) == 4 else size)
-    volumes = size[3] if len(size) == 4 else 1
-    if not 0 <= volume < volumes:
-        raise DataError(f"{where} has no volume {volume}: it has {volumes}, counted from 0", fix="choose another")
-    if len(size) == 4:
-        reader.SetExtractSize((*size[:3], 0))
-        reader.SetExtractIndex((0, 0, 0, volume))
-    try:
-        image = reader.Execute()
-    except RuntimeError:  # whose text is of ITK's sources
-        raise DataError(f"{where} ends before its last voxel, or is damaged", fix="replace the file") from None
-    grid = Grid(image.GetSpacing(), image.GetOrigin(), image.GetDirection())
-    check_grid(where, grid.affine, size[:3])
-    stored = SimpleITK.GetArrayViewFromImage(image)  # (D, H, W) of ITK's axes
-    voxels = gather(where, size[:3], lambda part: stored[part].transpose(2, 1, 0))
-    return Stored(voxels, grid.affine, grid)
+    size, dimensions = reader.GetSize(), reader.GetDimension()
+    several = dimensions == 4  # the last one is time, or channels: it has no place in the patient
+    shape, volumes = (size[:3], size[3]) if several else (size, 1)
+    check_shape(where, shape)
+    direction = np.reshape(reader.GetDirection(), (dimensions, dimensions))[:3, :3]
+    grid = Grid(reader.GetSpacing()[:3], reader.GetOrigin()[:3], tuple(direction.ravel().tolist()))
+
+    @lru_cache(maxsize=1)
+    def image(volume: int) -> SimpleITK.Image:
+        if several:
+            reader.SetExtractSize((*size[:3], 0))
+            reader.SetExtractIndex((0, 0, 0, volume))
+        try:
+            return reader.Execute()
+        except RuntimeError:  # its text names a line of ITK's sources
+            raise DataError(f"{where} ends before its last voxel, or is damaged", fix="replace the file") from None
+
+    def part(volume: int, place: slice) -> NDArray[Any]:
+        stored = SimpleITK.GetArrayViewFromImage(image(volume))  # (D, H, W) of ITK's axes, gone with its image
+        return stored[place].copy().transpose(2, 1, 0)
+
+    return Stored(where, shape, volumes, grid.affine, part, grid)
 
 
 def write_itk(path: Path, values: np.ndarray, grid: Grid) -> None:
@@ -84,7 +79,7 @@ def write_itk(path: Path, values: np.ndarray, grid: Grid) -> None:
     Args:
         path: the file, ending in `.nrrd` or `.mha`.
         values: `(H, W, D)`, uint8 or float32.
-        grid: what `read_itk` returned as header.
+        grid: the header of `open_itk`.
     """
     image = SimpleITK.GetImageFromArray(values.transpose(2, 1, 0))
     image.SetSpacing(grid.spacing)
@@ -95,7 +90,7 @@ def write_itk(path: Path, values: np.ndarray, grid: Grid) -> None:
 
 
 def _opened(path: Path) -> SimpleITK.ImageFileReader:
-    path.open("rb").close()  # says by its kind of error whether the file is missing or forbidden; ITK does not
+    path.open("rb").close()  # raises FileNotFoundError or PermissionError, which ITK does not tell apart
     reader = SimpleITK.ImageFileReader()
     reader.SetImageIO(READERS[path.suffix.lower()])
     reader.SetFileName(str(path))

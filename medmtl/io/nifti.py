@@ -1,6 +1,7 @@
 """NIfTI files (`.nii`, `.nii.gz`) through nibabel: volumes in, masks and maps out."""
 
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import numpy as np
@@ -8,12 +9,14 @@ from nibabel.affines import apply_affine
 from nibabel.nifti1 import Nifti1Header
 from nibabel.nifti2 import Nifti2Header
 from nibabel.openers import ImageOpener
+from numpy.typing import NDArray
 
 from medmtl.errors import DataError
 from medmtl.files import written_whole
-from medmtl.io.stored import Stored, check_grid, check_shape, gather
-from medmtl.io.volume import SPATIAL, affine_of, millimetres
+from medmtl.io.stored import Stored, check_shape
 
+MILLIMETRES = {1: 1000.0, 2: 1.0, 3: 0.001}  # unit of length in a NIfTI header: metre, millimetre, micrometre
+SPATIAL = 0b111  # bits of `xyzt_units` that hold it
 DISAGREEMENT_MM = 1.0  # between sform and qform, at a corner of the volume
 GRID_FIELDS = (
     *("qform_code", "quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z"),
@@ -21,43 +24,32 @@ GRID_FIELDS = (
 )
 
 
-def count_volumes(path: Path) -> int:
-    """Number of volumes in a file, of which the header alone is read."""
-    shape = _shape(nibabel.load(path).shape)
-    return int(shape[3]) if len(shape) > 3 else 1
-
-
-def read_nifti(path: Path, volume: int) -> Stored:
-    """Read one volume of a file.
-
-    Args:
-        path: the file.
-        volume: which volume of a file with four dimensions, from 0; 0 for three.
+def open_nifti(path: Path) -> Stored:
+    """Open a file.
 
     Returns:
-        The volume; its `header` is nibabel's. The affine is the sform, or the qform where there is no sform, in mm
+        The file; its `header` is nibabel's. The affine is the sform, or the qform where there is no sform, in mm
         whatever unit the header names.
 
     Raises:
-        DataError: there is no such volume, a voxel is not one real number, or a check of `voxels` fails.
+        DataError: a voxel is not one real number, has no size, or the shape is not that of a volume.
     """
     # One handle for all slabs: each goes on where the last one ended, so a compressed file is inflated once.
     image = nibabel.load(path, keep_file_open=True)
-    where, stored = str(path), image.get_data_dtype()
-    if stored.kind not in "biuf":
-        raise DataError(f"{where} holds colours or complex numbers ({stored})", fix="save one real number a voxel")
-    shape = _shape(image.shape)
-    check_shape(where, shape[:3] if len(shape) == 4 else shape)
-    volumes = shape[3] if len(shape) == 4 else 1
-    if not 0 <= volume < volumes:
-        raise DataError(f"{where} has no volume {volume}: it has {volumes}, counted from 0", fix="choose another")
-    header = image.header
-    _check_sizes(path, type(header))
-    affine = affine_of(image)
-    check_grid(where, affine, shape[:3])
-    further = (volume,) + (0,) * (len(image.shape) - 4) if len(image.shape) > 3 else ()
-    voxels = gather(where, shape[:3], lambda part: image.dataobj[(slice(None), slice(None), part, *further)])
-    return Stored(voxels, affine, header, warnings=_warnings(header, shape[:3]))
+    where, dtype = str(path), image.get_data_dtype()
+    if dtype.kind not in "biuf":
+        raise DataError(f"{where} holds colours or complex numbers ({dtype})", fix="save one real number a voxel")
+    size, header = _shape(image.shape), image.header
+    shape, volumes = (size[:3], int(size[3])) if len(size) == 4 else (size, 1)
+    check_shape(where, shape)
+    if header["sform_code"] == 0:
+        _check_sizes(path, type(header))
+
+    def part(volume: int, place: slice) -> NDArray[Any]:
+        further = (volume,) + (0,) * (len(image.shape) - 4) if len(image.shape) > 3 else ()
+        return np.asanyarray(image.dataobj[(slice(None), slice(None), place, *further)])
+
+    return Stored(where, shape, volumes, _affine(image), part, header, warnings=_warnings(header, shape))
 
 
 def write_nifti(path: Path, values: np.ndarray, affine: np.ndarray, header: object = None) -> None:
@@ -67,8 +59,8 @@ def write_nifti(path: Path, values: np.ndarray, affine: np.ndarray, header: obje
         path: the file, ending in `.nii.gz`.
         values: `(H, W, D)`, uint8 or float32.
         affine: `(4, 4)` in mm; used where there is no NIfTI header.
-        header: what `read_nifti` returned. Its affines, their codes and the unit are kept bit by bit; whatever else
-            it says belongs to the image, or even names the patient, and is left out.
+        header: that of `open_nifti`. Its affines, their codes and the unit are kept bit by bit; all other
+            fields describe the image or the patient, and are left out.
     """
     if isinstance(header, Nifti1Header):
         kind = nibabel.Nifti2Image if isinstance(header, Nifti2Header) else nibabel.Nifti1Image
@@ -81,6 +73,18 @@ def write_nifti(path: Path, values: np.ndarray, affine: np.ndarray, header: obje
         nibabel.save(image, beside)
 
 
+def _affine(image: nibabel.Nifti1Image) -> NDArray[np.float64]:
+    """The affine of an image in mm: its sform, or its qform where it has none."""
+    affine = np.array(image.affine, np.float64)
+    affine[:3] *= _millimetres(image.header)
+    return affine
+
+
+def _millimetres(header: Nifti1Header) -> float:
+    """Length in mm of the unit that a header counts in; a header that names none counts in mm."""
+    return MILLIMETRES.get(int(header["xyzt_units"]) & SPATIAL, 1.0)
+
+
 def _shape(shape: tuple[int, ...]) -> tuple[int, ...]:
     """Without empty axes after the third."""
     while len(shape) > 3 and shape[-1] == 1:
@@ -89,23 +93,23 @@ def _shape(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _check_sizes(path: Path, kind: type[Nifti1Header]) -> None:
-    """Check the voxel sizes of the file itself, if its affine is made of them: nibabel takes 0 for 1."""
+    """Check the voxel sizes of the file itself, where its affine is made of them: nibabel takes 0 for 1."""
     with ImageOpener(path) as file:
         header = kind.from_fileobj(file, check=False)
     empty = np.flatnonzero(header["pixdim"][1:4] == 0)
-    if len(empty) and header["sform_code"] == 0:
+    if len(empty):
         raise DataError(f"{path} has a voxel size of 0 mm along axis {empty[0]}", fix="repair its header")
 
 
 def _warnings(header: Nifti1Header, shape: tuple[int, ...]) -> tuple[str, ...]:
     sform, qform = header.get_sform(coded=True)[0], _qform(header)
     if sform is None and qform is None:
-        return ("the header says nothing of orientation: left and right may be swapped",)
+        return ("the header holds no orientation: left and right may be swapped",)
     if sform is None or qform is None:
         return ()
     corners = np.array([*np.ndindex(2, 2, 2)]) * (np.array(shape) - 1)
     apart = np.linalg.norm(apply_affine(sform, corners) - apply_affine(qform, corners), axis=1).max()
-    apart *= millimetres(header)
+    apart *= _millimetres(header)
     if apart <= DISAGREEMENT_MM:
         return ()
     return (f"sform and qform of the header are up to {apart:.1f} mm apart; the sform is used",)

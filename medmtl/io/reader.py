@@ -1,24 +1,21 @@
-"""Reader: an input in, its volume out on its own grid, or one line that says why not."""
+"""Reader: images as float32 on their own grid, for training and prediction alike."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import groupby
 from pathlib import Path
+from typing import NamedTuple, cast
 
 import numpy as np
 import torch
 from monai.data import MetaTensor
 
 from medmtl.errors import DataError
-from medmtl.io.dicom import read_dicom
 from medmtl.io.input import Input
-from medmtl.io.itk import read_itk
-from medmtl.io.nifti import read_nifti
 from medmtl.io.stacking import HOW, parts_of
-from medmtl.io.stored import Stored, check_grid, gather, reason
-from medmtl.io.volume import AFFINE_TOLERANCE_MM
-
-RESAMPLE = "resample one to the other's grid"
+from medmtl.io.stored import AFFINE_TOLERANCE_MM, Stored, check_contrast, check_grid, check_shape, convert
+from medmtl.io.volume import opened
 
 
 @dataclass(frozen=True)
@@ -30,7 +27,7 @@ class Scan:
         input: where it came from; of several files the first that is stacked.
         image: `(C, H, W, D)` float32 in the file's storage order, with the affine from voxel indices to mm,
             right-anterior-superior.
-        modality: CT, MR, PET or other, as the list or the file says; None if neither does.
+        modality: CT, MR, PET or other, from the list or the file; None if neither names it.
         warnings: what a user should know about this volume.
         header: what the writer needs of the file; see the module of its kind.
     """
@@ -43,54 +40,97 @@ class Scan:
     header: object = None
 
 
+class Stack(NamedTuple):
+    """Volumes of one grid that are the channels of an image.
+
+    Attributes:
+        voxels: `(C, H, W, D)` float32, in the first file's storage order.
+        affine: `(4, 4)` float64, from voxel indices to mm, right-anterior-superior.
+        modality: CT, MR, PET or other where all files agree; None otherwise.
+        warnings: what a user should know about the files.
+        header: of the first file, see `Stored`.
+    """
+
+    voxels: np.ndarray
+    affine: np.ndarray
+    modality: str | None = None
+    warnings: tuple[str, ...] = ()
+    header: object = None
+
+
 def read(source: Input, channels: Sequence[int] = ()) -> Scan:
-    """Read a volume, or the channels of an image one after the other, so that one is held beside the result at most.
+    """Read a volume, or the channels of an image, to predict from.
 
     Args:
         source: one of `find_inputs`.
         channels: numbers of those to stack, in their order; empty for a network that takes one.
 
     Raises:
-        DataError: one line that names the file and what is wrong with it: it is missing, broken, no volume of real
-            numbers, not finite, constant, or its grid has no size or no right angles; or a channel is missing, or lies
-            on another grid than the first.
+        DataError: see `read_stack`; or a channel is missing.
     """
     parts = parts_of(source, channels)
-    first, grid = parts[0], _read(parts[0])
-    if not channels:
-        return _scan(source, grid, grid.voxels[None])
-    voxels = np.empty((len(parts), *grid.voxels.shape), np.float32)
-    voxels[0], grid = grid.voxels, grid._replace(voxels=voxels[0])
-    for place, part in enumerate(parts[1:], start=1):
-        grid = _joined(grid, first, _read(part), part, voxels[place])
-    return _scan(replace(source, path=first.path, kind=first.kind, series=first.series), grid, voxels)
+    stack = read_stack(parts)
+    if channels:
+        source = replace(source, path=parts[0].path, kind=parts[0].kind, series=parts[0].series)
+    return _scan(source, stack)
 
 
-def _joined(grid: Stored, first: Input, other: Stored, part: Input, place: np.ndarray) -> Stored:
-    """Put a channel into its place, and return what is known of all channels so far."""
-    if other.voxels.shape != place.shape:
-        size, own = (" x ".join(map(str, shape)) for shape in (other.voxels.shape, place.shape))
-        raise DataError(f"{part.path} has {size} voxels, its channel {first.path.name} {own}", fix=RESAMPLE)
-    if not np.allclose(other.affine, grid.affine, atol=AFFINE_TOLERANCE_MM):
-        raise DataError(f"{part.path} has another affine than its channel {first.path.name}", fix=RESAMPLE)
-    place[:] = other.voxels
-    modality = grid.modality if grid.modality == other.modality else None
-    return grid._replace(modality=modality, warnings=tuple(dict.fromkeys([*grid.warnings, *other.warnings])))
+def read_stack(parts: Sequence[Input], constant: bool = False) -> Stack:
+    """Read the channels of an image, each straight into its place: no second copy of a volume is ever held.
+
+    Args:
+        parts: an input a channel, one at least.
+        constant: whether a channel may hold one value in all voxels.
+
+    Raises:
+        DataError: names the file and the reason in one line: it is missing, broken, no volume of real
+            numbers, not finite, constant, or its grid has no size or no right angles; or channels are on several grids.
+    """
+    result: Stack | None = None
+    place = 0
+    for (path, kind, series), group in groupby(parts, key=lambda part: (part.path, part.kind, part.series)):
+        with opened(path, kind, series) as stored:
+            numbers = [part.volume for part in group]
+            if len(parts) > 1 and None in numbers and stored.volumes > 1:
+                raise DataError(f"{path} holds {stored.volumes} volumes, where each channel is a file", fix="split it")
+            volumes = [number or 0 for number in numbers]
+            for volume in volumes:
+                stored.check_volume(volume)
+            check_grid(stored.where, stored.affine, stored.shape)
+            if result is None:
+                voxels = np.empty((len(parts), *stored.shape), np.float32)
+                result = Stack(voxels, stored.affine, stored.modality, stored.warnings, stored.header)
+            else:
+                check_same_grid(stored, result, f"channel {parts[0].path.name}")
+                modality = result.modality if result.modality == stored.modality else None
+                warnings = tuple(dict.fromkeys([*result.warnings, *stored.warnings]))
+                result = result._replace(modality=modality, warnings=warnings)
+            for volume in volumes:
+                convert(stored.where, partial(stored.part, volume), result.voxels[place])
+                if not constant:
+                    check_contrast(stored.where, result.voxels[place])
+                place += 1
+    return cast("Stack", result)
 
 
-def _read(source: Input) -> Stored:
-    try:
-        return _stored(source)
-    except DataError:
-        raise
-    except FileNotFoundError:
-        raise DataError(f"{source.path} is missing", fix="correct the path") from None
-    except PermissionError:
-        raise DataError(f"{source.path} may not be read", fix="ask for permission to read it") from None
-    except MemoryError:
-        raise DataError(f"{source.path} does not fit into memory", fix="crop it") from None
-    except Exception as error:  # nibabel, SimpleITK and pydicom raise a dozen kinds for a broken file
-        raise DataError(f"{source.path} cannot be read ({reason(error)})", fix="replace the file") from error
+def check_same_grid(stored: Stored, image: Stack, other: str) -> None:
+    """Check that a file has the grid of an image.
+
+    Args:
+        stored: the file, a further channel or the label of the image.
+        image: what was read of the image.
+        other: what the image is to the file, for the message: "image".
+
+    Raises:
+        DataError: another shape, or an affine that differs by more than `AFFINE_TOLERANCE_MM`.
+    """
+    if tuple(stored.shape) != image.voxels.shape[1:]:
+        size, own = (" x ".join(map(str, each)) for each in (stored.shape, image.voxels.shape[1:]))
+        raise DataError(f"{stored.where} has {size} voxels, its {other} {own}", fix="resample one to the other's grid")
+    if not np.allclose(stored.affine, image.affine, atol=AFFINE_TOLERANCE_MM):
+        raise DataError(
+            f"{stored.where} has another affine than its {other}", fix="correct the header of one, or resample one"
+        )
 
 
 def scan_of(image: np.ndarray | torch.Tensor, affine: np.ndarray | None = None, channels: Sequence[int] = ()) -> Scan:
@@ -121,29 +161,22 @@ def scan_of(image: np.ndarray | torch.Tensor, affine: np.ndarray | None = None, 
     if grid.shape != (4, 4):
         raise DataError(f"{where} has an affine of shape {grid.shape}", fix="give one of shape (4, 4)")
     volumes = [array[channel] for channel in channels] or [array]
+    check_shape(where, volumes[0].shape)
+    check_grid(where, grid, volumes[0].shape)
     voxels = np.empty((len(volumes), *volumes[0].shape), np.float32)
-    for place, volume in enumerate(volumes):
-        voxels[place] = gather(where, volume.shape, partial(_slab, volume))
-    check_grid(where, grid, voxels.shape[1:])
-    return _scan(Input("image", Path("image"), "array"), Stored(voxels[0], grid, None), voxels)
+    for place, volume in zip(voxels, volumes, strict=True):
+        convert(where, partial(_slab, volume), place)
+        check_contrast(where, place)
+    return _scan(Input("image", Path("image"), "array"), Stack(voxels, grid))
 
 
-def _slab(volume: np.ndarray, part: slice) -> np.ndarray:
-    return volume[..., part]
+def _slab(volume: np.ndarray, place: slice) -> np.ndarray:
+    return volume[..., place]
 
 
-def _stored(source: Input) -> Stored:
-    if source.kind == "nifti":
-        return read_nifti(source.path, source.volume or 0)
-    if source.kind == "dicom":
-        return read_dicom(source.path, source.series)
-    return read_itk(source.path, source.volume or 0)
-
-
-def _scan(source: Input, stored: Stored, voxels: np.ndarray) -> Scan:
-    """A scan of voxels `(C, H, W, D)` and of what was stored with them."""
-    image = MetaTensor(torch.from_numpy(voxels), affine=torch.from_numpy(stored.affine))
-    modality, warnings = source.modality or stored.modality, stored.warnings
-    if stored.modality not in (None, modality):
-        warnings += (f"the list says {modality}, the file {stored.modality}: the list is believed",)
-    return Scan(source.name, source, image, modality, warnings, stored.header)
+def _scan(source: Input, stack: Stack) -> Scan:
+    image = MetaTensor(torch.from_numpy(stack.voxels), affine=torch.from_numpy(stack.affine))
+    modality, warnings = source.modality or stack.modality, stack.warnings
+    if stack.modality not in (None, modality):
+        warnings += (f"the list gives the modality {modality}, the file {stack.modality}: that of the list is used",)
+    return Scan(source.name, source, image, modality, warnings, stack.header)

@@ -5,9 +5,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from medmtl.errors import DataError
-from medmtl.io import itk, nifti
-from medmtl.io.input import Input
-from medmtl.io.volume import stem
+from medmtl.io.input import Input, stem
+from medmtl.io.volume import opened
 
 NUMBERED = re.compile(r"(.+)_(\d{4})")
 HOW = "name its files NAME_0000, NAME_0001, ... in one folder, list them, or save one file of four dimensions"
@@ -17,15 +16,16 @@ def volumes_in(one: Input) -> int:
     """Number of volumes of an input's file, of which the header alone is read; of a DICOM series 1.
 
     Raises:
-        Exception: of the library that reads the file, where it is missing or broken.
+        DataError: it is missing or broken.
     """
     if one.kind == "dicom":
         return 1
-    return (nifti if one.kind == "nifti" else itk).count_volumes(one.path)
+    with opened(one.path, one.kind) as stored:
+        return stored.volumes
 
 
 def numbered(one: Input) -> tuple[str, int] | None:
-    """What the name of a file says where it is named as nnU-Net names channels: the rest of it, and the number.
+    """Case and channel number in the name of a file that follows nnU-Net's naming of channels.
 
     Returns:
         `case_0001.nii.gz` -> `("case", 1)`; None for other names, and for a DICOM series.
@@ -67,31 +67,27 @@ def parts_of(source: Input, channels: Sequence[int]) -> list[Input]:
 
     Returns:
         An input a channel, or the image itself where nothing is stacked. Of a file that cannot be opened it is that
-        file: reading it says what is wrong.
+        file: reading it raises the reason.
 
     Raises:
-        DataError: a channel is missing, or what should be one channel holds several volumes.
+        DataError: a channel is missing.
     """
     if not channels:
         return [source]
     try:
         there = source.channels or {number: replace(source, volume=number) for number in range(volumes_in(source))}
-        sizes = {one.path: volumes_in(one) for one in source.channels.values()}
-    except Exception:
+    except DataError:
         return list(source.channels.values()) or [source]
     if not set(channels) <= there.keys():
         held = f"channel{'s' * (len(there) > 1)} {', '.join(map(str, sorted(there)))}"
         wanted = ", ".join(map(str, channels))
         raise DataError(f"{source.path} comes with {held}, where the network stacks channels {wanted}", fix=HOW)
-    several = next((path for path, size in sizes.items() if size > 1), None)
-    if several is not None:
-        raise DataError(f"{several} holds {sizes[several]} volumes, where each channel is a file", fix="split it")
     return [there[number] for number in channels]
 
 
 def _holds_one(one: Input) -> bool:
-    """Whether a file holds one volume. One that cannot be opened is taken for a channel: reading it says why not."""
+    """Whether a file holds one volume. One that cannot be opened counts as a channel: reading it raises the reason."""
     try:
         return volumes_in(one) == 1
-    except Exception:
+    except DataError:
         return True

@@ -1,9 +1,11 @@
-"""What a reader returns: one volume as float32 and its grid, checked in the same way whatever file it came from."""
+"""Stored: an opened image file of any kind, whose voxels are read on demand, and the checks that all files pass."""
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from medmtl.errors import DataError
 
@@ -13,27 +15,56 @@ MAX_SHEAR = 0.01  # cosine between two axes: 0.6 degrees off a right angle; resa
 SLAB_VOXELS = 2**22  # converted at a time: 32 MB in float64
 REASON_LENGTH = 160
 
+# ITK counts millimetres to the patient's left and back, NIfTI to the right and the front.
+LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+# Headers store affines in float32; a thousandth of a millimetre is beyond any scanner.
+AFFINE_TOLERANCE_MM = 1e-3
 
-class Stored(NamedTuple):
-    """One volume of a file.
+
+@dataclass(frozen=True)
+class Stored:
+    """An image file that was opened.
 
     Attributes:
-        voxels: `(H, W, D)` float32, in the file's own storage order.
+        where: the file, for messages.
+        shape: `(H, W, D)` voxels, in the file's own storage order.
+        volumes: how many volumes of this shape the file holds: channels or time points.
         affine: `(4, 4)` float64, from voxel indices to mm, right-anterior-superior.
+        part: a volume and a range of its last axis -> `(H, W, d)`, of the file's type, rescaled by its header.
         header: what the writer needs to give a mask the same grid; what it is depends on the kind of file.
-        modality: CT, MR, PET, other, or None where the file does not say.
-        warnings: what a user should know about this volume.
+        modality: CT, MR, PET, other, or None where the file does not name it.
+        warnings: what a user should know about this file.
     """
 
-    voxels: np.ndarray
-    affine: np.ndarray
-    header: object
+    where: str
+    shape: tuple[int, ...]
+    volumes: int
+    affine: NDArray[np.float64]
+    part: Callable[[int, slice], NDArray[Any]]
+    header: object = None
     modality: str | None = None
     warnings: tuple[str, ...] = ()
 
+    def check_volume(self, volume: int) -> None:
+        """Check that there is a volume of this number.
+
+        Raises:
+            DataError: there is not.
+        """
+        if not 0 <= volume < self.volumes:
+            raise DataError(
+                f"{self.where} has no volume {volume}: it has {self.volumes}, counted from 0",
+                fix="choose another (`channel` of a task, --volume of a prediction)",
+            )
+
+    def as_stored(self) -> NDArray[Any]:
+        """All voxels of the file's own type: `(H, W, D)`, or `(H, W, D, C)` of several volumes."""
+        parts = [np.asanyarray(self.part(volume, slice(None))) for volume in range(self.volumes)]
+        return parts[0] if len(parts) == 1 else np.stack(parts, axis=-1)
+
 
 def check_shape(where: str, shape: Sequence[int]) -> None:
-    """Check that a shape is that of a volume that a computer can hold; before anything of its size is allocated.
+    """Check that a shape is that of a volume that a computer can hold, before anything of its size is allocated.
 
     Args:
         where: the file, for the message.
@@ -85,41 +116,51 @@ def check_grid(where: str, affine: np.ndarray, shape: Sequence[int]) -> None:
         )
 
 
-def gather(where: str, shape: tuple[int, ...], slab: Callable[[slice], np.ndarray]) -> np.ndarray:
+def convert(where: str, slab: Callable[[slice], NDArray[Any]], result: NDArray[np.float32]) -> None:
     """Convert a volume to float32 a few slices at a time, so that no second copy of it is ever held.
 
     Args:
         where: the file, for the message.
-        shape: `(H, W, D)`.
         slab: a range of the last axis -> `(H, W, d)`, of any real type.
-
-    Returns:
-        `(H, W, D)` float32.
+        result: `(H, W, D)`, filled in place.
 
     Raises:
-        DataError: see `check_shape`; or voxels are not finite as float32, or all the same.
+        DataError: voxels are not finite as float32.
     """
-    check_shape(where, shape)
-    voxels = np.empty(shape, np.float32)
-    thickness = max(SLAB_VOXELS // (shape[0] * shape[1]), 1)
-    broken, low, high = 0, np.inf, -np.inf
-    for start in range(0, shape[2], thickness):
-        part = slice(start, min(start + thickness, shape[2]))
+    broken = 0
+    for part in slabs(result.shape):
         with np.errstate(over="ignore", invalid="ignore"):
             values = np.asarray(slab(part)).astype(np.float32)
-        voxels[..., part] = values
+        result[..., part] = values
         broken += values.size - int(np.isfinite(values).sum())
-        low, high = np.fmin(low, np.fmin.reduce(values, None)), np.fmax(high, np.fmax.reduce(values, None))
     if broken:
         raise DataError(
-            f"{where} holds {broken} voxels of {voxels.size} that are not finite", fix="replace them by numbers"
+            f"{where} holds {broken} voxels of {result.size} that are not finite", fix="replace them by numbers"
         )
+
+
+def check_contrast(where: str, voxels: NDArray[np.float32]) -> None:
+    """Check that the voxels of a volume are not all the same.
+
+    Args:
+        where: the file, for the message.
+        voxels: `(H, W, D)`.
+
+    Raises:
+        DataError: they are.
+    """
+    low, high = voxels.min(), voxels.max()
     if low == high:
         raise DataError(f"{where} is {low:g} in all voxels: there is nothing to segment", fix="check how it was saved")
-    return voxels
+
+
+def slabs(shape: Sequence[int]) -> Iterator[slice]:
+    """Ranges of the last axis of a volume that hold about `SLAB_VOXELS` voxels each."""
+    thickness = max(SLAB_VOXELS // (shape[0] * shape[1]), 1)
+    return (slice(start, min(start + thickness, shape[2])) for start in range(0, shape[2], thickness))
 
 
 def reason(error: Exception) -> str:
-    """What a library says of a file, on one line; of much text the end, where libraries name the cause."""
+    """The message of a library's error on one line; of a long one the end, where libraries name the cause."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= REASON_LENGTH else f"… {text[-REASON_LENGTH:].partition(' ')[2]}"

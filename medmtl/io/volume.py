@@ -1,30 +1,25 @@
-"""Volumes of every file format that a training folder may hold: voxels in storage order, and where they lie."""
+"""Volumes of every kind of file: opened with one set of errors, for training and prediction alike."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import nibabel
 import numpy as np
-import SimpleITK
-from nibabel.nifti1 import Nifti1Header
 from numpy.typing import NDArray
 
-NIFTI = (".nii.gz", ".nii")
-ENDINGS = (*NIFTI, ".nrrd", ".mha")
-# ITK counts millimetres to the patient's left and back, NIfTI to the right and the front.
-LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
-
-# Headers store affines in float32; a thousandth of a millimetre is beyond any scanner.
-AFFINE_TOLERANCE_MM = 1e-3
-
-MILLIMETRES = {1: 1000.0, 2: 1.0, 3: 0.001}  # unit of length in a NIfTI header: metre, millimetre, micrometre
-SPATIAL = 0b111  # bits of `xyzt_units` that hold it
+from medmtl.errors import DataError
+from medmtl.io.dicom import open_dicom
+from medmtl.io.input import Kind, kind_of
+from medmtl.io.itk import open_itk
+from medmtl.io.nifti import open_nifti
+from medmtl.io.stored import Stored, reason
 
 
 @dataclass(frozen=True)
 class Volume:
-    """What a file holds.
+    """Voxels of a file's own type, and where they lie.
 
     Attributes:
         voxels: `(H, W, D)`, or `(H, W, D, C)` with channels, as stored.
@@ -40,61 +35,56 @@ class Volume:
         return self.voxels.shape
 
 
-def stem(path: Path) -> str:
-    """The name of a file without its ending, which may have two parts: `a.nii.gz` -> `a`."""
-    for ending in ENDINGS:
-        if path.name.endswith(ending):
-            return path.name.removesuffix(ending)
-    return path.stem
+@contextmanager
+def opened(path: Path, kind: Kind | None = None, series: str | None = None) -> Iterator[Stored]:
+    """Open an image file to read from; its voxels must be read within the block.
 
+    Args:
+        path: the file, or the folder of a DICOM series.
+        kind: kind of file; None: by its suffix.
+        series: unique identifier of the series in a DICOM folder.
 
-def millimetres(header: Nifti1Header) -> float:
-    """Length in mm of the unit that a NIfTI header counts in; a header that names none counts in mm."""
-    return MILLIMETRES.get(int(header["xyzt_units"]) & SPATIAL, 1.0)
-
-
-def affine_of(image: nibabel.Nifti1Image) -> NDArray[np.float64]:
-    """The affine of a NIfTI image, `(4, 4)` from voxel indices to mm: its sform, or its qform where it has none."""
-    affine = np.array(image.affine, np.float64)
-    affine[:3] *= millimetres(image.header)
-    return affine
+    Raises:
+        DataError: names the file and the reason in one line: it is missing, forbidden, broken, or not a
+            volume of one real number a voxel; also where that shows within the block.
+    """
+    try:
+        yield _open(path, kind or kind_of(path), series)
+    except DataError:
+        raise
+    except FileNotFoundError:
+        raise DataError(f"{path} is missing", fix="restore the file or correct the path") from None
+    except PermissionError:
+        raise DataError(f"{path} may not be read", fix="ask for permission to read it") from None
+    except MemoryError:
+        raise DataError(f"{path} does not fit into memory", fix="crop it") from None
+    except Exception as error:  # nibabel, SimpleITK and pydicom raise a dozen kinds for a broken file
+        raise DataError(f"{path} cannot be read ({reason(error)})", fix="replace the file") from error
 
 
 def read_volume(path: Path) -> Volume:
-    """Read a NIfTI, NRRD or MetaImage file.
+    """Read all voxels of a file of a dataset, of their own type: label values, or an image as it is stored.
 
     Raises:
-        Exception: of the library that reads the file, where it is missing or broken.
+        DataError: see `opened`.
     """
-    if path.name.endswith(NIFTI):
-        image = nibabel.load(path)
-        return Volume(np.asanyarray(image.dataobj), affine_of(image))
-    return _read_with_itk(path)
+    with opened(path) as stored:
+        return Volume(stored.as_stored(), stored.affine)
 
 
 def extent_mm(path: Path) -> list[float]:
-    """The length of a volume along each of its three axes in mm, from the header alone."""
-    if path.name.endswith(NIFTI):
-        header = nibabel.load(path).header
-        shape, steps = header.get_data_shape(), [size * millimetres(header) for size in header.get_zooms()[:3]]
-    else:
-        reader = SimpleITK.ImageFileReader()
-        reader.SetFileName(str(path))
-        reader.ReadImageInformation()
-        shape, steps = reader.GetSize(), reader.GetSpacing()
-    return [float(size * step) for size, step in zip(shape[:3], steps[:3], strict=True)]
+    """The length of a volume along each of its three axes in mm, from the header alone.
+
+    Raises:
+        DataError: see `opened`.
+    """
+    with opened(path) as stored:
+        return (np.linalg.norm(stored.affine[:3, :3], axis=0) * stored.shape).tolist()
 
 
-def _read_with_itk(path: Path) -> Volume:
-    if not path.is_file():
-        raise FileNotFoundError(path)
-    image = SimpleITK.ReadImage(str(path))
-    # Of four dimensions the last one is time, or channels: it has no place in the patient.
-    dimensions = image.GetDimension()
-    direction = np.reshape(image.GetDirection(), (dimensions, dimensions))[:3, :3]
-    affine = np.eye(4)
-    affine[:3, :3] = direction * np.asarray(image.GetSpacing()[:3])
-    affine[:3, 3] = image.GetOrigin()[:3]
-    voxels = SimpleITK.GetArrayFromImage(image)  # the slowest axis first; channels of a vector image last
-    spatial = tuple(reversed(range(dimensions)))
-    return Volume(voxels.transpose(spatial + tuple(range(dimensions, voxels.ndim))), LPS_TO_RAS @ affine)
+def _open(path: Path, kind: Kind, series: str | None) -> Stored:
+    if kind == "nifti":
+        return open_nifti(path)
+    if kind == "dicom":
+        return open_dicom(path, series)
+    return open_itk(path)

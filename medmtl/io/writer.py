@@ -28,8 +28,8 @@ def write_mask(folder: Path, scan: Scan, mask: np.ndarray, label: str = "foregro
 
     Returns:
         The files: NRRD for NRRD, MetaImage (`.mha`) for MetaImage, NIfTI (`.nii.gz`) for all others; then a DICOM SEG
-        where the input was DICOM and highdicom is installed. If the series lacks what a SEG must say of patient and
-        study, the log says so and there is none.
+        where the input was DICOM and highdicom is installed. If the series lacks attributes of patient and
+        study that a SEG needs, a warning is logged and none is written.
     """
     mask = np.asarray(mask, np.uint8)
     written = [_write(folder, scan, mask, "mask")]
@@ -39,7 +39,7 @@ def write_mask(folder: Path, scan: Scan, mask: np.ndarray, label: str = "foregro
             write_segmentation(path, mask, scan.image.affine.numpy(), cast("tuple[Any, ...]", scan.header), label)
             written.append(path)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            logger.warning("%s: no DICOM SEG, the series does not say enough (%s)", scan.input.path, error)
+            logger.warning("%s: no DICOM SEG, the series lacks attributes (%s)", scan.input.path, error)
     return written
 
 

@@ -10,7 +10,8 @@ from monai.data import MetaTensor
 
 from medmtl.accuracy import dice
 from medmtl.data.preprocessing import Preprocessing
-from medmtl.data.transforms import load_image, load_organ, prepare, split_unknown, to_native
+from medmtl.data.reading import load_image, load_organ
+from medmtl.data.transforms import prepare, split_unknown, to_native
 from medmtl.models.ensemble import Ensemble, Members
 from medmtl.models.extract import Observer
 from medmtl.models.members import read_members

@@ -1,4 +1,4 @@
-"""What `medmtl data check` knows of a case, and what it has found."""
+"""Records of `medmtl data check`: the content of a case, and a finding."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -29,15 +29,15 @@ class Intensity(NamedTuple):
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that is wrong with a case or a dataset, or unusual.
+    """An error in a case or a dataset, a probable mistake, or something unusual.
 
     Attributes:
         severity: `error`: the case cannot be used; `warning`: probably a mistake; `note`: unusual, worth a look.
-        rule: which rule found it, one word: `affine`, `duplicate`, ...
+        rule: the rule that was broken, one word: `affine`, `duplicate`, ...
         dataset: the task or folder.
         case: the case; empty for the dataset as a whole.
-        message: what was found.
-        fix: what to do about it.
+        message: the finding.
+        fix: what to do.
     """
 
     severity: Severity
@@ -55,14 +55,14 @@ class CaseFacts:
     Attributes:
         dataset: the task or folder.
         case: unique within its dataset.
-        patient: whose image it is.
+        patient: the patient; cases of one patient stay on one side of a split.
         part: "training" for a labelled case, "test" for an image without a label.
         images: the image files that are used.
         labels: the label files.
         shape: voxels along the stored axes; empty where the image cannot be read, as all that follows.
         spacing: mm along the stored axes.
         axes: where the stored axes point, for example "LPS".
-        kind: type of a voxel as stored, for example "int16".
+        dtype: type of a voxel as stored, for example "int16".
         intensity: one for each channel that is used.
         volumes_ml: label value -> its volume, of the values above 0 that occur.
         image_digests: one for each channel, from its voxel values alone: a copy in another order, type or header has
@@ -80,7 +80,7 @@ class CaseFacts:
     shape: tuple[int, ...] = ()
     spacing: tuple[float, ...] = ()
     axes: str = ""
-    kind: str = ""
+    dtype: str = ""
     intensity: tuple[Intensity, ...] = ()
     volumes_ml: Mapping[int, float] = field(default_factory=dict)
     image_digests: tuple[str, ...] = ()

@@ -1,4 +1,4 @@
-"""What `medmtl data check` tells of a dataset as a whole: how many cases, and in what range their numbers lie."""
+"""Summary of a dataset for `medmtl data check`: number of cases, and range of sizes, intensities and volumes."""
 
 import math
 from collections import Counter
@@ -36,9 +36,9 @@ class Summary:
         name: the task or folder.
         labelled: cases with a label.
         test: images without one.
-        patients: how many people.
+        patients: number of patients.
         axes: orders of the stored axes, the most frequent first, with how many cases have it if there are several.
-        kinds: types of a voxel as stored, in the same way.
+        dtypes: types of a voxel as stored, in the same way.
         ranges: sizes, intensities and label volumes.
     """
 
@@ -47,7 +47,7 @@ class Summary:
     test: int
     patients: int
     axes: str
-    kinds: str
+    dtypes: str
     ranges: tuple[Range, ...]
 
 
@@ -56,7 +56,7 @@ def summarise(name: str, cases: Sequence[CaseFacts], organs: Mapping[int, str]) 
 
     Args:
         name: the task or folder.
-        cases: of all datasets; those of others are passed over.
+        cases: of all datasets; those of others are ignored.
         organs: label value -> name.
     """
     own = [case for case in cases if case.dataset == name]
@@ -82,18 +82,22 @@ def summarise(name: str, cases: Sequence[CaseFacts], organs: Mapping[int, str]) 
         test=sum(case.part == "test" for case in own),
         patients=len({case.patient for case in own}),
         axes=_counted([case.axes for case in own if case.shape]),
-        kinds=_counted([case.kind for case in own if case.shape]),
+        dtypes=_counted([case.dtype for case in own if case.shape]),
         ranges=tuple(Range(what, len(each), min(each), median(each), max(each)) for what, each in values.items()),
     )
 
 
 def headline(cases: Sequence[CaseFacts], findings: Sequence[Finding]) -> str:
-    """The result in plain words: how many cases there are, how many cannot be used, and what else was found."""
+    """The result in one sentence: how many cases there are, how many cannot be used, and how many findings."""
     unusable = {(finding.dataset, finding.case) for finding in findings if finding.severity == "error" and finding.case}
     counts = Counter(finding.severity for finding in findings)
     usable = f"{len(unusable)} cannot be used" if unusable else "all can be used"
-    told = [_count(counts[severity], severity) for severity in SEVERITIES if counts[severity]]
-    return f"{_count(len(cases), 'case')}, {usable}: {', '.join(told) or 'nothing was found'}."
+    found = [_count(counts[severity], severity) for severity in SEVERITIES if counts[severity]]
+    what = _count(len(cases), "case")
+    if cases and all(case.part == "test" for case in cases):
+        what = f"{_count(len(cases), 'image')} without labels"
+        usable = f"{len(unusable)} cannot be used" if unusable else "usable as data.ood only"
+    return f"{what}, {usable}: {', '.join(found) or 'no findings'}."
 
 
 def _count(count: int, noun: str) -> str:

@@ -55,9 +55,9 @@ def test_the_spacing_is_in_millimetres_whatever_unit_the_headers_name(write_task
     assert parsed(task_block(root, modality="CT"))[1]["spacing"] == [0.75, 2.5, 0.75]
 
 
-def test_what_is_unknown_is_asked_for(write_task: WriteTask) -> None:
+def test_an_undeclared_modality_gets_a_comment(write_task: WriteTask) -> None:
     root = write_task({"a": (IMAGE, LABEL)}, labels=("background", "liver", "tumour"))
-    assert "# the dataset does not say" in task_block(root)
+    assert "# not declared by the dataset" in task_block(root)
     assert parsed(task_block(root))[1]["modality"] == "other"
     assert parsed(task_block(root))[1]["organ"] == [1, 2]
     assert parsed(task_block(root, organ=["tumour"]))[1]["organ"] == [2]
@@ -101,7 +101,7 @@ def test_an_image_that_cannot_be_read_is_named(write_task: WriteTask) -> None:
 
 
 def test_a_folder_without_labels_is_no_task(write_task: WriteTask) -> None:
-    with pytest.raises(DataError, match=r"holds no labelled case: add it to `data\.ood`"):
+    with pytest.raises(DataError, match="has no labels: read as MSD, no case has one"):
         task_block(write_task({"a": (IMAGE, None)}))
 
 

@@ -52,9 +52,9 @@ def test_a_good_dataset_passes(write_task: WriteTask, tmp_path: Path, capsys: py
         {name: (image, np.roll(label, number)) for number, (name, (image, label)) in enumerate(given.items())}
     )
     before = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
-    assert check(root, "--out", tmp_path / "out", "--jobs", "1") == 0
+    assert check(root, "--output", tmp_path / "out", "--jobs", "1") == 0
     printed = capsys.readouterr().out
-    assert "3 cases, all can be used: nothing was found." in printed
+    assert "3 cases, all can be used: no findings." in printed
     assert str(tmp_path / "out" / "check.html") in printed.replace("\n", "")
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["check.csv", "check.html", "check.json"]
     with (tmp_path / "out" / "check.csv").open() as stream:
@@ -69,7 +69,7 @@ def test_an_unusable_case_gives_exit_code_3_and_the_others_are_read(write_task: 
     root = write_task(volumes(3) | {"test": (volumes(1)["case0"][0], None)})
     (root / "imagesTr" / "case1.nii.gz").write_bytes(b"no image")
     (root / "labelsTr" / "case2.nii.gz").unlink()
-    assert check(root, "--out", tmp_path / "out", "--jobs", "1") == 3
+    assert check(root, "--output", tmp_path / "out", "--jobs", "1") == 3
     assert findings(tmp_path / "out") == [("error", "unreadable", "case1"), ("error", "unreadable", "case2")]
     cases = {case["case"]: case for case in content(tmp_path / "out")["cases"]}
     assert cases["case1"]["shape"] == []
@@ -81,9 +81,9 @@ def test_warnings_and_notes_alone_give_exit_code_0(write_task: WriteTask, tmp_pa
     given = volumes(10)
     given["case3"] = (given["case3"][0], given["case3"][1] * 0)
     given["copy"] = given["case5"]
-    root = write_task(given | {"stranger": (given["case6"][0][::-1], None)})
-    assert check(root, "--out", tmp_path / "out", "--jobs", "1") == 0
-    expected = {("warning", "empty", "case3"), ("warning", "duplicate", "copy"), ("warning", "leak", "stranger")}
+    root = write_task(given | {"mirrored": (given["case6"][0][::-1], None)})
+    assert check(root, "--output", tmp_path / "out", "--jobs", "1") == 0
+    expected = {("warning", "empty", "case3"), ("warning", "duplicate", "copy"), ("warning", "leak", "mirrored")}
     found = findings(tmp_path / "out")
     assert expected <= set(found)
     assert [severity for severity, *_ in found] == sorted((severity for severity, *_ in found), key=SEVERITIES.index)
@@ -91,7 +91,7 @@ def test_warnings_and_notes_alone_give_exit_code_0(write_task: WriteTask, tmp_pa
 
 def test_a_dataset_without_any_foreground_is_an_error(write_task: WriteTask, tmp_path: Path) -> None:
     root = write_task({name: (image, label * 0) for name, (image, label) in volumes(2).items()})
-    assert check(root, "--out", tmp_path / "out", "--jobs", "1") == 3
+    assert check(root, "--output", tmp_path / "out", "--jobs", "1") == 3
     assert findings(tmp_path / "out")[0] == ("error", "empty", "")
 
 
@@ -99,7 +99,7 @@ def test_processes_change_nothing(write_task: WriteTask, tmp_path: Path) -> None
     root = write_task(volumes(5))
     (root / "imagesTr" / "case1.nii.gz").write_bytes(b"no image")
     for jobs in ("1", "2"):
-        assert check(root, "--out", tmp_path / jobs, "--jobs", jobs) == 3
+        assert check(root, "--output", tmp_path / jobs, "--jobs", jobs) == 3
     for name in ("check.json", "check.csv", "check.html"):
         assert (tmp_path / "1" / name).read_text() == (tmp_path / "2" / name).read_text()
 
@@ -115,7 +115,7 @@ def test_fix_affine_writes_copies_that_training_accepts(write_task: WriteTask, t
     nib.save(nib.Nifti1Image(given["case1"][1][:, ::-1], AFFINE @ flip), turned)
     before = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
     out = tmp_path / "fixed"
-    assert check(root, "--out", tmp_path / "out", "--jobs", "1", "--fix-affine", out) == 3
+    assert check(root, "--output", tmp_path / "out", "--jobs", "1", "--fix-affine", out) == 3
     assert {path: path.read_bytes() for path in root.rglob("*") if path.is_file()} == before
     assert sorted(path.name for path in out.rglob("*") if path.is_file()) == ["case0.nii.gz", "case1.nii.gz"]
     for name in ("case0", "case1"):
@@ -135,7 +135,7 @@ def test_a_label_of_another_unit_is_put_into_millimetres(write_task: WriteTask, 
     in_microns.header.set_xyzt_units("micron")
     nib.save(in_microns, label)
     out = tmp_path / "fixed"
-    assert check(root, "--out", tmp_path / "out", "--jobs", "1", "--fix-affine", out) == 3
+    assert check(root, "--output", tmp_path / "out", "--jobs", "1", "--fix-affine", out) == 3
     copy = out / "labelsTr" / "case0.nii.gz"
     check_task("Fixed", [Case("case0", "case0", (image,), (LabelFile(copy),))], [1], {0, 1})
 
@@ -144,7 +144,7 @@ def test_copies_never_go_into_the_dataset(
     write_task: WriteTask, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     root = write_task(volumes(1))
-    assert check(root, "--out", tmp_path / "out", "--jobs", "1", "--fix-affine", root / "fixed") == 1
+    assert check(root, "--output", tmp_path / "out", "--jobs", "1", "--fix-affine", root / "fixed") == 1
     assert "write the copies elsewhere" in capsys.readouterr().err
     assert not (root / "fixed").exists()
 
@@ -166,9 +166,9 @@ def test_patients_and_folds_of_an_nnunet_folder(tmp_path: Path) -> None:
     folds = [{"train": ["pat0_0", "pat1_0"], "val": ["pat0_1", "pat1_1"]}]
     (root / "splits_final.json").write_text(json.dumps(folds))
     label_twins = {("warning", "duplicate", name) for name in ("pat0_1", "pat1_0", "pat1_1")}  # all labels are alike
-    assert check(root, "--out", tmp_path / "plain", "--jobs", "1") == 0
+    assert check(root, "--output", tmp_path / "plain", "--jobs", "1") == 0
     assert set(findings(tmp_path / "plain")) == label_twins
-    assert check(root, "--out", tmp_path / "patients", "--jobs", "1", "--patient", r"pat\d+") == 0
+    assert check(root, "--output", tmp_path / "patients", "--jobs", "1", "--patient", r"pat\d+") == 0
     assert set(findings(tmp_path / "patients")) == label_twins | {("warning", "leak", "")}
 
 
@@ -191,8 +191,10 @@ def test_a_configuration_is_checked_as_a_whole(
 @pytest.mark.parametrize(
     ("argv", "word"),
     [
-        ([], "give a dataset folder, or --config FILE"),
-        (["x", "--config", "y"], "one thing"),
+        ([], "give a folder, or --config FILE"),
+        (["x", "--config", "y"], "one folder or one configuration"),
+        (["--config", "y", "--layout", "MSD"], "--layout is for a folder"),
+        (["x", "--layout", "Nope"], "--layout Nope"),
         (["x", "--jobs", "0"], "--jobs=0"),
         (["--config", "none.yaml"], "none.yaml"),
     ],
@@ -208,6 +210,46 @@ def test_a_folder_that_does_not_exist_is_exit_code_1(tmp_path: Path, capsys: pyt
     assert "is not a folder" in capsys.readouterr().err
 
 
+def test_a_folder_of_images_alone_can_serve_as_ood(
+    save_volume: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, (image, _) in volumes(2).items():
+        save_volume(f"Scans/site/{name}.nii.gz", image)
+    assert check(tmp_path / "Scans", "--output", tmp_path / "out", "--jobs", "1") == 0
+    assert "2 images without labels, usable as data.ood only: 1 note." in capsys.readouterr().out
+    ((severity, rule, case),) = findings(tmp_path / "out")
+    assert (severity, rule, case) == ("note", "no-labels", "")
+    message = content(tmp_path / "out")["findings"][0]["message"]
+    assert "MSD (dataset.json)" in message
+    assert "the folder holds 2 images and the folders site" in message
+
+
+def test_labels_that_no_layout_pairs_are_a_warning_and_a_layout_by_hand_reads_them(
+    save_volume: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, (image, label) in volumes(3).items():
+        save_volume(f"Own/scans/{name}.nii.gz", image)
+        save_volume(f"Own/masks/{name}_mask.nii.gz", label)
+    layout = '{class_path: Folders, init_args: {images: "scans/{case}", labels: "masks/{case}_mask"}}'
+    assert check(tmp_path / "Own", "--output", tmp_path / "out", "--jobs", "1") == 0
+    assert ("warning", "no-labels", "") in findings(tmp_path / "out")
+    assert "3 of them have names like labels (masks/case0_mask.nii.gz)" in (tmp_path / "out/check.html").read_text()
+    assert check(tmp_path / "Own", "--layout", layout, "--output", tmp_path / "named", "--jobs", "1") == 0
+    assert not {rule for _, rule, _ in findings(tmp_path / "named")} & {"no-labels"}
+    assert [case["part"] for case in content(tmp_path / "named")["cases"]] == ["training"] * 3
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        main(["data", "import", str(tmp_path / "Own")])
+    assert "has no labels: none of these layouts was found" in capsys.readouterr().err
+    main(["data", "import", str(tmp_path / "Own"), "--layout", layout, "--organ", "1"])
+    (block,) = yaml.safe_load(capsys.readouterr().out).values()
+    assert block["layout"] == yaml.safe_load(layout)
+    tasks = {"data": {"tasks": {"Own": block, "None": block | {"layout": {"class_path": "LooseImages"}}}}}
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump(tasks))
+    assert check("--config", tmp_path / "own.yaml", "--output", tmp_path / "tasks", "--jobs", "1") == 3
+    assert ("error", "no-labels", "") in findings(tmp_path / "tasks")
+
+
 @pytest.mark.real_data
 def test_real_corpora_can_be_used_and_their_copies_are_found(real_data: Path, tmp_path: Path) -> None:
     root = tmp_path / "Sarcoma"
@@ -220,7 +262,7 @@ def test_real_corpora_can_be_used_and_their_copies_are_found(real_data: Path, tm
     nib.save(nib.Nifti1Image(np.asanyarray(copy.dataobj).astype(np.float32), np.eye(4)), root / "imagesTs/new.nii.gz")
     described["test"] = ["./imagesTs/new.nii.gz"]
     (root / "dataset.json").write_text(json.dumps(described))
-    assert check(root, "--out", tmp_path / "out", "--jobs", "1") == 0
+    assert check(root, "--output", tmp_path / "out", "--jobs", "1") == 0
     leaks = [each for each in content(tmp_path / "out")["findings"] if each["rule"] == "leak"]
     (leak,) = leaks
     assert leak["case"] == "new"

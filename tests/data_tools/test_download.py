@@ -67,7 +67,7 @@ def test_a_task_is_fetched_unpacked_and_not_fetched_again(
     served: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "corpora"
-    main(["data", "download", NAME, "--to", str(out)])
+    main(["data", "download", NAME, "--output", str(out)])
     assert capsys.readouterr().out == f"downloaded: {out / NAME}\n"
     assert listed(out) == WHOLE
     assert (out / WHOLE[0]).read_bytes() == CONTENT
@@ -111,7 +111,7 @@ def test_a_server_that_lacks_it_or_is_gone_is_one_line(
         assert "\n" not in str(error.value)
         assert not list((tmp_path / "corpora").iterdir())
     with pytest.raises(SystemExit, match="1"):
-        main(["data", "download", NAME, "--to", str(tmp_path / "corpora")])
+        main(["data", "download", NAME, "--output", str(tmp_path / "corpora")])
     printed = capsys.readouterr()
     assert not printed.out
     assert printed.err.splitlines()[-1].startswith("medmtl: error: http://127.0.0.1:9/")
@@ -144,5 +144,5 @@ def test_a_task_that_does_not_exist_and_a_missing_folder_are_usage(monkeypatch: 
     monkeypatch.delenv("MEDMTL_DATA", raising=False)
     with pytest.raises(ConfigError, match="no task Task11: use one of: Task01_BrainTumour"):
         download(["Task11"], Path("x"))
-    with pytest.raises(ConfigError, match="add --to DIR, or set MEDMTL_DATA"):
+    with pytest.raises(ConfigError, match="add --output DIR, or set MEDMTL_DATA"):
         download([NAME])

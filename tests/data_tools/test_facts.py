@@ -84,7 +84,10 @@ DAMAGES: dict[str, tuple[Callable[[Save, Case], Any], str | None]] = {
     "slice": (lambda save, case: save("images/one.nii.gz", IMAGE[..., 0]), "unreadable"),
     "flat affine": (lambda save, case: save("images/one.nii.gz", IMAGE, AFFINE[:, [0, 0, 2, 3]]), "unreadable"),
     "label too small": (lambda save, case: save("labels/one.nii.gz", LABEL[1:], AFFINE), "shape"),
-    "label of four dimensions": (lambda save, case: save("labels/one.nii.gz", LABEL[..., None], AFFINE), "shape"),
+    "label of four dimensions": (
+        lambda save, case: save("labels/one.nii.gz", np.stack([LABEL, LABEL], -1), AFFINE),
+        "shape",
+    ),
     "label elsewhere": (_shifted, "affine"),
     "label in another order": (_reordered, "affine"),
     "not finite": (
@@ -117,7 +120,7 @@ def test_values_that_are_not_finite_are_counted(case: Case, save_volume: Save) -
     voxels.flat[:3] = np.nan, np.inf, -np.inf
     save_volume("images/one.nii.gz", voxels, AFFINE)
     facts, (finding,) = look(case)
-    assert "3 values" in finding.message
+    assert "3 voxels of 210" in finding.message
     assert facts.intensity[0].maximum == voxels.flat[3:].max()
 
 
@@ -126,7 +129,7 @@ def test_a_constant_image_and_an_empty_label_are_found(case: Case, save_volume: 
     save_volume("labels/one.nii.gz", LABEL * 0, AFFINE)
     facts, findings = look(case)
     assert [(finding.severity, finding.rule) for finding in findings] == [("error", "constant"), ("warning", "empty")]
-    assert "7 everywhere" in findings[0].message
+    assert "7 in all voxels" in findings[0].message
     assert facts.image_digests == ("",)
 
 

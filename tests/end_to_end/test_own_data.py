@@ -136,7 +136,7 @@ def test_what_stacks_channels_predicts_as_it_was_tested(config: dict[str, Any], 
         ("Core", {"channel": 1}, "Core uses 1 channels and Tumour 2", 2),
         ("Core", {"organ": ["liver"]}, "organ liver is not among", 1),
         ("Tumour", {"fold": 2}, "fold 2, but", 1),
-        ("Tumour", {"channel": [0, 2]}, "has 2 channels, channel 2", 1),
+        ("Tumour", {"channel": [0, 2]}, "is one of 2 channels, counted from 0, and channel 2", 1),
     ],
 )
 def test_what_does_not_fit_is_one_line_before_anything_is_written(

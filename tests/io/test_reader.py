@@ -169,12 +169,12 @@ def test_a_dicom_series_reads_as_simpleitk_reads_it(tmp_path: Path) -> None:
         assert np.allclose(scan.image.affine.numpy() @ (*index, 1), (*place, 1), atol=1e-5)
 
 
-def test_a_list_is_believed_and_what_the_file_says_is_told(tmp_path: Path) -> None:
+def test_a_lists_modality_is_used_and_another_of_the_file_is_warned_of(tmp_path: Path) -> None:
     write_series(tmp_path / "p1", VOXELS, OBLIQUE, "CT")
     (tmp_path / "list.csv").write_text("image,modality\np1,MR\n")
     scan = read_one(tmp_path / "list.csv")
     assert (scan.name, scan.modality) == ("p1", "MR")
-    assert scan.warnings == ("the list says MR, the file CT: the list is believed",)
+    assert scan.warnings == ("the list gives the modality MR, the file CT: that of the list is used",)
 
 
 @pytest.mark.parametrize("kind", ["nifti", "dicom"])

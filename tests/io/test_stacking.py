@@ -149,7 +149,7 @@ def test_a_channel_that_cannot_be_used_is_named(case: Path, save_volume: Save, t
     ("voxels", "shift", "words"),
     [
         (VOXELS[1][:-1], 0.0, "has 6 x 6 x 5 voxels, its channel case_0000.nii.gz 7 x 6 x 5: resample"),
-        (VOXELS[1], 0.01, "has another affine than its channel case_0000.nii.gz: resample"),
+        (VOXELS[1], 0.01, "has another affine than its channel case_0000.nii.gz: correct"),
         (VOXELS[1], 0.0005, None),  # rounding in a header
     ],
 )

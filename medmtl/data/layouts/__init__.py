@@ -1,10 +1,38 @@
 """Layouts: how a folder on disk becomes cases, one module a layout.
 
-`msd.MSD`, `nnunet.NNUNet` and `bids.Bids` are standards, `lists.FileList` and `folders.Folders` what labs have. A task
-names one of them, or one of your own, by `layout` with `class_path` and `init_args`; without it the layout is
-recognised from the folder. Whatever the layout, a case gives the same voxels.
+`MSD`, `NNUNet` and `Bids` are standards, `FileList` and `Folders` fit what labs have. A task names one of them, or one
+of your own, by `layout: {class_path: Folders, init_args: {...}}`; without it the layout is recognised from the folder.
+Whatever the layout, a case gives the same voxels.
 """
 
-from medmtl.data.layouts.layout import Corpus, Fold, Layout, check_layout
+from pathlib import Path
 
-__all__ = ["Corpus", "Fold", "Layout", "check_layout"]
+from medmtl.data.layouts.bids import Bids
+from medmtl.data.layouts.folders import Folders, LooseImages
+from medmtl.data.layouts.layout import Corpus, Fold, Layout, check_layout
+from medmtl.data.layouts.lists import FileList
+from medmtl.data.layouts.msd import MSD
+from medmtl.data.layouts.nnunet import NNUNet
+
+# Tried in this order: nnU-Net's `dataset.json` is the more particular one, and images lie loose everywhere.
+LAYOUTS: tuple[type[Layout], ...] = (NNUNet, MSD, Bids, FileList, Folders, LooseImages)
+
+__all__ = [
+    "LAYOUTS",
+    "MSD",
+    "Bids",
+    "Corpus",
+    "FileList",
+    "Fold",
+    "Folders",
+    "Layout",
+    "LooseImages",
+    "NNUNet",
+    "check_layout",
+    "recognise",
+]
+
+
+def recognise(root: Path) -> Layout:
+    """The layout of a folder for which a task names none."""
+    return next(layout() for layout in LAYOUTS if layout.fits(root))

@@ -11,7 +11,7 @@ from typing import Literal
 from medmtl.data.case import Case, LabelFile
 from medmtl.data.layouts.layout import Corpus, Layout, named, values_of
 from medmtl.errors import DataError
-from medmtl.io.volume import ENDINGS, stem
+from medmtl.io.input import ENDINGS, stem
 
 LABELS = ("dseg", "mask")
 # What a derivative adds to the name of the image that it was made of.
@@ -21,8 +21,8 @@ ADDED = {"atlas", "den", "desc", "hemi", "label", "res", "scale", "seg", "space"
 class Bids(Layout):
     """`sub-01/[ses-01/]anat/sub-01_ses-01_T1w.nii.gz`, with labels `.._dseg` or `.._label-NAME_mask`.
 
-    Labels lie in the same tree below `derivatives/NAME`, or beside the raw images. They belong to the image whose
-    entities (`sub`, `ses`, `run`, ...) they share; what a derivative adds (`space`, `desc`, `label`, ...) does not
+    Labels lie in the same tree below `derivatives/NAME`, or beside the raw images. They belong to the image with
+    the same entities (`sub`, `ses`, `run`, ...); what a derivative adds (`space`, `desc`, `label`, ...) does not
     count. The subject is the patient. Names of a `_dseg` are read from a `*dseg.tsv` of the derivative (columns `index`
     and `name`); masks stand for 1, 2, ... in the order of the names of their entity `label`.
 
@@ -34,8 +34,10 @@ class Bids(Layout):
         labels: dseg, or mask; by default the one there is.
         entities: what else labels must have in their name, such as `{desc: manual}`.
         organs: name of an organ -> label value, or values of a region, for a `_dseg` that no table names.
-        ignore: the label value of voxels whose truth is unknown.
+        ignore: the label value of voxels without a ground truth.
     """
+
+    sign = "dataset_description.json with `BIDSVersion`"
 
     def __init__(
         self,
@@ -82,8 +84,8 @@ class Bids(Layout):
         for source, channels in images.items():
             name = "_".join(f"{key}-{value}" for key, value in source)
             if set(channels) != set(suffixes):
-                lacking = sorted(set(suffixes) - set(channels))
-                raise DataError(f"{owner}, case {name}: no _{lacking[0]} in {root}", fix="add it, or set `image`")
+                missing = sorted(set(suffixes) - set(channels))
+                raise DataError(f"{owner}, case {name}: no _{missing[0]} in {root}", fix="add it, or set `image`")
             truth = tuple(self._label_files(owner, name, belonging[source], masks))
             cases.append(
                 Case(name, f"sub-{dict(source)['sub']}", tuple(channels[suffix] for suffix in suffixes), truth)

@@ -8,13 +8,13 @@ from pathlib import Path
 from medmtl.data.case import Case, LabelFile
 from medmtl.data.layouts.layout import Corpus, Layout, values_of
 from medmtl.errors import ConfigError, DataError
-from medmtl.io.volume import ENDINGS, stem
+from medmtl.io.input import ENDINGS, stem
 
 CASE = "{case}"
 
 
 class Folders(Layout):
-    """Images and labels whose places follow from the name of the case.
+    """Images and labels at paths that follow from the name of the case.
 
     A pattern is a path within the root that holds `{case}`, which stands for the name of the case (no `/` in it).
     An ending that is left out is found: .nii.gz, .nii, .nrrd or .mha.
@@ -29,8 +29,10 @@ class Folders(Layout):
             in the order of the names.
         organs: name of an organ -> label value, or values of a region, for files of label values. Without it `organ` of
             a task must be values, and any value may occur.
-        ignore: the label value of voxels whose truth is unknown.
+        ignore: the label value of voxels without a ground truth.
     """
+
+    sign = "folders `images` and `labels`"
 
     def __init__(
         self,
@@ -73,7 +75,7 @@ class Folders(Layout):
         for case in [case for case, path in found.items() if path not in taken]:
             channels = [path for path in others[case] if path is not None]
             if len(channels) < len(others[case]):
-                raise DataError(f"{owner}, case {case}: {root} lacks a channel of it", fix="add it, or take it out")
+                raise DataError(f"{owner}, case {case}: {root} lacks a channel of it", fix="add it, or remove the case")
             truth = tuple(LabelFile(path, value) for path, value in labels[case] if path is not None)
             cases.append(Case(case, case, (found[case], *channels), truth))
         if not cases:

@@ -7,12 +7,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import Any, ClassVar
 
+from medmtl.data.case import Case
 from medmtl.errors import DataError
-
-if TYPE_CHECKING:
-    from medmtl.data.case import Case  # a task names its layout
 
 
 @dataclass(frozen=True)
@@ -35,13 +33,13 @@ class Corpus:
     Attributes:
         cases: all images, those without labels too. Their `channels` are (0,); a task chooses its own.
         organs: declared name -> label values that together are this organ; empty where nothing is declared.
-        ignore: the label value of voxels whose truth is unknown; None if there is none.
+        ignore: the label value of voxels without a ground truth; None if there is none.
         channels: names of the channels, in their order; empty if unknown.
-        modality: what the dataset says of it; empty if nothing.
+        modality: as the dataset declares it; empty if it does not.
         folds: the splits that the dataset brings along.
     """
 
-    cases: tuple["Case", ...]
+    cases: tuple[Case, ...]
     organs: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     ignore: int | None = None
     channels: tuple[str, ...] = ()
@@ -60,16 +58,21 @@ class Corpus:
 class Layout(ABC):
     """How a folder on disk becomes cases.
 
-    One of your own needs `read` alone, and `class_path` in a task's `layout`. `check_layout` says whether it holds what
-    the rest of medmtl relies on.
+    One of your own needs `read` alone, and `class_path` in a task's `layout`. `check_layout` checks what the rest of
+    medmtl relies on.
+
+    Attributes:
+        sign: what `fits` looks for in a folder, for messages; empty for a layout that is not recognised by itself.
     """
+
+    sign: ClassVar[str] = ""
 
     @abstractmethod
     def read(self, owner: str, root: Path) -> Corpus:
         """List what a folder holds, without reading voxels.
 
         Args:
-            owner: the task or foreign folder, for messages.
+            owner: the task or OOD folder, for messages.
             root: an existing folder.
 
         Raises:
@@ -83,45 +86,45 @@ class Layout(ABC):
 
 
 def check_layout(layout: Layout, root: Path) -> None:
-    """Check that a layout reads a folder as the rest of medmtl relies on: the contract, for tests.
+    """Check that a layout reads a folder as the rest of medmtl relies on; for tests.
 
     Args:
         layout: the layout.
         root: a folder of this layout, with a labelled case at least.
 
     Raises:
-        AssertionError: says which promise is broken.
+        AssertionError: names the requirement that is not met.
         DataError: of the layout, where it cannot read the folder.
     """
     corpus = layout.read("contract", root)
     names = [case.name for case in corpus.cases]
-    _promise(layout, layout.read("contract", root) == corpus, "reads the same twice")
-    _promise(layout, any(case.labels for case in corpus.cases), "finds a labelled case")
-    _promise(layout, len(set(names)) == len(names), "gives every case a name of its own")
-    _promise(layout, all(name and name == Path(name).name for name in names), "gives names that can be file names")
-    _promise(layout, all(case.patient for case in corpus.cases), "gives every case a patient")
-    _promise(layout, all(case.images for case in corpus.cases), "gives every case an image")
-    _promise(layout, {case.channels for case in corpus.cases} == {(0,)}, "leaves the choice of channels to the task")
+    _require(layout, layout.read("contract", root) == corpus, "reads the same twice")
+    _require(layout, any(case.labels for case in corpus.cases), "finds a labelled case")
+    _require(layout, len(set(names)) == len(names), "gives every case a name of its own")
+    _require(layout, all(name and name == Path(name).name for name in names), "gives names that can be file names")
+    _require(layout, all(case.patient for case in corpus.cases), "gives every case a patient")
+    _require(layout, all(case.images for case in corpus.cases), "gives every case an image")
+    _require(layout, {case.channels for case in corpus.cases} == {(0,)}, "leaves the choice of channels to the task")
     files = [path for case in corpus.cases for path in (*case.images, *(label.path for label in case.labels))]
-    _promise(layout, all(path.is_file() for path in files), "names files that exist")
-    _promise(layout, all(_lies_in(root, path) for path in files), "names files within the folder")
+    _require(layout, all(path.is_file() for path in files), "names files that exist")
+    _require(layout, all(_lies_in(root, path) for path in files), "names files within the folder")
     declared = corpus.declared
     masks = {label.value for case in corpus.cases for label in case.labels} - {None}
-    _promise(layout, declared is None or masks <= declared, "declares the values that masks stand for")
+    _require(layout, declared is None or masks <= declared, "declares the values that masks stand for")
     organ = {value for values in corpus.organs.values() for value in values}
-    _promise(layout, all(value > 0 for value in organ), "declares organs above 0, the background")
-    _promise(layout, corpus.ignore not in {0, *organ}, "ignores neither background nor an organ")
+    _require(layout, all(value > 0 for value in organ), "declares organs above 0, the background")
+    _require(layout, corpus.ignore not in {0, *organ}, "ignores neither background nor an organ")
     labelled = {case.name for case in corpus.cases if case.labels}
     for fold in corpus.folds:
-        _promise(layout, {*fold.train, *fold.val} <= labelled, "splits labelled cases")
-        _promise(layout, not set(fold.train) & set(fold.val), "splits without overlap")
+        _require(layout, {*fold.train, *fold.val} <= labelled, "splits labelled cases")
+        _require(layout, not set(fold.train) & set(fold.val), "splits without overlap")
     with TemporaryDirectory() as empty:
         try:
             layout.read("contract", Path(empty))
         except DataError as error:
-            _promise(layout, "\n" not in str(error) and empty in str(error), "names a wrong folder in one line")
+            _require(layout, "\n" not in str(error) and empty in str(error), "names a wrong folder in one line")
         else:
-            _promise(layout, False, "refuses an empty folder with a DataError")
+            _require(layout, False, "refuses an empty folder with a DataError")
 
 
 def inside(owner: str, root: Path, text: str, source: Path) -> Path:
@@ -130,7 +133,7 @@ def inside(owner: str, root: Path, text: str, source: Path) -> Path:
     Links are not followed: data managers keep the files elsewhere and link to them.
 
     Args:
-        owner: the task or foreign folder, for the message.
+        owner: the task or OOD folder, for the message.
         root: the folder of the dataset.
         text: the path as it is written.
         source: the file that it is written in.
@@ -148,7 +151,7 @@ def read_object(owner: str, path: Path, fix: str) -> dict[str, Any]:
     """Read a JSON file that holds one object, such as a `dataset.json`.
 
     Args:
-        owner: the task or foreign folder, for messages.
+        owner: the task or OOD folder, for messages.
         path: the file.
         fix: what to do where it is missing.
 
@@ -184,6 +187,6 @@ def _lies_in(root: Path, path: Path) -> bool:
     return Path(os.path.normpath(path)).is_relative_to(os.path.normpath(root))
 
 
-def _promise(layout: Layout, kept: bool, words: str) -> None:
+def _require(layout: Layout, kept: bool, words: str) -> None:
     if not kept:
-        raise AssertionError(f"{type(layout).__name__} breaks its contract: a layout {words}")
+        raise AssertionError(f"{type(layout).__name__} does not meet its contract: a layout {words}")

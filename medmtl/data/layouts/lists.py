@@ -7,7 +7,7 @@ from pathlib import Path
 from medmtl.data.case import Case, LabelFile
 from medmtl.data.layouts.layout import Corpus, Layout, inside, values_of
 from medmtl.errors import DataError
-from medmtl.io.volume import stem
+from medmtl.io.input import stem
 
 FILES = ("cases.csv", "cases.json")
 
@@ -26,8 +26,10 @@ class FileList(Layout):
         file: name of the list within the root; by default `cases.csv` or `cases.json`.
         organs: name of an organ -> label value, or values of a region, for files of label values. Without it `organ` of
             a task must be values, and any value may occur.
-        ignore: the label value of voxels whose truth is unknown.
+        ignore: the label value of voxels without a ground truth.
     """
+
+    sign = " or ".join(FILES)
 
     def __init__(
         self, file: str | None = None, organs: dict[str, int | list[int]] | None = None, ignore: int | None = None

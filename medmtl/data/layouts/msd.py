@@ -6,15 +6,17 @@ from typing import Any
 from medmtl.data.case import Case, LabelFile
 from medmtl.data.layouts.layout import Corpus, Layout, inside, named, read_object
 from medmtl.errors import DataError
-from medmtl.io.volume import stem
+from medmtl.io.input import stem
 
 
 class MSD(Layout):
     """`dataset.json` lists `training` pairs and `test` images, and names `labels` by their values."""
 
+    sign = "dataset.json"
+
     @classmethod
     def fits(cls, root: Path) -> bool:
-        """Whether there is a `dataset.json`: nnU-Net, which has one too, is asked first."""
+        """Whether there is a `dataset.json`: nnU-Net, which has one too, is tried first."""
         return (root / "dataset.json").is_file()
 
     def read(self, owner: str, root: Path) -> Corpus:

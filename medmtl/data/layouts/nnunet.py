@@ -10,7 +10,7 @@ from typing import Any
 from medmtl.data.case import Case, LabelFile
 from medmtl.data.layouts.layout import Corpus, Fold, Layout, inside, named, read_object
 from medmtl.errors import DataError
-from medmtl.io.volume import ENDINGS
+from medmtl.io.input import ENDINGS
 
 BACKGROUND, IGNORE = "background", "ignore"
 SPLITS = "splits_final.json"
@@ -21,12 +21,14 @@ class NNUNet(Layout):
 
     Images are `imagesTr/CASE_0000.nii.gz`, a file a channel, labels `labelsTr/CASE.nii.gz`; those of `imagesTs` have no
     labels. Where `dataset.json` has an entry `dataset`, that lists the files for training instead. Label names mean a
-    value, or as regions several; the label `ignore` marks voxels of unknown truth. Splits are read from
+    value, or as regions several; the label `ignore` marks voxels without a ground truth. Splits are read from
     `splits_final.json` beside `dataset.json`, or in the folder of the same name in `nnUNet_preprocessed`, which is
     taken from the environment or lies beside `nnUNet_raw`.
 
     Source: nnU-Net v2, `documentation/dataset_format.md`.
     """
+
+    sign = "dataset.json with `channel_names`"
 
     @classmethod
     def fits(cls, root: Path) -> bool:

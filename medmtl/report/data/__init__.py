@@ -1,1 +1,1 @@
-"""What `medmtl data check` found: page and template."""
+"""Page of `medmtl data check`, with its template."""

@@ -1,4 +1,4 @@
-"""What `medmtl data check` found as one self-contained page, `check.html`: worst findings first, then the cases."""
+"""The page of `medmtl data check`, self-contained `check.html`: worst findings first, then the cases."""
 
 import base64
 from collections.abc import Mapping, Sequence
@@ -31,12 +31,12 @@ def write_data_page(
         findings: worst first.
         summaries: one for each dataset.
         organs: dataset -> label value -> name.
-        data_note: what must be said of the data, "Digital phantoms, not patients"; may be empty.
+        data_note: note on the data, "Digital phantoms, not patients"; may be empty.
     """
     of_case: dict[tuple[str, str], list[Finding]] = {}
     for finding in findings:
         of_case.setdefault((finding.dataset, finding.case), []).append(finding)
-    # Cases without findings take turns, so that every dataset has its pictures.
+    # Cases without findings alternate between datasets, so that every dataset has pictures.
     turn = {id(case): number for each in summaries for number, case in enumerate(_own(cases, each.name))}
     ordered = sorted(cases, key=lambda case: (*_rank(of_case.get((case.dataset, case.case), [])), turn[id(case)]))
     page = page_template("data.html.j2").render(

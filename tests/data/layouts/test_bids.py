@@ -7,10 +7,9 @@ from typing import Any
 import pytest
 
 from medmtl.data.case import Case, LabelFile
-from medmtl.data.layouts.bids import Bids
-from medmtl.data.layouts.layout import Corpus, check_layout
+from medmtl.data.layouts import Bids, Corpus, check_layout, recognise
 from medmtl.data.task import Task
-from medmtl.data.task_cases import recognise, task_cases
+from medmtl.data.task_cases import task_cases
 from medmtl.errors import DataError
 
 

@@ -6,8 +6,7 @@ from typing import Any
 import pytest
 
 from medmtl.data.case import Case, LabelFile
-from medmtl.data.layouts.folders import Folders, LooseImages
-from medmtl.data.layouts.layout import check_layout
+from medmtl.data.layouts import Folders, LooseImages, check_layout
 from medmtl.data.task import Task
 from medmtl.data.task_cases import task_cases
 from medmtl.errors import ConfigError, DataError

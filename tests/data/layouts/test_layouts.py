@@ -15,14 +15,20 @@ from numpy.typing import NDArray
 
 from medmtl.data.case import Case, LabelFile
 from medmtl.data.datamodule import MultiTaskData
-from medmtl.data.layouts.bids import Bids
-from medmtl.data.layouts.folders import Folders, LooseImages
-from medmtl.data.layouts.layout import Corpus, Layout, check_layout
-from medmtl.data.layouts.lists import FileList
-from medmtl.data.layouts.msd import MSD
-from medmtl.data.layouts.nnunet import NNUNet
+from medmtl.data.layouts import (
+    MSD,
+    Bids,
+    Corpus,
+    FileList,
+    Folders,
+    Layout,
+    LooseImages,
+    NNUNet,
+    check_layout,
+    recognise,
+)
 from medmtl.data.task import OODImages, Task
-from medmtl.data.task_cases import ood_cases, recognise, task_cases
+from medmtl.data.task_cases import ood_cases, task_cases
 from medmtl.data.transforms import load_image, load_organ
 from medmtl.errors import DataError
 
@@ -272,7 +278,7 @@ def test_the_contract_finds_what_a_layout_gets_wrong(tmp_path: Path, change: dic
         return Broken(Corpus((Case(**fields),), {"liver": (1,)}))
 
     check_layout(layout(good), root)
-    with pytest.raises(AssertionError, match=f"Broken breaks its contract: .*{promise}"):
+    with pytest.raises(AssertionError, match=f"Broken does not meet its contract: .*{promise}"):
         check_layout(layout(good | change), root)
 
 

@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 
 from medmtl.data.case import Case, LabelFile
-from medmtl.data.layouts.layout import check_layout
-from medmtl.data.layouts.lists import FileList
+from medmtl.data.layouts import FileList, check_layout
 from medmtl.errors import DataError
 
 

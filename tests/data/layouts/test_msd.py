@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from medmtl.data.case import Case, LabelFile
-from medmtl.data.layouts.msd import MSD
+from medmtl.data.layouts import MSD
 from medmtl.data.task import OODImages, Task, resolve_root
 from medmtl.data.task_cases import ood_cases, task_cases
 from medmtl.errors import ConfigError, DataError

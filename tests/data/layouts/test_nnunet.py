@@ -10,8 +10,7 @@ import pytest
 import SimpleITK
 
 from medmtl.data.case import LabelFile
-from medmtl.data.layouts.layout import Fold, check_layout
-from medmtl.data.layouts.nnunet import NNUNet
+from medmtl.data.layouts import Fold, NNUNet, check_layout
 from medmtl.data.task import OODImages, Task
 from medmtl.data.task_cases import ood_cases, task_cases
 from medmtl.data.transforms import load_image, load_organ

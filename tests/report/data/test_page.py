@@ -18,7 +18,7 @@ def case(name: str, **changes: object) -> CaseFacts:
         "shape": (10, 20, 30),
         "spacing": (1.0, 2.0, 3.0),
         "axes": "RAS",
-        "kind": "int16",
+        "dtype": "int16",
         "intensity": (Intensity(-5, 0, 50, 90, 100),),
         "volumes_ml": {1: 1500.0, 2: 12.0},
         "thumbnail": b"\x89PNG",
@@ -59,7 +59,7 @@ def test_the_headline_counts_cases_and_findings() -> None:
     assert headline(CASES, FINDINGS) == "4 cases, 1 cannot be used: 1 error, 1 warning, 1 note."
     twice = [*FINDINGS, Finding("error", "shape", "Liver", "bad", "another")]
     assert headline(CASES, twice) == "4 cases, 1 cannot be used: 2 errors, 1 warning, 1 note."
-    assert headline(CASES[:1], []) == "1 case, all can be used: nothing was found."
+    assert headline(CASES[:1], []) == "1 case, all can be used: no findings."
 
 
 def test_a_dataset_is_summarised_over_the_cases_that_could_be_read() -> None:
