@@ -1,6 +1,7 @@
 """The pages of docs/extending: each example is checked by its own test, and used as the page says."""
 
 import ast
+import importlib
 import json
 import re
 import shutil
@@ -52,11 +53,17 @@ class Page:
 
 @pytest.fixture
 def own_folder(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """An empty current folder, in which modules are found."""
-    monkeypatch.syspath_prepend(workplace)
+    """An empty current folder; what is imported from it is forgotten afterwards."""
+    monkeypatch.setattr(sys, "path", [*sys.path])
     yield workplace
+    forget()
+
+
+def forget() -> None:
+    """Forget the modules of one's own, as a new process would."""
     for name in [name for name in sys.modules if name.startswith("my_")]:
         del sys.modules[name]
+    importlib.invalidate_caches()
 
 
 @pytest.fixture
@@ -75,7 +82,14 @@ def run(page: Page, *commands: str) -> None:
     """Call those of the page's commands that begin so."""
     for words in page.commands:
         if words[0] in commands:
+            forget()
             main([*words, *(["--device", "cpu"] if words[0] == "predict" else [])])
+
+
+def lay_scan(phantoms: Path) -> None:
+    """One scan to predict, in the folder `scans`."""
+    Path("scans").mkdir()
+    shutil.copy(next((phantoms / "LiverCT" / "imagesTr").glob("*.nii.gz")), "scans")
 
 
 @pytest.mark.parametrize("story", sorted(path.stem for path in FOLDER.glob("*.md") if path.stem != "README"))
@@ -93,42 +107,58 @@ def test_an_example_is_one_short_file(story: str) -> None:
 @pytest.mark.parametrize("story", CHECKED)
 def test_an_example_passes_its_own_test(story: str, own_folder: Path, lesions: Path) -> None:
     page = Page.of(story)
+    sys.path.insert(0, str(own_folder))
     (own_folder / f"{page.name}.py").write_text(page.code)
     found: dict = {}
     exec(compile(page.test, f"test_{page.name}.py", "exec"), found)
     found[f"test_{page.name}"]()
 
 
-def test_a_loss_of_ones_own_trains(tiny: Path, trained: Path, phantoms: Path, own_folder: Path) -> None:
+def test_a_loss_of_ones_own_trains_and_is_needed_for_nothing_else(tiny: Path, phantoms: Path, own_folder: Path) -> None:
     page = Page.of("loss")
-    (own_folder / f"{page.name}.py").write_text(page.code)
+    Path("my_loss.py").write_text(page.code)
     config = yaml.safe_load(tiny.read_text())
     config["trainer"]["log_every_n_steps"] = 1
-    (own_folder / "multitask.yaml").write_text(yaml.safe_dump(config))
-    (own_folder / "scans").mkdir()
-    shutil.copy(next((phantoms / "LiverCT" / "imagesTr").glob("*.nii.gz")), own_folder / "scans")
-    run(page, "fit", "test", "predict")
-    assert yaml.safe_load((own_folder / "runs/topk/config.yaml").read_text())["model"]["loss"] == {
+    Path("multitask.yaml").write_text(yaml.safe_dump(config))
+    config["model"] |= page.config
+    Path("weighted.yaml").write_text(yaml.safe_dump(config))
+    main(["fit", "--config", "weighted.yaml", "--trainer.max_steps=2", "--data.batches=2"])
+    run(page, "fit")
+    assert yaml.safe_load(Path("runs/topk/config.yaml").read_text())["model"]["loss"] == {
         "class_path": "my_loss.TopKCrossEntropy",
         "init_args": {"share": 0.2},
     }
-    assert "train/loss" in (own_folder / "runs/topk/metrics.csv").read_text().splitlines()[0]
-    assert len([*(own_folder / "masks").glob("*_mask.nii.gz")]) == 1
-    # The block of the page trains, too.
-    config["model"] |= page.config
-    (own_folder / "weighted.yaml").write_text(yaml.safe_dump(config))
-    main(["fit", "--config", "weighted.yaml", "--trainer.max_steps=2", "--data.batches=2"])
+    assert "train/loss" in Path("runs/topk/metrics.csv").read_text().splitlines()[0]
+    Path("my_loss.py").unlink()
+    lay_scan(phantoms)
+    run(page, "test", "predict")
+    assert Path("runs/topk/report/report.json").is_file()
+    assert len([*Path("masks").glob("*_mask.nii.gz")]) == 1
 
 
-def test_a_layout_of_ones_own_trains(tiny: Path, phantoms: Path, lesions: Path, own_folder: Path) -> None:
+def test_a_layout_of_ones_own_is_checked_trained_and_tested(
+    tiny: Path, phantoms: Path, lesions: Path, own_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     page = Page.of("layout")
-    (own_folder / f"{page.name}.py").write_text(page.code)
+    Path("my_layout.py").write_text(page.code)
     config = yaml.safe_load(tiny.read_text())
     page.config["Lesion"]["spacing"] = [8, 8, 8]
     config["data"]["tasks"] |= page.config
-    (own_folder / "lesions.yaml").write_text(yaml.safe_dump(config))
-    run(page, "fit")
-    split = json.loads((own_folder / "runs/lesions/splits.json").read_text())["Lesion"]
+    Path("lesions.yaml").write_text(yaml.safe_dump(config))
+    lay_scan(phantoms)
+    run(page, "data", "fit", "test", "predict")
+    split = json.loads(Path("runs/lesions/splits.json").read_text())["Lesion"]
     parts = [part for part, cases in split.items() for case in cases if case.startswith("anna")]
     assert len(parts) == 2
     assert len(set(parts)) == 1
+    report = json.loads(Path("runs/lesions/report/report.json").read_text())
+    assert report["tasks"]["Lesion"]["dice"]["mean"] >= 0
+    assert "Lesion" in Path("runs/lesions/report/report.html").read_text()
+    assert len([*Path("masks").glob("*_mask.nii.gz")]) == 1
+    forget()
+    with pytest.raises(SystemExit) as stopped:
+        main(["test", "--run", "runs/lesions"])
+    assert stopped.value.code == 1
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("medmtl: error:")]
+    assert "my_layout.Visits" in line
+    assert "--trust" in line
