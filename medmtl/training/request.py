@@ -41,8 +41,10 @@ SECTIONS: dict[str, type] = {
     "calibration": CalibrationCallback,
     "spectral": SpectralCallback,
     "scaling": ScalingCallback,
-    "wandb": Wandb,
 }
+# What is read of a configuration in a checkpoint or a run folder. W&B changes no figure of a run, so that it is not
+# among the sections that experiments compare.
+STORED: dict[str, type] = {**SECTIONS, "wandb": Wandb}
 # Parts of a configuration that only a training needs.
 FOR_TRAINING = {"model": ("loss", "optimizer", "scheduler", "finetune"), "data": ("splits",)}
 
@@ -229,12 +231,12 @@ def known_config(checkpoint: Path, trust: bool = False) -> dict[str, Any]:
     config = {
         section: values
         for section, values in config_within(checkpoint, read_checkpoint(checkpoint)).items()
-        if section in SECTIONS or section == "seed_everything"
+        if section in STORED or section == "seed_everything"
     }
     for section, keys in FOR_TRAINING.items():
         for key in keys:
             config[section].pop(key, None)
-    for section, owner in SECTIONS.items():
+    for section, owner in STORED.items():
         known = inspect.signature(owner).parameters
         for key in sorted(set(config.get(section) or {}) - set(known)):
             logger.warning("the checkpoint sets %s.%s, which no longer exists: left out", section, key)
@@ -254,12 +256,12 @@ def resumed_config(run: RunFolder, trust: bool = False) -> str:
         RunError: it names a class that is not accepted.
     """
     content = with_new_names(read_yaml(run.config), str(run.config))
-    config = {key: value for key, value in content.items() if key in (*SECTIONS, "trainer", "seed_everything")}
+    config = {key: value for key, value in content.items() if key in (*STORED, "trainer", "seed_everything")}
     return yaml.safe_dump(config if trust else _checked(config, Checker(str(run.config), TO_TRAIN)), sort_keys=False)
 
 
 def _checked(config: dict[str, Any], checker: Checker) -> dict[str, Any]:
-    owners = {**SECTIONS, "trainer": Trainer}
+    owners = {**STORED, "trainer": Trainer}
     return {
         key: checker.section(key, values, owners[key]) if key in owners else checker.value(values, int, key)
         for key, values in config.items()
