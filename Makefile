@@ -20,6 +20,7 @@ $(VENV)/.develop: $(BIN)/medmtl
 	touch $@
 
 install: $(BIN)/medmtl ## install medmtl into .venv
+	@echo "medmtl is installed in $(VENV). To use it: source $(BIN)/activate"
 
 develop: $(VENV)/.develop ## install medmtl with what tests and linters need
 
@@ -35,11 +36,12 @@ bench: develop ## measure speed and memory against other libraries, into bench.j
 	$(BIN)/python tests/benchmarks/detection.py
 	$(BIN)/python tests/benchmarks/prediction.py
 
-lint: develop ## check style, types and the direction of imports
+lint: develop ## check style, types, the direction of imports, and what git tracks
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python tests/tracked_files.py
 
 format: develop ## format the code
 	$(BIN)/ruff format .

@@ -1,4 +1,4 @@
-"""A network that knows what it is told to: bright voxels are organ, and the name of an image says how foreign it is."""
+"""A stand-in for a network: bright voxels are organ, and the name of an image decides its verdict."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -13,8 +13,8 @@ from medmtl.predict.model import Model
 from medmtl.predict.prediction import Prediction
 
 ALPHA = 0.05
-OUT, ODD = "foreign", "odd"  # images whose names begin so are foreign, or undecided
-EMPTY = "there is nothing bright"  # what is warned of, where it is so
+OUT, ODD = "ood", "odd"  # images whose names begin so are OOD, or undecided
+EMPTY = "there is nothing bright"  # the warning, where it is so
 AFFINE = np.array([[0, -1.5, 0, 20], [2, 0, 0, -7], [0, 0, 3, 5], [0, 0, 0, 1]])
 
 
@@ -39,7 +39,7 @@ class BrightModel(Model):
         self.before(scan)
         self.calls.append((scan.name, task, modality))
         mask = (scan.image.as_tensor()[0].numpy() > 100).astype(np.uint8)
-        foreign, odd = scan.name.startswith(OUT), scan.name.startswith(ODD)
+        ood, odd = scan.name.startswith(OUT), scan.name.startswith(ODD)
         used = task or "LiverCT"
         return Prediction(
             mask=mask,
@@ -47,12 +47,12 @@ class BrightModel(Model):
             affine=scan.image.affine.numpy(),
             task=used,
             preprocessing=str(self.tasks[used].preprocessing),
-            in_distribution=None if odd else not foreign,
-            p_value=0.01 if foreign else None if odd else 0.5,
+            in_distribution=None if odd else not ood,
+            p_value=0.01 if ood else None if odd else 0.5,
             alpha=self.alpha,
             nearest_task="LiverCT",
-            ood_score=0.4 if foreign else 0.1,
-            scores={"spectral": 0.4 if foreign else 0.1, "entropy": float("nan")},
+            ood_score=0.4 if ood else 0.1,
+            scores={"spectral": 0.4 if ood else 0.1, "entropy": float("nan")},
             volume_ml=float(mask.sum() * 9 / 1000),
             seconds={"resampling": 0.1, "inference": 0.2, "verdict": 0.3},
             warnings=() if mask.any() else (EMPTY,),

@@ -15,8 +15,8 @@ BRIEFLY = {
     "01-quickstart": ("EPOCHS = 1\nBATCHES = 2", 5),
     "02-experiment": ('STEPS = 2\nARMS = ["dedicated", "multitask"]\nTASKS = 2', 4),
     "03-calibration": ("EPOCHS = 1\nBATCHES = 2", 3),
-    "04-foreign-images": ("EPOCHS = 1\nBATCHES = 2\nSEVERITIES = [1, 5]\nCASES = 1", 3),
-    "05-strangers-scan": ("EPOCHS = 1\nBATCHES = 2", 1),
+    "04-ood-benchmark": ("EPOCHS = 1\nBATCHES = 2\nSEVERITIES = [1, 5]\nCASES = 1", 3),
+    "05-predict-new-scans": ("EPOCHS = 1\nBATCHES = 2", 1),
 }
 
 

@@ -33,9 +33,21 @@ def test_every_command_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_every_make_target_is_one() -> None:
     targets = {line.split()[1] for line in LINES if line.startswith("make ")}
-    assert {"demo", "test"} <= targets
+    assert "install" in targets
+    targets |= set(re.findall(r"`make (\w+)`", README))
+    assert {"demo", "test", "bench"} <= targets
     for target in targets:
         subprocess.run(["make", "--dry-run", target], cwd=ROOT, check=True, capture_output=True)
+
+
+def test_commands_are_called_after_the_environment_is_made_and_activated() -> None:
+    first = next(number for number, line in enumerate(LINES) if re.match(r"medmtl\b", line))
+    assert LINES.index("make install") < LINES.index("source .venv/bin/activate") < first
+
+
+def test_flags_have_hyphens() -> None:
+    assert re.findall(r"--[a-z]+(?:-[a-z]+)+\b", README)
+    assert not re.findall(r"(?<![\w-])--[a-z-]+_\w+", README)
 
 
 def test_the_block_of_a_new_task_is_a_task() -> None:
@@ -44,9 +56,3 @@ def test_the_block_of_a_new_task_is_a_task() -> None:
     assert tasks
     for task in tasks:
         Task(**task)
-
-
-def test_every_picture_and_file_it_links_to_exists() -> None:
-    for target in re.findall(r"\]\(([^)#]+)\)", README):
-        if not target.startswith("http"):
-            assert (ROOT / target).exists(), target

@@ -72,7 +72,7 @@ def predict_case(
 
 
 def forget(folder: Path, name: str) -> None:
-    """Remove the outputs of an earlier command for an image, the record first, so that no record lies beside a wrong mask.
+    """Remove what an earlier command wrote of an image, the record first, so that no record lies beside a wrong mask.
 
     Args:
         folder: the output folder.

@@ -258,7 +258,9 @@ class Model:
             warnings = (f"no task of the model is {modality}: the preprocessing settings of all tasks were tried",)
         preprocessings = list(dict.fromkeys(self.tasks[name].preprocessing for name in possible))
         if self.ood_detector is None and len(preprocessings) > 1:
-            raise ConfigError(f"{self.name} has no OOD detector, which would find the nearest task", fix="name the task")
+            raise ConfigError(
+                f"{self.name} has no OOD detector, which would find the nearest task", fix="name the task"
+            )
         return given, preprocessings, warnings
 
     def _task(self, name: str) -> Task:

@@ -12,10 +12,10 @@ from medmtl.training.trust import TRUST_HELP
 
 OnOod = Literal["warn", "skip", "fail"]
 DESCRIPTION = (
-    "Segment images and test each for being out-of-distribution (OOD). Writes for every image a mask on the image's own "
-    "grid (NAME_mask) and a verdict (NAME.json), and summary.csv over all images. Finished images are not repeated, so "
-    "the command can be stopped and started again. Exit codes: 0 done, 1 error, 2 wrong usage, 3 done but an image "
-    "could not be segmented, or is OOD under --on-ood fail."
+    "Segment images and test each for being out-of-distribution (OOD). Writes for every image a mask on the image's "
+    "own grid (NAME_mask) and a verdict (NAME.json), and summary.csv over all images. Finished images are not "
+    "repeated, so the command can be stopped and started again. Exit codes: 0 done, 1 error, 2 wrong usage, 3 done "
+    "but an image could not be segmented, or is OOD under --on-ood fail."
 )
 
 
@@ -74,7 +74,9 @@ def parse(argv: Sequence[str]) -> Options:
     parser = _Parser(prog="medmtl predict", description=DESCRIPTION, allow_abbrev=False)
     model = parser.add_mutually_exclusive_group(required=True)
     model.add_argument("--run", help="run folder, for example runs/multitask")
-    model.add_argument("--ckpt-path", dest="checkpoint", metavar="CKPT", help="checkpoint, which alone is enough")
+    model.add_argument(
+        "--ckpt-path", dest="checkpoint", metavar="CKPT", help="checkpoint; no other file of its run is needed"
+    )
     parser.add_argument(
         "--input",
         type=Path,
@@ -84,9 +86,7 @@ def parse(argv: Sequence[str]) -> Options:
         "..., the volumes of one file, or columns image_T1, image_T2, ...",
     )
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder to write into")
-    parser.add_argument(
-        "--task", help="use the preprocessing of this task (default: of the nearest task)"
-    )
+    parser.add_argument("--task", help="use the preprocessing of this task (default: of the nearest task)")
     parser.add_argument("--modality", choices=MODALITIES, help="of all images (default: as the file or list says)")
     parser.add_argument("--probability", action="store_true", help="also write NAME_probability")
     parser.add_argument(
@@ -102,7 +102,9 @@ def parse(argv: Sequence[str]) -> Options:
     parser.add_argument(
         "--alpha", type=_share, help="share of in-distribution images that may be rejected (default: that of the run)"
     )
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="(default: cuda if available)")
+    parser.add_argument(
+        "--device", choices=("auto", "cpu", "cuda"), default="auto", help="(default: cuda if available)"
+    )
     parser.add_argument(
         "--precision",
         choices=("32", "16", "bf16"),

@@ -4,6 +4,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+SCHEMA = 2  # of the JSON file
+_SCHEMA_1 = {"preprocessing": "recipe", "ood_score": "distance"}  # fields whose key was another in schema 1
 OUT, UNDECIDED, IN = "out-of-distribution", "undecided", "in-distribution"
 _WORDS = {False: OUT, None: UNDECIDED, True: IN}
 
@@ -57,16 +59,17 @@ class PredictedCase:
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
-        return asdict(self)
+        return {"schema": SCHEMA, **asdict(self)}
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> "PredictedCase":
-        """What `to_dict` gave.
+        """Read what `to_dict` returned, or that of schema 1.
 
         Raises:
             KeyError: a field is missing.
         """
-        return cls(**{each.name: content[each.name] for each in fields(cls)})
+        old = {} if "schema" in content else _SCHEMA_1
+        return cls(**{each.name: content[old.get(each.name, each.name)] for each in fields(cls)})
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,7 @@ class FailedCase:
 
 
 def worst_first(cases: Iterable[PredictedCase]) -> list[PredictedCase]:
-    """OOD images, then undecided, then in-distribution ones; within each, by increasing p-value and decreasing OOD score."""
+    """OOD images, then undecided, then in-distribution ones; within each by p-value, then by decreasing OOD score."""
     order = (OUT, UNDECIDED, IN)
 
     def rank(case: PredictedCase) -> tuple[int, float, float, str]:

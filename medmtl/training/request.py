@@ -41,8 +41,10 @@ SECTIONS: dict[str, type] = {
     "calibration": CalibrationCallback,
     "spectral": SpectralCallback,
     "scaling": ScalingCallback,
-    "wandb": Wandb,
 }
+# What is read of a configuration in a checkpoint or a run folder. W&B changes no figure of a run, so that it is not
+# among the sections that experiments compare.
+STORED: dict[str, type] = {**SECTIONS, "wandb": Wandb}
 # Parts of a configuration that only a training needs.
 FOR_TRAINING = {"model": ("loss", "optimizer", "scheduler", "finetune"), "data": ("splits",)}
 
@@ -216,7 +218,7 @@ def renamed_config(path: Path) -> str:
     return str(path) if renamed == content else yaml.safe_dump(renamed, sort_keys=False)
 
 
-def known_config(checkpoint: Path, trust: bool = False, sections: Collection[str] = tuple(SECTIONS)) -> dict[str, Any]:
+def known_config(checkpoint: Path, trust: bool = False, sections: Collection[str] = tuple(STORED)) -> dict[str, Any]:
     """The configuration kept in a checkpoint, less what only a training needs and options that no longer exist.
 
     Args:
@@ -234,8 +236,8 @@ def known_config(checkpoint: Path, trust: bool = False, sections: Collection[str
     }
     for section, keys in FOR_TRAINING.items():
         for key in keys:
-            config[section].pop(key, None)
-    for section, owner in SECTIONS.items():
+            config.get(section, {}).pop(key, None)
+    for section, owner in STORED.items():
         known = inspect.signature(owner).parameters
         for key in sorted(set(config.get(section) or {}) - set(known)):
             logger.warning("the checkpoint sets %s.%s, which no longer exists: left out", section, key)
@@ -255,12 +257,12 @@ def resumed_config(run: RunFolder, trust: bool = False) -> str:
         RunError: it names a class that is not accepted.
     """
     content = with_new_names(read_yaml(run.config), str(run.config))
-    config = {key: value for key, value in content.items() if key in (*SECTIONS, "trainer", "seed_everything")}
+    config = {key: value for key, value in content.items() if key in (*STORED, "trainer", "seed_everything")}
     return yaml.safe_dump(config if trust else _checked(config, Checker(str(run.config), TO_TRAIN)), sort_keys=False)
 
 
 def _checked(config: dict[str, Any], checker: Checker) -> dict[str, Any]:
-    owners = {**SECTIONS, "trainer": Trainer}
+    owners = {**STORED, "trainer": Trainer}
     return {
         key: checker.section(key, values, owners[key]) if key in owners else checker.value(values, int, key)
         for key, values in config.items()

@@ -1,4 +1,4 @@
-"""A trained run in Python: storage order changes nothing, and what is said of an image is listened to."""
+"""A trained run in Python: storage order changes nothing, and a given task or modality is used."""
 
 import shutil
 from itertools import permutations, product
@@ -63,18 +63,18 @@ def test_a_mask_lies_on_the_grid_of_its_image_at_any_spacing(model: Model, scan:
     np.testing.assert_array_equal(found.affine, affine)
 
 
-def test_what_is_told_decides_which_recipes_are_tried(model: Model, scan: Path) -> None:
+def test_task_and_modality_decide_which_preprocessings_are_tried(model: Model, scan: Path) -> None:
     alone = model.predict(scan, task="KidneyT2")
     assert (alone.task, alone.preprocessing) == ("KidneyT2", str(model.tasks["KidneyT2"].preprocessing))
-    kin = model.predict(scan, modality="MR")
-    assert (kin.task, kin.preprocessing) == ("KidneyT2", str(model.tasks["KidneyT2"].preprocessing))
-    np.testing.assert_array_equal(kin.mask, alone.mask)
+    same_modality = model.predict(scan, modality="MR")
+    assert (same_modality.task, same_modality.preprocessing) == ("KidneyT2", str(model.tasks["KidneyT2"].preprocessing))
+    np.testing.assert_array_equal(same_modality.mask, alone.mask)
     unknown = model.predict(scan, modality="PET")
-    assert "the model knows no PET: all of its tasks were tried" in unknown.warnings
+    assert "no task of the model is PET: the preprocessing settings of all tasks were tried" in unknown.warnings
     assert unknown.scores == model.predict(scan).scores
-    told = model.predict(scan, task="LiverCT")
+    given = model.predict(scan, task="LiverCT")
     own = [each.given_task for each in model.ood_detector.held_out]  # type: ignore[union-attr]
-    assert told.p_value == pytest.approx((1 + sum(score >= told.ood_score for score in own)) / (len(own) + 1))
+    assert given.p_value == pytest.approx((1 + sum(score >= given.ood_score for score in own)) / (len(own) + 1))
 
 
 def test_the_mask_is_the_network_s_and_the_probability_is_scaled(model: Model, scan: Path) -> None:
@@ -101,19 +101,19 @@ def test_alpha_can_be_another_than_that_of_the_training(trained: Path, scan: Pat
 def test_all_warnings_come_with_the_prediction(model: Model, trained: Path, scan: Path) -> None:
     image = nibabel.load(scan)
     voxels = image.get_fdata(dtype=np.float32)
-    tried = "modality and task are unknown: the nearest of 2 preprocessings was used"
+    tried = "modality and task are unknown: the nearest of 2 preprocessing settings was used"
     border = "the mask touches the border of the image: the organ may be cut off"
     assert tried in model.predict(scan).warnings
-    for told in ({"task": "LiverCT"}, {"modality": "CT"}):
-        assert tried not in model.predict(scan, **told).warnings
+    for given in ({"task": "LiverCT"}, {"modality": "CT"}):
+        assert tried not in model.predict(scan, **given).warnings
     found = model.predict(scan, task="LiverCT")
     start, stop = np.argwhere(found.mask).min(0), np.argwhere(found.mask).max(0)
     touches = (start == 0).any() or (stop == np.array(found.mask.shape) - 1).any()
     assert (border in found.warnings) == touches
     coarse = model.predict(voxels, image.affine @ np.diag([1, 1, 9, 1]), task="LiverCT")
-    assert any("where the network works at 8 mm" in said for said in coarse.warnings)
+    assert any("and the network works at 8 mm" in warning for warning in coarse.warnings)
     strict = medmtl.load(trained, device="cpu", alpha=0.01).predict(scan, task="LiverCT")
-    assert any("alpha = 0.01" in said for said in strict.warnings)
+    assert any("alpha = 0.01" in warning for warning in strict.warnings)
     assert len(set(strict.warnings)) == len(strict.warnings)
 
 
@@ -122,14 +122,14 @@ def test_half_precision_finds_nearly_the_same(trained: Path, model: Model, scan:
     whole = model.predict(scan, task="LiverCT")
     assert 2 * (half.mask & whole.mask).sum() / (half.mask.sum() + whole.mask.sum()) > 0.98
     assert half.probability.dtype == np.float32
-    made_for = "the verdict was made for 32 bit"
-    assert [any(made_for in said for said in found.warnings) for found in (half, whole)] == [True, False]
+    note = "the OOD threshold was estimated in 32 bit"
+    assert [any(note in warning for warning in found.warnings) for found in (half, whole)] == [True, False]
 
 
-def test_without_a_judge_the_task_must_be_told(trained: Path, scan: Path, tmp_path: Path) -> None:
+def test_without_an_ood_detector_the_task_must_be_given(trained: Path, scan: Path, tmp_path: Path) -> None:
     shutil.copy(trained / "checkpoints" / "last.ckpt", tmp_path / "last.ckpt")
     bare = medmtl.load(tmp_path / "last.ckpt", device="cpu")
-    with pytest.raises(ConfigError, match="cannot tell what an image shows: name the task"):
+    with pytest.raises(ConfigError, match="has no OOD detector, which would find the nearest task: name the task"):
         bare.predict(scan)
     found = bare.predict(scan, task="LiverCT")
     assert (found.in_distribution, found.p_value, found.nearest_task, found.ood_score) == (None, None, None, None)
@@ -137,11 +137,11 @@ def test_without_a_judge_the_task_must_be_told(trained: Path, scan: Path, tmp_pa
 
 
 def test_wrong_requests_are_one_line(model: Model, scan: Path, phantoms: Path, tmp_path: Path) -> None:
-    for wrong, told, kind in (
+    for wrong, message, kind in (
         ({"task": "Spleen"}, "there is no task 'Spleen'", ConfigError),
         ({"modality": "US"}, "modality 'US'", ConfigError),
     ):
-        with pytest.raises(kind, match=told):
+        with pytest.raises(kind, match=message):
             model.predict(scan, **wrong)
     with pytest.raises(DataError, match=r"holds \d+ images"):
         model.predict(phantoms / "LiverCT" / "imagesTr")

@@ -12,7 +12,7 @@ from dicom_sample import write_series
 import medmtl
 from medmtl.cli import main
 
-CONSTANT = "constant"  # an image of the foreign ones in which there is nothing to segment
+CONSTANT = "constant"  # an OOD image with one value everywhere, which cannot be segmented
 
 
 def predict(run: Path, images: Path, out: Path, *flags: str) -> int:
@@ -25,10 +25,10 @@ def predict(run: Path, images: Path, out: Path, *flags: str) -> int:
 
 @pytest.fixture(scope="session")
 def predicted(trained: Path, phantom_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What was predicted of all foreign images, and of the labelled images of a task."""
+    """Predictions of all OOD images, and of the labelled images of a task."""
     out = tmp_path_factory.mktemp("predicted")
-    for source, code in (("OtherPhantom/imagesTs", 3), ("LiverCT/imagesTr", 0)):
-        assert predict(trained, phantom_store / "phantoms-v1" / source, out / source, "--report") == code
+    for folder, code in (("OtherPhantom/imagesTs", 3), ("LiverCT/imagesTr", 0)):
+        assert predict(trained, phantom_store / "phantoms-v1" / folder, out / folder, "--report") == code
     return out
 
 
@@ -75,7 +75,7 @@ def test_python_gives_what_the_command_writes(trained: Path, predicted: Path, ph
     assert list(prediction.warnings) == verdict["warnings"]
 
 
-def test_an_alpha_that_the_training_held_out_too_few_for_decides_nothing(
+def test_with_an_alpha_for_which_too_few_patients_were_held_out_all_is_undecided(
     trained: Path, phantoms: Path, workplace: Path
 ) -> None:
     images = phantoms / "OtherPhantom" / "imagesTs"

@@ -9,7 +9,7 @@ import pytest
 README = (Path(__file__).parents[2] / "README.md").read_text()
 
 
-def test_a_scan_is_segmented_and_judged_in_three_lines(
+def test_a_scan_is_segmented_with_a_verdict_in_three_lines(
     trained: Path, phantoms: Path, workplace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (block,) = [block for block in re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL) if "load(" in block]

@@ -20,9 +20,9 @@ def model(monkeypatch: pytest.MonkeyPatch) -> BrightModel:
 
 @pytest.fixture
 def scans(tmp_path: Path) -> Path:
-    """A folder of three images: a familiar one, a foreign one, and an undecided one in a folder of its own."""
+    """A folder of three images: in-distribution, OOD, and an undecided one in a folder of its own."""
     folder = tmp_path / "scans"
-    for seed, name in enumerate(("familiar.nii.gz", f"{OUT}.nii.gz", f"{ODD}/deep.nii")):
+    for seed, name in enumerate(("usual.nii.gz", f"{OUT}.nii.gz", f"{ODD}/deep.nii")):
         save_scan(folder / name, seed)
     return folder
 

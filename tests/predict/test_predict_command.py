@@ -21,7 +21,7 @@ from medmtl.predict import run as run_module
 from medmtl.version import __version__
 
 DIGEST = hashlib.sha256(b"").hexdigest()  # of the checkpoint, an empty file
-NAMES = ("familiar", "foreign", "odd_deep")
+NAMES = ("usual", "ood", "odd_deep")
 
 
 def rows_of(out):
@@ -32,26 +32,26 @@ def rows_of(out):
 def test_every_image_gets_a_mask_on_its_own_grid_and_a_verdict(model, scans, predict, out):
     assert predict(scans) == 0
     assert out.names() == {"summary.csv", *(f"{name}{kind}" for name in NAMES for kind in (".json", "_mask.nii.gz"))}
-    for name, file in zip(NAMES, ("familiar.nii.gz", "foreign.nii.gz", "odd/deep.nii"), strict=True):
+    for name, file in zip(NAMES, ("usual.nii.gz", "ood.nii.gz", "odd/deep.nii"), strict=True):
         image, mask = nibabel.load(scans / file), nibabel.load(out.path / f"{name}_mask.nii.gz")
         np.testing.assert_array_equal(mask.affine, image.affine)
         np.testing.assert_array_equal(mask.get_fdata(), image.get_fdata() > 100)
         record = out.record(name)
         assert record["input"] == str(scans / file)
         assert record["mask"] == record["files"]["mask"] == f"{name}_mask.nii.gz"
-        assert record["in_distribution"] is {"familiar": True, "foreign": False, "odd_deep": None}[name]
-        assert record["p_value"] == {"familiar": 0.5, "foreign": 0.01, "odd_deep": None}[name]
-        assert record["scores"] == {"spectral": 0.4 if name == "foreign" else 0.1, "entropy": None}
+        assert record["in_distribution"] is {"usual": True, "ood": False, "odd_deep": None}[name]
+        assert record["p_value"] == {"usual": 0.5, "ood": 0.01, "odd_deep": None}[name]
+        assert record["scores"] == {"spectral": 0.4 if name == "ood" else 0.1, "entropy": None}
         assert (record["alpha"], record["nearest_task"], record["task"]) == (ALPHA, "LiverCT", "LiverCT")
         assert record["volume_ml"] == pytest.approx(4 * 4 * 3 * 1.5 * 2 * 3 / 1000)
         assert record["model"] == {"name": "best.ckpt", "digest": DIGEST, "medmtl": __version__}
         assert record["seconds"].keys() == {"reading", "resampling", "inference", "verdict", "writing"}
 
 
-def test_the_summary_holds_what_the_verdicts_say_the_worst_first(model, scans, predict, out):
+def test_the_summary_has_the_values_of_the_records_ood_images_first(model, scans, predict, out):
     predict(scans)
     rows = rows_of(out)
-    assert [row["case"] for row in rows] == ["foreign", "odd_deep", "familiar"]
+    assert [row["case"] for row in rows] == ["ood", "odd_deep", "usual"]
     assert [row["verdict"] for row in rows] == ["out-of-distribution", "undecided", "in-distribution"]
     for row in rows:
         record = out.record(row["case"])
@@ -71,9 +71,9 @@ def test_the_summary_holds_what_the_verdicts_say_the_worst_first(model, scans, p
 
 
 def test_maps_are_written_where_they_are_asked_for(model, scans, predict, out):
-    assert predict(scans / "familiar.nii.gz", "--probability", "--entropy") == 0
+    assert predict(scans / "usual.nii.gz", "--probability", "--entropy") == 0
     mask, probability, entropy = (
-        nibabel.load(out.path / f"familiar{kind}.nii.gz") for kind in ("_mask", "_probability", "_entropy")
+        nibabel.load(out.path / f"usual{kind}.nii.gz") for kind in ("_mask", "_probability", "_entropy")
     )
     for volume in (probability, entropy):
         np.testing.assert_array_equal(volume.affine, AFFINE)
@@ -83,17 +83,17 @@ def test_maps_are_written_where_they_are_asked_for(model, scans, predict, out):
 
 
 @pytest.mark.parametrize(("on_ood", "code", "masked"), [("warn", 0, True), ("skip", 0, False), ("fail", 3, True)])
-def test_what_a_foreign_image_means(on_ood, code, masked, model, scans, predict, out, capsys):
+def test_what_happens_with_an_ood_image(on_ood, code, masked, model, scans, predict, out, capsys):
     assert predict(scans, "--on-ood", on_ood, "--probability") == code
-    assert {"familiar_mask.nii.gz", "odd_deep_mask.nii.gz", "familiar_probability.nii.gz"} <= out.names()
-    assert ({"foreign_mask.nii.gz", "foreign_probability.nii.gz"} <= out.names()) == masked
-    assert out.record("foreign")["mask"] == ("foreign_mask.nii.gz" if masked else None)
-    assert out.record("foreign")["in_distribution"] is False
-    assert "foreign: foreign\n" in capsys.readouterr().out
-    # What was decided before is decided again from the records, and a mask that is no longer wanted goes.
+    assert {"usual_mask.nii.gz", "odd_deep_mask.nii.gz", "usual_probability.nii.gz"} <= out.names()
+    assert ({"ood_mask.nii.gz", "ood_probability.nii.gz"} <= out.names()) == masked
+    assert out.record("ood")["mask"] == ("ood_mask.nii.gz" if masked else None)
+    assert out.record("ood")["in_distribution"] is False
+    assert "out-of-distribution: ood\n" in capsys.readouterr().out
+    # The verdicts come from the records, and a mask that is no longer wanted is removed.
     assert predict(scans, "--on-ood", "fail") == 3
     assert predict(scans, "--on-ood", "skip") == 0
-    assert not {"foreign_mask.nii.gz", "foreign_probability.nii.gz"} & out.names()
+    assert not {"ood_mask.nii.gz", "ood_probability.nii.gz"} & out.names()
 
 
 def test_an_image_that_cannot_be_read_does_not_stop_the_others(model, scans, predict, out, capsys):
@@ -110,11 +110,11 @@ def test_an_image_that_cannot_be_read_does_not_stop_the_others(model, scans, pre
     assert len(model.calls) == 3
 
 
-def test_an_image_that_broke_leaves_no_verdict_on_what_it_was(model, scans, predict, out):
+def test_an_image_that_became_unreadable_keeps_no_earlier_verdict(model, scans, predict, out):
     predict(scans)
-    (scans / "familiar.nii.gz").write_bytes(b"no longer an image")
+    (scans / "usual.nii.gz").write_bytes(b"no longer an image")
     assert predict(scans) == 3
-    assert not {"familiar.json", "familiar_mask.nii.gz"} & out.names()
+    assert not {"usual.json", "usual_mask.nii.gz"} & out.names()
 
 
 def test_what_is_finished_is_not_repeated(model, scans, predict, out, capsys):
@@ -134,11 +134,11 @@ def test_what_is_finished_is_not_repeated(model, scans, predict, out, capsys):
 @pytest.mark.parametrize(
     ("change", "again"),
     [
-        (lambda scans, out, model: save_scan(scans / "familiar.nii.gz", 7), 1),
-        (lambda scans, out, model: (out.path / "familiar_mask.nii.gz").unlink(), 1),
-        (lambda scans, out, model: (out.path / "familiar.json").unlink(), 1),
-        (lambda scans, out, model: (out.path / "familiar.json").write_text("{"), 1),
-        (lambda scans, out, model: (out.path / "familiar.json").write_text("[]"), 1),
+        (lambda scans, out, model: save_scan(scans / "usual.nii.gz", 7), 1),
+        (lambda scans, out, model: (out.path / "usual_mask.nii.gz").unlink(), 1),
+        (lambda scans, out, model: (out.path / "usual.json").unlink(), 1),
+        (lambda scans, out, model: (out.path / "usual.json").write_text("{"), 1),
+        (lambda scans, out, model: (out.path / "usual.json").write_text("[]"), 1),
         (lambda scans, out, model: (scans.parent / "run" / "checkpoints" / "best.ckpt").write_text("calibrated"), 3),
         (lambda scans, out, model: ["--alpha", "0.2"], 3),
         (lambda scans, out, model: ["--precision", "bf16"], 3),
@@ -169,12 +169,12 @@ def test_the_outputs_of_an_image_are_written_whole_or_not_at_all(model, scans, p
 
 
 def test_what_a_killed_command_left_is_replaced(model, scans, predict, out):
-    (out.path / ".familiar.partial").mkdir(parents=True)
-    (out.path / ".familiar.partial" / "half.nii.gz").touch()
-    (out.path / "familiar_mask.nii.gz").touch()  # moved in place, but its verdict was not written
-    assert predict(scans / "familiar.nii.gz") == 0
-    assert out.names() == {"familiar.json", "familiar_mask.nii.gz", "summary.csv"}
-    assert nibabel.load(out.path / "familiar_mask.nii.gz").shape == (12, 10, 8)
+    (out.path / ".usual.partial").mkdir(parents=True)
+    (out.path / ".usual.partial" / "half.nii.gz").touch()
+    (out.path / "usual_mask.nii.gz").touch()  # moved in place, but its verdict was not written
+    assert predict(scans / "usual.nii.gz") == 0
+    assert out.names() == {"usual.json", "usual_mask.nii.gz", "summary.csv"}
+    assert nibabel.load(out.path / "usual_mask.nii.gz").shape == (12, 10, 8)
 
 
 def test_the_next_image_is_read_while_the_network_works_and_no_third_one_is_held(model, scans, predict, monkeypatch):
@@ -217,10 +217,10 @@ def test_masks_within_the_input_folder_are_no_images(model, scans, predict, out,
     shutil.rmtree(scans)
     for _ in range(2):
         assert predict(tmp_path, "--probability") == 0
-    assert sorted(name for name, *_ in model.calls) == ["all_scans_familiar", "all_scans_foreign", "all_scans_odd_deep"]
+    assert sorted(name for name, *_ in model.calls) == ["all_scans_odd_deep", "all_scans_ood", "all_scans_usual"]
 
 
-def test_a_folder_that_cannot_be_written_to_is_said_before_anything_is_computed(model, scans, predict, out, capsys):
+def test_a_folder_that_cannot_be_written_to_is_reported_before_anything_is_computed(model, scans, predict, out, capsys):
     out.path.touch()
     assert predict(scans) == 1
     (line,) = capsys.readouterr().err.splitlines()
@@ -286,7 +286,7 @@ def test_channels_are_one_image_and_a_change_of_any_is_a_change(model, predict, 
     assert predict(scans) == 0
     assert [name for name, *_ in model.calls[2:]] == ["p2"]
     assert predict(scans, "--volume", "all") == 2
-    assert "--volume chooses one of the volumes that the network stacks" in capsys.readouterr().err
+    assert "--volume selects one of the volumes that the network stacks" in capsys.readouterr().err
     model.tasks["KidneyT2"].channel = [1, 0]
     assert predict(scans) == 2
     assert "the tasks of best.ckpt stack different channels: name the task" in capsys.readouterr().err
@@ -322,26 +322,43 @@ def test_a_mask_has_the_format_of_its_image(model, predict, out, tmp_path):
     assert (mask.GetSpacing(), mask.GetOrigin()) == (image.GetSpacing(), image.GetOrigin())
 
 
-def test_the_verdict_on_another_image_is_not_replaced(model, scans, predict, out, tmp_path, capsys):
-    predict(scans / "familiar.nii.gz")
-    other = save_scan(tmp_path / "elsewhere" / "familiar.nii.gz", 3)
+def test_records_of_the_earlier_schema_are_read(model, scans, predict, out, tmp_path, capsys):
+    predict(scans)
+    for name in NAMES:
+        record = out.record(name)
+        assert record.pop("schema") == 2
+        record["recipe"], record["distance"] = record.pop("preprocessing"), record.pop("ood_score")
+        (out.path / f"{name}.json").write_text(json.dumps(record))
+    assert predict(scans) == 0
+    assert len(model.calls) == 3
+    assert [(row["preprocessing"], row["ood_score"]) for row in rows_of(out)] == [
+        ("3 x 3 x 3 mm, -160 to 240 HU", score) for score in ("0.4", "0.1", "0.1")
+    ]
+    other = save_scan(tmp_path / "elsewhere" / "usual.nii.gz", 3)
     assert predict(other) == 1
-    assert str(scans / "familiar.nii.gz") in capsys.readouterr().err
-    assert out.record("familiar")["input"] == str(scans / "familiar.nii.gz")
+    assert "is about another image" in capsys.readouterr().err
+
+
+def test_the_verdict_on_another_image_is_not_replaced(model, scans, predict, out, tmp_path, capsys):
+    predict(scans / "usual.nii.gz")
+    other = save_scan(tmp_path / "elsewhere" / "usual.nii.gz", 3)
+    assert predict(other) == 1
+    assert str(scans / "usual.nii.gz") in capsys.readouterr().err
+    assert out.record("usual")["input"] == str(scans / "usual.nii.gz")
     assert predict(other, "--overwrite") == 0
-    assert out.record("familiar")["input"] == str(other)
+    assert out.record("usual")["input"] == str(other)
 
 
 def test_task_and_modality_of_a_list_count_unless_flags_say_otherwise(model, scans, predict, tmp_path, capsys):
     listed = [
-        {"image": "scans/familiar.nii.gz", "task": "KidneyT2"},
-        {"image": "scans/foreign.nii.gz", "modality": "CT"},
+        {"image": "scans/usual.nii.gz", "task": "KidneyT2"},
+        {"image": "scans/ood.nii.gz", "modality": "CT"},
     ]
     (tmp_path / "list.json").write_text(json.dumps(listed))
     assert predict(tmp_path / "list.json") == 0
-    assert model.calls == [("familiar", "KidneyT2", None), ("foreign", None, "CT")]
+    assert model.calls == [("usual", "KidneyT2", None), ("ood", None, "CT")]
     assert predict(tmp_path / "list.json", "--task", "LiverCT", "--modality", "MR") == 0
-    assert model.calls[2:] == [("familiar", "LiverCT", "MR"), ("foreign", "LiverCT", "MR")]
+    assert model.calls[2:] == [("usual", "LiverCT", "MR"), ("ood", "LiverCT", "MR")]
     listed[0]["task"] = "Spleen"
     (tmp_path / "list.json").write_text(json.dumps(listed))
     assert predict(tmp_path / "list.json") == 2
@@ -355,7 +372,7 @@ def test_warnings_reach_the_record_and_the_terminal(model, scans, predict, out, 
     save_scan(scans / "empty.nii.gz", organ=False)
     predict(scans)
     assert out.record("empty")["warnings"] == [EMPTY]
-    assert out.record("familiar")["warnings"] == []
+    assert out.record("usual")["warnings"] == []
     assert capsys.readouterr().out.count(f"  {EMPTY}\n") == 1
 
 

@@ -19,15 +19,15 @@ def test_what_is_not_given_has_the_documented_value() -> None:
 
 def test_every_option_arrives() -> None:
     flags = "--ckpt-path c --input i --output o --task T --modality PET --probability --entropy --report --on-ood skip"
-    more = "--alpha 0.1 --device cuda --precision bf16 --window-batch 4 --volume all --overwrite --trust"
+    more = "--alpha 0.1 --device cuda --precision bf16 --window-batch 4 --volume all --overwrite"
     assert parse(f"{flags} {more}".split()) == Options(
-        None, "c", Path("i"), Path("o"), "T", "PET", True, True, True, "skip", 0.1, "cuda", "bf16", 4, "all", True, True
+        None, "c", Path("i"), Path("o"), "T", "PET", True, True, True, "skip", 0.1, "cuda", "bf16", 4, "all", True
     )
     assert parse([*NEEDED, "--volume", "3"]).volume == 3
 
 
 @pytest.mark.parametrize(
-    ("argv", "said"),
+    ("argv", "message"),
     [
         (NEEDED[2:], "--run --ckpt-path"),
         ([*NEEDED, "--ckpt-path", "best.ckpt"], "--ckpt-path"),
@@ -43,14 +43,14 @@ def test_every_option_arrives() -> None:
         ([*NEEDED, "--prob"], "--prob"),
     ],
 )
-def test_wrong_usage_is_one_line(argv: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_usage_is_one_line(argv: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(ConfigError, match="--help"):
         parse(argv)
     with pytest.raises(SystemExit) as exit_:
         main(["predict", *argv])
     assert exit_.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert said in line
+    assert message in line
 
 
 def test_its_help_imports_nothing_heavy_and_names_the_exit_codes() -> None:

@@ -91,9 +91,9 @@ def test_the_page_holds_every_picture_and_needs_nothing_but_itself(folder, page)
     assert not re.search(r"url\(|@import|https?://", (folder / "gallery.html").read_text())
 
 
-def test_it_says_what_was_found_and_what_failed(page):
-    for told in (headline(CASES, FAILED), "in/broken.nii.gz is <torn>: replace it", "the mask is empty", "best.ckpt"):
-        assert told in page.words
+def test_it_lists_verdicts_and_failures(page):
+    for text in (headline(CASES, FAILED), "in/broken.nii.gz is <torn>: replace it", "the mask is empty", "best.ckpt"):
+        assert text in page.words
     assert "out-of-distribution 2 undecided 1 in-distribution 2 failed 1" in page.words
     assert "out-of-distribution, no mask written" in page.words
     assert page.words.count("12.3") == 2 * len(CASES)
@@ -103,11 +103,11 @@ def test_it_says_what_was_found_and_what_failed(page):
 
 def test_the_headline_counts():
     assert headline(CASES, FAILED) == (
-        "2 of 6 images are foreign to the network: do not trust their masks. "
+        "2 of 6 images are out-of-distribution: do not trust their masks. "
         "1 of 6 images is undecided. 1 could not be segmented."
     )
-    assert headline(CASES[:2], []) == "2 of 2 images are like those of the training."
-    assert headline(CASES[:1], []) == "1 of 1 image is like those of the training."
+    assert headline(CASES[:2], []) == "2 of 2 images are in-distribution."
+    assert headline(CASES[:1], []) == "1 of 1 image is in-distribution."
     assert headline([], FAILED) == "1 could not be segmented."
 
 
