@@ -1,4 +1,4 @@
-"""OODScore: what a table, a page or a figure says of an out-of-distribution score."""
+"""OODScore: the description of an out-of-distribution score for tables, pages and figures."""
 
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -13,7 +13,7 @@ class OODScore(Quantity):
     """An out-of-distribution score; described once, where it is defined. Higher is always more out-of-distribution.
 
     Attributes:
-        meaning: what its values are, for an axis; empty: the label says it.
+        meaning: what its values are, for an axis; empty: the label
         needs_network: whether it needs more of the network than its segmentation.
         role: `paper`: the published method; `baseline`: one that figures always name; empty otherwise.
         reference: where it is described.

@@ -13,7 +13,7 @@ import yaml
 
 from medmtl.cli import main
 from medmtl.models.sliding_window import VolumePredictor
-from medmtl.ood.shifts.shift import SHIFTS
+from medmtl.ood.shifts import SHIFTS
 from medmtl.ood_benchmark import worker
 from medmtl.ood_benchmark.images import Image
 from medmtl.results.benchmark import read_records
@@ -34,10 +34,10 @@ def benchmark(workplace: Path, phantom_store: Path) -> Path:
     """Two detectors; one far folder that is not there, and the other task's own data as near images."""
     config = {
         "detectors": [
-            {"class_path": "medmtl.ood.detectors.spectral.Spectral"},
-            {"class_path": "medmtl.ood.detectors.output.OutputScore", "init_args": {"output": "entropy"}},
+            "Spectral",
+            {"class_path": "OutputScore", "init_args": {"output": "entropy"}},
             {
-                "class_path": "medmtl.ood.detectors.output.OutputScore",
+                "class_path": "medmtl.ood.detectors.OutputScore",
                 "init_args": {"output": "pairwise_dice_distance"},
             },
         ],
@@ -111,7 +111,10 @@ def test_it_scores_every_image_and_says_what_it_left_out(
         if record.condition in SHIFTS:
             assert record.group == SHIFTS[record.condition].kind
             assert (record.severity == 0) == (record.condition in ("flip", "empty"))
-    assert list(summary["detectors"]) == ["spectral", "entropy"]
+    assert summary["schema"] == 2
+    assert list(summary["scores"]) == list(summary["detectors"]) == ["spectral", "entropy"]
+    assert summary["scores"]["spectral"]["label"] == "Spectral signature (OODM)"
+    assert list(summary["shifts"]) == ["noise", "crop", "flip", "empty"]
     assert summary["detectors"]["spectral"].keys() == {
         "far",
         "near",
@@ -198,6 +201,58 @@ def test_two_processes_find_what_one_finds(run: Path, benchmark: Path, volumes: 
     ood(run, benchmark, "--shifts=[noise]", "--processes=2")
     assert len(volumes) == first  # all was done elsewhere
     assert (run / "ood" / "ood.csv").read_bytes() == table
+
+
+MINE = """
+from medmtl.ood.detectors import Detector
+from medmtl.ood.shifts import Shift
+
+class Doubt(Detector):
+    name, label, reference = "doubt", "Doubt of mine", "a test"
+
+    def fit(self, cases):
+        pass
+
+    def score(self, image):
+        return image.view.outputs["entropy"]
+
+    def state_dict(self):
+        return {}
+
+    def load_state_dict(self, state):
+        pass
+
+class Fainter(Shift):
+    name, label, strengths, unit = "fainter", "Fainter image", (1.5, 2, 3, 4, 5), "times"
+
+    def change(self, volume, strength, random):
+        return volume / strength
+"""
+
+
+def test_a_detector_and_a_shift_of_ones_own_appear_by_their_labels(
+    run: Path, benchmark: Path, volumes: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(run.parent))
+    (run.parent / "mine_of_a_test.py").write_text(MINE)
+    config = yaml.safe_load(benchmark.read_text()) | {"near": {}, "severities": [1]}
+    config |= {
+        "detectors": ["Spectral", {"class_path": "mine_of_a_test.Doubt"}],
+        "shifts": ["flip", {"class_path": "mine_of_a_test.Fainter"}],
+    }
+    benchmark.write_text(yaml.safe_dump(config))
+    ood(run, benchmark)
+    summary = json.loads((run / "ood" / "ood.json").read_text())
+    assert summary["images"]["covariate"] == 2
+    assert summary["shifts"]["fainter"]["strengths"] == [1.5, 2, 3, 4, 5]
+    assert "Doubt of mine" in (run / "ood" / "ood.html").read_text()
+    # Another definition of the shift is computed again, and nothing else.
+    before = len(volumes)
+    ood(run, benchmark)
+    assert len(volumes) == before
+    (run.parent / "mine_of_a_test.py").write_text(MINE + "\n# changed\n")
+    ood(run, benchmark)
+    assert len(volumes) == before + RECIPES * len(TASKS)
 
 
 @pytest.mark.parametrize("name", SHIPPED)

@@ -1,4 +1,4 @@
-"""Cache: what was found comes back as it was, and is found only for the very image, shift and network."""
+"""Cache: an observation is read as it was written, under a key of the image, the shift and the network."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +10,7 @@ import torch
 from medmtl.data.case import Case, LabelFile
 from medmtl.data.preprocessing import Preprocessing
 from medmtl.ood.evidence.evidence import Evidence, LayerEvidence, View
+from medmtl.ood.shifts import SHIFTS, Shift
 from medmtl.ood_benchmark.cache import Cache, Observation
 from medmtl.ood_benchmark.images import Image
 
@@ -89,11 +90,12 @@ def test_the_key_depends_on_all_that_decides_and_on_nothing_else(image: Image, t
     key = Cache(tmp_path, facts).key(image)
     others = [Cache(tmp_path, facts | change) for change in ({"weights": "v"}, {"layers": ["model.1"]}, {"seed": 1})]
     keys = [cache.key(image) for cache in others]
-    shifted = replace(image, group="covariate", condition="noise", severity=3)
+    noise = SHIFTS["noise"]
+    shifted = replace(image, group="covariate", condition="noise", shift=noise, severity=3)
     changed = [
         shifted,
         replace(shifted, severity=5),
-        replace(shifted, condition="blur"),
+        replace(shifted, condition="blur", shift=SHIFTS["blur"]),
         replace(image, preprocessings=RECIPES[:1]),
         replace(image, organ=(1, 2)),
         replace(image, own=RECIPES[1]),
@@ -104,3 +106,36 @@ def test_the_key_depends_on_all_that_decides_and_on_nothing_else(image: Image, t
     assert len({key, *keys}) == 1 + len(keys)
     image.case.images[0].write_bytes(b"some voxels")
     assert Cache(tmp_path / "elsewhere", facts).key(image) == key
+
+
+class Darker(Shift):
+    """A shift of one's own."""
+
+    name = "darker"
+    strengths = (1.0, 2.0, 3.0, 4.0, 5.0)
+    unit = "times"
+
+    def change(self, volume, strength, random):
+        return volume / strength
+
+
+class Named(Darker):
+    """Another body under the same name."""
+
+    def change(self, volume, strength, random):
+        return volume - strength
+
+
+def test_a_changed_shift_of_the_same_name_is_computed_again(image: Image, tmp_path: Path) -> None:
+    def key(shift: Shift) -> str:
+        shifted = replace(image, group="covariate", condition="darker", shift=shift, severity=3)
+        return Cache(tmp_path, {}).key(shifted)
+
+    stronger = Darker()
+    stronger.strengths = (1.0, 2.0, 3.5, 4.0, 5.0)
+    assert key(Darker()) == key(Darker())
+    assert len({key(Darker()), key(stronger), key(Named())}) == 3
+    function = SHIFTS["noise"]
+    other = replace(function, function=SHIFTS["spikes"].function)
+    stronger_noise = replace(function, strengths=(0.1, 0.2, 0.3, 0.4, 0.5))
+    assert len({key(function), key(other), key(stronger_noise)}) == 3
