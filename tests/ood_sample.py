@@ -9,6 +9,7 @@ from scipy.stats import spearmanr
 from medmtl.ood.detectors import SCORES
 from medmtl.ood.metrics.detection import detection_metrics
 from medmtl.ood.score import OODScore, in_words
+from medmtl.ood.shifts import SHIFTS
 from medmtl.results.benchmark import Record
 
 TASKS = {"LiverCT": 3, "KidneyT2": 3, "HeartPET": 2}
@@ -17,7 +18,7 @@ UNGRADED = ("inverted",)
 # Detector -> how much it sees of far images, of quality and of organs: in standard deviations of the familiar scores.
 DETECTORS = {"spectral": 2.6, "entropy": 1.0, "ihf": 3.0, "fusion": 3.6, "volume": 0.5, "some_new_one": 1.6}
 ALPHA = 0.05
-SHIFT_LABELS = {name: {"label": name.replace("_", " ")} for name in (*GRADED, *UNGRADED, "flip", "constant")}
+DESCRIBED = {name: SHIFTS[name].description() for name in (*GRADED, *UNGRADED, "flip", "constant")}
 
 
 def make_records(
@@ -108,7 +109,7 @@ def make_statistics(records: Sequence[Record]) -> dict[str, Any]:
             spearman = spearmanr([r.score for r in known], [r.dice for r in known]).statistic
             failure[name] = {"aurc": 0.2 + 0.01 * len(name), "spearman": float(spearman)}
     scores = {name: make_description(name) for name in detectors}
-    return {"scores": scores, "shifts": SHIFT_LABELS, "detectors": detectors, "verdict": verdict, "failure": failure}
+    return {"scores": scores, "shifts": DESCRIBED, "detectors": detectors, "verdict": verdict, "failure": failure}
 
 
 def make_description(name: str) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """OODScore: the description of an out-of-distribution score for tables, pages and figures."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from medmtl.quantity import Quantity
@@ -31,7 +31,7 @@ class OODScore(Quantity):
 
     def description(self) -> dict[str, Any]:
         """Everything, with the text for an axis, as JSON takes it."""
-        return {**asdict(self), "axis": self.axis}
+        return {**{field.name: getattr(self, field.name) for field in fields(OODScore)}, "axis": self.axis}
 
 
 def in_words(name: str) -> str:

@@ -1,5 +1,6 @@
 """The contract of every detector, what breaks it, and how detectors choose layers and views."""
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -166,6 +167,7 @@ def test_the_built_in_scores_are_described() -> None:
     assert [name for name, score in SCORES.items() if score.role == "paper"] == ["spectral"]
     assert {name for name, score in SCORES.items() if not score.needs_network} == {"ihf", "ihf_whitened", "volume"}
     assert OutputScore("energy", name="mine").quantity == replace(SCORES["energy"], key="mine")
+    assert all(json.loads(json.dumps(score.description()))["axis"] == score.axis for score in SCORES.values())
     assert OutputScore("of_ones_own").quantity.label == "Of ones own"
 
 

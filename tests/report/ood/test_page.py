@@ -106,6 +106,11 @@ def test_best_tied_and_networkless_detectors_are_marked_in_words(page, statistic
         assert ("network" in marks(name)) == (name in ("ihf", "volume"))
 
 
+def test_the_strengths_of_graded_shifts_are_shown_with_their_unit(page):
+    assert page.rows_of("noise")[-1] == ["0.02", "0.05", "0.1", "0.15", "0.25", "of the intensity range"]
+    assert not page.rows_of("inverted")
+
+
 def test_the_headline_counts_the_verdicts(page, records, statistics):
     mine = [r for r in records if r.detector == statistics["verdict"]["detector"]]
     far, familiar = ([r.rejected for r in mine if r.group == group] for group in ("far", "in_distribution"))
