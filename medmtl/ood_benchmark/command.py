@@ -19,11 +19,10 @@ from medmtl.ood_benchmark.run import cache_of, observe, recall
 from medmtl.ood_benchmark.score import Panel, with_decisions
 from medmtl.ood_benchmark.summary import print_summary, write_summary
 from medmtl.ood_benchmark.worker import members_of
-from medmtl.renamed import with_new_names
 from medmtl.report.ood.page import write_ood_page
 from medmtl.results.benchmark import Record, write_records
 from medmtl.runs.folder import RunFolder, environment
-from medmtl.training.request import find_config, read_yaml, run_and_checkpoint
+from medmtl.training.request import find_config, run_and_checkpoint
 from medmtl.training.trained import load_trained
 
 logger = logging.getLogger(__name__)
@@ -83,11 +82,6 @@ def _shown(facts: Mapping[str, Any]) -> dict[str, str]:
     return {key: "; ".join(value) if isinstance(value, list) else value for key, value in facts.items() if key in names}
 
 
-def _current(config: Path) -> str:
-    """A configuration with the names of today, as YAML."""
-    return yaml.safe_dump(with_new_names(read_yaml(config), str(config)), sort_keys=False)
-
-
 def _parse(argv: list[str]) -> tuple[Options, RunFolder, Path, str]:
     parser = ArgumentParser(prog="medmtl ood", description=DESCRIPTION, exit_on_error=False)
     parser.add_argument("--config", action="config", help="the benchmark: a file, or the bare name of a shipped one")
@@ -97,15 +91,13 @@ def _parse(argv: list[str]) -> tuple[Options, RunFolder, Path, str]:
     own = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     own.add_argument("-c", "--config", default="ood-benchmark.yaml")
     own.add_argument("--run")
-    own.add_argument("--ckpt-path", "--ckpt_path")
+    own.add_argument("--ckpt-path")
     given, flags = own.parse_known_args(argv)
-    wants_help = {"-h", "--help"} & set(flags)
-    if not (given.run or given.ckpt_path or wants_help):
+    asks = {"-h", "--help"} & set(flags)
+    if not (given.run or given.ckpt_path or asks):
         raise ConfigError("no run is named", fix="add --run FOLDER or --ckpt-path FILE")
     try:
-        parsed: Any = parser.parse_args(
-            flags if wants_help else [f"--config={_current(find_config(given.config))}", *flags]
-        )
+        parsed: Any = parser.parse_args(flags if asks else [f"--config={find_config(given.config)}", *flags])
         resolved = yaml.safe_load(parser.dump(parsed, skip_none=False))
         built = parser.instantiate_classes(parsed)
     except ArgumentError as error:

@@ -79,12 +79,12 @@ def observe(
     efforts = {image: _effort(image, trained.segmenter.predictor.patch_size) for image in missing}
     arguments = (options.layers or trained.layers, options.pooled_layers, cache, options.seed)
     if processes == 1:
-        observed = _alone(missing, keys, worker.Worker(trained.segmenter, *arguments, members))
+        seen = _alone(missing, keys, worker.Worker(trained.segmenter, *arguments, members))
     else:
-        observed = _together(missing, keys, partial(worker.start, checkpoint, *arguments, options.ensemble), processes)
-    with _Progress(console, efforts) as progress:
-        for image in observed:
-            progress.advance(image)
+        seen = _together(missing, keys, partial(worker.start, checkpoint, *arguments, options.ensemble), processes)
+    with _Watch(console, efforts) as watch:
+        for image in seen:
+            watch.advance(image)
     return keys
 
 
@@ -131,7 +131,7 @@ def _effort(image: Image, window: Sequence[int]) -> float:
     )
 
 
-class _Progress:
+class _Watch:
     """Shows progress and remaining time: a bar on a terminal, a few lines elsewhere."""
 
     def __init__(self, console: Console, efforts: Mapping[Image, float]) -> None:
@@ -142,7 +142,7 @@ class _Progress:
         self._task = self._bar.add_task("", total=sum(efforts.values()), images=self._count())
         self._reported = 0
 
-    def __enter__(self) -> "_Progress":
+    def __enter__(self) -> "_Watch":
         self._bar.start()
         return self
 

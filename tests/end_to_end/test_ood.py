@@ -37,7 +37,7 @@ def benchmark(workplace: Path, phantom_store: Path) -> Path:
             "Spectral",
             {"class_path": "OutputScore", "init_args": {"output": "entropy"}},
             {
-                "class_path": "medmtl.ood.output_detectors.OutputScore",  # the path of an earlier version
+                "class_path": "medmtl.ood.detectors.OutputScore",
                 "init_args": {"output": "pairwise_dice_distance"},
             },
         ],
