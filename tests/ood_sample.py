@@ -15,7 +15,7 @@ from medmtl.results.benchmark import Record
 TASKS = {"LiverCT": 3, "KidneyT2": 3, "HeartPET": 2}
 GRADED = ("noise", "blur", "wrong_spacing")
 UNGRADED = ("inverted",)
-# Detector -> how much it sees of far images, of quality and of organs: in standard deviations of the familiar scores.
+# Detector -> how far it shifts scores, in standard deviations of the in-distribution scores.
 DETECTORS = {"spectral": 2.6, "entropy": 1.0, "ihf": 3.0, "fusion": 3.6, "volume": 0.5, "some_new_one": 1.6}
 ALPHA = 0.05
 DESCRIBED = {name: SHIFTS[name].description() for name in (*GRADED, *UNGRADED, "flip", "constant")}
@@ -33,7 +33,7 @@ def make_records(
     """Records of `detectors` on the test images of `tasks`; the same arguments give the same records.
 
     Args:
-        detectors: name -> how well it tells foreign from familiar, in standard deviations.
+        detectors: name -> how well it separates OOD from in-distribution images, in standard deviations.
         tasks: name -> test images.
         graded: shifts with severities.
         severities: of these shifts.

@@ -19,7 +19,7 @@ from medmtl.ood_benchmark.images import Image
 from medmtl.results.benchmark import read_records
 
 TASKS = ["LiverCT", "KidneyT2"]
-RECIPES = 2
+PREPROCESSINGS = 2
 SHIPPED = ["ood-benchmark", "ood-benchmark-full"]
 
 
@@ -79,7 +79,7 @@ def ood(run: Path, config: Path | str, *flags: str) -> None:
     main(["ood", "--run", str(run), "--config", str(config), *flags])
 
 
-def test_it_scores_every_image_and_says_what_it_left_out(
+def test_it_scores_every_image_and_names_what_it_left_out(
     run: Path, benchmark: Path, volumes: list[int], capsys: pytest.CaptureFixture[str]
 ) -> None:
     ood(run, benchmark)
@@ -100,7 +100,7 @@ def test_it_scores_every_image_and_says_what_it_left_out(
     assert summary["images"].keys() == expected.keys()
     assert len(records) == 2 * sum(expected.values())
     # Training images have their own preprocessing alone.
-    assert len(volumes) == 2 + RECIPES * sum(expected.values())
+    assert len(volumes) == 2 + PREPROCESSINGS * sum(expected.values())
     unlabelled = ["phantom_KidneyT2_004", "phantom_KidneyT2_005"]
     for record in records:
         without_label = record.group in ("far", "nonsense") or record.case in unlabelled
@@ -160,12 +160,12 @@ def test_a_second_run_looks_at_nothing_and_another_network_at_everything(
     assert (run / "ood" / "ood.csv").read_bytes() == table
     # Another severity is looked at, the others are not; and one damaged file costs one image.
     ood(run, benchmark, "--severities=[1,3,5]")
-    assert len(volumes) == first + RECIPES * len(TASKS) * 2
+    assert len(volumes) == first + PREPROCESSINGS * len(TASKS) * 2
     checkpoint = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)
     checkpoint["state_dict"] = {name: value * 1.01 for name, value in checkpoint["state_dict"].items()}
     torch.save(checkpoint, run / "checkpoints" / "best.ckpt")
     ood(run, benchmark)
-    assert len(volumes) == 2 * first + RECIPES * len(TASKS) * 2
+    assert len(volumes) == 2 * first + PREPROCESSINGS * len(TASKS) * 2
     assert (run / "ood" / "ood.csv").read_bytes() != table
 
 
@@ -252,7 +252,7 @@ def test_a_detector_and_a_shift_of_ones_own_appear_by_their_labels(
     assert len(volumes) == before
     (run.parent / "mine_of_a_test.py").write_text(MINE + "\n# changed\n")
     ood(run, benchmark)
-    assert len(volumes) == before + RECIPES * len(TASKS)
+    assert len(volumes) == before + PREPROCESSINGS * len(TASKS)
 
 
 @pytest.mark.parametrize("name", SHIPPED)

@@ -14,7 +14,7 @@ from medmtl.ood.shifts import SHIFTS, Shift
 from medmtl.ood_benchmark.cache import Cache, Observation
 from medmtl.ood_benchmark.images import Image
 
-RECIPES = (Preprocessing((1, 1, 1), None), Preprocessing((4, 4, 4), (-160, 240)))
+PREPROCESSINGS = (Preprocessing((1, 1, 1), None), Preprocessing((4, 4, 4), (-160, 240)))
 
 
 def observation(dice: float | None = 0.75) -> Observation:
@@ -24,7 +24,7 @@ def observation(dice: float | None = 0.75) -> Observation:
         return torch.rand(shape, generator=generator)
 
     views = []
-    for preprocessing in RECIPES:
+    for preprocessing in PREPROCESSINGS:
         layers = {
             "model.0": LayerEvidence(numbers(3, 3).double(), numbers(3).double(), 100.5),
             "model.1.submodule": LayerEvidence(numbers(5, 5).double(), numbers(5).double(), 7.0, numbers(4, 20)),
@@ -39,7 +39,7 @@ def image(tmp_path: Path) -> Image:
     for path in (image, label):
         path.write_bytes(b"some voxels")
     case = Case("case", "patient", (image,), (LabelFile(label),))
-    return Image("in_distribution", "Task", case, RECIPES, "Task", RECIPES[0], (1,))
+    return Image("in_distribution", "Task", case, PREPROCESSINGS, "Task", PREPROCESSINGS[0], (1,))
 
 
 @pytest.mark.parametrize("dice", [0.75, None, float("nan")])
@@ -96,9 +96,9 @@ def test_the_key_depends_on_all_that_decides_and_on_nothing_else(image: Image, t
         shifted,
         replace(shifted, severity=5),
         replace(shifted, condition="blur", shift=SHIFTS["blur"]),
-        replace(image, preprocessings=RECIPES[:1]),
+        replace(image, preprocessings=PREPROCESSINGS[:1]),
         replace(image, organ=(1, 2)),
-        replace(image, own=RECIPES[1]),
+        replace(image, own=PREPROCESSINGS[1]),
     ]
     keys += [Cache(tmp_path, facts).key(other) for other in changed]
     image.case.images[0].write_bytes(b"other voxels")

@@ -218,7 +218,7 @@ def test_a_missing_output_is_named(output, training) -> None:
     assert ViM().missing(image) == "output max_logit"
 
 
-def test_of_several_recipes_the_one_that_fits_counts(training, familiar, shifted) -> None:
+def test_the_minimum_over_preprocessings_counts(training, familiar, shifted) -> None:
     own, other = familiar[0], shifted[5]
     both = replace(own, views=(other.view, own.view), chosen=1)
     for make in DETECTORS.values():

@@ -158,7 +158,7 @@ def test_images_and_patients_are_counted_once_however_many_detectors_saw_them(pa
         ]
 
 
-def test_every_cell_of_the_heat_map_is_the_auroc_against_the_familiar_images(records, statistics):
+def test_every_cell_of_the_heat_map_is_the_auroc_against_the_in_distribution_images(records, statistics):
     values = aurocs(records)
     figure = heat_map(values, statistics)
     order = detectors_by_mean(statistics)
@@ -241,7 +241,7 @@ def test_tasks_have_their_colours_and_the_threshold_is_conformal(records, statis
     assert flagged == above
 
 
-def test_scores_far_beyond_the_familiar_ones_do_not_squash_these(records, statistics):
+def test_scores_far_beyond_the_in_distribution_ones_get_a_wide_axis(records, statistics):
     far = [Record("spectral", "far", "Odd", 0, "", "a", "a", 1e6)]
     assert scores_by_group(records, "spectral", math.inf, statistics).axes[0].get_xscale() == "linear"
     assert scores_by_group([*records, *far], "spectral", math.inf, statistics).axes[0].get_xscale() == "symlog"
