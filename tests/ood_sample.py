@@ -6,15 +6,19 @@ from typing import Any
 import numpy as np
 from scipy.stats import spearmanr
 
+from medmtl.ood.detectors import SCORES
 from medmtl.ood.metrics.detection import detection_metrics
+from medmtl.ood.score import OODScore, in_words
+from medmtl.ood.shifts import SHIFTS
 from medmtl.results.benchmark import Record
 
 TASKS = {"LiverCT": 3, "KidneyT2": 3, "HeartPET": 2}
 GRADED = ("noise", "blur", "wrong_spacing")
 UNGRADED = ("inverted",)
-# Detector -> how much it sees of far images, of quality and of organs: in standard deviations of the familiar scores.
+# Detector -> how far it shifts scores, in standard deviations of the in-distribution scores.
 DETECTORS = {"spectral": 2.6, "entropy": 1.0, "ihf": 3.0, "fusion": 3.6, "volume": 0.5, "some_new_one": 1.6}
 ALPHA = 0.05
+DESCRIBED = {name: SHIFTS[name].description() for name in (*GRADED, *UNGRADED, "flip", "constant")}
 
 
 def make_records(
@@ -29,7 +33,7 @@ def make_records(
     """Records of `detectors` on the test images of `tasks`; the same arguments give the same records.
 
     Args:
-        detectors: name -> how well it tells foreign from familiar, in standard deviations.
+        detectors: name -> how well it separates OOD from in-distribution images, in standard deviations.
         tasks: name -> test images.
         graded: shifts with severities.
         severities: of these shifts.
@@ -104,7 +108,13 @@ def make_statistics(records: Sequence[Record]) -> dict[str, Any]:
         if known:
             spearman = spearmanr([r.score for r in known], [r.dice for r in known]).statistic
             failure[name] = {"aurc": 0.2 + 0.01 * len(name), "spearman": float(spearman)}
-    return {"detectors": detectors, "verdict": verdict, "failure": failure}
+    scores = {name: make_description(name) for name in detectors}
+    return {"scores": scores, "shifts": DESCRIBED, "detectors": detectors, "verdict": verdict, "failure": failure}
+
+
+def make_description(name: str) -> dict[str, Any]:
+    """What `ood.json` says of a score: that of the built-in detector, or of one without a label."""
+    return SCORES.get(name, OODScore(key=name, label=in_words(name))).description()
 
 
 def _mean(cells: Sequence[Mapping[str, float]]) -> dict[str, float]:

@@ -35,7 +35,7 @@ def p_value(score: float, calibration: Sequence[float], patients: Sequence[str] 
 
 
 def cases_needed(alpha: float) -> int:
-    """The minimum number of calibration patients with which a p-value can reach alpha: ceil(1 / alpha) - 1 (19 for 5 %)."""
+    """The minimum number of calibration patients for a p-value of alpha: ceil(1 / alpha) - 1 (19 for 5 %)."""
     return math.ceil(1 / alpha - ROUNDING) - 1
 
 

@@ -1,6 +1,6 @@
-"""OODScore: what a table, a page or a figure says of an out-of-distribution score."""
+"""OODScore: the description of an out-of-distribution score for tables, pages and figures."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from medmtl.quantity import Quantity
@@ -13,7 +13,7 @@ class OODScore(Quantity):
     """An out-of-distribution score; described once, where it is defined. Higher is always more out-of-distribution.
 
     Attributes:
-        meaning: what its values are, for an axis; empty: the label says it.
+        meaning: what its values are, for an axis; empty: the label
         needs_network: whether it needs more of the network than its segmentation.
         role: `paper`: the published method; `baseline`: one that figures always name; empty otherwise.
         reference: where it is described.
@@ -31,7 +31,7 @@ class OODScore(Quantity):
 
     def description(self) -> dict[str, Any]:
         """Everything, with the text for an axis, as JSON takes it."""
-        return {**asdict(self), "axis": self.axis}
+        return {**{field.name: getattr(self, field.name) for field in fields(OODScore)}, "axis": self.axis}
 
 
 def in_words(name: str) -> str:

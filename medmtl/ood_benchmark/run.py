@@ -133,7 +133,7 @@ def _effort(image: Image, window: Sequence[int]) -> float:
     )
 
 
-class _Progress:
+class _Watch:
     """Shows progress and remaining time: a bar on a terminal, a few lines elsewhere."""
 
     def __init__(self, console: Console, efforts: Mapping[Image, float]) -> None:
@@ -144,7 +144,7 @@ class _Progress:
         self._task = self._bar.add_task("", total=sum(efforts.values()), images=self._count())
         self._reported = 0
 
-    def __enter__(self) -> "_Progress":
+    def __enter__(self) -> "_Watch":
         self._bar.start()
         return self
 

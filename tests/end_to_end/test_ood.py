@@ -13,13 +13,13 @@ import yaml
 
 from medmtl.cli import main
 from medmtl.models.sliding_window import VolumePredictor
-from medmtl.ood.shifts.shift import SHIFTS
+from medmtl.ood.shifts import SHIFTS
 from medmtl.ood_benchmark import worker
 from medmtl.ood_benchmark.images import Image
 from medmtl.results.benchmark import read_records
 
 TASKS = ["LiverCT", "KidneyT2"]
-RECIPES = 2
+PREPROCESSINGS = 2
 SHIPPED = ["ood-benchmark", "ood-benchmark-full"]
 
 
@@ -34,10 +34,10 @@ def benchmark(workplace: Path, phantom_store: Path) -> Path:
     """Two detectors; one far folder that is not there, and the other task's own data as near images."""
     config = {
         "detectors": [
-            {"class_path": "medmtl.ood.detectors.spectral.Spectral"},
-            {"class_path": "medmtl.ood.detectors.output.OutputScore", "init_args": {"output": "entropy"}},
+            "Spectral",
+            {"class_path": "OutputScore", "init_args": {"output": "entropy"}},
             {
-                "class_path": "medmtl.ood.detectors.output.OutputScore",
+                "class_path": "medmtl.ood.detectors.OutputScore",
                 "init_args": {"output": "pairwise_dice_distance"},
             },
         ],
@@ -79,7 +79,7 @@ def ood(run: Path, config: Path | str, *flags: str) -> None:
     main(["ood", "--run", str(run), "--config", str(config), *flags])
 
 
-def test_it_scores_every_image_and_says_what_it_left_out(
+def test_it_scores_every_image_and_names_what_it_left_out(
     run: Path, benchmark: Path, volumes: list[int], capsys: pytest.CaptureFixture[str]
 ) -> None:
     ood(run, benchmark)
@@ -100,7 +100,7 @@ def test_it_scores_every_image_and_says_what_it_left_out(
     assert summary["images"].keys() == expected.keys()
     assert len(records) == 2 * sum(expected.values())
     # Training images have their own preprocessing alone.
-    assert len(volumes) == 2 + RECIPES * sum(expected.values())
+    assert len(volumes) == 2 + PREPROCESSINGS * sum(expected.values())
     unlabelled = ["phantom_KidneyT2_004", "phantom_KidneyT2_005"]
     for record in records:
         without_label = record.group in ("far", "nonsense") or record.case in unlabelled
@@ -111,7 +111,10 @@ def test_it_scores_every_image_and_says_what_it_left_out(
         if record.condition in SHIFTS:
             assert record.group == SHIFTS[record.condition].kind
             assert (record.severity == 0) == (record.condition in ("flip", "empty"))
-    assert list(summary["detectors"]) == ["spectral", "entropy"]
+    assert summary["schema"] == 2
+    assert list(summary["scores"]) == list(summary["detectors"]) == ["spectral", "entropy"]
+    assert summary["scores"]["spectral"]["label"] == "Spectral signature (OODM)"
+    assert list(summary["shifts"]) == ["noise", "crop", "flip", "empty"]
     assert summary["detectors"]["spectral"].keys() == {
         "far",
         "near",
@@ -157,12 +160,12 @@ def test_a_second_run_looks_at_nothing_and_another_network_at_everything(
     assert (run / "ood" / "ood.csv").read_bytes() == table
     # Another severity is looked at, the others are not; and one damaged file costs one image.
     ood(run, benchmark, "--severities=[1,3,5]")
-    assert len(volumes) == first + RECIPES * len(TASKS) * 2
+    assert len(volumes) == first + PREPROCESSINGS * len(TASKS) * 2
     checkpoint = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)
     checkpoint["state_dict"] = {name: value * 1.01 for name, value in checkpoint["state_dict"].items()}
     torch.save(checkpoint, run / "checkpoints" / "best.ckpt")
     ood(run, benchmark)
-    assert len(volumes) == 2 * first + RECIPES * len(TASKS) * 2
+    assert len(volumes) == 2 * first + PREPROCESSINGS * len(TASKS) * 2
     assert (run / "ood" / "ood.csv").read_bytes() != table
 
 
@@ -198,6 +201,58 @@ def test_two_processes_find_what_one_finds(run: Path, benchmark: Path, volumes: 
     ood(run, benchmark, "--shifts=[noise]", "--processes=2")
     assert len(volumes) == first  # all was done elsewhere
     assert (run / "ood" / "ood.csv").read_bytes() == table
+
+
+MINE = """
+from medmtl.ood.detectors import Detector
+from medmtl.ood.shifts import Shift
+
+class Doubt(Detector):
+    name, label, reference = "doubt", "Doubt of mine", "a test"
+
+    def fit(self, cases):
+        pass
+
+    def score(self, image):
+        return image.view.outputs["entropy"]
+
+    def state_dict(self):
+        return {}
+
+    def load_state_dict(self, state):
+        pass
+
+class Fainter(Shift):
+    name, label, strengths, unit = "fainter", "Fainter image", (1.5, 2, 3, 4, 5), "times"
+
+    def change(self, volume, strength, random):
+        return volume / strength
+"""
+
+
+def test_a_detector_and_a_shift_of_ones_own_appear_by_their_labels(
+    run: Path, benchmark: Path, volumes: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(run.parent))
+    (run.parent / "mine_of_a_test.py").write_text(MINE)
+    config = yaml.safe_load(benchmark.read_text()) | {"near": {}, "severities": [1]}
+    config |= {
+        "detectors": ["Spectral", {"class_path": "mine_of_a_test.Doubt"}],
+        "shifts": ["flip", {"class_path": "mine_of_a_test.Fainter"}],
+    }
+    benchmark.write_text(yaml.safe_dump(config))
+    ood(run, benchmark)
+    summary = json.loads((run / "ood" / "ood.json").read_text())
+    assert summary["images"]["covariate"] == 2
+    assert summary["shifts"]["fainter"]["strengths"] == [1.5, 2, 3, 4, 5]
+    assert "Doubt of mine" in (run / "ood" / "ood.html").read_text()
+    # Another definition of the shift is computed again, and nothing else.
+    before = len(volumes)
+    ood(run, benchmark)
+    assert len(volumes) == before
+    (run.parent / "mine_of_a_test.py").write_text(MINE + "\n# changed\n")
+    ood(run, benchmark)
+    assert len(volumes) == before + PREPROCESSINGS * len(TASKS)
 
 
 @pytest.mark.parametrize("name", SHIPPED)

@@ -103,7 +103,7 @@ def test_the_cases_of_all_tasks_are_pooled_where_one_has_too_few() -> None:
 
 
 @pytest.mark.parametrize(("alpha", "cases"), [(0.05, 19), (0.1, 25), (0.2, 50)])
-def test_familiar_images_are_rejected_no_more_often_than_alpha(alpha: float, cases: int) -> None:
+def test_in_distribution_images_are_rejected_no_more_often_than_alpha(alpha: float, cases: int) -> None:
     rng, draws = np.random.default_rng(2), 2000
     scores = rng.gamma(2.0, size=(draws, cases + 1))
     alarms = sum(ConformalRule({"A": row[:-1].tolist()}, alpha).rejects(row[-1]) for row in scores)
@@ -157,7 +157,7 @@ def test_images_of_new_patients_are_rejected_no_more_often_than_alpha_where_pati
     rng, draws, alpha = np.random.default_rng(7), 2000, 0.1
     alarms = by_image = 0
     for _ in range(draws):
-        # One to six images a patient, much alike, and less foreign the more there are.
+        # One to six images a patient, much alike, and with lower scores the more there are.
         counts = rng.integers(1, 7, 16)
         levels = rng.normal(0, 1, 16) - 0.6 * counts
         images = [

@@ -277,7 +277,7 @@ def test_without_l2_the_signature_is_the_logarithms_themselves() -> None:
 
 
 @pytest.mark.parametrize("norm", ["l2", "none"])
-def test_a_centred_signature_does_not_see_the_scale_of_the_features(norm: Norm) -> None:
+def test_a_centred_signature_ignores_the_scale_of_the_features(norm: Norm) -> None:
     query = features_of(seed=77)
     for scale in (0.1, 3.0):
         centred = fitted(centre=True, norm=norm)

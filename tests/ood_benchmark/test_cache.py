@@ -1,4 +1,4 @@
-"""Cache: what was found comes back as it was, and is found only for the very image, shift and network."""
+"""Cache: an observation is read as it was written, under a key of the image, the shift and the network."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -10,10 +10,11 @@ import torch
 from medmtl.data.case import Case, LabelFile
 from medmtl.data.preprocessing import Preprocessing
 from medmtl.ood.evidence.evidence import Evidence, LayerEvidence, View
+from medmtl.ood.shifts import SHIFTS, Shift
 from medmtl.ood_benchmark.cache import Cache, Observation
 from medmtl.ood_benchmark.images import Image
 
-RECIPES = (Preprocessing((1, 1, 1), None), Preprocessing((4, 4, 4), (-160, 240)))
+PREPROCESSINGS = (Preprocessing((1, 1, 1), None), Preprocessing((4, 4, 4), (-160, 240)))
 
 
 def observation(dice: float | None = 0.75) -> Observation:
@@ -23,7 +24,7 @@ def observation(dice: float | None = 0.75) -> Observation:
         return torch.rand(shape, generator=generator)
 
     views = []
-    for preprocessing in RECIPES:
+    for preprocessing in PREPROCESSINGS:
         layers = {
             "model.0": LayerEvidence(numbers(3, 3).double(), numbers(3).double(), 100.5),
             "model.1.submodule": LayerEvidence(numbers(5, 5).double(), numbers(5).double(), 7.0, numbers(4, 20)),
@@ -38,7 +39,7 @@ def image(tmp_path: Path) -> Image:
     for path in (image, label):
         path.write_bytes(b"some voxels")
     case = Case("case", "patient", (image,), (LabelFile(label),))
-    return Image("in_distribution", "Task", case, RECIPES, "Task", RECIPES[0], (1,))
+    return Image("in_distribution", "Task", case, PREPROCESSINGS, "Task", PREPROCESSINGS[0], (1,))
 
 
 @pytest.mark.parametrize("dice", [0.75, None, float("nan")])
@@ -89,14 +90,15 @@ def test_the_key_depends_on_all_that_decides_and_on_nothing_else(image: Image, t
     key = Cache(tmp_path, facts).key(image)
     others = [Cache(tmp_path, facts | change) for change in ({"weights": "v"}, {"layers": ["model.1"]}, {"seed": 1})]
     keys = [cache.key(image) for cache in others]
-    shifted = replace(image, group="covariate", condition="noise", severity=3)
+    noise = SHIFTS["noise"]
+    shifted = replace(image, group="covariate", condition="noise", shift=noise, severity=3)
     changed = [
         shifted,
         replace(shifted, severity=5),
-        replace(shifted, condition="blur"),
-        replace(image, preprocessings=RECIPES[:1]),
+        replace(shifted, condition="blur", shift=SHIFTS["blur"]),
+        replace(image, preprocessings=PREPROCESSINGS[:1]),
         replace(image, organ=(1, 2)),
-        replace(image, own=RECIPES[1]),
+        replace(image, own=PREPROCESSINGS[1]),
     ]
     keys += [Cache(tmp_path, facts).key(other) for other in changed]
     image.case.images[0].write_bytes(b"other voxels")
@@ -104,3 +106,36 @@ def test_the_key_depends_on_all_that_decides_and_on_nothing_else(image: Image, t
     assert len({key, *keys}) == 1 + len(keys)
     image.case.images[0].write_bytes(b"some voxels")
     assert Cache(tmp_path / "elsewhere", facts).key(image) == key
+
+
+class Darker(Shift):
+    """A shift of one's own."""
+
+    name = "darker"
+    strengths = (1.0, 2.0, 3.0, 4.0, 5.0)
+    unit = "times"
+
+    def change(self, volume, strength, random):
+        return volume / strength
+
+
+class Named(Darker):
+    """Another body under the same name."""
+
+    def change(self, volume, strength, random):
+        return volume - strength
+
+
+def test_a_changed_shift_of_the_same_name_is_computed_again(image: Image, tmp_path: Path) -> None:
+    def key(shift: Shift) -> str:
+        shifted = replace(image, group="covariate", condition="darker", shift=shift, severity=3)
+        return Cache(tmp_path, {}).key(shifted)
+
+    stronger = Darker()
+    stronger.strengths = (1.0, 2.0, 3.5, 4.0, 5.0)
+    assert key(Darker()) == key(Darker())
+    assert len({key(Darker()), key(stronger), key(Named())}) == 3
+    function = SHIFTS["noise"]
+    other = replace(function, function=SHIFTS["spikes"].function)
+    stronger_noise = replace(function, strengths=(0.1, 0.2, 0.3, 0.4, 0.5))
+    assert len({key(function), key(other), key(stronger_noise)}) == 3

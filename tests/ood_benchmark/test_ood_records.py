@@ -31,6 +31,13 @@ def test_another_table_is_refused(text: str, tmp_path: Path) -> None:
         read_records(tmp_path / "ood.csv")
 
 
+def test_a_table_of_an_earlier_version_is_refused_by_its_column(tmp_path: Path) -> None:
+    header = "detector,group,source,severity,task,case,patient,score,dice,p_value,rejected"
+    (tmp_path / "ood.csv").write_text(f"{header}\nspectral,familiar,Liver,0,Liver,a,p,0.5,,,\n")
+    with pytest.raises(RunError, match=r"ood\.csv has no column condition: run `medmtl ood` again"):
+        read_records(tmp_path / "ood.csv")
+
+
 def test_a_missing_table_is_answered_with_the_command(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="medmtl ood"):
         read_records(tmp_path / "ood.csv")

@@ -18,7 +18,7 @@ class Detector(ABC):
     Attributes:
         name: its key in tables and files, unique among those in use.
         label: how pages and figures call it; the name in words where it is empty.
-        meaning: what its score is, for an axis; empty: the label says it.
+        meaning: what its score is, for an axis; empty: the label
         unit: of its score; empty for a number without one.
         reference: where it is described.
         role: see `OODScore`.

@@ -26,6 +26,7 @@ class FRODO(LayerDetector):
     """
 
     label = "FRODO"
+    meaning = "Mahalanobis distance of channel means over channels, mean over layers"
     reference = "FRODO, Calli et al., github.com/DIAGNijmegen/frodo; Ledoit-Wolf covariance"
 
     def __init__(self, name: str = "frodo", layers: list[str] | None = None) -> None:
@@ -48,6 +49,7 @@ class MDPool(LayerDetector):
     """
 
     label = "MD-Pool"
+    meaning = "Mahalanobis distance of pooled feature maps, mean over windows and layers"
     reference = "Gonzalez et al., arXiv 2107.05975; Ledoit-Wolf covariance"
     needs_windows = True
 
@@ -77,6 +79,7 @@ class PCAMahalanobis(LayerDetector):
     """
 
     label = "PCA + Mahalanobis"
+    meaning = "Mahalanobis distance of reduced channel means, mean over layers"
     reference = "Woodland et al., arXiv 2308.03723"
 
     def __init__(self, name: str = "pca_mahalanobis", layers: list[str] | None = None, variance: float = 0.95) -> None:
@@ -117,6 +120,7 @@ class KNN(LayerDetector):
     """
 
     label = "Nearest neighbours"
+    meaning = "distance of channel means to the nearest training image, mean over layers"
     reference = "Sun et al., arXiv 2204.06507; Woodland et al., arXiv 2408.02761"
 
     def __init__(self, name: str = "knn", layers: list[str] | None = None, neighbour: int = 1) -> None:
@@ -152,6 +156,7 @@ class Contrast(KNN):
     """
 
     label = "Channel contrast"
+    meaning = "distance of log channel deviations to the nearest training image, mean over layers"
     reference = "medmtl; distance of Sun et al., arXiv 2204.06507"
 
     def __init__(self, name: str = "contrast", layers: list[str] | None = None, neighbour: int = 1) -> None:
@@ -178,6 +183,7 @@ class ViM(LayerDetector):
     """
 
     label = "ViM"
+    meaning = "virtual logit + energy"
     reference = "Wang et al., arXiv 2203.10807, equations 5 to 8"
 
     def __init__(self, name: str = "vim", layers: list[str] | None = None, dimension: int | None = None) -> None:

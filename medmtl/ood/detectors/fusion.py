@@ -64,6 +64,7 @@ class Fusion(Detector):
     """
 
     label = "Fusion"
+    meaning = "combination of the members' standardised scores"
     reference = "medmtl; Fisher's combination of p-values"
 
     def __init__(

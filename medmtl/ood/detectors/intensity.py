@@ -50,6 +50,7 @@ class IntensityHistogram(ViewDetector):
     """
 
     reference = "Vasiliuk et al., arXiv 2306.13528"
+    meaning = "distance of intensity histograms from the training images"
     role: Role = "baseline"
     needs_network = False
 

@@ -71,12 +71,13 @@ def benchmark_table(images: Scored, scores: Mapping[str, ArrayLike]) -> dict[str
     """Figures of all detectors in all columns.
 
     `far`, `near` and `nonsense` compare all their images with the in-distribution ones. `covariate` is the mean over
-    the pairs of shift and severity, each against the in-distribution images; `covariate_severe` the mean over those of severity 3 and
-    above and those without severity. `mean` is the mean over far, near, covariate and nonsense, as far as they exist.
+    the pairs of shift and severity, each against the in-distribution images; `covariate_severe` the mean over those of
+    severity 3 and above and those without severity. `mean` is over far, near, covariate and nonsense, as far as
+    they exist.
 
     A bootstrap resample draws patients with all their images: in-distribution patients, with all shifted versions of
-    their images, and those of each OOD group separately. The intervals are percentile intervals of 2,000 resamples; one of
-    an AUROC of 1 has no width, whatever the number of patients, and there is none where a side has a single patient.
+    their images, and those of each OOD group separately. The intervals are percentile intervals of 2,000 resamples; one
+    of an AUROC of 1 has no width, whatever the number of patients, and there is none where a side has a single patient.
 
     Args:
         images: what was scored.

@@ -35,10 +35,10 @@ def false_alarms(
 ) -> FalseAlarms:
     """False-alarm rate of the conformal rule over re-partitions by patient, from scores alone.
 
-    Patients are divided at random, not by task, so that calibration and test patients are exchangeable, as the guarantee
-    requires. A patient counts once in a partition's rate, with the share of the images that were rejected, as in the
-    rule. For the interval test patients are drawn with replacement, each with the decisions of all partitions in which
-    it was one.
+    Patients are divided at random, not by task, so that calibration and test patients are exchangeable, as the
+    guarantee requires. A patient counts once in a partition's rate, with the share of the images that were rejected, as
+    in the rule. For the interval test patients are drawn with replacement, each with the decisions of all partitions in
+    which it was one.
 
     Args:
         scores: of held-out in-distribution images, validation and test, `(images,)`; higher = more

@@ -76,7 +76,7 @@ def shown_by_name(statistics: Mapping[str, Any]) -> list[str]:
     return [name for name in wanted if name in ranked][: len(SCORE_LOOKS)]
 
 
-def ood_detector(statistics: Mapping[str, Any]) -> str:
+def verdict_detector(statistics: Mapping[str, Any]) -> str:
     """The detector that gives the verdict of the benchmark: the one that it names, else the first."""
     return statistics["verdict"].get("detector") or next(iter(statistics["detectors"]))
 
@@ -84,7 +84,7 @@ def ood_detector(statistics: Mapping[str, Any]) -> str:
 def leading(statistics: Mapping[str, Any]) -> list[str]:
     """The best detector in the mean, the one that gives the verdict, and the paper's: those shown in detail."""
     ranked = detectors_by_mean(statistics)
-    chosen = dict.fromkeys([ranked[0], ood_detector(statistics), *in_role(statistics, "paper")])
+    chosen = dict.fromkeys([ranked[0], verdict_detector(statistics), *in_role(statistics, "paper")])
     return [name for name in chosen if name in ranked]
 
 

@@ -19,10 +19,10 @@ from medmtl.report.ood.numbers import (
     detectors_by_mean,
     images_of,
     leading,
-    ood_detector,
     score_label,
     threshold,
     tied,
+    verdict_detector,
     verdicts,
     without_network,
 )
@@ -119,8 +119,9 @@ def failure_sentences(records: Sequence[Record], statistics: Mapping[str, Any]) 
             would = "would have raised" if gain.after > gain.before else "would not have raised"
             share = f"{100 * gain.rejected / gain.images:.0f}\N{NO-BREAK SPACE}%"
             lines.append(
-                f"By {score_label(statistics, name)}, rejecting the worst {share} ({gain.rejected} of {gain.images} images) "
-                f"{would} mean Dice from {gain.before:.2f} to {gain.after:.2f}."
+                f"By {score_label(statistics, name)}, rejecting the worst {share} "
+                f"({gain.rejected} of {gain.images} images) {would} mean Dice "
+                f"from {gain.before:.2f} to {gain.after:.2f}."
             )
     return lines
 
@@ -133,7 +134,7 @@ def _best_in(statistics: Mapping[str, Any], column: str) -> list[str]:
 
 
 def _verdict_sentence(records: Sequence[Record], statistics: Mapping[str, Any]) -> str:
-    name, alpha = ood_detector(statistics), statistics["verdict"]["alpha"]
+    name, alpha = verdict_detector(statistics), statistics["verdict"]["alpha"]
     counts = verdicts(records, name)
     found = [f"flagged {c.flagged} of {c.decided} {group} images" for group, c in counts.items() if group == "far"]
     if "in_distribution" in counts:

@@ -1,4 +1,4 @@
-"""A detector for every task: what is ordinary in a varied task may be foreign to a uniform one."""
+"""One detector per task: a score that is common in a varied task may be high in a uniform one."""
 
 from dataclasses import replace
 
@@ -12,14 +12,14 @@ from medmtl.ood.detectors.synthetic import draw_evidence, draw_training
 from medmtl.ood.evidence.evidence import Evidence
 
 
-def one_recipe(image: Evidence) -> Evidence:
+def one_preprocessing(image: Evidence) -> Evidence:
     """As if all tasks prepared their images alike."""
     return replace(image, views=(replace(image.view, preprocessing="one"),))
 
 
 def test_the_score_is_the_least_of_the_detectors_of_the_tasks() -> None:
-    training = [one_recipe(case) for case in draw_training(("KidneyMR", "LiverCT"), patients=8)]
-    image = one_recipe(draw_evidence("LiverCT", 50, noise=0.5))
+    training = [one_preprocessing(case) for case in draw_training(("KidneyMR", "LiverCT"), patients=8)]
+    image = one_preprocessing(draw_evidence("LiverCT", 50, noise=0.5))
     detector = ByTask(detector=Fusion(members=[KNN()]))
     detector.fit(training)
     alone = []
@@ -31,21 +31,23 @@ def test_the_score_is_the_least_of_the_detectors_of_the_tasks() -> None:
     assert detector.score(image) == min(alone)
 
 
-def test_what_is_ordinary_in_a_varied_task_is_foreign_to_a_uniform_one() -> None:
+def test_an_outlier_of_a_uniform_task_is_detected_beside_a_varied_one() -> None:
     def drawn(task: str, patients: range, spread: float) -> list:
-        return [one_recipe(draw_evidence(task, patient, gain=1 + spread * (patient % 5))) for patient in patients]
+        return [
+            one_preprocessing(draw_evidence(task, patient, gain=1 + spread * (patient % 5))) for patient in patients
+        ]
 
     training = drawn("KidneyMR", range(20), 0.0) + drawn("LiverCT", range(20), 0.25)
     uniform = drawn("KidneyMR", range(50, 60), 0.0)
     varied = drawn("LiverCT", range(50, 60), 0.25)
-    foreign = [one_recipe(draw_evidence("KidneyMR", patient, gain=1.5)) for patient in range(60, 70)]
+    foreign = [one_preprocessing(draw_evidence("KidneyMR", patient, gain=1.5)) for patient in range(60, 70)]
     by_task = ByTask(detector=Fusion(members=[KNN()]))
     by_task.fit(training)
     found = [by_task.score(image) for image in foreign]
     assert sorted(by_task.score(image) for image in uniform + varied)[-2] < min(found)
 
 
-def test_a_task_whose_recipe_is_not_there_has_no_say() -> None:
+def test_a_task_without_its_preprocessing_does_not_count() -> None:
     detector = ByTask(detector=Fusion(members=[KNN()]))
     detector.fit(draw_training(("KidneyMR", "LiverCT"), patients=6))
     alone = Fusion(members=[KNN()])
@@ -53,7 +55,7 @@ def test_a_task_whose_recipe_is_not_there_has_no_say() -> None:
     image = draw_evidence("KidneyMR", 50)
     assert detector.score(image) == alone.score(image)
     with pytest.raises(DataError, match="prepared with no preprocessing"):
-        detector.score(one_recipe(image))
+        detector.score(one_preprocessing(image))
 
 
 def test_a_task_of_one_patient_is_refused_in_one_line() -> None:

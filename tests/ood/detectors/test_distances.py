@@ -80,7 +80,7 @@ def test_md_pool_averages_the_distances_of_windows_and_takes_the_nearest_task() 
     assert detector.score(image_of(QUERY)) == pytest.approx(float(expected), rel=1e-9)
 
 
-def test_pca_mahalanobis_sees_only_the_components() -> None:
+def test_pca_mahalanobis_uses_only_the_components() -> None:
     detector = PCAMahalanobis(variance=0.8)
     detector.fit(images(TRAINING))
     found = PCA(0.8, svd_solver="full").fit(means_of(TRAINING))

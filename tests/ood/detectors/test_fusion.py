@@ -48,7 +48,7 @@ def told(patient: str, **outputs: float) -> Evidence:
     return replace(image, patient=patient, views=(replace(image.view, outputs=outputs),))
 
 
-def test_nobody_is_scored_by_members_that_know_the_patient() -> None:
+def test_no_image_is_scored_by_members_that_were_fitted_to_its_patient() -> None:
     cases = [told(f"p{number % 7}", a=1.0 + number) for number in range(14)]
     member = Told("a")
     Fusion(members=[member], folds=3).fit(cases)
@@ -75,7 +75,7 @@ def test_scores_are_combined_as_z_of_logarithms(combine) -> None:
     assert fusion.score(told("q", a=20.0, b=3.0)) == pytest.approx(expected[combine], rel=1e-9)
 
 
-def test_a_member_that_sees_nothing_does_not_outvote_one_that_does() -> None:
+def test_a_low_score_of_one_member_does_not_cancel_a_high_one() -> None:
     cases = [told(f"p{number}", a=1.0 + number, b=3.0 + number) for number in range(9)]
     blind, shifted = told("q", a=0.001, b=50.0), told("q", a=9.0, b=11.0)
     scores = {}
@@ -93,7 +93,7 @@ def test_scores_that_are_all_alike_do_no_harm() -> None:
     assert fusion.score(told("q", a=3.0, b=0.0)) < fusion.score(told("q", a=30.0, b=0.0)) < math.inf
 
 
-def test_it_sees_a_shift_of_features_alone_and_of_intensities_alone() -> None:
+def test_it_detects_a_shift_of_features_alone_and_of_intensities_alone() -> None:
     training = draw_training()
     familiar = [draw_evidence(task, patient) for task in ("KidneyMR", "LiverCT") for patient in range(50, 58)]
     fusion = Fusion()
@@ -107,7 +107,7 @@ def test_it_sees_a_shift_of_features_alone_and_of_intensities_alone() -> None:
             assert fusion.score(replace(image, views=(view,))) > highest
 
 
-def test_it_sees_another_task_from_few_patients() -> None:
+def test_it_detects_another_task_from_few_patients() -> None:
     fusion = Fusion(folds=3)
     fusion.fit(draw_training(patients=5))
     familiar = [draw_evidence(task, patient) for task in ("KidneyMR", "LiverCT") for patient in range(50, 58)]
@@ -115,7 +115,7 @@ def test_it_sees_another_task_from_few_patients() -> None:
     assert max(fusion.score(image) for image in familiar) < min(fusion.score(image) for image in foreign)
 
 
-def test_the_member_that_lacks_something_says_what() -> None:
+def test_what_a_member_misses_is_named() -> None:
     image = told("q", entropy=0.1)
     assert Fusion(members=[KNN(layers=["bottom"]), OutputScore("energy")]).missing(image) == "layer bottom"
     assert Fusion(members=[KNN(), OutputScore("energy")]).missing(image) == "output energy"

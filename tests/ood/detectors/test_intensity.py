@@ -65,7 +65,7 @@ def test_a_thumbnail_is_a_small_image_between_0_and_1(shape: tuple[int, ...]) ->
     assert 0 <= float(found.min()) < float(found.max()) <= 1
 
 
-def test_a_thumbnail_averages_blocks_and_does_not_see_outliers() -> None:
+def test_a_thumbnail_averages_blocks_and_ignores_outliers() -> None:
     image = torch.zeros(64, 64, 64)
     image[:32] = 1
     image[0, 0, 0] = 1e6

@@ -16,7 +16,7 @@ def image_of(volume: float, task: str = "A") -> Evidence:
     return replace(SAMPLE, dataset=task, views=(replace(SAMPLE.view, outputs={"volume_ml": volume}),))
 
 
-def test_an_output_is_read_from_the_recipe_that_fits_best() -> None:
+def test_an_output_is_read_from_the_preprocessing_that_fits_best() -> None:
     views = tuple(replace(SAMPLE.view, outputs={"entropy": value}) for value in (0.1, 0.4, 0.2))
     for index, value in enumerate((0.1, 0.4, 0.2)):
         assert OutputScore("entropy").score(replace(SAMPLE, views=views, chosen=index)) == value

@@ -111,7 +111,7 @@ def test_pairwise_dice_is_that_of_all_pairs(number: int) -> None:
     assert pairwise_dice_distance(list(masks)) == pytest.approx(expected, abs=1e-9)
 
 
-def test_members_that_say_the_same_do_not_disagree_however_unsure() -> None:
+def test_equal_members_do_not_disagree_however_uncertain() -> None:
     for value in (0.0, 0.3, 0.5, 0.77, 1.0):
         scores = gathered(torch.full((3, 4, 4, 4), value)).scores()
         assert scores["mutual_information"] == pytest.approx(0, abs=1e-7)

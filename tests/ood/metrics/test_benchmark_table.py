@@ -72,7 +72,7 @@ def test_values_and_intervals_are_those_of_a_loop(monkeypatch: pytest.MonkeyPatc
     scores = made_scores(images, 0.8, 1)
     found = benchmark_table(images, {"one": scores})["one"]
     assert list(found) == ["far", "near", "covariate", "covariate_severe", "nonsense", "mean"]
-    # The same resamples, drawn by hand: nonsense and covariate go with the familiar patients.
+    # The same resamples, drawn by hand: nonsense and covariate go with the in-distribution patients.
     home = {"covariate": "in_distribution", "nonsense": "in_distribution", "control": "in_distribution"}
     weights = few(images.patients, [home.get(group, group) for group in images.groups])
     for figure in ("auroc", "fpr_at_95_in_kept"):

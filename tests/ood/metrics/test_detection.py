@@ -1,8 +1,7 @@
-"""Detection figures against scikit-learn and against brute force over every threshold."""
+"""Detection figures against brute force over all pairs and every threshold."""
 
 import numpy as np
 import pytest
-from sklearn.metrics import average_precision_score, roc_auc_score
 
 from medmtl.ood.metrics.detection import detection_metrics
 
@@ -29,26 +28,29 @@ def share_of_inside_rejected(inside: np.ndarray, outside: np.ndarray) -> float:
     return float(np.mean(inside >= max(finding)))
 
 
-@pytest.mark.parametrize("seed", range(60))
-def test_auroc_and_aupr_are_those_of_scikit_learn(seed: int) -> None:
-    inside, outside = random_scores(seed)
-    found = detection_metrics(inside, outside)
-    foreign, scores = np.repeat([0, 1], [len(inside), len(outside)]), np.r_[inside, outside]
-    assert found["auroc"] == pytest.approx(roc_auc_score(foreign, scores))
-    assert found["aupr_out"] == pytest.approx(average_precision_score(foreign, scores))
-    wins = (outside[:, None] > inside).mean() + (outside[:, None] == inside).mean() / 2
-    assert found["auroc"] == pytest.approx(wins)
+def average_precision(inside: np.ndarray, outside: np.ndarray) -> float:
+    """Sum over thresholds, from the highest, of the precision times the gain in recall."""
+    total, recall_before = 0.0, 0.0
+    for threshold in sorted({*inside, *outside}, reverse=True):
+        found, alarms = np.sum(outside >= threshold), np.sum(inside >= threshold)
+        recall = found / len(outside)
+        total += (recall - recall_before) * found / (found + alarms)
+        recall_before = recall
+    return total
 
 
-@pytest.mark.parametrize("seed", range(60))
-def test_both_kinds_of_fpr95_are_those_of_a_search_over_all_thresholds(seed: int) -> None:
+@pytest.mark.parametrize("seed", range(6))  # with and without ties, with and without 95 % being a whole number
+def test_all_figures_are_those_of_pairs_and_of_a_search_over_all_thresholds(seed: int) -> None:
     inside, outside = random_scores(seed)
     found = detection_metrics(inside, outside)
+    pairs = (outside[:, None] > inside).mean() + (outside[:, None] == inside).mean() / 2
+    assert found["auroc"] == pytest.approx(pairs)
+    assert found["aupr_out"] == pytest.approx(average_precision(inside, outside))
     assert found["fpr_at_95_in_kept"] == pytest.approx(share_of_outside_accepted(inside, outside))
     assert found["fpr_at_95_out_found"] == pytest.approx(share_of_inside_rejected(inside, outside))
 
 
-@pytest.mark.parametrize("count", [20, 40, 60, 100])
+@pytest.mark.parametrize("count", [20, 100])
 def test_a_threshold_that_finds_exactly_95_percent_of_the_outside_cases_is_enough(count: int) -> None:
     outside = np.repeat([0.0, 5.0], [count // 20, count - count // 20])
     assert detection_metrics(np.linspace(1, 2, 10), outside)["fpr_at_95_out_found"] == 0
@@ -76,12 +78,6 @@ def test_the_two_kinds_of_fpr95_by_hand() -> None:
 )
 def test_tiny_sets_by_hand(inside: list[float], outside: list[float], expected: dict[str, float]) -> None:
     assert detection_metrics(inside, outside) == pytest.approx(expected)
-
-
-def test_reversing_the_score_reverses_the_auroc() -> None:
-    inside, outside = random_scores(3)
-    one, other = detection_metrics(inside, outside), detection_metrics(-inside, -outside)
-    assert one["auroc"] + other["auroc"] == pytest.approx(1)
 
 
 def test_an_empty_side_gives_nan() -> None:

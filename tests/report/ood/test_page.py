@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from html_page import Page
 from matplotlib.colors import to_hex
-from ood_sample import make_records, make_statistics
+from ood_sample import make_description, make_records, make_statistics
 from sklearn.metrics import roc_auc_score
 
 from medmtl.report import style
@@ -29,6 +29,10 @@ NOTE = "Digital phantoms, not patients"
 FACTS = {"data_note": NOTE, "checkpoint": "best.ckpt"}
 ALPHA = "\N{GREEK SMALL LETTER ALPHA}"
 WHY = "near: MEDMTL_CORPUS is not set"
+
+
+def label_of(name):
+    return make_description(name)["label"]
 
 
 def lines_of(axes, colour):
@@ -79,10 +83,10 @@ def test_the_page_needs_nothing_but_itself(page):
 def test_the_table_holds_every_number_of_the_statistics_the_best_detector_first(page, statistics):
     order = sorted(statistics["detectors"], key=lambda name: -statistics["detectors"][name]["mean"]["auroc"])
     first_cells = [row[0] for row in page.rows]
-    places = [next(i for i, cell in enumerate(first_cells) if style.score_name(name) in cell) for name in order]
+    places = [next(i for i, cell in enumerate(first_cells) if label_of(name) in cell) for name in order]
     assert places == sorted(places)
     for name in order:
-        cells = page.rows_of(style.score_name(name))[0]
+        cells = page.rows_of(label_of(name))[0]
         row = statistics["detectors"][name]
         columns = ("far", "near", "covariate", "covariate_severe", "nonsense", "mean")
         assert cells[0::2] == [
@@ -93,7 +97,7 @@ def test_the_table_holds_every_number_of_the_statistics_the_best_detector_first(
 
 def test_best_tied_and_networkless_detectors_are_marked_in_words(page, statistics):
     def marks(name):
-        return next(row[0] for row in page.rows if style.score_name(name) in row[0]).split()
+        return next(row[0] for row in page.rows if label_of(name) in row[0]).split()
 
     for name, row in statistics["detectors"].items():
         rank = row["mean"]["rank"]
@@ -102,12 +106,17 @@ def test_best_tied_and_networkless_detectors_are_marked_in_words(page, statistic
         assert ("network" in marks(name)) == (name in ("ihf", "volume"))
 
 
+def test_the_strengths_of_graded_shifts_are_shown_with_their_unit(page):
+    assert page.rows_of("noise")[-1] == ["0.02", "0.05", "0.1", "0.15", "0.25", "of the intensity range"]
+    assert not page.rows_of("inverted")
+
+
 def test_the_headline_counts_the_verdicts(page, records, statistics):
     mine = [r for r in records if r.detector == statistics["verdict"]["detector"]]
     far, familiar = ([r.rejected for r in mine if r.group == group] for group in ("far", "in_distribution"))
     assert (
         f"At {ALPHA} = 0.05 Fusion flagged {sum(far)} of {len(far)} far images and raised a false alarm on "
-        f"{sum(familiar)} of {len(familiar)} familiar ones."
+        f"{sum(familiar)} of {len(familiar)} in-distribution ones."
     ) in page.words
     mean = statistics["detectors"]["fusion"]["mean"]["auroc"]
     assert f"The best detector in the mean is Fusion, AUROC {mean:.3f}; tied with it:" in page.words
@@ -127,10 +136,10 @@ def test_rivals_that_are_behind_are_said_to_be(records, statistics):
     detectors = {name: {"mean": {"auroc": value["mean"]["auroc"], "rank": "behind"}}
                  for name, value in statistics["detectors"].items()}  # fmt: skip
     detectors["fusion"]["mean"]["rank"] = "first"
-    assert sentences(records, {**statistics, "detectors": detectors})[1].endswith(", ahead of every rival.")
+    assert sentences(records, {**statistics, "detectors": detectors})[1].endswith(", ahead of all others.")
     for value in detectors.values():
         del value["mean"]["rank"]
-    assert "rival" not in sentences(records, {**statistics, "detectors": detectors})[1]
+    assert "ahead" not in sentences(records, {**statistics, "detectors": detectors})[1]
 
 
 def test_the_data_note_stands_in_every_caption(page):
@@ -149,7 +158,7 @@ def test_images_and_patients_are_counted_once_however_many_detectors_saw_them(pa
         ]
 
 
-def test_every_cell_of_the_heat_map_is_the_auroc_against_the_familiar_images(records, statistics):
+def test_every_cell_of_the_heat_map_is_the_auroc_against_the_in_distribution_images(records, statistics):
     values = aurocs(records)
     figure = heat_map(values, statistics)
     order = detectors_by_mean(statistics)
@@ -167,7 +176,7 @@ def test_every_cell_of_the_heat_map_is_the_auroc_against_the_familiar_images(rec
     columns = [label.get_text() for label in figure.axes[0].get_xticklabels()]
     assert columns[0] == "Fusion (best)"
     assert [column.removesuffix(" (best)").removesuffix(" (tied)") for column in columns] == [
-        style.score_name(name) for name in order
+        label_of(name) for name in order
     ]
 
 
@@ -193,7 +202,7 @@ def test_a_severity_curve_runs_through_the_aurocs_of_its_shift(records, statisti
         assert list(curve.get_xdata()) == [1, 3, 5]
         assert list(curve.get_ydata()) == [values["fusion"]["covariate", shift, level] for level in (1, 3, 5)]
     legend = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert legend == [*map(style.score_name, shown_by_name(statistics)), "all others"]
+    assert legend == [*map(label_of, shown_by_name(statistics)), "all others"]
 
 
 def test_named_lines_differ_without_colour(statistics):
@@ -214,11 +223,11 @@ def test_roc_has_a_panel_a_group_and_the_auroc_of_the_table(records, statistics)
         assert area == pytest.approx(statistics["detectors"]["fusion"][group]["auroc"])
 
 
-def test_tasks_have_their_colours_and_the_threshold_is_conformal(records):
+def test_tasks_have_their_colours_and_the_threshold_is_conformal(records, statistics):
     line = threshold(records, "spectral", 0.05)
     held_out = sorted(r.score for r in records if r.detector == "spectral" and r.group == "calibration")
     assert line == held_out[math.ceil(25 * 0.95) - 1]
-    (axes,) = scores_by_group(records, "spectral", line).axes
+    (axes,) = scores_by_group(records, "spectral", line, statistics).axes
     assert [dashed.get_xdata()[0] for dashed in axes.lines if dashed.get_linestyle() == "--"] == [line]
     rows = [label.get_text().split("  (")[0] for label in axes.get_yticklabels()]
     assert rows[:3] == ["LiverCT", "KidneyT2", "HeartPET"]
@@ -232,10 +241,10 @@ def test_tasks_have_their_colours_and_the_threshold_is_conformal(records):
     assert flagged == above
 
 
-def test_scores_far_beyond_the_familiar_ones_do_not_squash_these(records):
+def test_scores_far_beyond_the_in_distribution_ones_get_a_wide_axis(records, statistics):
     far = [Record("spectral", "far", "Odd", 0, "", "a", "a", 1e6)]
-    assert scores_by_group(records, "spectral", math.inf).axes[0].get_xscale() == "linear"
-    assert scores_by_group([*records, *far], "spectral", math.inf).axes[0].get_xscale() == "symlog"
+    assert scores_by_group(records, "spectral", math.inf, statistics).axes[0].get_xscale() == "linear"
+    assert scores_by_group([*records, *far], "spectral", math.inf, statistics).axes[0].get_xscale() == "symlog"
 
 
 def test_the_page_says_what_rejecting_would_have_gained(page, records, statistics):
@@ -249,7 +258,7 @@ def test_the_page_says_what_rejecting_would_have_gained(page, records, statistic
         said = f"would have raised mean Dice from {gain.before:.2f} to {gain.after:.2f}."
         assert f"({gain.rejected} of {len(known)} images) {said}" in page.words
     for name, value in statistics["failure"].items():
-        assert page.rows_of(style.score_name(name))[-1] == [f"{value['spearman']:.3f}", f"{value['aurc']:.3f}"]
+        assert page.rows_of(label_of(name))[-1] == [f"{value['spearman']:.3f}", f"{value['aurc']:.3f}"]
 
 
 def test_the_failure_figures_show_every_labelled_image(records, statistics):
@@ -289,6 +298,7 @@ def test_what_is_missing_is_left_out_and_said(tmp_path, odd):
         kept = ("in_distribution", "calibration", "far") if odd == "no shifts" else ("in_distribution", "calibration")
         records = [r for r in records if r.group in kept]
     statistics = make_statistics(records) if odd not in ("no shifts", "familiar alone") else {
+        "scores": make_statistics(make_records())["scores"],
         "detectors": {name: {} for name in ("spectral", "entropy")}, "verdict": {"alpha": 0.05}
     }  # fmt: skip
     if odd == "no labels":
