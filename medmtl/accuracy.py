@@ -1,12 +1,26 @@
 """Accuracy of a segmentation on the image's own grid: overlap, and how far the two surfaces are from each other."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 from monai.metrics import compute_dice
 from monai.metrics.utils import get_mask_edges, get_surface_distance
 from torch import Tensor
+
+from medmtl.quantity import Quantity
+
+ACCURACY: Mapping[str, Quantity] = MappingProxyType(
+    {
+        quantity.key: quantity
+        for quantity in (
+            Quantity("dice", "Dice", higher_is_better=True),
+            Quantity("hd95_mm", "95th-percentile Hausdorff distance", "mm", higher_is_better=False, digits=2),
+            Quantity("asd_mm", "average surface distance", "mm", higher_is_better=False, digits=2),
+        )
+    }
+)
 
 
 def dice(predicted: Tensor, label: Tensor) -> float:

@@ -1,6 +1,8 @@
 """The commands `medmtl experiment` and `medmtl compare`."""
 
 import argparse
+import re
+import sys
 from pathlib import Path
 
 from jsonargparse import ArgumentError, ArgumentParser
@@ -15,17 +17,18 @@ from medmtl.experiment.plan.protocol import Protocol
 from medmtl.experiment.run.launchers import ClusterLauncher, Launcher, LocalLauncher
 from medmtl.experiment.run.progress import view_for
 from medmtl.experiment.run.runner import only_runner, run_jobs
+from medmtl.renamed import with_new_names
 from medmtl.runs.folder import RUNS
 from medmtl.training.request import find_config, read_yaml
 
 DESCRIPTION = (
-    "Compare dedicated, transfer and multi-task training. Every training run is a plain configuration that is written "
-    "to disk before it runs; runs that are finished are not repeated, so it is safe to stop and start again. Ends with "
-    "the comparison in runs/NAME/compare, NAME being that of the configuration."
+    "Compare dedicated, transfer and multi-task training, and arms of your own. Every training run is a plain "
+    "configuration that is written to disk before it runs; runs that are finished are not repeated, so it is safe to "
+    "stop and start again. Ends with the comparison in runs/NAME/compare, NAME being that of the configuration."
 )
 
-WIDE = 160  # columns where no terminal breaks the names of runs
-TOLD = 5  # failed runs that the last line names
+WIDE = 160  # columns of the table of runs where the output is no terminal
+NAMED = 5  # failed runs that the last line names
 
 
 def run_experiment(argv: list[str]) -> None:
@@ -35,7 +38,7 @@ def run_experiment(argv: list[str]) -> None:
         argv: what follows `medmtl experiment`.
 
     Raises:
-        MedMTLError: for what the user can mend, and at the end if a training run failed.
+        MedMTLError: for what the user can correct, and at the end if a training run failed.
     """
     protocol, folder, dry = _parse(argv)
     with only_runner(folder):
@@ -64,10 +67,10 @@ def _run(protocol: Protocol, folder: Path, dry: bool) -> None:
         compare_command([str(folder)])
     if outcome.failed or outcome.skipped:
         reasons = [f"{name}: {reason}" for name, reason in {**outcome.failed, **outcome.skipped}.items()]
-        told = "; ".join(reasons[:TOLD]) + (f"; and {len(reasons) - TOLD} more" if len(reasons) > TOLD else "")
+        named = "; ".join(reasons[:NAMED]) + (f"; and {len(reasons) - NAMED} more" if len(reasons) > NAMED else "")
         raise RunError(
-            f"{len(reasons)} of {len(jobs)} training runs did not finish ({told})",
-            fix="mend what the logs say, and run the same command again",
+            f"{len(reasons)} of {len(jobs)} training runs did not finish ({named})",
+            fix="correct what the logs report, and run the same command again",
         )
 
 
@@ -106,20 +109,29 @@ def _parse(argv: list[str]) -> tuple[Protocol, Path, bool]:
     own.add_argument("-c", "--config")
     own.add_argument("--run")
     options, flags = own.parse_known_args(argv)
-    if not {"-h", "--help"} & set(flags) and not (options.config or options.run):
+    if {"-h", "--help"} & set(flags):
+        sys.stdout.write(re.sub(r"--\w+", lambda flag: flag[0].replace("_", "-"), parser.format_help()))
+        raise SystemExit(0)
+    if not (options.config or options.run):
         raise ConfigError("no experiment is named", fix="add --config, for example --config experiment-quick.yaml")
     saved = Path(options.run or "") / "experiment.yaml"
     if options.run and not options.config and not saved.is_file():
         raise RunError(f"{options.run} holds no experiment", fix="add --config")
     config = find_config(options.config) if options.config else saved
+    content = with_new_names(read_yaml(config), str(config))
     try:
-        parsed = parser.parse_args([f"--config={config}", *flags] if config.is_file() else flags)
+        parsed = parser.parse_args(_with_underscores(flags), namespace=parser.parse_object(content))
         chosen = {key: value for key, value in parsed.items() if key not in ("config", "run", "dry_run")}
         folder = Path(options.run) if options.run else RUNS / Path(parsed.run or config.stem).name
-        # A key that is there without a value, all its lines commented out, is as if it were not.
+        # A key without a value, all its lines commented out, gets its default.
         return Protocol(**{key: value for key, value in chosen.items() if value is not None}), folder, parsed.dry_run
     except ArgumentError as error:
         raise ConfigError(" ".join(str(error).split())) from None
+
+
+def _with_underscores(flags: list[str]) -> list[str]:
+    """Flags as the parser has them, by the names of `Protocol`: `--at-once=2` as `--at_once=2`."""
+    return [re.sub(r"^--[^.=]+", lambda flag: "--" + flag[0][2:].replace("-", "_"), flag) for flag in flags]
 
 
 def _table(jobs: list[Job]) -> Table:
