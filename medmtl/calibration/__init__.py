@@ -9,9 +9,11 @@ from medmtl.calibration.metrics.bins import (
     edges,
     fine_edges,
 )
+from medmtl.calibration.metrics.contract import check_metric
 from medmtl.calibration.metrics.definitions import (
     ALL_METRICS,
     METRICS,
+    BinMetric,
     ace,
     adaptive_ece,
     adaptive_error,
@@ -19,6 +21,7 @@ from medmtl.calibration.metrics.definitions import (
     ece,
     gap,
     mce,
+    metrics_with,
     nll,
     reliability,
     resolution,
@@ -51,6 +54,7 @@ __all__ = [
     "METHODS",
     "METRICS",
     "REGIONS",
+    "BinMetric",
     "BinTable",
     "CalibrationBins",
     "CalibrationMetrics",
@@ -80,6 +84,7 @@ __all__ = [
     "body",
     "box",
     "brier",
+    "check_metric",
     "ece",
     "edges",
     "fine_edges",
@@ -89,6 +94,7 @@ __all__ = [
     "local_gap",
     "logit_histogram",
     "mce",
+    "metrics_with",
     "nll",
     "reliability",
     "resampled_metrics",

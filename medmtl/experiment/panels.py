@@ -11,8 +11,9 @@ from typing import Any, Literal
 import yaml
 
 from medmtl.errors import RunError
+from medmtl.results.compared import COMPARED
 
-CALIBRATION = {"ace_band": "average calibration error", "ece_band": "expected calibration error"}
+CALIBRATION = ("ace_band", "ece_band")
 
 
 @dataclass(frozen=True)
@@ -100,8 +101,8 @@ def describe(entity: str, project: str, tasks: Sequence[str], experiment: str | 
     rows = [*tasks, "mean"]
     accuracy = [Panel("bars", f"{row}: Dice", (f"test/{row}/dice",)) for row in rows]
     calibration = [
-        Panel("bars", f"{row}: {words}", (f"test/{row}/{metric}",))
-        for metric, words in CALIBRATION.items()
+        Panel("bars", f"{row}: {COMPARED[metric].label}", (f"test/{row}/{metric}",))
+        for metric in CALIBRATION
         for row in rows
     ]
     training = [

@@ -14,7 +14,7 @@ from monai.data import MetaTensor
 from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable
 from torch import nn
 
-from medmtl.accuracy import dice, surface_distances
+from medmtl.accuracy import ACCURACY, dice, surface_distances
 from medmtl.data.datamodule import MultiTaskData
 from medmtl.data.preprocessing import Preprocessing
 from medmtl.data.transforms import to_native
@@ -28,8 +28,6 @@ from medmtl.models.finetune import FineTune, freeze, load_weights
 from medmtl.models.members import Part, read_members
 from medmtl.models.sliding_window import VolumePredictor
 from medmtl.ood.verdict import OUTPUTS, ConformalDetector
-
-ACCURACY = ("dice", "hd95_mm", "asd_mm")
 
 
 class Segmenter(pl.LightningModule):

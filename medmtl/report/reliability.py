@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from medmtl.calibration.metrics.bins import BinTable
 from medmtl.calibration.metrics.definitions import ace, ece
 from medmtl.calibration.metrics.intervals import FrequencyBand
+from medmtl.calibration.metrics.regions import description_of
 from medmtl.report.style import (
     LINE,
     QUIET,
-    REGIONS,
     WIDTH_INCHES,
     fitting,
     literal,
@@ -43,7 +43,7 @@ def reliability_diagram(
         panel = min(2.2 if columns > 1 else 3.1, (WIDTH_INCHES - 0.5) / columns)
         size = (0.5 + panel * columns, (1.45 * panel + 0.55) * groups + 0.3)
         figure = Figure(figsize=size, layout="constrained")
-        title = f"Reliability over the {REGIONS.get(region, region)}{', after scaling' if scaled else ''}"
+        title = f"Reliability over the {description_of(region)}{', after scaling' if scaled else ''}"
         figure.suptitle(title, fontsize=10)
         grid = figure.add_gridspec(2 * groups, columns, height_ratios=[2.6, 1] * groups)
         most = max((int(np.max(np.asarray(table.count), initial=0)) for table in tables.values()), default=0)

@@ -1,4 +1,4 @@
-"""How figures look and what things are called in them: one colour a task, grey for what is foreign, plain words."""
+"""How figures look: colours, fonts, sizes, and what turns a figure into a PNG file."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -54,30 +54,6 @@ SCORE_AXES = {
     "mutual_information": "mutual information of label and member, mean over the predicted foreground (nats)",
     "pairwise_dice_distance": "1 \N{MINUS SIGN} Dice of two members, mean over the pairs",
 }
-REGIONS = {
-    "whole": "whole volume",
-    "body": "body",
-    "box": "box of the organ and 10 mm around it",
-    "band": "band of 5 mm around the organ",
-    "shell": "shell of 5 mm on both sides of the organ's surface",
-    "likely": "organ and voxels of probability 0.05 or more",
-}
-METRICS = {"ece": "ECE", "ace": "ACE", "mce": "MCE", "brier": "Brier", "nll": "NLL", "gap": "gap"}
-DISTANCES = {
-    "hd95_mm": "95th-percentile Hausdorff distance (mm)",
-    "asd_mm": "average surface distance (mm)",
-}
-
-# What arms are compared by, each a column of cases.csv.
-COMPARED = {
-    "dice": "Dice",
-    **DISTANCES,
-    "ece_band": "ECE in the band",
-    "ace_band": "ACE in the band",
-    "brier_band": "Brier score in the band",
-    "nll_band": "NLL in the band (nats)",
-}
-DIGITS = {"hd95_mm": 2, "asd_mm": 2}  # after the point; 3 for what is not named
 
 # Scores that a figure tells apart by name, in this order; the rest are thin pale lines.
 SCORE_LOOKS = (

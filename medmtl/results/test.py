@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from medmtl.accuracy import ACCURACY
 from medmtl.calibration.metrics.bins import BinTable
 from medmtl.calibration.metrics.definitions import METRICS, summarise
 from medmtl.files import written_whole
@@ -18,8 +19,6 @@ from medmtl.ood.metrics.detection import detection_metrics
 from medmtl.results.intervals import calibration_intervals
 
 SCHEMA = 1
-# What is measured of a segmentation, as attributes of `CaseResult`.
-ACCURACY = ("dice", "hd95_mm", "asd_mm")
 
 
 @dataclass(frozen=True)

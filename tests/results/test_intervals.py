@@ -12,11 +12,11 @@ from medmtl.bootstrap import Resamples
 from medmtl.calibration.metrics.bins import BinTable, bin_volume
 from medmtl.calibration.metrics.definitions import METRICS, ace, summarise
 from medmtl.calibration.metrics.intervals import INTERVAL_METRICS, RESAMPLES
-from medmtl.report.style import METRICS as TITLES
 from medmtl.report.test.write import write_report
 from medmtl.results.intervals import gain_sentences
 from medmtl.results.test import build_report, pooled_bins
 
+LABELS = {key: metric.label for key, metric in METRICS.items()}
 SCALING = {"method": "temperature", "region": "band"}
 
 
@@ -143,7 +143,7 @@ def test_without_scaling_there_are_intervals_and_no_gain(make_case):
         assert (interval["low"], interval["high"]) == pytest.approx((brier, brier))  # all patients are alike
         assert interval["n"] == 3
         assert row["calibration_scaled_intervals"] == row["scaling_gain"] == {}
-    assert gain_sentences(report, TITLES) == []
+    assert gain_sentences(report, LABELS) == []
     nothing = build_report("run", results[3:], 0.05)
     assert nothing["tasks"]["Liver"]["calibration_intervals"] == {}
 
@@ -169,11 +169,11 @@ def test_the_page_shows_what_follows_from_the_cases_and_bins_beside_it(tmp_path,
 
 def test_what_scaling_did_is_said_in_words(make_case, liver, heart):
     def words(results):
-        return " ".join(gain_sentences(build_report("run", results, 0.05, SCALING), TITLES))
+        return " ".join(gain_sentences(build_report("run", results, 0.05, SCALING), LABELS))
 
-    assert words(liver) == "Scaling lowers NLL, ECE, ACE and Brier on Liver."
+    assert words(liver) == "Scaling lowers NLL, ECE, ACE and Brier score on Liver."
     alone = "Taken alone, Heart has too few patients to tell."
-    assert words([*liver, *heart]) == f"Scaling lowers NLL, ECE, ACE and Brier in the mean over tasks. {alone}"
+    assert words([*liver, *heart]) == f"Scaling lowers NLL, ECE, ACE and Brier score in the mean over tasks. {alone}"
     assert words(heart) == "There are too few patients to tell from chance what scaling did."
     same = [replace(r, calibration_scaled=r.calibration) for r in liver]
-    assert words(same) == "Scaling has no clear effect on NLL, ECE, ACE and Brier on Liver."
+    assert words(same) == "Scaling has no clear effect on NLL, ECE, ACE and Brier score on Liver."

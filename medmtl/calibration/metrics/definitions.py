@@ -7,7 +7,9 @@ holds an edge is said in `edges`. A table without voxels has no metric: NaN.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from types import MappingProxyType
 
@@ -16,6 +18,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from medmtl.calibration.metrics.bins import BinTable
+from medmtl.calibration.metrics.regions import Region
+from medmtl.errors import ConfigError
+from medmtl.quantity import Quantity
 
 
 def ece(table: BinTable) -> float:
@@ -140,25 +145,98 @@ def adaptive_error(table: BinTable, edges: Tensor, groups: int = 15) -> float:
 
 Metric = Callable[[BinTable], float]
 
-# What the report shows of every region, so few.
-METRICS: Mapping[str, Metric] = MappingProxyType(
-    {"ece": ece, "ace": ace, "mce": mce, "brier": brier, "nll": nll, "gap": gap}
+
+class BinMetric(ABC):
+    """A calibration metric with what tables, pages and figures need to show it: a `Quantity` that a table gives.
+
+    A metric of one's own is a subclass that sets the attributes and `__call__`, needs no argument to be constructed,
+    and is named by `class_path` in `calibration.metrics`. `check_metric` checks the rest of what medmtl relies on.
+
+    Attributes:
+        key: as in `Quantity`; a valid identifier, since it becomes part of column names such as `ece_band`.
+        label, unit, higher_is_better, digits: as in `Quantity`.
+    """
+
+    key: str
+    label: str
+    unit: str = ""
+    higher_is_better: bool | None = None
+    digits: int = 3
+
+    @abstractmethod
+    def __call__(self, table: BinTable) -> float:
+        """The metric of a table; NaN where it is undefined."""
+
+    @property
+    def quantity(self) -> Quantity:
+        """The description alone, which can be written to JSON."""
+        return Quantity(self.key, self.label, self.unit, self.higher_is_better, self.digits)
+
+    def over(self, region: Region) -> Quantity:
+        """The description of this metric over a region, as a column of `cases.csv` has it: `ece_band`."""
+        return replace(self.quantity, key=f"{self.key}_{region.key}", label=f"{self.label} in the {region.label}")
+
+
+class _BuiltIn(BinMetric):
+    """A function of this module as a `BinMetric`."""
+
+    def __init__(self, function: Metric, label: str, higher_is_better: bool | None = False, unit: str = "") -> None:
+        self.function = function
+        self.key = function.__name__
+        self.label = label
+        self.higher_is_better = higher_is_better
+        self.unit = unit
+
+    def __call__(self, table: BinTable) -> float:
+        return self.function(table)
+
+
+def _by_key(*metrics: BinMetric) -> Mapping[str, BinMetric]:
+    return MappingProxyType({metric.key: metric for metric in metrics})
+
+
+# The built-in metrics that are reported for every region.
+METRICS: Mapping[str, BinMetric] = _by_key(
+    _BuiltIn(ece, "ECE"),
+    _BuiltIn(ace, "ACE"),
+    _BuiltIn(mce, "MCE"),
+    _BuiltIn(brier, "Brier score"),
+    _BuiltIn(nll, "NLL", unit="nats"),
+    _BuiltIn(gap, "gap", higher_is_better=None),
 )
 # All that any table gives; `adaptive_ece` needs one of small bins.
-ALL_METRICS: Mapping[str, Metric] = MappingProxyType(
-    {
-        **METRICS,
-        "rmsce": rmsce,
-        "reliability": reliability,
-        "resolution": resolution,
-        "uncertainty": uncertainty,
-        "within_bins": within_bins,
-    }
+ALL_METRICS: Mapping[str, BinMetric] = _by_key(
+    *METRICS.values(),
+    _BuiltIn(rmsce, "RMSCE"),
+    _BuiltIn(reliability, "reliability"),
+    _BuiltIn(resolution, "resolution", higher_is_better=True),
+    _BuiltIn(uncertainty, "uncertainty", higher_is_better=None),
+    _BuiltIn(within_bins, "within-bin term", higher_is_better=None),
 )
+
+
+def metrics_with(own: Sequence[BinMetric]) -> dict[str, BinMetric]:
+    """The built-in metrics that are reported, and a user's own after them, by key.
+
+    Raises:
+        ConfigError: a key is no valid identifier, or is taken.
+    """
+    metrics = dict(METRICS)
+    for metric in own:
+        name = type(metric).__name__
+        if not metric.key.isidentifier():
+            raise ConfigError(
+                f"calibration.metrics: the key {metric.key!r} of {name} cannot be part of a column name",
+                fix="use letters, digits and underscores",
+            )
+        if metric.key in metrics or metric.key in ALL_METRICS:
+            raise ConfigError(f"calibration.metrics: the key {metric.key} of {name} is taken", fix="choose another key")
+        metrics[metric.key] = metric
+    return metrics
 
 
 def summarise(table: BinTable, metrics: Mapping[str, Metric] = METRICS) -> dict[str, float]:
-    """Metrics of a table, by name: those that the report shows, unless others are given."""
+    """Metrics of a table, by key: the built-in ones that are reported, unless others are given."""
     return {name: metric(table) for name, metric in metrics.items()}
 
 

@@ -139,13 +139,19 @@ def likely(label: Tensor, probability: Tensor, at_least: float = 0.05) -> Tensor
 
 @dataclass(frozen=True)
 class Region:
-    """A region as a report names it: called with all there is of a case, it takes what it needs.
+    """A region with its names: called with all there is of a case, it takes what it needs.
 
     Attributes:
-        select: makes the region.
+        key: its name in configurations, files and metric keys.
+        label: its name in the label of a metric: "ACE in the band".
+        description: which voxels it holds, for headings and legends.
+        select: computes the region.
         needs: what it takes, in order, of "label", "spacing_mm", "image" and "probability".
     """
 
+    key: str
+    label: str
+    description: str
     select: Callable[..., Tensor]
     needs: tuple[str, ...] = ("label", "spacing_mm")
 
@@ -184,14 +190,25 @@ class Region:
 
 REGIONS: Mapping[str, Region] = MappingProxyType(
     {
-        "whole": Region(whole),
-        "body": Region(body, ("image",)),
-        "box": Region(box),
-        "band": Region(band),
-        "shell": Region(shell),
-        "likely": Region(likely, ("label", "probability")),
+        region.key: region
+        for region in (
+            Region("whole", "whole volume", "whole volume", whole),
+            Region("body", "body", "body", body, ("image",)),
+            Region("box", "box", "box of the organ and 10 mm around it", box),
+            Region("band", "band", "band of 5 mm around the organ", band),
+            Region("shell", "shell", "shell of 5 mm on both sides of the organ's surface", shell),
+            Region(
+                *("likely", "likely voxels", "organ and voxels of probability 0.05 or more"),
+                *(likely, ("label", "probability")),
+            ),
+        )
     }
 )
+
+
+def description_of(region: str) -> str:
+    """The description of a region by its key; the key itself where it is not one of `REGIONS`."""
+    return REGIONS[region].description if region in REGIONS else region
 
 
 def _bounding_box(organ: NDArray[np.bool_], margin: Sequence[int]) -> tuple[slice, ...]:

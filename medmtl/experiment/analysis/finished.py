@@ -16,17 +16,12 @@ import yaml
 from medmtl.calibration.metrics.bins import BinTable
 from medmtl.data.splits import read_splits
 from medmtl.experiment.plan.cell import ARMS, Cell
+from medmtl.results.compared import COMPARED
 from medmtl.runs.folder import RunFolder
 
-# What arms are compared by: columns of `cases.csv`.
 METRICS = {
-    "dice": {"better": "higher", "unit": ""},
-    "hd95_mm": {"better": "lower", "unit": "mm"},
-    "asd_mm": {"better": "lower", "unit": "mm"},
-    "ece_band": {"better": "lower", "unit": ""},
-    "ace_band": {"better": "lower", "unit": ""},
-    "brier_band": {"better": "lower", "unit": ""},
-    "nll_band": {"better": "lower", "unit": "nats"},
+    key: {"better": "higher" if quantity.higher_is_better else "lower", "unit": quantity.unit}
+    for key, quantity in COMPARED.items()
 }
 
 

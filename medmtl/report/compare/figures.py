@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from medmtl.calibration.metrics.bins import BinTable
+from medmtl.calibration.metrics.regions import description_of
 from medmtl.report.compare.reading import (
     ALL_CASES,
     MEAN,
@@ -26,11 +27,9 @@ from medmtl.report.reliability import reliability_points
 from medmtl.report.style import (
     ARM_LOOKS,
     ARM_NAMES,
-    COMPARED,
     INK,
     LINE,
     QUIET,
-    REGIONS,
     WIDTH_INCHES,
     fitting,
     literal,
@@ -38,6 +37,7 @@ from medmtl.report.style import (
     style,
     task_colours,
 )
+from medmtl.results.compared import COMPARED
 
 
 def forest(comparison: Mapping[str, Any], metric: str) -> Figure:
@@ -55,7 +55,7 @@ def forest(comparison: Mapping[str, Any], metric: str) -> Figure:
     with style():
         columns, groups = panel_grid(len(pairs), at_most=3)
         figure = Figure(figsize=(WIDTH_INCHES, (1.25 + 0.25 * len(rows)) * groups + 0.45), layout="constrained")
-        figure.suptitle(f"Paired differences in {COMPARED[metric]}", fontsize=10)
+        figure.suptitle(f"Paired differences in {COMPARED[metric].axis}", fontsize=10)
         grid = figure.add_gridspec(groups, columns)
         first: Axes | None = None
         for index, (a, b) in enumerate(pairs):
@@ -98,7 +98,7 @@ def arm_means(comparison: Mapping[str, Any], metric: str = "dice") -> Figure:
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)
         axes.grid(axis="x")
-        axes.set_xlabel(COMPARED[metric])
+        axes.set_xlabel(COMPARED[metric].axis)
         _legend(figure, arms, joined=False)
     return figure
 
@@ -134,7 +134,7 @@ def learning_curves(comparison: Mapping[str, Any], metric: str = "dice") -> Figu
             axes.grid(axis="y")
             axes.tick_params(labelleft=not index % columns)
         figure.supxlabel("training cases a task, at most", fontsize=8.5)
-        figure.supylabel(COMPARED[metric], fontsize=8.5)
+        figure.supylabel(COMPARED[metric].axis, fontsize=8.5)
         _legend(figure, arms, joined=True)
     return figure
 
@@ -156,7 +156,7 @@ def reliability_side_by_side(tables: Mapping[str, Mapping[str, BinTable]], tasks
         beside = max(1, min(5, int(width / (0.8 + 0.075 * max(map(len, drawn), default=0)))))  # names in a line
         height = (panel + 0.55) * groups + 0.45 + 0.19 * math.ceil(len(drawn) / beside)
         figure = Figure(figsize=(width, height), layout="constrained")
-        figure.suptitle(f"Reliability over the {REGIONS.get(region, region)}", fontsize=10)
+        figure.suptitle(f"Reliability over the {description_of(region)}", fontsize=10)
         first: Axes | None = None
         for index, (arm, by_task) in enumerate(tables.items()):
             axes = figure.add_subplot(groups, columns, index + 1, sharex=first, sharey=first)

@@ -7,6 +7,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from medmtl.calibration.metrics.bins import BinTable
+from medmtl.calibration.metrics.regions import description_of
 from medmtl.files import write_text
 from medmtl.report.compare.figures import arm_means, forest, learning_curves, reliability_side_by_side
 from medmtl.report.compare.latex import latex_table
@@ -26,8 +27,9 @@ from medmtl.report.compare.reading import (
     with_interval,
 )
 from medmtl.report.html import Picture, page_template
-from medmtl.report.style import ARM_NAMES, COMPARED, REGIONS, task_colours
+from medmtl.report.style import ARM_NAMES, task_colours
 from medmtl.report.test.write import write_figures
+from medmtl.results.compared import COMPARED
 
 # Shown in full, with a forest plot; the other metrics are folded.
 MAIN_METRICS = ("dice", "hd95_mm", "ace_band")
@@ -60,9 +62,9 @@ def write_pages(
         figures={name: Picture.of(png) for name, png in figures.items()},
         colours=task_colours(tasks_of(comparison)),
         main=[metric for metric in MAIN_METRICS if metric in comparison["metrics"]],
-        metrics=COMPARED,
+        metrics={key: quantity.axis for key, quantity in COMPARED.items()},
         arm_names=ARM_NAMES,
-        regions={region: REGIONS.get(region, region) for region in tables},
+        regions={region: description_of(region) for region in tables},
         rows_of=rows_of,
         arms_of=arms_of,
         pairs_of=pairs_of,

@@ -9,7 +9,7 @@ from itertools import combinations
 from typing import Any
 
 from medmtl.report.html import bracketed
-from medmtl.report.style import DIGITS
+from medmtl.results.compared import COMPARED
 
 ALL_CASES = "all"
 MEAN = "mean over tasks"
@@ -71,7 +71,7 @@ def with_interval(value: Mapping[str, Any], metric: str, key: str = "mean") -> s
         metric: the metric, for the digits.
         key: "mean" of an arm, or "difference" of a pair, which gets a sign.
     """
-    return bracketed(value[key], value, DIGITS.get(metric, 3), signed=key == "difference")
+    return bracketed(value[key], value, COMPARED[metric].digits, signed=key == "difference")
 
 
 def intervals(comparison: Mapping[str, Any]) -> str:

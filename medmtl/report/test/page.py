@@ -4,11 +4,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from medmtl.calibration.metrics import regions
+from medmtl.calibration.metrics.definitions import METRICS
 from medmtl.calibration.metrics.intervals import INTERVAL_METRICS
+from medmtl.calibration.metrics.regions import REGIONS
 from medmtl.files import write_text
 from medmtl.report.html import Picture, page_template
-from medmtl.report.style import METRICS, OOD_COLOUR, REGIONS, SCORES, task_colours
+from medmtl.report.style import OOD_COLOUR, SCORES, task_colours
 from medmtl.results.intervals import gain_sentences
 from medmtl.results.test import CaseResult, cases_table, tasks_of
 
@@ -33,6 +34,7 @@ def render_report(
             `data_note` ("Digital phantoms, not patients") is shown at the head and in every caption instead.
         out: the file, `report.html`.
     """
+    labels = {key: metric.label for key, metric in METRICS.items()}
     page = page_template("report.html.j2").render(
         report=report,
         headline=headline(report),
@@ -42,12 +44,12 @@ def render_report(
         figures={name: Picture.of(png) for name, png in figures.items()},
         facts={key: value for key, value in facts.items() if key != "data_note"},
         data_note=facts.get("data_note", ""),
-        regions=REGIONS,
-        model_regions=[name for name, region in regions.REGIONS.items() if region.follows_prediction],
-        metrics=METRICS,
+        regions={name: region.description for name, region in REGIONS.items()},
+        model_regions=[name for name, region in REGIONS.items() if region.follows_prediction],
+        metrics=labels,
         scores=SCORES,
         interval_metrics=INTERVAL_METRICS,
-        gained=gain_sentences(report, METRICS),
+        gained=gain_sentences(report, labels),
     )
     write_text(out, page)
 

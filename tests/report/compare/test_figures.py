@@ -6,6 +6,7 @@ from matplotlib.colors import to_hex
 from medmtl.experiment.plan.cell import ARMS
 from medmtl.report import style
 from medmtl.report.compare import figures
+from medmtl.results.compared import COMPARED
 
 TASKS = ("HippocampusMR", "SpleenCT", "ProstateMR", "SarcomaMR", "SarcomaCT")
 
@@ -171,7 +172,7 @@ def test_arms_have_names_and_looks_of_their_own_that_no_task_has():
 
 
 def test_metrics_that_are_compared_have_a_name_each():
-    assert set(make_comparison()["metrics"]) == set(style.COMPARED)
+    assert set(make_comparison()["metrics"]) == set(COMPARED)
 
 
 @pytest.mark.parametrize(
