@@ -35,19 +35,17 @@ class Look:
             raise ConfigError(f"marker={self.marker!r}", fix=f"use one of {' '.join(MARKERS)}")
         if not re.fullmatch("#[0-9A-Fa-f]{6}", self.shade):
             raise ConfigError(f"shade={self.shade!r}", fix='use six hexadecimal digits, such as "#6B7280"')
-        if self.dashes != "-" and not self._is_pattern():
+        if self.dashes != "-" and not _is_pattern(self.dashes):
             raise ConfigError(f"dashes={self.dashes!r}", fix='use "-" or, for example, (0, (5, 2))')
 
-    def _is_pattern(self) -> bool:
-        try:
-            offset, lengths = self.dashes
-            return offset >= 0 and len(lengths) > 0 and not len(lengths) % 2 and min(lengths) >= 0 and max(lengths) > 0
-        except (TypeError, ValueError):
-            return False
+    def to_dict(self) -> dict[str, Any]:
+        """The look as JSON holds it."""
+        dashes = self.dashes if isinstance(self.dashes, str) else [self.dashes[0], list(self.dashes[1])]
+        return {"marker": self.marker, "dashes": dashes, "shade": self.shade}
 
     @classmethod
     def from_dict(cls, state: Mapping[str, Any]) -> "Look":
-        """The look that `dataclasses.asdict` gave, perhaps by way of JSON.
+        """The look that `to_dict` gave.
 
         Raises:
             ConfigError: it cannot be drawn.
@@ -57,3 +55,12 @@ class Look:
             offset, lengths = dashes
             dashes = (offset, tuple(lengths))
         return cls(state["marker"], dashes, state["shade"])
+
+
+def _is_pattern(dashes: Any) -> bool:
+    """Whether it is an offset and the lengths of dashes and gaps."""
+    try:
+        offset, lengths = dashes
+        return offset >= 0 and len(lengths) > 0 and not len(lengths) % 2 and min(lengths) > 0
+    except (TypeError, ValueError):
+        return False

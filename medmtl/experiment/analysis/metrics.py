@@ -1,51 +1,58 @@
-"""Metrics that arms are compared by, each a column of `cases.csv`, described as `Quantity`."""
+"""Metrics that arms are compared by: the built-in ones, and a user's own calibration metrics that all runs measured."""
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Collection, Iterable, Mapping
+from functools import reduce
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
-from medmtl.accuracy import ACCURACY
+from medmtl.calibration.metrics.definitions import METRICS
 from medmtl.quantity import Quantity
+from medmtl.results.compared import COMPARED
 
-REGION = "band"
-_CALIBRATION = (
-    Quantity("ece", "ECE", higher_is_better=False),
-    Quantity("ace", "ACE", higher_is_better=False),
-    Quantity("brier", "Brier score", higher_is_better=False),
-    Quantity("nll", "NLL", "nats", higher_is_better=False),
-)
+REGION = "band"  # over which calibration is compared
 
 
-def _over_region(metric: Quantity) -> Quantity:
-    return replace(metric, key=f"{metric.key}_{REGION}", label=f"{metric.label} in the {REGION}")
-
-
-COMPARED: Mapping[str, Quantity] = MappingProxyType(
-    {**ACCURACY, **{metric.key: metric for metric in map(_over_region, _CALIBRATION)}}
-)
-
-
-def own_metrics(report: Path, columns: Sequence[str]) -> dict[str, Quantity]:
-    """Calibration metrics of a user's own that a run measured over the region and that have a direction.
+def own_metrics(report: Path, columns: Collection[str]) -> dict[str, Quantity]:
+    """Calibration metrics of a user's own that a run measured over the region, those with a direction.
 
     Args:
-        report: `report.json` of the run, which describes its calibration metrics.
+        report: `report.json` of the run, which describes what was measured.
         columns: of its `cases.csv`.
+
+    Returns:
+        Column of `cases.csv` -> what it holds.
     """
     if not report.is_file():
         return {}
     described: Mapping[str, Mapping[str, Any]] = json.loads(report.read_text()).get("metrics") or {}
-    found = (_over_region(Quantity(**{"key": key, **about})) for key, about in described.items())
-    return {
-        metric.key: metric
-        for metric in found
-        if metric.key in columns and metric.key not in BUILT_IN and metric.higher_is_better is not None
-    }
+    found = {}
+    for key, about in described.items():
+        column, higher = f"{key}_{REGION}", about.get("higher_is_better")
+        if column in columns and key not in METRICS and higher is not None:
+            label, unit, digits = about["label"], about.get("unit", ""), about.get("digits", 3)
+            found[column] = Quantity(column, f"{label} in the {REGION}", unit, higher, digits)
+    return found
+
+
+def metrics_in_common(own: Iterable[Mapping[str, Quantity]]) -> dict[str, Quantity]:
+    """What runs can be compared by: the built-in metrics, and the own ones that all of them measured.
+
+    Args:
+        own: `own_metrics` of each run.
+    """
+    common = reduce(lambda first, second: {key: first[key] for key in first if key in second}, map(dict, own))
+    return {**COMPARED, **common}
 
 
 def describe(metrics: Mapping[str, Quantity]) -> dict[str, dict[str, Any]]:
-    """Key -> label, unit, higher_is_better and digits, as `compare.json` holds them."""
-    return {key: {part: value for part, value in asdict(metric).items() if part != "key"} for key, metric in metrics.items()}
+    """The metrics as `compare.json` holds them: key -> label, unit, higher_is_better and digits."""
+    return {
+        key: {
+            "label": metric.label,
+            "unit": metric.unit,
+            "higher_is_better": metric.higher_is_better,
+            "digits": metric.digits,
+        }
+        for key, metric in metrics.items()
+    }

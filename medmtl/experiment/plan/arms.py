@@ -152,7 +152,7 @@ def _own_arm(entry: str | Mapping[str, Any]) -> Arm:
     path = entry if isinstance(entry, str) else str(entry.get("class_path", ""))
     if "." not in path:
         fix = f"use some of: {', '.join(ARMS)}, or the class_path of an arm of your own"
-        raise ConfigError(f"arms names {path or dict(entry)}", fix=fix)
+        raise ConfigError(f"arms names {path or entry}", fix=fix)
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(Arm, "arm")
     try:

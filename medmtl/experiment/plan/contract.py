@@ -92,12 +92,15 @@ def _check_runs(arm: Arm, setting: Setting, runs: Sequence[Planned]) -> None:
         found, base = _flat(config), _flat(setting.base)
         changed = {key for key in found.keys() | base.keys() if found.get(key) != base.get(key)}
         changed -= {key for key in base if key.startswith("data.tasks.") and key not in found}
-        others = sorted(key for key in changed if not f"{key}.".startswith(tuple(f"{prefix}." for prefix in MAY_SET)))
+        allowed = tuple(f"{key}." for key in MAY_SET)
+        others = sorted(key for key in changed if not f"{key}.".startswith(allowed))
         _promise(arm, not others, f"leaves the base as it is, but it sets {', '.join(others)}")
         steps = config["data"]["batches"] * config["trainer"]["max_epochs"]
         _promise(arm, steps == run.steps, "trains for the steps that it plans")
         _promise(arm, config["trainer"]["max_epochs"] == protocol.validations, "validates as often as the protocol")
-        _promise(arm, (run.needs is None) == (run.layers is None), "says what is trained of the run that it starts from")
+        _promise(
+            arm, (run.needs is None) == (run.layers is None), "says what is trained of the run that it starts from"
+        )
         if run.cell is None:
             continue
         _promise(arm, run.cell.budget == protocol.budget_of(batch_size), "states the budget of the protocol")
@@ -110,7 +113,9 @@ def _check_runs(arm: Arm, setting: Setting, runs: Sequence[Planned]) -> None:
             continue
         for task in own:
             trained = sum(one.steps / len(_tasks(one)) for one in chain if task in _tasks(one))
-            _promise(arm, math.isclose(trained, protocol.steps), "keeps to the budget of samples, pre-training included")
+            _promise(
+                arm, math.isclose(trained, protocol.steps), "keeps to the budget of samples, pre-training included"
+            )
         balanced = all(len(_tasks(one)) == 1 or one.config["data"]["balance"] == 0 for one in chain)
         _promise(arm, balanced, "draws tasks equally often under the budget of samples")
 

@@ -97,9 +97,7 @@ def fingerprint(
     for section, keys in WITHOUT_EFFECT.items():
         kept[section] = {key: value for key, value in (kept[section] or {}).items() if key not in keys}
     for section, added in ADDED.items():
-        kept[section] = {
-            key: value for key, value in (kept[section] or {}).items() if value not in added.get(key, ())
-        }
+        kept[section] = {key: value for key, value in (kept[section] or {}).items() if value not in added.get(key, ())}
     finetune = kept["model"].get("finetune")
     if finetune:
         kept["model"] = kept["model"] | {"finetune": finetune | {"checkpoint": None}}

@@ -1,11 +1,13 @@
 """Labels: how the arms of an experiment are called and drawn, checked before any run starts and kept in its folder."""
 
+import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
+from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
-from medmtl.errors import ConfigError
+from medmtl.errors import ConfigError, RunError
 from medmtl.experiment.plan.arms import ARMS, Arm
 from medmtl.look import Look
 
@@ -53,26 +55,52 @@ def describe_arms(arms: Iterable[Arm]) -> dict[str, dict[str, Any]]:
     return _described(given)
 
 
-def describe_keys(keys: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """As `describe_arms`, for runs in a folder that holds no description: built-in arms, others by their key alone.
+def read_arms(file: Path) -> dict[str, dict[str, Any]]:
+    """What `describe_arms` gave, as the folder of an experiment keeps it; {} without a file.
+
+    Raises:
+        RunError: the file holds something else.
+    """
+    if not file.is_file():
+        return {}
+    try:
+        return {
+            key: {"label": str(about["label"]), "look": Look.from_dict(about["look"]).to_dict()}
+            for key, about in json.loads(file.read_text()).items()
+        }
+    except (AttributeError, ConfigError, KeyError, TypeError, ValueError):
+        raise RunError(f"{file} describes no arms", fix="start `medmtl experiment` again") from None
+
+
+def describe_keys(
+    keys: Iterable[str], beside: Mapping[str, Mapping[str, Any]] = MappingProxyType({})
+) -> dict[str, dict[str, Any]]:
+    """As `describe_arms`, for runs in a folder that does not describe their arms: others than built-in ones by key.
 
     Args:
         keys: of the arms, in any order; built-in arms come first.
+        beside: arms that are described already.
     """
     found = set(keys)
     known = {key: (arm.label, arm.look) for key, arm in ARMS.items() if key in found}
-    return _described({**known, **{key: (key, None) for key in sorted(found - set(ARMS))}})
+    others = {key: (key, None) for key in sorted(found - set(ARMS))}
+    return _described({**known, **others}, {about["look"]["marker"]: key for key, about in beside.items()})
 
 
-def _described(given: Mapping[str, tuple[str, Look | None]]) -> dict[str, dict[str, Any]]:
-    taken = {look.marker: key for key, (_, look) in given.items() if look is not None}
+def _described(
+    given: Mapping[str, tuple[str, Look | None]], markers: Mapping[str, str] = MappingProxyType({})
+) -> dict[str, dict[str, Any]]:
+    """Labels and looks, free ones for those without, given marker -> key of other arms."""
+    taken = {**{look.marker: key for key, (_, look) in given.items() if look is not None}, **markers}
     free = iter([look for look in FREE_LOOKS if look.marker not in taken])
     described = {}
     for key, (label, look) in given.items():
         if look is not None and taken[look.marker] != key:
-            raise ConfigError(f"arms {key} and {taken[look.marker]} have one marker", fix="give each a marker of its own")
+            raise ConfigError(
+                f"arms {key} and {taken[look.marker]} have one marker", fix="give each a marker of its own"
+            )
         chosen = look or next(free, None)
         if chosen is None:
             raise ConfigError(f"no marker is left for arm {key}", fix="give it a look that no other arm has")
-        described[key] = {"label": label, "look": asdict(chosen)}
+        described[key] = {"label": label, "look": chosen.to_dict()}
     return described
