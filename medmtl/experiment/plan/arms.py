@@ -156,7 +156,7 @@ def _own_arm(entry: str | Mapping[str, Any]) -> Arm:
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(Arm, "arm")
     try:
-        arm: Arm = parser.instantiate_classes(parser.parse_object({"arm": entry})).arm
+        arm: Arm = parser.instantiate(parser.parse_object({"arm": entry})).arm
     except (ArgumentError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise ConfigError(f"arms names {path}, which cannot be made ({reason})", fix="correct it") from None

@@ -54,7 +54,7 @@ def check_arm(arm: Arm) -> None:
     try:
         describe_arms([arm])
     except ConfigError as error:
-        raise AssertionError(f"{type(arm).__name__} breaks its contract: it can be shown, but {error}") from None
+        raise _broken(arm, f"can be shown, but {error}") from None
     for budget in ("steps", "samples"):
         # A share of its own, so that the two parts of a budget cannot be confused.
         protocol = Protocol(steps=120, validations=3, finetune_share=0.25, budget=budget)
@@ -88,7 +88,11 @@ def _check_runs(arm: Arm, setting: Setting, runs: Sequence[Planned]) -> None:
     batch_size = setting.base["data"]["batch_size"]
     for run in runs:
         config = run.config
-        _promise(arm, resolve(config) == config, "plans complete configurations")
+        try:
+            complete = resolve(config)
+        except ConfigError as error:
+            raise _broken(arm, f"plans complete configurations, but that of {run.name} is wrong: {error}") from None
+        _promise(arm, complete == config, "plans complete configurations")
         found, base = _flat(config), _flat(setting.base)
         changed = {key for key in found.keys() | base.keys() if found.get(key) != base.get(key)}
         changed -= {key for key in base if key.startswith("data.tasks.") and key not in found}
@@ -98,9 +102,7 @@ def _check_runs(arm: Arm, setting: Setting, runs: Sequence[Planned]) -> None:
         steps = config["data"]["batches"] * config["trainer"]["max_epochs"]
         _promise(arm, steps == run.steps, "trains for the steps that it plans")
         _promise(arm, config["trainer"]["max_epochs"] == protocol.validations, "validates as often as the protocol")
-        _promise(
-            arm, (run.needs is None) == (run.layers is None), "says what is trained of the run that it starts from"
-        )
+        _promise(arm, (run.needs is None) == (run.layers is None), "names the layers of a fine-tuning")
         if run.cell is None:
             continue
         _promise(arm, run.cell.budget == protocol.budget_of(batch_size), "states the budget of the protocol")
@@ -140,4 +142,8 @@ def _flat(config: Mapping[str, Any], above: str = "") -> dict[str, Any]:
 
 def _promise(arm: Arm, kept: bool, words: str) -> None:
     if not kept:
-        raise AssertionError(f"{type(arm).__name__} breaks its contract: an arm {words}")
+        raise _broken(arm, words)
+
+
+def _broken(arm: Arm, words: str) -> AssertionError:
+    return AssertionError(f"{type(arm).__name__} breaks its contract: an arm {words}")
