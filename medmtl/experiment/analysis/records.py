@@ -1,4 +1,4 @@
-"""Records: which runs of an experiment's folder are compared, and what is left out."""
+"""Records: which runs in the folder of an experiment are compared, and which are left out."""
 
 import json
 from collections import defaultdict
@@ -27,7 +27,7 @@ _Place = tuple[str, str | None, int, int | None, int | None]  # arm, task, seed,
 
 @dataclass(frozen=True)
 class Records:
-    """What there is to compare.
+    """The runs that can be compared.
 
     Attributes:
         experiment: name of the experiment's folder.
@@ -160,7 +160,7 @@ def _arms(path: Path, present: Collection[str]) -> dict[str, dict[str, Any]]:
 def _one_a_cell(
     runs: Iterable[FinishedRun], planned: Iterable[_PlannedRun], finished: Collection[str], folder: Path
 ) -> tuple[list[FinishedRun], list[str], list[str]]:
-    """The run of each cell that counts; sentences on the cells of which none does, and on the others of several."""
+    """The run of each cell that is compared; sentences on cells without one, and on runs that are left out."""
     plans, planned_as = {}, defaultdict(list)
     for one in planned:
         if one.cell is not None:
@@ -201,7 +201,7 @@ def _one_a_cell(
 
 
 def _place(cell: Cell) -> _Place:
-    """Where a run stands in the comparison, whatever it was given."""
+    """Its place in the comparison, whatever its budget."""
     return cell.arm, cell.task, cell.seed, cell.fold, cell.cases
 
 
@@ -220,6 +220,6 @@ def _other_versions(runs: Iterable[FinishedRun]) -> list[str]:
 
 
 def _listed(names: list[str], at_most: int = 8) -> str:
-    """Names in a sentence; of many the first few and how many there are besides."""
+    """Names in a sentence; of many, the first few and the number of the others."""
     more = f" and {len(names) - at_most} more" if len(names) > at_most else ""
     return ", ".join(names[:at_most]) + more
