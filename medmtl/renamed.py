@@ -36,12 +36,41 @@ def with_new_names(config: Mapping[str, Any], where: str) -> dict[str, Any]:
         config: as YAML gives it.
         where: the file, for the warning.
     """
-    found: dict[str, str] = {}
-    renamed: dict[str, Any] = _renamed(config, "", found)
-    if found:
-        renamings = ", ".join(f"{old} is now {new}" for old, new in found.items())
-        logger.warning("%s uses names of an earlier version: %s", where, renamings)
+    renamed, found = rename(config)
+    warn_of_names(found, where)
     return renamed
+
+
+def rename(config: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    """As `with_new_names`, without the warning: the copy, and old name -> new name of what was renamed."""
+    found: dict[str, str] = {}
+    return _renamed(config, "", found), found
+
+
+def warn_of_names(found: Mapping[str, str], where: str) -> None:
+    """Warn of names that `rename` found, if any: once for files that are read together."""
+    if found:
+        names = ", ".join(f"{old} is now {new}" for old, new in found.items())
+        logger.warning("%s uses names of an earlier version: %s", where, names)
+
+
+def with_first_names(value: Any, path: str = "") -> Any:
+    """A copy of a configuration in which what was renamed has its first name: the reverse of `rename`.
+
+    Args:
+        value: the configuration, or a part of it.
+        path: where the part lies, with dots between the levels.
+    """
+    if isinstance(value, Mapping):
+        found = {}
+        for key, item in value.items():
+            full = f"{path}.{key}" if path else str(key)
+            first = next((old for old, new in KEYS.items() if new == full), full)
+            found[first.rpartition(".")[2]] = with_first_names(item, full)
+        return found
+    if isinstance(value, list):
+        return [with_first_names(item, path) for item in value]
+    return next((old for old, new in CLASSES.items() if new == value), value)
 
 
 def state_with_new_names(state: Mapping[str, Any]) -> dict[str, Any]:

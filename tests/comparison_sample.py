@@ -7,15 +7,16 @@ import numpy as np
 import torch
 
 from medmtl.calibration.metrics.bins import BinTable, bin_volume
+from medmtl.experiment.plan.labels import describe_keys
 
 METRICS = {
-    "dice": {"better": "higher", "unit": ""},
-    "hd95_mm": {"better": "lower", "unit": "mm"},
-    "asd_mm": {"better": "lower", "unit": "mm"},
-    "ece_band": {"better": "lower", "unit": ""},
-    "ace_band": {"better": "lower", "unit": ""},
-    "brier_band": {"better": "lower", "unit": ""},
-    "nll_band": {"better": "lower", "unit": "nats"},
+    "dice": {"label": "Dice", "unit": "", "higher_is_better": True, "digits": 3},
+    "hd95_mm": {"label": "HD95", "unit": "mm", "higher_is_better": False, "digits": 2},
+    "asd_mm": {"label": "ASD", "unit": "mm", "higher_is_better": False, "digits": 2},
+    "ece_band": {"label": "ECE in the band", "unit": "", "higher_is_better": False, "digits": 3},
+    "ace_band": {"label": "ACE in the band", "unit": "", "higher_is_better": False, "digits": 3},
+    "brier_band": {"label": "Brier score in the band", "unit": "", "higher_is_better": False, "digits": 3},
+    "nll_band": {"label": "NLL in the band", "unit": "nats", "higher_is_better": False, "digits": 3},
 }
 TYPICAL = {"dice": 0.86, "hd95_mm": 7.4, "asd_mm": 1.4, "ece_band": 0.06}
 TYPICAL |= {"ace_band": 0.12, "brier_band": 0.055, "nll_band": 0.19}
@@ -41,12 +42,12 @@ def make_comparison(
         for i, (arm, task, size) in enumerate(cells)
     ]
     return {
-        "schema": 1,
+        "schema": 2,
         "experiment": "phantoms",
         "data_note": NOTE,
         "level": 0.05,
         "budget": {"notion": "steps", "text": "600 optimizer steps of 4 patches a model, pre-training included"},
-        "arms": list(arms),
+        "arms": describe_keys(arms),
         "metrics": METRICS,
         **block,
         "sizes": few,
@@ -68,7 +69,7 @@ def make_row(generator: np.random.Generator, arms: tuple[str, ...], n: int, qual
     cells: dict[str, Any] = {arm: {} for arm in arms}
     pairs = []
     for metric, about in METRICS.items():
-        higher = about["better"] == "higher"
+        higher = about["higher_is_better"]
         level = TYPICAL[metric] * (quality if higher else 1 / quality) * generator.uniform(0.9, 1.1)
         for arm in arms:
             mean = float(level * generator.uniform(0.93, 1.07))

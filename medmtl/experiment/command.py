@@ -11,6 +11,7 @@ from rich.table import Column, Table
 
 from medmtl.errors import ConfigError, RunError
 from medmtl.experiment.analysis.compare import print_comparison, write_compare
+from medmtl.experiment.plan.arms import find_arms
 from medmtl.experiment.plan.job import Job
 from medmtl.experiment.plan.prepare import prepare, write_plan
 from medmtl.experiment.plan.protocol import Protocol
@@ -41,6 +42,7 @@ def run_experiment(argv: list[str]) -> None:
         MedMTLError: for what the user can correct, and at the end if a training run failed.
     """
     protocol, folder, dry = _parse(argv)
+    find_arms(protocol.arms)  # a wrong name leaves no folder behind
     with only_runner(folder):
         _run(protocol, folder, dry)
 

@@ -1,7 +1,7 @@
 """`medmtl dashboard`: the W&B workspace that compares the arms of an experiment, as code.
 
-What it shows is written to `dashboard.json`. Where a server can be reached it becomes a saved view there; the file
-keeps the view's address, so that the next call updates that view.
+Its content is written to `dashboard.json`. Where a server can be reached it is saved there as a view; the file keeps
+the view's address, so that the next call updates that view.
 """
 
 import argparse
@@ -91,7 +91,7 @@ def main(argv: list[str]) -> None:
         argv: what follows `medmtl dashboard`.
 
     Raises:
-        MedMTLError: for everything that the user can mend.
+        MedMTLError: for what the user can correct.
     """
     parser = argparse.ArgumentParser(
         prog="medmtl dashboard",
@@ -121,7 +121,7 @@ def main(argv: list[str]) -> None:
     sys.stdout.write(
         f"dashboard: {file}, not published: {hindrance}\n"
         f"to publish it: wandb sync --entity {options.entity} --project {options.project} {runs}\n"
-        "then give the same command again\n"
+        "then run the same command again\n"
     )
 
 

@@ -1,9 +1,9 @@
-"""What the dashboard of an experiment shows, in plain words: sections of panels over the names that every run logs."""
+"""The content of an experiment's dashboard: sections of panels over the metrics that every run logs."""
 
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -11,6 +11,8 @@ from typing import Any, Literal
 import yaml
 
 from medmtl.errors import RunError
+from medmtl.experiment.plan.labels import ARMS_FILE, read_arms
+from medmtl.quantity import Quantity
 from medmtl.results.compared import COMPARED
 
 CALIBRATION = ("ace_band", "ece_band")
@@ -23,8 +25,8 @@ class Panel:
     Attributes:
         kind: bars: last values, a bar an arm, the mean over its runs with their standard deviation. curves: values by
             optimizer step, a line an arm. images: pictures of every run.
-        title: what is written above it.
-        keys: what it shows, by the names that runs log.
+        title: its title.
+        keys: the logged metrics that it shows.
     """
 
     kind: Literal["bars", "curves", "images"]
@@ -37,7 +39,7 @@ class Section:
     """Panels that belong together.
 
     Attributes:
-        name: what is written above them.
+        name: title of the section.
         panels: from left to right and top to bottom.
     """
 
@@ -47,12 +49,12 @@ class Section:
 
 @dataclass(frozen=True)
 class Dashboard:
-    """A dashboard in plain words, which JSON can hold.
+    """A dashboard as JSON can hold it.
 
     Attributes:
         entity: user or team of W&B.
         project: its project.
-        name: what the saved view is called.
+        name: name of the saved view.
         sections: from top to bottom.
         experiment: the W&B group whose runs are shown; None for all groups.
         without_tags: runs with one of these tags are left out.
@@ -85,11 +87,18 @@ class Dashboard:
 
     @property
     def keys(self) -> set[str]:
-        """Every name that a panel shows."""
+        """Every metric that a panel shows."""
         return {key for section in self.sections for panel in section.panels for key in panel.keys}
 
 
-def describe(entity: str, project: str, tasks: Sequence[str], experiment: str | None = None) -> Dashboard:
+def describe(
+    entity: str,
+    project: str,
+    tasks: Sequence[str],
+    experiment: str | None = None,
+    arms: Sequence[str] = (),
+    own: Iterable[Quantity] = (),
+) -> Dashboard:
     """The comparison of the arms on the given tasks.
 
     Args:
@@ -97,14 +106,12 @@ def describe(entity: str, project: str, tasks: Sequence[str], experiment: str | 
         project: its project.
         tasks: names of the tasks; without any, only their mean is shown.
         experiment: the W&B group to show; None for all groups.
+        arms: their labels, for the name of the view; without any it names the usual ones.
+        own: calibration metrics of a user's own that the arms are compared by.
     """
     rows = [*tasks, "mean"]
-    accuracy = [Panel("bars", f"{row}: Dice", (f"test/{row}/dice",)) for row in rows]
-    calibration = [
-        Panel("bars", f"{row}: {COMPARED[metric].label}", (f"test/{row}/{metric}",))
-        for metric in CALIBRATION
-        for row in rows
-    ]
+    accuracy = [_bars(row, COMPARED["dice"]) for row in rows]
+    calibration = [_bars(row, metric) for metric in (*map(COMPARED.__getitem__, CALIBRATION), *own) for row in rows]
     training = [
         Panel("curves", "training loss", ("train/loss",)),
         Panel("curves", "validation Dice, mean over tasks", ("val/mean/dice",)),
@@ -116,10 +123,10 @@ def describe(entity: str, project: str, tasks: Sequence[str], experiment: str | 
     return Dashboard(
         entity,
         project,
-        f"{experiment or 'medmtl'}: dedicated, transfer and multi-task",
+        f"{experiment or 'medmtl'}: {', '.join(arms) or 'dedicated, transfer and multi-task'}",
         (
             Section("Accuracy of the test cases by arm", tuple(accuracy)),
-            Section("Calibration over the organ band by arm, lower is better", tuple(calibration)),
+            Section("Calibration over the organ band by arm", tuple(calibration)),
             Section("Training", tuple(training)),
             Section("Reliability diagrams", tuple(reliability)),
         ),
@@ -144,8 +151,22 @@ def describe_experiment(entity: str, project: str, folder: Path) -> Dashboard:
     configs.sort(key=lambda config: -len(config["data"]["tasks"]))  # the union first: it has all tasks in order
     tasks = dict.fromkeys(task for config in configs for task in config["data"]["tasks"])
     tags = {tag for config in configs if _cases(config) < max(map(_cases, configs)) for tag in _sizes(config)}
-    dashboard = describe(entity, project, list(tasks), configs[0]["wandb"]["group"])
+    labels = [about["label"] for about in read_arms(folder / ARMS_FILE).values()]
+    own = _own_metrics(folder / "compare" / "compare.json")
+    dashboard = describe(entity, project, list(tasks), configs[0]["wandb"]["group"], labels, own)
     return replace(dashboard, without_tags=tuple(sorted(tags)))
+
+
+def _bars(row: str, metric: Quantity) -> Panel:
+    """A metric of a task, or of the mean over tasks, by arm."""
+    direction = "" if metric.higher_is_better else ", lower is better"
+    return Panel("bars", f"{row}: {metric.axis}{direction}", (f"test/{row}/{metric.key}",))
+
+
+def _own_metrics(file: Path) -> list[Quantity]:
+    """A user's own calibration metrics in an earlier comparison of the runs; none before it was made."""
+    metrics = json.loads(file.read_text())["metrics"] if file.is_file() else {}
+    return [Quantity(key, **about) for key, about in metrics.items() if key not in COMPARED]
 
 
 def _cases(config: dict[str, Any]) -> float:

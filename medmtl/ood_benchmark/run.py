@@ -84,7 +84,7 @@ def observe(
         observed = _together(
             missing, keys, partial(worker.start, checkpoint, *arguments, options.ensemble, trained.trusted), processes
         )
-    with _Progress(console, efforts) as progress:
+    with _Watch(console, efforts) as progress:
         for image in observed:
             progress.advance(image)
     return keys

@@ -3,14 +3,15 @@
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from io import BytesIO
 from itertools import cycle
-from typing import Any, Literal
+from typing import Any
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
+
+from medmtl.look import Look
 
 # Okabe and Ito's colours for the first six tasks, Paul Tol's "muted" after them: both are safe for colour blindness.
 PALETTE = (
@@ -22,40 +23,6 @@ INK, QUIET, LINE = "#1F2430", "#6B7280", "#D5D9E0"
 WIDTH_INCHES = 8.4
 DOTS_PER_INCH = 200
 
-# Arms are told apart by markers, dashes and greys: colours belong to the tasks. Black is multi-task training's.
-ARM_NAMES = {
-    "dedicated": "dedicated training",
-    "transfer": "transfer",
-    "transfer_decoder": "transfer (decoder only)",
-    "transfer_head": "transfer (head only)",
-    "multitask": "multi-task training",
-    "multitask_finetune": "multi-task with fine-tuning",
-}
-
-
-@dataclass(frozen=True)
-class Look:
-    """How an arm or a score is drawn: without a colour, since colours belong to the tasks.
-
-    Attributes:
-        marker: matplotlib's letter of the marker.
-        dashes: matplotlib's line style.
-        shade: a grey, hexadecimal.
-    """
-
-    marker: str
-    dashes: Literal["-"] | tuple[float, tuple[float, ...]]
-    shade: str
-
-
-ARM_LOOKS = {
-    "dedicated": Look("o", "-", "#8A919C"),
-    "transfer": Look("^", (0, (5, 2)), "#6B7280"),
-    "transfer_decoder": Look("v", (0, (4, 1.5, 1, 1.5)), "#7A8290"),
-    "transfer_head": Look("P", (0, (1, 1.2)), "#7A8290"),
-    "multitask": Look("s", "-", INK),
-    "multitask_finetune": Look("D", (0, (5, 2)), INK),
-}
 # Scores that a figure tells apart by name, in this order; the rest are thin pale lines.
 SCORE_LOOKS = (
     Look("o", "-", INK),

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
@@ -86,7 +87,7 @@ def comparison(folder: Path) -> dict[str, Any]:
 
 def test_every_arm_is_trained_tested_and_compared_on_every_task(finished: Path) -> None:
     found = comparison(finished)
-    assert found["arms"] == EXPERIMENT["arms"]
+    assert list(found["arms"]) == EXPERIMENT["arms"]
     assert list(found["tasks"]) == ["LiverCT", "KidneyT2"]
     for task in found["tasks"].values():
         assert list(task["arms"]) == EXPERIMENT["arms"]
@@ -154,7 +155,7 @@ def test_a_dry_run_writes_the_configurations_and_trains_nothing(
     tiny: Path, workplace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = write_experiment(workplace, tiny, folds=3)
-    main(["experiment", "--config", str(config), "--dry_run"])
+    main(["experiment", "--config", str(config), "--dry-run"])
     assert len(list(Path("runs/study/configs").iterdir())) == 3 * 7
     assert not Path("runs/study/runs").exists()
     assert "multitask-fold1-seed0" in capsys.readouterr().out
@@ -163,14 +164,62 @@ def test_a_dry_run_writes_the_configurations_and_trains_nothing(
 def test_a_dry_run_of_another_protocol_leaves_the_plan_of_the_first(finished: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(finished, tmp_path / "study", ignore=shutil.ignore_patterns("*.ckpt"))
     plan = {path: path.read_text() for path in [*copy.glob("jobs/*.json"), copy / "experiment.yaml"]}
-    main(["experiment", "--run", str(copy), "--arms=[multitask]", "--dry_run"])
+    main(["experiment", "--run", str(copy), "--arms=[multitask]", "--dry-run"])
     assert {path: path.read_text() for path in [*copy.glob("jobs/*.json"), copy / "experiment.yaml"]} == plan
 
 
 def test_a_key_without_a_value_is_as_if_it_were_not_there_and_run_names_the_folder(tiny: Path, workplace: Path) -> None:
     Path("study.yaml").write_text(f"base: {tiny}\nrun: another\nsteps: 12\nvalidations: 2\noverrides:\n")
-    main(["experiment", "--config", "study.yaml", "--dry_run"])
+    main(["experiment", "--config", "study.yaml", "--dry-run"])
     assert len(list(Path("runs/another/configs").iterdir())) == 7
+
+
+OWN_ARM = """
+from medmtl.experiment import Arm
+
+
+class Alone(Arm):
+    key = "alone"
+    label = "one model, one task"
+
+    def plan(self, setting):
+        for task in setting.tasks:
+            yield setting.training(self.key, task, setting.protocol.steps_of(setting.protocol.steps))
+"""
+
+
+def test_an_arm_of_ones_own_is_trained_and_shown_and_compared_again_without_its_module(
+    tiny: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("own_arms.py").write_text(OWN_ARM)
+    monkeypatch.syspath_prepend(workplace)
+    config = write_experiment(workplace, tiny, arms=["multitask", {"class_path": "own_arms.Alone"}], at_once=3)
+    main(["experiment", "--config", str(config)])
+    first = comparison(Path("runs/study"))
+    assert {arm: about["label"] for arm, about in first["arms"].items()} == {
+        "multitask": "multi-task training",
+        "alone": "one model, one task",
+    }
+    pairs = {(pair["a"], pair["b"]) for pair in first["tasks"]["LiverCT"]["pairs"]}
+    assert pairs == {("alone", "multitask")}
+    assert "one model, one task" in Path("runs/study/compare/compare.html").read_text()
+    assert "one model, one task" in Path("runs/study/compare/compare.tex").read_text()
+    Path("own_arms.py").unlink()
+    monkeypatch.delitem(sys.modules, "own_arms")
+    main(["compare", "runs/study"])
+    assert comparison(Path("runs/study")) == first
+
+
+def test_an_experiment_of_an_earlier_version_is_read_with_one_warning(
+    tiny: Path, workplace: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = write_experiment(workplace, tiny, overrides={"data.foreign": {}}, source="LiverCT", arms=["transfer"])
+    main(["experiment", "--config", str(config), "--at_once=1", "--dry-run"])
+    assert len(list(Path("runs/study/configs").glob("transfer-KidneyT2-*"))) == 1
+    warnings = [record.message for record in caplog.records if "earlier version" in record.message]
+    assert warnings == [
+        f"{config} uses names of an earlier version: data.foreign is now data.ood, source is now pretrain_on"
+    ]
 
 
 def test_one_folder_is_of_one_base(
@@ -195,7 +244,7 @@ def test_a_run_that_fails_is_named_and_the_others_go_on(
     says = capsys.readouterr().err.splitlines()[-1]
     assert "1 of 3 training runs did not finish (transfer-KidneyT2-seed0: " in says
     assert "holds another network" in says
-    assert comparison(Path("runs/study"))["arms"] == ["multitask"]
+    assert list(comparison(Path("runs/study"))["arms"]) == ["multitask"]
 
 
 @pytest.mark.parametrize(

@@ -76,7 +76,7 @@ def write_run(tmp_path: Path) -> Callable[..., Path]:
             for task, found in values.items()
             for case, value in found.items()
         ]
-        rows.append({"dataset": "Foreign", "case": "other", "patient": "other", "expected": "out"})
+        rows.append({"dataset": "OtherAnatomy", "case": "other", "patient": "other", "expected": "out"})
         with (folder / "report" / "cases.csv").open("w", newline="") as stream:
             writer = csv.DictWriter(stream, fieldnames=list(rows[0]))
             writer.writeheader()

@@ -14,6 +14,7 @@ import yaml
 from medmtl.errors import ConfigError, RunError
 from medmtl.experiment.dashboard import main, publish, to_workspace
 from medmtl.experiment.panels import Dashboard, describe, describe_experiment
+from medmtl.experiment.plan.labels import describe_keys
 
 TASKS = ["Liver", "Kidney"]
 NAMES = ["--entity", "clinic", "--project", "organs"]
@@ -91,6 +92,19 @@ def test_an_experiment_gives_tasks_and_group(experiment: Callable[..., Path]) ->
     assert dashboard.keys == describe("clinic", "organs", TASKS).keys
     assert dashboard.experiment == "study"
     assert dashboard.without_tags == ()
+
+
+def test_arms_and_metrics_of_ones_own_are_in_the_dashboard(experiment: Callable[..., Path]) -> None:
+    folder = experiment()
+    (folder / "arms.json").write_text(json.dumps(describe_keys(["dedicated", "own_way"])))
+    (folder / "compare").mkdir()
+    metric = {"label": "sharpness in the band", "unit": "nats", "higher_is_better": True, "digits": 1}
+    (folder / "compare/compare.json").write_text(json.dumps({"metrics": {"dice": metric, "sharpness_band": metric}}))
+    dashboard = describe_experiment("clinic", "organs", folder)
+    assert dashboard.name == "study: dedicated training, own_way"
+    panels = {panel.keys[0]: panel.title for section in dashboard.sections for panel in section.panels}
+    assert panels["test/Liver/sharpness_band"] == "Liver: sharpness in the band (nats)"
+    assert panels["test/Liver/ece_band"] == "Liver: ECE in the band, lower is better"
 
 
 def test_only_runs_with_the_most_training_cases_are_compared(experiment: Callable[..., Path]) -> None:

@@ -1,13 +1,13 @@
-"""Block: the arms compared on each task and over all tasks, at one training-set size."""
+"""The comparison of the arms on each task and over all tasks, at one training-set size."""
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import combinations
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, TypeVar
 
-from medmtl.experiment.analysis.finished import METRICS, FinishedRun
+from medmtl.experiment.analysis.finished import FinishedRun
 from medmtl.experiment.analysis.pairing import Pairing, pair_runs, runs_in_common
 from medmtl.experiment.analysis.statistics import (
     compare_paired,
@@ -17,7 +17,7 @@ from medmtl.experiment.analysis.statistics import (
     patients_needed,
     smallest_holm,
 )
-from medmtl.experiment.plan.cell import ARMS
+from medmtl.quantity import Quantity
 
 MEAN = "mean"
 
@@ -26,13 +26,13 @@ Key = TypeVar("Key")
 
 @dataclass
 class Sample:
-    """One value a case, with whose it is.
+    """One value a case, with its patient and task.
 
     Attributes:
         values: a case's mean over seeds and folds of what is defined; NaN where nothing is.
         patients: one a case.
         tasks: one a case.
-        undefined: single values, of a case in a run, that do not exist.
+        undefined: how many values, each of a case in a run, are undefined.
     """
 
     values: list[float] = field(default_factory=list)
@@ -72,7 +72,7 @@ Samples = Mapping[str, Sample]  # by metric
 
 @dataclass(frozen=True)
 class Block:
-    """What was found.
+    """The comparison at one training-set size.
 
     Attributes:
         rows: `{"tasks": {TASK: row}, "mean": row}`; a row is `{"arms": {ARM: {METRIC: ...}}, "pairs": [...]}`.
@@ -87,20 +87,19 @@ class Block:
     notes: list[str]
 
 
-def arms_of(runs: Iterable[FinishedRun]) -> list[str]:
-    """The arms that have a run, in their usual order."""
-    present = {run.cell.arm for run in runs}
-    return [arm for arm in ARMS if arm in present]
-
-
-def compare_block(runs: Sequence[FinishedRun], level: float) -> Block:
+def compare_block(
+    runs: Sequence[FinishedRun], order: Iterable[str], metrics: Mapping[str, Quantity], level: float
+) -> Block:
     """Compare the arms.
 
     Args:
         runs: the finished runs of one training-set size.
+        order: the arms; of a pair, the later one is compared with the earlier one.
+        metrics: what they are compared by.
         level: of significance.
     """
-    arms = arms_of(runs)
+    present = {run.cell.arm for run in runs}
+    arms = [arm for arm in order if arm in present]
     # The run that tests most tasks gives their order.
     tasks = list(dict.fromkeys(task for run in sorted(runs, key=lambda run: -len(run.cases)) for task in run.cases))
     of = {
@@ -116,38 +115,39 @@ def compare_block(runs: Sequence[FinishedRun], level: float) -> Block:
         for task, by_arm in of.items()
     }
     arm_samples = {
-        task: {arm: _of_arm(task, found) for arm, found in by_arm.items()} for task, (by_arm, _) in in_common.items()
+        task: {arm: _of_arm(task, found, metrics) for arm, found in by_arm.items()}
+        for task, (by_arm, _) in in_common.items()
     }
     pair_samples = {
-        task: {arms: _of_pair(task, pairing) for arms, pairing in by_arms.items() if pairing.refused is None}
+        task: {arms: _of_pair(task, found, metrics) for arms, found in by_arms.items() if found.refused is None}
         for task, by_arms in pairings.items()
     }
     rows = {task: _row(arm_samples[task], pair_samples[task], level) for task in tasks}
     mean = _row(_joined(arm_samples), _joined(pair_samples), level)
-    _judge(list(rows.values()), level)
-    _judge([mean], level)
+    _decide(list(rows.values()), metrics, level)
+    _decide([mean], metrics, level)
     refused, missing = _left_out(pairings, of)
     missing += [sentence for _, sentences in in_common.values() for sentence in sentences]
-    return Block({"tasks": rows, MEAN: mean}, refused, missing, _notes(rows, mean, level))
+    return Block({"tasks": rows, MEAN: mean}, refused, missing, _notes(rows, mean, metrics, level))
 
 
-def _of_arm(task: str, runs: Sequence[FinishedRun]) -> Samples:
+def _of_arm(task: str, runs: Sequence[FinishedRun], metrics: Iterable[str]) -> Samples:
     return {
         metric: Sample.of(
             task, ((case.case, case.patient, case.values[metric]) for run in runs for case in run.cases[task])
         )
-        for metric in METRICS
+        for metric in metrics
     }
 
 
-def _of_pair(task: str, pairing: Pairing) -> Samples:
+def _of_pair(task: str, pairing: Pairing, metrics: Iterable[str]) -> Samples:
     """Differences of the same case, seed and fold."""
-    measured: dict[str, list[tuple[str, str, float]]] = {metric: [] for metric in METRICS}
+    measured: dict[str, list[tuple[str, str, float]]] = {metric: [] for metric in metrics}
     for first, second in pairing.runs:
         other = {case.case: case for case in second.cases[task]}
         for case in first.cases[task]:
-            for metric, value in case.values.items():
-                difference = value - other[case.case].values[metric]
+            for metric in measured:
+                difference = case.values[metric] - other[case.case].values[metric]
                 measured[metric].append((case.case, case.patient, difference))
     return {metric: Sample.of(task, found) for metric, found in measured.items()}
 
@@ -157,7 +157,7 @@ def _joined(samples: Mapping[str, Mapping[Key, Samples]]) -> dict[Key, Samples]:
     by_task = list(samples.values())
     everywhere = [key for key in by_task[0] if all(key in found for found in by_task)]
     return {
-        key: {metric: Sample.joined(found[key][metric] for found in by_task) for metric in METRICS}
+        key: {metric: Sample.joined(found[key][metric] for found in by_task) for metric in by_task[0][key]}
         for key in everywhere
     }
 
@@ -196,9 +196,9 @@ def _row(arms: Mapping[str, Samples], pairs: Mapping[tuple[str, str], Samples], 
     return row
 
 
-def _judge(rows: Sequence[dict[str, Any]], level: float) -> None:
+def _decide(rows: Sequence[dict[str, Any]], metrics: Mapping[str, Quantity], level: float) -> None:
     """Fill in the adjusted p-values and the verdicts: the pairs of all rows are one family a metric."""
-    for metric, about in METRICS.items():
+    for metric, about in metrics.items():
         family = [pair for row in rows for pair in row["pairs"] if pair["metric"] == metric]
         p_values = [pair["p"] for pair in family]
         smallest = smallest_holm(p_values, [pair["n"] for pair in family])
@@ -210,7 +210,7 @@ def _judge(rows: Sequence[dict[str, Any]], level: float) -> None:
                 pair["rank_biserial"],
                 pair["p_holm"],
                 pair["smallest_p_holm"],
-                cast(Literal["higher", "lower"], about["better"]),
+                "higher" if about.higher_is_better else "lower",
                 level,
             )
 
@@ -233,16 +233,18 @@ def _left_out(
     return refused, missing
 
 
-def _notes(rows: Mapping[str, Mapping[str, Any]], mean: Mapping[str, Any], level: float) -> list[str]:
+def _notes(
+    rows: Mapping[str, Mapping[str, Any]], mean: Mapping[str, Any], metrics: Collection[str], level: float
+) -> list[str]:
     notes = []
     for task, row in rows.items():
-        counts = {metric: sum(arm[metric]["undefined"] for arm in row["arms"].values()) for metric in METRICS}
+        counts = {metric: sum(arm[metric]["undefined"] for arm in row["arms"].values()) for metric in metrics}
         if any(counts.values()):
             found = ", ".join(f"{count} of {metric}" for metric, count in counts.items() if count)
             notes.append(f"{task}: undefined values were left out: {found}.")
     tests = max(
         sum(pair["metric"] == metric and pair["p"] is not None for row in rows.values() for pair in row["pairs"])
-        for metric in METRICS
+        for metric in metrics
     )
     if any((pair["smallest_p_holm"] or 0) > level for row in rows.values() for pair in row["pairs"]):
         needed = patients_needed(tests, level)
@@ -251,7 +253,7 @@ def _notes(rows: Mapping[str, Mapping[str, Any]], mean: Mapping[str, Any], level
         )
     if any(pair["n"] > 1 and pair["difference"] is not None and pair["low"] is None for pair in mean["pairs"]):
         notes.append(
-            "Where a task has values of one patient alone, they show no spread: "
+            "Where a task has values of a single patient, their spread is unknown: "
             "the mean over tasks has no interval and is no evidence."
         )
     return notes

@@ -10,15 +10,16 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from medmtl.experiment.analysis.block import MEAN, arms_of, compare_block
-from medmtl.experiment.analysis.finished import METRICS, FinishedRun
+from medmtl.experiment.analysis.block import MEAN, compare_block
+from medmtl.experiment.analysis.finished import FinishedRun
+from medmtl.experiment.analysis.metrics import describe
 from medmtl.experiment.analysis.records import Records, pooled_tables, read_records
 from medmtl.experiment.plan.protocol import EVERY_CASE
 from medmtl.files import write_text, written_whole
 from medmtl.report.compare.page import write_pages
 from medmtl.report.compare.reading import budget
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 def compare(records: Records, level: float = 0.05) -> dict[str, Any]:
@@ -26,7 +27,7 @@ def compare(records: Records, level: float = 0.05) -> dict[str, Any]:
 
     A case's value is its mean over seeds and folds, of an arm over those that all arms of the task have; means are over
     cases, and over tasks weighted equally; intervals and tests are by patient (`experiment.analysis.statistics`). Of a
-    pair, the later arm in `ARMS` is compared with the earlier one, run by run of the same seed and fold. Holm's
+    pair, the later arm of the protocol is compared with the earlier one, run by run of the same seed and fold. Holm's
     correction is over all tasks and pairs of one metric and one training-set size; the mean over tasks is a family of
     its own. That mean is given for arms, and for pairs, that have every task: means over different tasks cannot be
     compared.
@@ -36,15 +37,17 @@ def compare(records: Records, level: float = 0.05) -> dict[str, Any]:
         level: of significance; intervals cover 1 minus that.
 
     Returns:
-        The content of `compare.json`, which strict JSON can hold: what does not exist is None.
+        The content of `compare.json`, which strict JSON can hold: what is undefined is None. `arms` and `metrics`
+        describe what is compared: key -> label and look, or label, unit, direction and digits.
     """
+    metrics = records.metrics
     sizes: dict[int | None, list[FinishedRun]] = defaultdict(list)
     for run in records.runs:
         sizes[run.cell.cases].append(run)
     refused, missing, notes = [], [*records.missing], []
     blocks, intervals = {}, set()
     for size in sorted(sizes, key=lambda size: size or 0):
-        found = compare_block(sizes[size], level)
+        found = compare_block(sizes[size], records.arms, metrics, level)
         where = "" if size is None else f"With {size} training cases a task at most: "
         blocks[size] = found.rows
         refused += [{**entry, "reason": where + entry["reason"]} for entry in found.refused]
@@ -60,8 +63,8 @@ def compare(records: Records, level: float = 0.05) -> dict[str, Any]:
         "data_note": records.data_note,
         "level": level,
         "budget": next({"notion": one.notion, "text": one.text} for one in budgets) if len(budgets) == 1 else None,
-        "arms": arms_of(records.runs),
-        "metrics": METRICS,
+        "arms": records.arms,
+        "metrics": describe(metrics),
         **whole,
         "sizes": {str(size): block for size, block in blocks.items()},
         "refused": refused,
@@ -122,7 +125,7 @@ def pair_rows(comparison: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def print_comparison(console: Console, comparison: Mapping[str, Any]) -> None:
-    """Print Dice of every arm and task, and what the tests say of the largest training sets, in plain words."""
+    """Print Dice of every arm and task, and the verdicts at the largest training sets."""
     blocks = {size: block for size, block in _blocks(comparison).items() if block["tasks"]}
     for size, block in blocks.items():
         title = f"Dice with {1 - comparison['level']:.0%} intervals"
@@ -154,39 +157,37 @@ def verdict_sentences(block: Mapping[str, Any]) -> list[str]:
     found: dict[tuple[str, str], dict[str, dict[str, list[str]]]] = {}
     for task, row in block["tasks"].items():
         for pair in row["pairs"]:
-            verdicts = found.setdefault((pair["a"], pair["b"]), {}).setdefault(pair["metric"], {})
-            verdicts.setdefault(pair["verdict"], []).append(task)
+            by_verdict = found.setdefault((pair["a"], pair["b"]), {}).setdefault(pair["metric"], {})
+            by_verdict.setdefault(pair["verdict"], []).append(task)
     overall = {(pair["a"], pair["b"], pair["metric"]): pair["verdict"] for pair in block[MEAN]["pairs"]}
     sentences = []
     for (a, b), metrics in found.items():
         compared = sum(map(len, metrics["dice"].values()))
-        told = [
+        verdicts = [
             f"{verdict} ({'all tasks' if len(tasks) == compared > 1 else ', '.join(tasks)})"
             for verdict, tasks in sorted(metrics["dice"].items())
         ]
         if compared > 1 and (a, b, "dice") in overall:
-            told.append(f"{overall[a, b, 'dice']} (mean over tasks)")
+            verdicts.append(f"{overall[a, b, 'dice']} (mean over tasks)")
         others = [
             f"{metric} {verdict} ({', '.join(tasks)})"
-            for metric, verdicts in metrics.items()
-            for verdict, tasks in sorted(verdicts.items())
+            for metric, by_verdict in metrics.items()
+            for verdict, tasks in sorted(by_verdict.items())
             if metric != "dice" and verdict in ("better", "worse")
         ]
         rest = "; ".join(others) or "no evidence in any other metric"
-        sentences.append(f"{a} against {b}: Dice {', '.join(told)}; {rest}.")
+        sentences.append(f"{a} against {b}: Dice {', '.join(verdicts)}; {rest}.")
     return sentences
 
 
 def _caveats(runs: Sequence[FinishedRun], intervals: Collection[int], level: float) -> list[str]:
-    """What tests and intervals do not speak of, given of how many patients there is an interval."""
+    """Limits of the tests and intervals, given the numbers of patients that have an interval."""
     notes = []
     if len({run.cell.seed for run in runs}) == 1:
-        notes.append(
-            "One seed: the tests tell what to expect of other patients, not what another training run would give."
-        )
+        notes.append("One seed: the tests are about other patients, not about other training runs.")
     if len({run.cell.fold for run in runs}) > 1:
         notes.append(
-            "Cross-validation: models of different folds share training cases, which the tests take for independent."
+            "Cross-validation: models of different folds share training cases; the tests treat them as independent."
         )
     if any(n < 5 for n in intervals):
         notes.append(
@@ -206,7 +207,7 @@ def _rows(comparison: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping[str
     for size, block in _blocks(comparison).items():
         for task, row in block["tasks"].items():
             yield size, task, row
-        yield size, MEAN, block[MEAN]  # apart, as a task may have that name too
+        yield size, MEAN, block[MEAN]  # apart: a task may have that name too
 
 
 def _write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -1,4 +1,4 @@
-"""Finished: what one finished run of an experiment found, read from the files that it wrote."""
+"""Results of one finished run of an experiment, read from the files that it wrote."""
 
 import csv
 import json
@@ -15,24 +15,25 @@ import yaml
 
 from medmtl.calibration.metrics.bins import BinTable
 from medmtl.data.splits import read_splits
-from medmtl.experiment.plan.cell import ARMS, Cell
+from medmtl.experiment.analysis.metrics import own_metrics
+from medmtl.experiment.plan.cell import Cell
+from medmtl.quantity import Quantity
+from medmtl.renamed import rename
 from medmtl.results.compared import COMPARED
 from medmtl.runs.folder import RunFolder
 
-METRICS = {
-    key: {"better": "higher" if quantity.higher_is_better else "lower", "unit": quantity.unit}
-    for key, quantity in COMPARED.items()
-}
+# Columns of `cases.csv` that earlier versions named otherwise.
+OLD_COLUMNS = {"source": "dataset"}
 
 
 @dataclass(frozen=True)
 class ScoredCase:
-    """A case as one run segmented it.
+    """What one run measured on a case.
 
     Attributes:
         case: its name, unique within its task.
-        patient: whose image it is; the same name in another task is the same person.
-        values: each of `METRICS` -> its value, NaN where it is undefined.
+        patient: name of the patient; the same name in another task is the same person.
+        values: each of `COMPARED` and of the run's own metrics -> its value, NaN where it is undefined.
     """
 
     case: str
@@ -42,19 +43,21 @@ class ScoredCase:
 
 @dataclass(frozen=True, eq=False)
 class FinishedRun:
-    """A run that was trained and tested to the end.
+    """A finished run: its training and test are complete.
 
     Attributes:
         name: of its folder.
         cell: what it is compared as.
         steps: optimizer steps that it was trained for.
         processes: processes that shared the training, each with a batch of its own.
-        versions: package -> its version at the training; empty for a run that kept none.
+        versions: package -> its version at the training; empty if the run recorded none.
         fingerprint: of its configuration and data.
-        config: the resolved configuration.
+        config: the resolved configuration, with the key names of today.
+        renamed: names of an earlier version in its configuration -> those of today.
         splits: task -> part -> cases.
+        own_metrics: calibration metrics of a user's own, by column of `cases.csv`.
         cases: task -> its test cases.
-        bins: task -> region -> reliability bins of its test cases together; empty for a run that kept none.
+        bins: task -> region -> reliability bins of its test cases together; empty if the run recorded none.
     """
 
     name: str
@@ -64,7 +67,9 @@ class FinishedRun:
     versions: Mapping[str, str]
     fingerprint: str
     config: Mapping[str, Any]
+    renamed: Mapping[str, str]
     splits: Mapping[str, Mapping[str, list[str]]]
+    own_metrics: Mapping[str, Quantity]
     cases: Mapping[str, list[ScoredCase]]
     bins: Mapping[str, Mapping[str, BinTable]]
 
@@ -74,16 +79,17 @@ def read_run(run: RunFolder, record: Mapping[str, Any]) -> FinishedRun:
 
     Args:
         run: its folder.
-        record: what its `run.json` says of its place in the experiment.
+        record: its place in the experiment, from its `run.json`.
 
     Raises:
         OSError, ValueError, KeyError, TypeError, yaml.YAMLError, DataError: a file is missing or damaged.
     """
     cell = Cell.from_dict(record["cell"])
-    if cell.arm not in ARMS:
-        raise ValueError(f"its arm {cell.arm} is none of {', '.join(ARMS)}")
-    cases = _read_cases(run.report / "cases.csv", cell.task)
-    config, splits = yaml.safe_load(run.config.read_text()), read_splits(run.splits)
+    rows = _labelled_rows(run.report / "cases.csv")
+    own = own_metrics(run.report / "report.json", rows[0].keys() if rows else ())
+    cases = _cases(rows, cell.task, [*COMPARED, *own])
+    config, renamed = rename(yaml.safe_load(run.config.read_text()))
+    splits = read_splits(run.splits)
     for file, tasks in ((run.config, config["data"]["tasks"]), (run.splits, splits)):
         if not set(cases) <= set(tasks):
             raise ValueError(f"{file.name} lacks task {min(set(cases) - set(tasks))}, which was tested")
@@ -96,27 +102,34 @@ def read_run(run: RunFolder, record: Mapping[str, Any]) -> FinishedRun:
         versions=training.get("versions", {}),
         fingerprint=record["fingerprint"],
         config=config,
+        renamed=renamed,
         splits=splits,
+        own_metrics=own,
         cases=cases,
         bins=_read_bins(run.report / "bins.json", cases),
     )
 
 
-def _read_cases(path: Path, only: str | None) -> dict[str, list[ScoredCase]]:
-    """Labelled test cases by task; of one task alone if the run is about that."""
+def _labelled_rows(path: Path) -> list[dict[str, str]]:
+    """The rows of labelled test cases of the trained tasks, under the column names of today."""
     with path.open(newline="") as stream:
-        rows = [row for row in csv.DictReader(stream) if row["expected"] == "in" and row["dice"]]
+        rows = [{OLD_COLUMNS.get(key, key): value for key, value in row.items()} for row in csv.DictReader(stream)]
+    return [row for row in rows if row["expected"] == "in" and row["dice"]]
+
+
+def _cases(rows: Iterable[Mapping[str, str]], only: str | None, metrics: Iterable[str]) -> dict[str, list[ScoredCase]]:
+    """Test cases by task; of one task alone if the run is about that."""
     cases: dict[str, dict[str, ScoredCase]] = defaultdict(dict)
     for row in rows:
         task, case = row["dataset"], row["case"]
         if only not in (None, task):
             continue
         if case in cases[task]:
-            raise ValueError(f"{path.name} lists case {case} of {task} twice")
-        values = {metric: float(row.get(metric) or math.nan) for metric in METRICS}
+            raise ValueError(f"cases.csv lists case {case} of {task} twice")
+        values = {metric: float(row.get(metric) or math.nan) for metric in metrics}
         cases[task][case] = ScoredCase(case, row.get("patient") or case, values)
     if not cases:
-        raise ValueError(f"{path.name} has no labelled test case" + (f" of {only}" if only else ""))
+        raise ValueError("cases.csv has no labelled test case" + (f" of {only}" if only else ""))
     return {task: list(found.values()) for task, found in cases.items()}
 
 

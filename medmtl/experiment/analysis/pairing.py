@@ -1,4 +1,4 @@
-"""Pairing: which runs of arms may be compared on a task, and what speaks against it."""
+"""Pairing: which runs of two arms may be compared on a task, and why others may not."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,6 +8,7 @@ from medmtl.data.splits import PARTS
 from medmtl.experiment.analysis.finished import FinishedRun
 
 # What runs must have in common besides the task's preprocessing: network, loss, patches, prediction, measurement.
+# Calibration metrics of a user's own do not count: arms are compared by those that all runs have.
 ALIKE = (
     "model.network",
     "model.loss",
@@ -15,7 +16,8 @@ ALIKE = (
     "data.patch_size",
     "data.batch_size",
     "data.foreground",
-    "calibration",
+    "calibration.bins",
+    "calibration.regions",
 )
 
 WORDS = dict(zip(PARTS, ("training", "validation", "test"), strict=True))
@@ -41,8 +43,8 @@ class Pairing:
 def pair_runs(task: str, a: str, b: str, runs_a: Sequence[FinishedRun], runs_b: Sequence[FinishedRun]) -> Pairing:
     """Pair the runs of two arms by seed and fold, or refuse.
 
-    Refused is what differs in more than the arm: other cases in a part of the same fold, another budget, or another
-    network, loss, preprocessing, patch or batch size.
+    Runs that differ in more than the arm are refused: other cases in a part of the same fold, another budget, or
+    another network, loss, preprocessing, patch or batch size.
 
     Args:
         task: the task.
@@ -62,8 +64,8 @@ def pair_runs(task: str, a: str, b: str, runs_a: Sequence[FinishedRun], runs_b: 
     difference = next(_differences(task, pairs), None)
     if difference:
         return Pairing([], difference)
-    alone = [f"{_in_words(*key)} of {a}" for key in keys_a if key not in keys_b]
-    alone += [f"{_in_words(*key)} of {b}" for key in keys_b if key not in keys_a]
+    alone = [f"{_as_text(*key)} of {a}" for key in keys_a if key not in keys_b]
+    alone += [f"{_as_text(*key)} of {b}" for key in keys_b if key not in keys_a]
     return Pairing(pairs, left_out=", ".join(alone) or None)
 
 
@@ -72,7 +74,7 @@ def runs_in_common(
 ) -> tuple[Mapping[str, Sequence[FinishedRun]], list[str]]:
     """The runs that the means of arms are taken over: those of the seeds and folds that all of these arms have.
 
-    So means of different arms differ by the arms alone, and two arms' means by their paired difference.
+    So means of different arms differ only by the arms, and two arms' means by their paired difference.
 
     Args:
         task: the task.
@@ -80,13 +82,13 @@ def runs_in_common(
 
     Returns:
         Arm -> its runs of these seeds and folds, and a sentence an arm on what that leaves out. Where no seed and fold
-        is common to all, each arm keeps its own and one sentence says so.
+        is common to all, each arm keeps its own, with one sentence on that.
     """
     keys = {arm: {(run.cell.seed, run.cell.fold): run for run in found} for arm, found in runs.items()}
     common = set.intersection(*(set(found) for found in keys.values()))
     if not common:
         return runs, [f"{task}: no seed and fold is common to all arms: their means are over different seeds or folds."]
-    left_out = {arm: [_in_words(*key) for key in found if key not in common] for arm, found in keys.items()}
+    left_out = {arm: [_as_text(*key) for key in found if key not in common] for arm, found in keys.items()}
     sentences = [
         f"{arm} on {task}: its means leave out {', '.join(names)}, which not all arms have."
         for arm, names in left_out.items()
@@ -96,7 +98,7 @@ def runs_in_common(
 
 
 def _differences(task: str, pairs: Sequence[Pair]) -> Iterator[str]:
-    """What the runs differ in, in words; nothing if they may be compared."""
+    """Differences between the runs, as text; none if they may be compared."""
     for first, second in pairs:
         where = "" if first.cell.fold is None else f" of fold {first.cell.fold}"
         both = [({case.case for case in run.cases[task]}, run.splits[task]) for run in (first, second)]
@@ -113,7 +115,7 @@ def _differences(task: str, pairs: Sequence[Pair]) -> Iterator[str]:
         if run.cell.budget != runs[0].cell.budget:
             budgets = [_budget(one) for one in (runs[0], run)]
             yield f"the budgets differ: {', '.join(budgets)}"
-        if run.processes != runs[0].processes:  # each of them draws a batch
+        if run.processes != runs[0].processes:  # each process draws a batch
             counts = ", ".join(f"{one.processes} ({one.name})" for one in (runs[0], run))
             yield f"the processes that shared the training differ: {counts}"
     expected, *settings = [_settings(run.config, task) for run in runs]
@@ -132,7 +134,7 @@ def _budget(run: FinishedRun) -> str:
 
 
 def _settings(config: Mapping[str, Any], task: str) -> dict[str, Any]:
-    """What runs must have in common, flat: key with dots -> value. Where the data lie does not matter."""
+    """What runs must have in common, flat: key with dots -> value. The location of the data does not count."""
     preprocessing = {key: value for key, value in config["data"]["tasks"][task].items() if key != "root"}
     found = _flat(f"data.tasks.{task}", preprocessing)
     for key in ALIKE:
@@ -148,5 +150,5 @@ def _flat(key: str, value: Any) -> dict[str, Any]:
     return {name: leaf for part, inner in value.items() for name, leaf in _flat(f"{key}.{part}", inner).items()}
 
 
-def _in_words(seed: int, fold: int | None) -> str:
+def _as_text(seed: int, fold: int | None) -> str:
     return f"seed {seed}" if fold is None else f"seed {seed} fold {fold}"

@@ -1,12 +1,13 @@
-"""Records: which runs of an experiment's folder are compared, and what is left out."""
+"""Records: which runs in the folder of an experiment are compared, and which are left out."""
 
 import json
 from collections import defaultdict
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import reduce
 from operator import add
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -14,7 +15,11 @@ from medmtl.calibration.metrics.bins import BinTable
 from medmtl.data.task import data_note
 from medmtl.errors import DataError, RunError
 from medmtl.experiment.analysis.finished import FinishedRun, read_run
-from medmtl.experiment.plan.cell import ARMS, Cell
+from medmtl.experiment.analysis.metrics import metrics_in_common
+from medmtl.experiment.plan.cell import Cell
+from medmtl.experiment.plan.labels import ARMS_FILE, describe_keys, read_arms
+from medmtl.quantity import Quantity
+from medmtl.renamed import warn_of_names
 from medmtl.runs.folder import RunFolder
 
 _Place = tuple[str, str | None, int, int | None, int | None]  # arm, task, seed, fold, training cases
@@ -22,23 +27,30 @@ _Place = tuple[str, str | None, int, int | None, int | None]  # arm, task, seed,
 
 @dataclass(frozen=True)
 class Records:
-    """What there is to compare.
+    """The runs that can be compared.
 
     Attributes:
         experiment: name of the experiment's folder.
-        runs: the finished runs, one a cell, by name; one that is planned for several cells is there for each.
+        runs: the finished runs, one a cell, by name; one that is planned for several cells is listed for each.
+        arms: the arms that have a run, in their order -> label and look, see `describe_arms`.
         missing: what could not be used, in sentences.
         notes: what a reader should know of the choice, in sentences.
     """
 
     experiment: str
     runs: tuple[FinishedRun, ...]
+    arms: Mapping[str, Mapping[str, Any]]
     missing: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
     @property
+    def metrics(self) -> dict[str, Quantity]:
+        """What the runs can be compared by."""
+        return metrics_in_common(run.own_metrics for run in self.runs)
+
+    @property
     def data_note(self) -> str:
-        """What every figure of these data must say; nothing for patients."""
+        """The note that every figure of these data must carry; empty for patients."""
         tasks = [task for run in self.runs for task in run.config["data"]["tasks"].values()]
         return data_note(task["root"] for task in tasks)
 
@@ -47,8 +59,8 @@ def read_records(folder: Path) -> Records:
     """Read the finished runs of an experiment.
 
     Where the experiment has a plan (`jobs/`), only runs of planned cells and fingerprints count, whatever cell they
-    were made for: what an earlier plan left behind had other arms, settings or data. Without a plan any finished run
-    may count; of several of one cell, it is the one that finished last (by the time of its `run.json`).
+    were made for: runs of an earlier plan had other arms, settings or data. Without a plan any finished run may count;
+    of several of one cell, it is the one that finished last (by the time of its `run.json`).
 
     Args:
         folder: the experiment, with `runs/` and, where it was planned by `medmtl experiment`, `jobs/`.
@@ -75,7 +87,7 @@ def read_records(folder: Path) -> Records:
         except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError, DataError) as error:
             reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
             unreadable.append(f"Run {run.path.name} cannot be read and is left out ({reason}).")
-    if planned:  # what an earlier plan left behind is not missed
+    if planned:  # unfinished runs of an earlier plan are not missing
         unfinished = [one.name for one in planned if one.fingerprint not in finished]
     runs, outdated, notes = _one_a_cell(found, planned, finished, folder / "runs")
     if not runs:
@@ -85,7 +97,14 @@ def read_records(folder: Path) -> Records:
         )
     missing = [f"Not finished: {_listed(unfinished)}."] if unfinished else []
     notes += _other_versions(runs)
-    return Records(folder.resolve().name, tuple(runs), tuple(missing + unreadable + outdated), tuple(notes))
+    warn_of_names({old: new for run in runs for old, new in run.renamed.items()}, str(folder / "runs"))
+    return Records(
+        folder.resolve().name,
+        tuple(runs),
+        _arms(folder / ARMS_FILE, {run.cell.arm for run in runs}),
+        tuple(missing + unreadable + outdated),
+        tuple(notes),
+    )
 
 
 def pooled_tables(runs: Iterable[FinishedRun]) -> dict[str, dict[str, dict[str, BinTable]]]:
@@ -95,10 +114,10 @@ def pooled_tables(runs: Iterable[FinishedRun]) -> dict[str, dict[str, dict[str, 
         runs: the runs to pool, all of one training-set size.
 
     Returns:
-        Region -> arm -> task -> bins, arms in their usual order.
+        Region -> arm -> task -> bins.
     """
     found: dict[str, dict[str, dict[str, list[BinTable]]]] = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
-    for run in sorted(runs, key=lambda run: ARMS.index(run.cell.arm)):
+    for run in runs:
         for task, regions in run.bins.items():
             for region, table in regions.items():
                 found[region][run.cell.arm][task].append(table)
@@ -131,10 +150,17 @@ def _planned(folder: Path) -> list[_PlannedRun]:
     return planned
 
 
+def _arms(path: Path, present: Collection[str]) -> dict[str, dict[str, Any]]:
+    """The description of the arms that have a run: those of the plan in its order, and others after them."""
+    planned = {key: about for key, about in read_arms(path).items() if key in present}
+    others = describe_keys(set(present) - set(planned), beside=planned)
+    return {**planned, **others}
+
+
 def _one_a_cell(
     runs: Iterable[FinishedRun], planned: Iterable[_PlannedRun], finished: Collection[str], folder: Path
 ) -> tuple[list[FinishedRun], list[str], list[str]]:
-    """The run of each cell that counts; sentences on the cells of which none does, and on the others of several."""
+    """The run of each cell that is compared; sentences on cells without one, and on runs that are left out."""
     plans, planned_as = {}, defaultdict(list)
     for one in planned:
         if one.cell is not None:
@@ -175,7 +201,7 @@ def _one_a_cell(
 
 
 def _place(cell: Cell) -> _Place:
-    """Where a run stands in the comparison, whatever it was given."""
+    """Its place in the comparison, whatever its budget."""
     return cell.arm, cell.task, cell.seed, cell.fold, cell.cases
 
 
@@ -194,6 +220,6 @@ def _other_versions(runs: Iterable[FinishedRun]) -> list[str]:
 
 
 def _listed(names: list[str], at_most: int = 8) -> str:
-    """Names in a sentence; of many the first few and how many there are besides."""
+    """Names in a sentence; of many, the first few and the number of the others."""
     more = f" and {len(names) - at_most} more" if len(names) > at_most else ""
     return ", ".join(names[:at_most]) + more

@@ -2,10 +2,10 @@
 
 The unit is the patient: cases of one patient are no independent observations, and neither are the images of one
 patient in several tasks. A value that is not finite is undefined and left out; a difference is undefined where either
-side is, so that both arms are always judged on the same cases.
+side is, so that both arms are always compared on the same cases.
 
-A mean over tasks weighs tasks, its test patients: where effects point opposite ways in tasks of different size, the two
-answer different questions. A difference is therefore called better or worse only where test and interval both show it.
+A mean over tasks weighs tasks equally, its test patients: where effects have opposite signs in tasks of different size,
+the two answer different questions. A difference is called better or worse only where test and interval both show it.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from medmtl.bootstrap import Resamples
 
 RESAMPLES = 10_000
 
-# Above it the normal approximation is good to a thousandth, and the exact distribution takes seconds.
+# Above it the error of the normal approximation is below 0.001, and the exact distribution takes seconds.
 EXACT_UP_TO = 200
 
 # Values that differ by rounding alone are equal: a tie, or no difference.
@@ -35,9 +35,9 @@ class Estimate:
 
     Attributes:
         mean: the mean; None where it does not exist.
-        low: lower end of the interval; None where nothing can be said, as of a single patient.
+        low: lower end of the interval; None where there is no interval, as of a single patient.
         high: upper end of it.
-        n: patients.
+        n: number of patients.
     """
 
     mean: float | None
@@ -48,7 +48,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Paired:
-    """What paired differences say.
+    """Statistics of paired differences.
 
     Attributes:
         estimate: their mean, its interval and the number of patients.
@@ -73,8 +73,8 @@ def estimate_mean(values: ArrayLike, patients: Sequence[str], tasks: Sequence[st
 
     Args:
         values: one a case, `(cases,)`; what is not finite is left out.
-        patients: whose case it is, one a case.
-        tasks: of which task, one a case.
+        patients: its patient, one a case.
+        tasks: its task, one a case.
         level: 1 minus the coverage.
 
     Returns:
@@ -102,17 +102,17 @@ def compare_paired(
     """Mean of paired differences with its interval, a test by patient, and effect sizes.
 
     The mean is over cases, as of the arms themselves, so that it is the difference of their means. Test and effect
-    sizes see one number a patient: the mean of the patient's cases within a task, then over the patient's tasks. So the
+    sizes use one number a patient: the mean of the patient's cases within a task, then over the patient's tasks. So the
     mean weighs tasks equally and the test patients; `decide` calls a difference better or worse only where both agree.
 
     Args:
         differences: one a case, `(cases,)`; what is not finite is left out.
-        patients: whose case it is, one a case.
-        tasks: of which task, one a case.
+        patients: its patient, one a case.
+        tasks: its task, one a case.
         level: 1 minus the coverage of the interval.
 
     Returns:
-        What they say; nothing but `n` where `estimate_mean` gives no mean.
+        The statistics; only `n` where `estimate_mean` gives no mean.
     """
     estimate = estimate_mean(differences, patients, tasks, level)
     if estimate.mean is None:
@@ -137,8 +137,7 @@ def signed_rank(differences: ArrayLike) -> tuple[float, float]:
         differences: one a patient, at least one, all finite.
 
     Returns:
-        The p-value in (0, 1], and (W+ - W-) / (W+ + W-) in [-1, 1] (Kerby 2014). If all differences are zero nothing
-        points either way: 1 and 0.
+        The p-value in (0, 1], and (W+ - W-) / (W+ + W-) in [-1, 1] (Kerby 2014). If all differences are zero: 1 and 0.
     """
     values = np.asarray(differences, dtype=np.float64)
     values = values[values != 0]
@@ -200,7 +199,7 @@ def smallest_holm(p_values: Sequence[float | None], sizes: Sequence[int]) -> lis
 
 
 def patients_needed(tests: int, level: float) -> int:
-    """The fewest patients with whom any of `tests` comparisons can fall below the level by itself."""
+    """The smallest number of patients at which one of `tests` comparisons can fall below the level by itself."""
     n = 1
     while tests * smallest_p(n) > level:
         n += 1
@@ -219,9 +218,9 @@ def decide(
 ) -> Verdict:
     """The verdict of the first arm against the second.
 
-    The p-value alone is not enough: it is about patients, and the mean over tasks about tasks. With a true mean of 0,
-    but opposite effects of one standard deviation in tasks of 5 and 20 patients, it would find one arm better in half
-    of the samples; with the interval, which is about that mean, it is 3 %.
+    The p-value alone is not enough: it is about patients, while the mean over tasks is about tasks. With a true mean
+    of 0, but opposite effects of one standard deviation in tasks of 5 and 20 patients, it would find one arm better in
+    half of the samples; with the interval, which is about that mean, it is 3 %.
 
     Args:
         difference: mean of first minus second.
@@ -235,7 +234,7 @@ def decide(
 
     Returns:
         `better` or `worse` where the adjusted p-value is at most the level, the interval excludes 0, and mean and ranks
-        point the same way; else `no evidence`, with the reason where the number of patients alone makes it impossible:
+        have the same sign; else `no evidence`, with the reason where the number of patients alone makes it impossible:
         no p-value could have been small enough, or there is no interval. Where values do not exist, their number is
         not the reason.
     """

@@ -1,11 +1,12 @@
-"""The base configuration of an experiment: read, checked in full, and freed of what an experiment decides."""
+"""The base configuration of an experiment: read, checked in full, and without what the experiment decides."""
 
 from typing import Any
 
 from medmtl.errors import ConfigError
-from medmtl.experiment.plan.arms import with_overrides
 from medmtl.experiment.plan.fingerprint import resolve
 from medmtl.experiment.plan.protocol import Protocol
+from medmtl.experiment.plan.setting import with_overrides
+from medmtl.renamed import with_new_names
 from medmtl.training.request import find_config, read_yaml
 
 # What would make a training run longer or shorter than its budget, or validate it otherwise, and the values at which it
@@ -32,7 +33,7 @@ def read_base(protocol: Protocol) -> dict[str, Any]:
         ConfigError: it is missing, is no configuration of a training, or cannot be kept to a budget.
     """
     path = find_config(protocol.base)
-    content = read_yaml(path)
+    content = with_new_names(read_yaml(path), str(path))
     base = with_overrides({key: value for key, value in content.items() if key != "run"}, protocol.overrides)
     if not isinstance(base.get("data"), dict) or not isinstance(base["data"].get("tasks"), dict):
         raise ConfigError(f"{path}: data.tasks is no mapping of names to tasks", fix="name a base with tasks")

@@ -1,19 +1,16 @@
-"""Cell: what a training run of an experiment is compared as, and the budget it was given."""
+"""Cell: what a training run of an experiment is compared as, and its budget."""
 
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-# The order in tables and figures; of a pair, the later arm is compared with the earlier one.
-ARMS = ("dedicated", "transfer", "transfer_decoder", "transfer_head", "multitask", "multitask_finetune")
-
 
 @dataclass(frozen=True)
 class Budget:
-    """What makes arms comparable.
+    """How much training each arm has, which makes them comparable.
 
     Attributes:
-        notion: `steps`: every final model has had the same number of optimizer steps, those of its pre-training
-            included; `samples`: every task has been seen in the same number of patches by each model trained on it.
+        notion: `steps`: every final model was trained for the same number of optimizer steps, those of its pre-training
+            included; `samples`: each model was trained on the same number of patches of every task of its training.
         steps: optimizer steps a model (notion `steps`), or steps' worth of patches a task (notion `samples`).
         batch_size: patches in a step.
         validations: how often each training run is validated to choose its best weights.
@@ -26,7 +23,7 @@ class Budget:
 
     @property
     def text(self) -> str:
-        """The budget in words, for tables."""
+        """The budget as a text for tables."""
         if self.notion == "steps":
             return f"{self.steps:,} optimizer steps of {self.batch_size} patches a model, pre-training included"
         return f"{self.steps * self.batch_size:,} patches of each task"
@@ -38,12 +35,12 @@ class Cell:
 
     Attributes:
         experiment: name of the experiment.
-        arm: one of `ARMS`.
+        arm: key of the arm.
         task: the task that its test is about; None for all tasks.
         seed: seed of the run.
         fold: fold of the cross-validation; None without one.
         cases: training cases a task at most; None for all.
-        budget: what it was given.
+        budget: how much training it had.
     """
 
     experiment: str

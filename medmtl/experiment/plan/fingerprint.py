@@ -1,4 +1,4 @@
-"""What a training run depends on, as one number: its resolved configuration, its data and what it starts from."""
+"""Fingerprint of a training run: one number of its resolved configuration, its data and what it starts from."""
 
 import hashlib
 import json
@@ -17,13 +17,14 @@ from medmtl.data.case import Case
 from medmtl.data.datamodule import MultiTaskData
 from medmtl.errors import ConfigError
 from medmtl.files import write_text
+from medmtl.renamed import with_first_names
 from medmtl.runs.wandb import Wandb
 from medmtl.training.request import SECTIONS
 
 # What is fitted after the training and changes no figure that is compared.
 AFTERWARDS = ("scaling",)
-# Where data lie, how a split was made (it counts itself), who draws the patches, what mirrors the figures, and what a
-# training refuses.
+# Where data lie, how a split was made (it counts itself), which processes draw the patches, what logs the figures, and
+# what a training refuses.
 WITHOUT_EFFECT = {
     "data": ("splits", "val", "test", "split_seed", "workers", "seed"),
     "model": ("ensemble",),
@@ -32,6 +33,8 @@ WITHOUT_EFFECT = {
 
 # How files are found, and which split of theirs is used: the files, what they mean and the split count themselves.
 FOUND_AS = ("layout", "fold")
+# Keys that came after the first fingerprints, and the values at which a run is what it was before: left out then.
+ADDED: Mapping[str, Mapping[str, tuple[Any, ...]]] = {"calibration": {"metrics": (None, [])}}
 
 
 def resolve(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -76,10 +79,12 @@ def fingerprint(
 ) -> str:
     """SHA-256 of all that decides a run's figures.
 
+    It is made over the names that keys and classes had first: runs of earlier versions are found by it.
+
     Args:
         config: the resolved configuration.
         split: task -> part -> case ids, of the run's tasks.
-        files: task or foreign folder -> case id -> digest of its image and label.
+        files: task or OOD folder -> case id -> digest of its image and label.
         starts_from: fingerprint of the run whose checkpoint it starts from.
         tested: whether it is tested after the training.
 
@@ -91,24 +96,26 @@ def fingerprint(
     }
     for section, keys in WITHOUT_EFFECT.items():
         kept[section] = {key: value for key, value in (kept[section] or {}).items() if key not in keys}
+    for section, added in ADDED.items():
+        kept[section] = {key: value for key, value in (kept[section] or {}).items() if value not in added.get(key, ())}
     finetune = kept["model"].get("finetune")
     if finetune:
         kept["model"] = kept["model"] | {"finetune": finetune | {"checkpoint": None}}
     if not tested:
         kept["data"]["ood"] = {}
-    sources = {key: kept["data"].get(key) or {} for key in ("tasks", "ood")}
-    used = {task: sorted(case for cases in split[task].values() for case in cases) for task in sources["tasks"]}
-    for key, entries in sources.items():
+    named = {key: kept["data"].get(key) or {} for key in ("tasks", "ood")}
+    used = {task: sorted(case for cases in split[task].values() for case in cases) for task in named["tasks"]}
+    for key, entries in named.items():
         kept["data"][key] = {
             name: {key: None if key == "root" else value for key, value in entry.items() if key not in FOUND_AS}
             for name, entry in entries.items()
         }
     facts = {
-        "config": kept,
-        "order": list(sources["tasks"]),
-        "split": {task: split[task] for task in sources["tasks"]},
+        "config": with_first_names(kept),
+        "order": list(named["tasks"]),
+        "split": {task: split[task] for task in named["tasks"]},
         "files": {task: [files[task][case] for case in used[task]] for task in used},
-        "ood": {name: files[name] for name in sources["ood"]},
+        "foreign": {name: files[name] for name in named["ood"]},
         "starts_from": starts_from,
         "tested": tested,
     }

@@ -21,8 +21,8 @@ class Job:
         run: where the training goes; its name may be another, if the run was finished under an earlier name.
         config: complete configuration of the training.
         steps: optimizer steps.
-        needs: name of the job whose checkpoint it starts from; None if it starts from nothing.
-        fingerprint: what decides its figures, as hexadecimal digits.
+        needs: name of the job whose checkpoint it starts from; None if it starts from random weights.
+        fingerprint: SHA-256 of all that decides its figures, as hexadecimal digits.
         cell: what it is compared as; None for a pre-training, which is not tested.
     """
 
@@ -37,17 +37,17 @@ class Job:
 
     @property
     def file(self) -> Path:
-        """What the worker is told: `to_dict` as JSON."""
+        """The worker's argument: `to_dict` as JSON."""
         return self.folder / "jobs" / f"{self.name}.json"
 
     @property
     def log(self) -> Path:
-        """What the worker says."""
+        """Output of the worker."""
         return self.folder / "logs" / f"{self.name}.log"
 
     @property
     def finished(self) -> bool:
-        """Whether the run folder holds this very run, trained and tested to its end; of a pre-training, its weights."""
+        """Whether the run folder holds this run, trained and tested to its end; of a pre-training, its weights."""
         record = self.run.read_manifest().get(RECORD, {})
         same = bool(record.get("finished")) and record["fingerprint"] == self.fingerprint
         return same and (self.cell is not None or self.run.best.is_file())
@@ -70,7 +70,7 @@ class Job:
         return min(max(steps, default=-1) + 1, self.steps)
 
     def record(self, finished: bool, seconds: float | None = None) -> None:
-        """Write into `run.json` what the run is, and whether it has come to its end."""
+        """Write into `run.json` what the run is, and whether it is finished."""
         facts = {
             "fingerprint": self.fingerprint,
             "finished": finished,

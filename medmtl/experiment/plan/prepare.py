@@ -10,11 +10,14 @@ import yaml
 from medmtl.data.datamodule import MultiTaskData, Splits
 from medmtl.data.splits import cases_by_part, fewer_training_cases, fold_patients, write_splits
 from medmtl.errors import DataError
-from medmtl.experiment.plan.arms import Planned, Setting, plan
+from medmtl.experiment.plan.arms import find_arms
 from medmtl.experiment.plan.base import read_base
 from medmtl.experiment.plan.fingerprint import Digests, data_of, fingerprint, resolve
 from medmtl.experiment.plan.job import RECORD, Job
+from medmtl.experiment.plan.labels import ARMS_FILE, describe_arms
+from medmtl.experiment.plan.planning import plan
 from medmtl.experiment.plan.protocol import EVERY_CASE, Protocol
+from medmtl.experiment.plan.setting import Planned, Setting
 from medmtl.files import write_text
 from medmtl.runs.folder import RunFolder
 
@@ -33,28 +36,31 @@ def prepare(protocol: Protocol, folder: Path) -> list[Job]:
         is found by its fingerprint.
 
     Raises:
-        ConfigError: the protocol or its base cannot be used.
+        ConfigError: the protocol, one of its arms or its base cannot be used.
         DataError: the data cannot be used.
     """
+    arms = find_arms(protocol.arms)
+    describe_arms(arms)  # refuses what the comparison could not show
     base = read_base(protocol)
     data = data_of(base)
     data.setup("plan")
     splits = _splits(protocol, data)
     paths = {key: folder / "splits" / f"{_split_name(*key)}.json" for key in splits}
-    runs = plan(
+    settings = [
         Setting(folder.name, protocol, base, str(paths[fold, cases]), seed, fold, cases)
         for (fold, cases) in splits
         for seed in protocol.seeds
-    )
+    ]
+    runs = plan(arms, settings)
     _check_finetuning(runs)
     for key, path in paths.items():
         write_splits(path, splits[key])
     split_of = {str(path): splits[key] for key, path in paths.items()}
-    sources = {name: data.listed(name) for name in (*data.tasks, *data.ood)}
+    listed = {name: data.listed(name) for name in (*data.tasks, *data.ood)}
     with Digests(folder / "data.json") as digests:
         files = {
             name: {case.name: digests.case(case, _meaning(data, name)) for case in cases}
-            for name, cases in sources.items()
+            for name, cases in listed.items()
         }
     jobs = _jobs(runs, folder, split_of, files)
     _remove_others(folder / "configs", [job.config for job in jobs])
@@ -62,7 +68,7 @@ def prepare(protocol: Protocol, folder: Path) -> list[Job]:
 
 
 def _meaning(data: MultiTaskData, name: str) -> str:
-    """What the folder of a task says of its label values, beside the configuration; empty where it says nothing."""
+    """What the folder of a task declares of its label values, beside the configuration; empty without a declaration."""
     if name not in data.tasks:
         return ""
     labels = data.labels(name)
@@ -72,7 +78,7 @@ def _meaning(data: MultiTaskData, name: str) -> str:
 
 
 def write_plan(protocol: Protocol, folder: Path, jobs: Sequence[Job]) -> None:
-    """Make the jobs the plan of an experiment: what is run, and what `medmtl compare` looks for.
+    """Write the plan of an experiment: what is run, and what `medmtl compare` reads.
 
     Args:
         protocol: what they follow from.
@@ -82,6 +88,7 @@ def write_plan(protocol: Protocol, folder: Path, jobs: Sequence[Job]) -> None:
     for job in jobs:
         write_text(job.file, json.dumps(job.to_dict(), indent=1) + "\n")
     _remove_others(folder / "jobs", [job.file for job in jobs])
+    write_text(folder / ARMS_FILE, json.dumps(describe_arms(find_arms(protocol.arms)), indent=1) + "\n")
     write_text(folder / "experiment.yaml", protocol.to_yaml())
 
 
@@ -123,7 +130,7 @@ def _splits(protocol: Protocol, data: MultiTaskData) -> dict[tuple[int | None, i
 
 
 def _check_finetuning(runs: list[Planned]) -> None:
-    """Find a typing error in `finetune_overrides` before the pre-training is paid for."""
+    """Find a typing error in `finetune_overrides` before the pre-training runs."""
     for planned in runs:
         if planned.needs is not None:
             resolve(planned.config)
@@ -136,16 +143,16 @@ def _jobs(
     found = _finished(folder)
     jobs: dict[str, Job] = {}
     for planned in runs:
-        config, source = planned.config, None
+        config, start = planned.config, None
         if planned.needs is not None:
-            source = jobs[planned.needs]
-            start = {"checkpoint": str(source.run.best), "layers": planned.layers}
-            config = config | {"model": config["model"] | {"finetune": start}}
+            start = jobs[planned.needs]
+            finetune = {"checkpoint": str(start.run.best), "layers": planned.layers}
+            config = config | {"model": config["model"] | {"finetune": finetune}}
         number = fingerprint(
             config,
             split_of[config["data"]["splits"]],
             files,
-            None if source is None else source.fingerprint,
+            None if start is None else start.fingerprint,
             tested=planned.cell is not None,
         )
         path = folder / "configs" / f"{planned.name}.yaml"
@@ -153,7 +160,7 @@ def _jobs(
         jobs[planned.name] = Job(
             name=planned.name,
             folder=folder,
-            # Two cells may mean the same training: a task with eight cases has no more of them without a limit.
+            # Two cells may need the same training: a limit of eight changes nothing for a task of eight cases.
             run=found.setdefault(number, RunFolder(folder / "runs" / f"{planned.name}-{number[:8]}")),
             config=path,
             steps=planned.steps,

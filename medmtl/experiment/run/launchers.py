@@ -15,17 +15,17 @@ from medmtl.errors import ConfigError, RunError
 from medmtl.experiment.plan.job import Job
 from medmtl.experiment.run import worker
 
-DAY = 24 * 60  # minutes; submitit itself would end a job after five
+DAY = 24 * 60  # minutes; the default of submitit is five
 
 
 class Handle(Protocol):
     """A worker that was started."""
 
     def poll(self) -> str | None:
-        """None while it works, "" once its job is finished, else one line that says why it is not."""
+        """None while it runs, "" once its job is finished, else the reason why it failed, on one line."""
 
     def stop(self) -> None:
-        """End the worker, whatever it does."""
+        """End the worker."""
 
 
 class Launcher(Protocol):
@@ -42,7 +42,7 @@ class Launcher(Protocol):
 class LocalLauncher:
     """Starts processes on this machine and shares its cores out among them, and its graphics processors.
 
-    Each of several processes sees one graphics processor, in turn; a single one sees all, for a run on several devices.
+    Each of several processes gets one graphics processor, in turn; a single one gets all, for a run on several devices.
 
     Args:
         workers: processes at a time.
@@ -58,7 +58,7 @@ class LocalLauncher:
         self._free = deque(found[place % len(found)] for place in range(workers)) if found and workers > 1 else None
 
     def start(self, job: Job) -> Handle:
-        """Start a process that ends with this one, and writes what it says to the job's log."""
+        """Start a process that ends with this one, and writes its output to the job's log."""
         command = [sys.executable, "-u", "-m", worker.__name__, str(job.file), "--tied"]
         device = self._free.popleft() if self._free else None
         pinned = {} if device is None else {"CUDA_VISIBLE_DEVICES": device}
@@ -114,13 +114,13 @@ class ClusterLauncher:
     """Submits jobs to a cluster.
 
     Args:
-        folder: the experiment's folder, which the nodes must see under the same path; submitit's own files go into
+        folder: the experiment's folder, which has the same path on the nodes; submitit's own files go into
             `logs/submitit` within it.
         options: options of submitit, such as `timeout_min`, `gpus_per_node`, `slurm_partition`.
         cluster: `slurm`, or `local` for processes on this machine that outlive this one.
 
     Raises:
-        ConfigError: submitit is not installed, there is no such cluster here, or it does not know an option.
+        ConfigError: submitit is not installed, there is no such cluster here, or an option is unknown.
     """
 
     def __init__(self, folder: Path, options: Mapping[str, Any], cluster: Literal["slurm", "local"] = "slurm") -> None:
@@ -128,8 +128,8 @@ class ClusterLauncher:
             import submitit
         except ImportError:
             raise ConfigError("submitit is not installed", fix="pip install 'medmtl[cluster]'") from None
-        # submitit hands the function over as a pickle in its own folder, and offers nothing else. It holds no more
-        # than the names of a function and of a job file, and nothing of medmtl reads it.
+        # submitit passes the function as a pickle in its own folder; there is no other way. It holds only the names of
+        # a function and of a job file, and medmtl does not read it.
         try:
             self._executor = submitit.AutoExecutor(folder / "logs" / "submitit", cluster=cluster)
             self._executor.update_parameters(**{"timeout_min": DAY, **options, "stderr_to_stdout": True})
@@ -140,7 +140,7 @@ class ClusterLauncher:
         """Submit a job; its log links to that of submitit.
 
         Raises:
-            RunError: the cluster does not take it.
+            RunError: the cluster refuses it.
         """
         try:
             self._executor.update_parameters(name=job.name)
@@ -167,20 +167,20 @@ class _Submission:
 
 
 def _submitted(file: str) -> None:
-    """What runs on a node."""
+    """Run a job on a node."""
     try:
         worker.main([file])
-    except SystemExit as end:  # an exit leaves submitit without a result, and the cluster is asked only rarely
+    except SystemExit as end:  # submitit would wait: an exit leaves no result, and it rarely polls the cluster
         raise RuntimeError(f"ended with exit code {end.code}") from None
 
 
 def _failure(log: Path, ending: str = "") -> str:
     """One line on why a worker failed: how it ended, or else the last error in its log, and where the log is."""
     lines = log.read_text(errors="replace").splitlines() if log.is_file() else []
-    said = [line.strip() for line in lines if line.strip()]
-    own = [line for line in said if line.startswith("medmtl: error: ")]
-    raised = [line for line in said if re.match(r"[\w.]+(Error|Exception|Interrupt)\b", line)]
-    reason = ending or next((found[-1] for found in (own, raised, said) if found), "ended without a word")
+    lines = [line.strip() for line in lines if line.strip()]
+    own = [line for line in lines if line.startswith("medmtl: error: ")]
+    raised = [line for line in lines if re.match(r"[\w.]+(Error|Exception|Interrupt)\b", line)]
+    reason = ending or next((found[-1] for found in (own, raised, lines) if found), "ended without output")
     return f"{reason.removeprefix('medmtl: error: ')} (log: {log})"
 
 

@@ -1,4 +1,4 @@
-"""What a running experiment shows: how far it is, and how long it will still take."""
+"""Progress of a running experiment: steps, counts, and an estimate of the time left."""
 
 import heapq
 import time
@@ -17,7 +17,7 @@ from medmtl.experiment.plan.job import Job
 
 @dataclass
 class Status:
-    """Where the jobs of an experiment stand.
+    """State of the jobs of an experiment.
 
     Attributes:
         jobs: all of them.
@@ -49,20 +49,20 @@ class Status:
 
     @property
     def counts(self) -> str:
-        """How many are done, running, left and failed, and the time that is left, in words."""
+        """How many are done, running, left and failed, and the time left, as text."""
         text = f"{len(self.finished)} of {len(self.jobs)} done, {len(self.running)} running, {len(self.waiting)} left"
         text += f", {len(self.failed)} failed" + (f", {len(self.skipped)} skipped" if self.skipped else "")
         seconds = self.seconds_left()
         return text + (f"; about {in_words(seconds)} to go" if seconds else "")
 
-    def look(self) -> None:
-        """Read how far the running jobs are."""
+    def update(self) -> None:
+        """Read the steps of the running jobs."""
         for job in self.jobs:
-            if job.name in self.running:  # the test of a run rewrites its metrics: never go back
+            if job.name in self.running:  # never fewer: the test of a run rewrites its metrics
                 self.steps[job.name] = max(job.progress, self.steps.get(job.name, 0))
 
     def seconds_left(self) -> float | None:
-        """`seconds_left` of these jobs, at this moment."""
+        """`seconds_left` of these jobs, now."""
         now = time.monotonic()
         steps = {job.name: job.steps for job in self.jobs}
         return seconds_left(
@@ -79,10 +79,10 @@ def seconds_left(
     waiting: Iterable[int],
     at_once: int,
 ) -> float | None:
-    """Estimate how long an experiment will still take.
+    """Estimate the time left of an experiment.
 
-    A step takes what it took on average in the finished jobs, start and test included; before any has finished, what
-    it has taken so far in the running ones. Waiting jobs then start, in their order, wherever a place becomes free.
+    The time of a step is its average in the finished jobs, start and test included; before any has finished, its
+    average in the running ones so far. Waiting jobs then start, in their order, whenever a place becomes free.
 
     Args:
         finished: (seconds, steps) of each finished job.
@@ -107,7 +107,7 @@ def seconds_left(
 
 
 def in_words(seconds: float) -> str:
-    """A length of time as a person would say it: `40 s`, `12 min`, `3 h 5 min`, `2 d 4 h`."""
+    """A length of time as text: `40 s`, `12 min`, `3 h 5 min`, `2 d 4 h`."""
     if seconds < 60:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
@@ -137,7 +137,7 @@ class View(Protocol):
 
 
 class LineView:
-    """One line for the start and the end of every job, for logs and pipes.
+    """One line at the start and the end of every job, for logs and pipes.
 
     Args:
         console: where the lines go.
@@ -155,15 +155,15 @@ class LineView:
         pass
 
     def started(self, job: Job, status: Status) -> None:
-        """Say so."""
-        _say(self._console, f"started {job.name} ({status.counts})")
+        """Print a line."""
+        _print(self._console, f"started {job.name} ({status.counts})")
 
     def ended(self, job: Job, status: Status) -> None:
-        """Say so."""
-        _say(self._console, f"{_end(job, status)} ({status.counts})")
+        """Print a line."""
+        _print(self._console, f"{_end(job, status)} ({status.counts})")
 
     def show(self, status: Status) -> None:
-        """Say nothing: the end of a job will tell."""
+        """Print nothing."""
 
 
 class TerminalView:
@@ -191,14 +191,14 @@ class TerminalView:
         self.show(status)
 
     def ended(self, job: Job, status: Status) -> None:
-        """Take it from the table, and say it if it did not finish."""
+        """Remove it from the table, and print a line if it did not finish."""
         if job.name not in status.finished:
-            _say(self._console, _end(job, status))
+            _print(self._console, _end(job, status))
         self.show(status)
 
     def show(self, status: Status) -> None:
-        """Draw anew."""
-        status.look()
+        """Redraw."""
+        status.update()
         self._live.update(_picture(status), refresh=True)
 
 
@@ -229,5 +229,5 @@ def _end(job: Job, status: Status) -> str:
     return f"skipped {job.name}: {status.skipped[job.name]}"
 
 
-def _say(console: Console, line: str) -> None:
+def _print(console: Console, line: str) -> None:
     console.print(line, soft_wrap=True, markup=False, highlight=False)

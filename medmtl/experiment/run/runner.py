@@ -1,4 +1,4 @@
-"""Running the jobs of an experiment: each once, those that are needed first, whatever becomes of the others."""
+"""Running the jobs of an experiment: each once, after those that it needs; a failure does not stop the others."""
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,11 +18,11 @@ REFUSALS = 3
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of the jobs, in their order.
+    """Outcome of the jobs, in their order.
 
     Attributes:
         finished: names of those that are finished, now or by an earlier start.
-        failed: name -> one line that says why.
+        failed: name -> the reason, on one line.
         skipped: name -> why it could not be started.
     """
 
@@ -34,18 +34,18 @@ class Outcome:
 def run_jobs(jobs: Sequence[Job], launcher: Launcher, at_once: int, view: View, every: float = 1.0) -> Outcome:
     """Run all jobs of an experiment that are not finished.
 
-    They are started in their order, a job that needs another once that has finished. One that fails stops no other but
-    those that need it.
+    They are started in their order, a job that needs another once that has finished. One that fails stops only those
+    that need it.
 
     Args:
         jobs: of one experiment.
         launcher: starts the workers.
         at_once: workers at a time.
-        view: shows how far it is.
-        every: seconds between two looks at the workers.
+        view: shows the progress.
+        every: seconds between two polls of the workers.
 
     Raises:
-        RunError: the experiment was stopped with Ctrl-C, or the launcher takes no job.
+        RunError: the experiment was stopped with Ctrl-C, or the launcher refuses all jobs.
     """
     status = Status(jobs, at_once)
     status.finished.update({job.name: job.seconds for job in jobs if job.finished})
@@ -61,7 +61,7 @@ def run_jobs(jobs: Sequence[Job], launcher: Launcher, at_once: int, view: View, 
                     time.sleep(every)
     except KeyboardInterrupt:
         done = f"{len(status.finished)} of {len(jobs)} training runs are finished"
-        raise RunError(f"stopped: {done}", fix="start the same command again to go on") from None
+        raise RunError(f"stopped: {done}", fix="run the same command again to continue") from None
     finally:
         for handle in handles.values():
             handle.stop()
@@ -89,7 +89,7 @@ def only_runner(folder: Path) -> Iterator[None]:
 
 
 def _collect(status: Status, handles: dict[str, Handle], view: View) -> None:
-    """Look which workers have ended."""
+    """Poll the workers, and record those that have ended."""
     for job in status.jobs:
         reason = handles[job.name].poll() if job.name in handles else None
         if reason is None:
@@ -103,7 +103,7 @@ def _collect(status: Status, handles: dict[str, Handle], view: View) -> None:
 
 
 def _skip(status: Status, view: View) -> None:
-    """Give up the jobs that need one which will not finish."""
+    """Skip the jobs that need one which will not finish."""
     coming = {job.name for job in status.waiting} | status.finished.keys() | status.running.keys()
     for job in status.waiting:
         if job.needs is not None and job.needs not in coming:
@@ -114,10 +114,10 @@ def _skip(status: Status, view: View) -> None:
 
 
 def _start(status: Status, handles: dict[str, Handle], launcher: Launcher, view: View) -> None:
-    """Start what can be, as long as there is a place.
+    """Start the jobs that can be started, up to `at_once`.
 
     A job that is refused while others run is tried again later: a queue may be full, or its controller restart. If
-    nothing runs it has failed; after `REFUSALS` in a row the launcher will take no other either.
+    nothing runs it has failed; after `REFUSALS` in a row no other is tried.
     """
     if time.monotonic() < status.pause_until:
         return
@@ -138,7 +138,9 @@ def _start(status: Status, handles: dict[str, Handle], launcher: Launcher, view:
             view.ended(job, status)
             status.refusals += 1
             if status.refusals == REFUSALS:
-                raise RunError(f"no training run can be started: {error}", fix="mend that, and start again") from None
+                raise RunError(
+                    f"no training run can be started: {error}", fix="correct that, and start again"
+                ) from None
         else:
             status.refusals = 0
             view.started(job, status)

@@ -18,14 +18,14 @@ from medmtl.experiment.run.lock import locked
 def execute(job: Job) -> None:
     """Train and test a run in this process, unless it is finished.
 
-    A run that was cut short is trained anew: one that goes on in the middle would draw other dropout masks, and the
-    tables would depend on the interruption.
+    An interrupted run is trained from the start: a resumed one would draw other dropout masks, and the tables would
+    depend on the interruption.
 
     Raises:
-        SystemExit: the training or the test failed and has said why.
+        SystemExit: the training or the test failed; the reason is on standard error.
     """
     started = time.monotonic()
-    from medmtl.distributed import is_first  # with torch, whose import is part of what a run takes
+    from medmtl.distributed import is_first  # imports torch, which counts to the time of a run
 
     if not is_first():  # Lightning starts this very command again for each further device
         _train(job)
@@ -39,16 +39,16 @@ def execute(job: Job) -> None:
         _train(job)
         trained = job.run.read_manifest()["fit"]["steps"]
         if trained != job.steps:
-            sys.stderr.write(f"medmtl: error: {trained} of {job.steps} steps were trained: take out what stops it\n")
+            sys.stderr.write(f"medmtl: error: {trained} of {job.steps} steps were trained: remove what stops it\n")
             raise SystemExit(1)
         if job.cell is not None:
             _test(job)
-        job.run.last.unlink(missing_ok=True)  # nothing goes on from it, and it is as large as the best
+        job.run.last.unlink(missing_ok=True)  # nothing resumes from it, and it is as large as the best
         job.record(finished=True, seconds=time.monotonic() - started)
 
 
 def main(args: Sequence[str] | None = None) -> None:
-    """What a worker does: `python -m medmtl.experiment.run.worker JOBFILE`.
+    """Train and test one run: `python -m medmtl.experiment.run.worker JOBFILE`.
 
     Args:
         args: the arguments; taken from the command line if None.
@@ -72,7 +72,7 @@ def _test(job: Job) -> None:
 
 
 def _command(argv: list[str]) -> None:
-    """Give a command as a person would."""
+    """Run a command of training with its usual arguments."""
     from medmtl.training.command import run_command
 
     with reported():
@@ -80,7 +80,7 @@ def _command(argv: list[str]) -> None:
 
 
 def _end_with_input() -> None:
-    """End this process when standard input does: a pipe from the runner, which no way of ending leaves open."""
+    """End this process when standard input does: a pipe from the runner, closed however the runner ends."""
     while os.read(sys.stdin.fileno(), 1):  # not through sys.stdin, whose lock Python needs to end by itself
         pass
     os._exit(1)

@@ -11,6 +11,7 @@ from matplotlib.lines import Line2D
 
 from medmtl.calibration.metrics.bins import BinTable
 from medmtl.calibration.metrics.regions import description_of
+from medmtl.look import Look
 from medmtl.report.compare.reading import (
     ALL_CASES,
     MEAN,
@@ -18,6 +19,9 @@ from medmtl.report.compare.reading import (
     blocks_by_size,
     find_pair,
     interval_of,
+    label_of,
+    look_of,
+    metric_of,
     pairs_of,
     rows_of,
     tasks_of,
@@ -25,8 +29,6 @@ from medmtl.report.compare.reading import (
 )
 from medmtl.report.reliability import reliability_points
 from medmtl.report.style import (
-    ARM_LOOKS,
-    ARM_NAMES,
     INK,
     LINE,
     QUIET,
@@ -37,7 +39,6 @@ from medmtl.report.style import (
     style,
     task_colours,
 )
-from medmtl.results.compared import COMPARED
 
 
 def forest(comparison: Mapping[str, Any], metric: str) -> Figure:
@@ -47,7 +48,7 @@ def forest(comparison: Mapping[str, Any], metric: str) -> Figure:
 
     Args:
         comparison: what `compare.json` holds.
-        metric: one of `COMPARED`.
+        metric: key of the metric.
     """
     rows = rows_of(comparison)
     pairs = pairs_of(comparison, comparison["arms"])
@@ -55,21 +56,22 @@ def forest(comparison: Mapping[str, Any], metric: str) -> Figure:
     with style():
         columns, groups = panel_grid(len(pairs), at_most=3)
         figure = Figure(figsize=(WIDTH_INCHES, (1.25 + 0.25 * len(rows)) * groups + 0.45), layout="constrained")
-        figure.suptitle(f"Paired differences in {COMPARED[metric].axis}", fontsize=10)
+        figure.suptitle(f"Paired differences in {metric_of(comparison, metric).axis}", fontsize=10)
         grid = figure.add_gridspec(groups, columns)
         first: Axes | None = None
         for index, (a, b) in enumerate(pairs):
             axes = figure.add_subplot(grid[divmod(index, columns)], sharex=first, sharey=first)
             first = first or axes
             _differences(axes, {name: find_pair(row, a, b, metric) for name, row in rows.items()}, colours)
-            higher = comparison["metrics"][metric]["better"] == "higher"
-            left, right = (b, a) if higher else (a, b)
-            size = min(8.5, 225 / max(len(ARM_NAMES[a]), len(f"against {ARM_NAMES[b]}")))
-            axes.set_title(f"{ARM_NAMES[a]}\nagainst {ARM_NAMES[b]}", loc="left", fontsize=size, linespacing=1.3)
-            _favours(axes, ARM_NAMES[left], ARM_NAMES[right], one_line=columns == 1)
+            first_label, second = (literal(label_of(comparison, arm)) for arm in (a, b))
+            size = min(8.5, 225 / max(len(first_label), len(f"against {second}")))
+            axes.set_title(f"{first_label}\nagainst {second}", loc="left", fontsize=size, linespacing=1.3)
+            higher = metric_of(comparison, metric).higher_is_better
+            left, right = (second, first_label) if higher else (first_label, second)
+            _favours(axes, left, right, one_line=columns == 1)
             axes.tick_params(axis="y", labelleft=not index % columns, labelsize=min(map(fitting, rows)))
         if first is None:
-            _say(figure.add_subplot(), "no two arms were compared")
+            _write(figure.add_subplot(), "no two arms were compared")
         else:
             first.set_yticks(range(len(rows)), [literal(name) for name in rows])
             first.set_ylim(len(rows) - 0.5, -0.5)
@@ -81,7 +83,7 @@ def arm_means(comparison: Mapping[str, Any], metric: str = "dice") -> Figure:
 
     Args:
         comparison: what `compare.json` holds.
-        metric: one of `COMPARED`.
+        metric: key of the metric.
     """
     rows, arms = rows_of(comparison), arms_of(comparison, comparison["arms"])
     colours = {**task_colours(tasks_of(comparison)), MEAN: QUIET}
@@ -92,14 +94,14 @@ def arm_means(comparison: Mapping[str, Any], metric: str = "dice") -> Figure:
         for index, (name, row) in enumerate(rows.items()):
             axes.axhspan(index - 0.46, index + 0.46, color=colours[name], alpha=0.1, linewidth=0, zorder=0)
             for arm, shift in zip(arms, _shifts(len(arms), 0.72), strict=True):
-                _whisker(axes, value_of(row, arm, metric), index + shift, arm)
+                _whisker(axes, value_of(row, arm, metric), index + shift, look_of(comparison, arm))
         axes.set_yticks(range(len(rows)), [literal(name) for name in rows], fontsize=min(map(fitting, rows), default=8))
         axes.set_ylim(max(len(rows), 1) - 0.5, -0.5)
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)
         axes.grid(axis="x")
-        axes.set_xlabel(COMPARED[metric].axis)
-        _legend(figure, arms, joined=False)
+        axes.set_xlabel(metric_of(comparison, metric).axis)
+        _legend(figure, comparison, arms, joined=False)
     return figure
 
 
@@ -108,7 +110,7 @@ def learning_curves(comparison: Mapping[str, Any], metric: str = "dice") -> Figu
 
     Args:
         comparison: what `compare.json` holds, with runs of at least two sizes.
-        metric: one of `COMPARED`.
+        metric: key of the metric.
     """
     blocks = blocks_by_size(comparison)
     tasks = tasks_of(comparison)
@@ -126,7 +128,7 @@ def learning_curves(comparison: Mapping[str, Any], metric: str = "dice") -> Figu
             rows = {size: rows_of(block).get(name) for size, block in blocks.items()}
             for arm, shift in zip(arms, _shifts(len(arms), 0.24), strict=True):
                 values = {places[size] + shift: value_of(row, arm, metric) for size, row in rows.items() if row}
-                _curve(axes, values, arm)
+                _curve(axes, values, look_of(comparison, arm))
             axes.set_title(literal(name), fontsize=fitting(name))
             axes.spines["top"].set(visible=True, color=colours[name], linewidth=2.5)
             axes.set_xticks(list(places.values()), list(places))
@@ -134,19 +136,22 @@ def learning_curves(comparison: Mapping[str, Any], metric: str = "dice") -> Figu
             axes.grid(axis="y")
             axes.tick_params(labelleft=not index % columns)
         figure.supxlabel("training cases a task, at most", fontsize=8.5)
-        figure.supylabel(COMPARED[metric].axis, fontsize=8.5)
-        _legend(figure, arms, joined=True)
+        figure.supylabel(metric_of(comparison, metric).axis, fontsize=8.5)
+        _legend(figure, comparison, arms, joined=True)
     return figure
 
 
-def reliability_side_by_side(tables: Mapping[str, Mapping[str, BinTable]], tasks: Sequence[str], region: str) -> Figure:
+def reliability_side_by_side(
+    comparison: Mapping[str, Any], tables: Mapping[str, Mapping[str, BinTable]], region: str
+) -> Figure:
     """Observed frequency against predicted probability, a panel an arm, a line a task.
 
     Args:
+        comparison: what `compare.json` holds.
         tables: arm -> task -> bins pooled over cases, folds and seeds.
-        tasks: all tasks of the comparison in order (for the colours).
         region: the region that the bins count, "whole" or "band".
     """
+    tasks = tasks_of(comparison)
     colours = task_colours(tasks)
     with style():
         columns, groups = panel_grid(len(tables), at_most=3)
@@ -168,7 +173,7 @@ def reliability_side_by_side(tables: Mapping[str, Mapping[str, BinTable]], tasks
                 axes.plot(probability, observed, color=colour, linewidth=1.3, zorder=2)
                 inside = np.where(few, "white", colour)
                 axes.scatter(probability, observed, s=13, color=inside, edgecolor=colour, zorder=3)
-            axes.set_title(ARM_NAMES[arm])
+            axes.set_title(literal(label_of(comparison, arm)))
             axes.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), xticks=(0, 0.5, 1), yticks=(0, 0.5, 1), aspect="equal")
             axes.set_xlabel("predicted probability")
             axes.tick_params(labelleft=not index % columns)
@@ -180,7 +185,7 @@ def reliability_side_by_side(tables: Mapping[str, Mapping[str, BinTable]], tasks
 
 
 def _favours(axes: Axes, left: str, right: str, one_line: bool) -> None:
-    """Say under the axis which arm each side speaks for; in a narrow panel the words stand on two lines."""
+    """Label under the axis which arm each side favours; on two lines in a narrow panel."""
     words: dict[str, Any] = {"textcoords": "offset points", "va": "top", "fontsize": 7.5}
     axes.annotate(f"\N{LEFTWARDS ARROW} favours {left}", (0, 0), (0, -19), "axes fraction", ha="left", **words)
     below = -19 if one_line else -31
@@ -212,42 +217,41 @@ def _differences(axes: Axes, pairs: Mapping[str, Mapping[str, Any] | None], colo
     axes.grid(axis="x")
 
 
-def _whisker(axes: Axes, value: Mapping[str, Any], height: float, arm: str) -> None:
+def _whisker(axes: Axes, value: Mapping[str, Any], height: float, look: Look) -> None:
     if value["mean"] is None:
         return
     interval = interval_of(value)
     if interval is not None:
-        axes.plot(interval, [height, height], color=ARM_LOOKS[arm].shade, linewidth=1.3, zorder=2)
-    axes.plot(value["mean"], height, **_marks(arm), zorder=3)
+        axes.plot(interval, [height, height], color=look.shade, linewidth=1.3, zorder=2)
+    axes.plot(value["mean"], height, **_marks(look), zorder=3)
 
 
-def _curve(axes: Axes, values: Mapping[float, Mapping[str, Any]], arm: str) -> None:
+def _curve(axes: Axes, values: Mapping[float, Mapping[str, Any]], look: Look) -> None:
     known = {place: value for place, value in values.items() if value["mean"] is not None}
     for place, value in known.items():
         interval = interval_of(value)
         if interval is not None:
-            axes.plot([place, place], interval, color=ARM_LOOKS[arm].shade, linewidth=0.8, alpha=0.7, zorder=1)
+            axes.plot([place, place], interval, color=look.shade, linewidth=0.8, alpha=0.7, zorder=1)
     means = [value["mean"] for value in known.values()]
-    dashes = ARM_LOOKS[arm].dashes
-    axes.plot(list(known), means, linestyle=dashes, linewidth=1.4, **_marks(arm), zorder=2)
+    axes.plot(list(known), means, linestyle=look.dashes, linewidth=1.4, **_marks(look), zorder=2)
 
 
-def _marks(arm: str) -> dict[str, Any]:
-    look = ARM_LOOKS[arm]
+def _marks(look: Look) -> dict[str, Any]:
     edge = {"markeredgecolor": "white", "markeredgewidth": 0.6}
     return {"color": look.shade, "marker": look.marker, "markersize": 6.5, **edge}
 
 
-def _legend(figure: Figure, arms: Sequence[str], joined: bool) -> None:
+def _legend(figure: Figure, comparison: Mapping[str, Any], arms: Sequence[str], joined: bool) -> None:
     handles = []
     for arm in arms:
-        dashes = ARM_LOOKS[arm].dashes if joined else "-"
-        handles.append(Line2D([], [], linestyle=dashes, label=ARM_NAMES[arm], **_marks(arm)))
+        look = look_of(comparison, arm)
+        label = literal(label_of(comparison, arm))
+        handles.append(Line2D([], [], linestyle=look.dashes if joined else "-", label=label, **_marks(look)))
     figure.legend(handles=handles, loc="outside upper center", ncols=min(3, max(len(arms), 1)), handlelength=3)
 
 
 def _places(sizes: Sequence[str]) -> dict[str, float]:
-    """Where each size stands: at the logarithm of the cases, all cases one doubling after the last."""
+    """Position of each size: the logarithm of the cases, all cases one doubling after the last."""
     places = {size: math.log2(int(size)) for size in sizes if size != ALL_CASES}
     after = max(places.values(), default=0.0) + 1
     return places | ({ALL_CASES: after} if ALL_CASES in sizes else {})
@@ -258,6 +262,6 @@ def _shifts(count: int, over: float) -> list[float]:
     return [(index - (count - 1) / 2) * over / max(count, 1) for index in range(count)]
 
 
-def _say(axes: Axes, words: str) -> None:
+def _write(axes: Axes, words: str) -> None:
     axes.set_axis_off()
     axes.text(0.5, 0.5, words, transform=axes.transAxes, ha="center", va="center", color=QUIET)

@@ -9,13 +9,14 @@ from medmtl.report.compare.reading import (
     budget,
     find_pair,
     intervals,
+    label_of,
+    metric_of,
     patients,
     protocol,
     rows_of,
     value_of,
     with_interval,
 )
-from medmtl.report.style import ARM_NAMES
 
 COLUMNS = {"dice": "Dice", "hd95_mm": "HD95 (mm)", "ace_band": "ACE in the band"}
 _SPECIAL = {
@@ -42,7 +43,7 @@ def latex_table(comparison: Mapping[str, Any]) -> str:
         comparison: what `compare.json` holds.
     """
     arms = arms_of(comparison, comparison["arms"])
-    groups = [_group(name, row, arms) for name, row in rows_of(comparison).items()]
+    groups = [_group(comparison, name, row, arms) for name, row in rows_of(comparison).items()]
     head = " & ".join(("Task", "Training", *COLUMNS.values()))
     lines = [
         r"% Needs \usepackage{booktabs}.",
@@ -63,18 +64,18 @@ def latex_table(comparison: Mapping[str, Any]) -> str:
 
 
 def escaped(text: str) -> str:
-    """A text in which LaTeX finds no command, on one line."""
+    """A text on one line without LaTeX commands."""
     plain = re.sub("|".join(map(re.escape, _SPECIAL)), lambda found: _SPECIAL[found[0]], " ".join(text.split()))
-    return f"{{}}{plain}" if plain.startswith(("[", "*")) else plain  # after a line's end these would be its options
+    return f"{{}}{plain}" if plain.startswith(("[", "*")) else plain  # options of the line break before it, otherwise
 
 
-def _group(name: str, row: Mapping[str, Any], arms: list[str]) -> str:
+def _group(comparison: Mapping[str, Any], name: str, row: Mapping[str, Any], arms: list[str]) -> str:
     """The lines of a task: one an arm, the task's name in the first."""
     lines = []
     for index, arm in enumerate(arms):
-        cells = [escaped(name) if index == 0 else "", escaped(ARM_NAMES[arm])]
+        cells = [escaped(name) if index == 0 else "", escaped(label_of(comparison, arm))]
         for metric in COLUMNS:
-            text = escaped(with_interval(value_of(row, arm, metric), metric))
+            text = escaped(with_interval(value_of(row, arm, metric), metric_of(comparison, metric)))
             cells.append(rf"\textbf{{{text}}}" if _best(row, arm, arms, metric) else text)
         lines.append(" & ".join(cells) + r" \\")
     return "\n".join(lines)

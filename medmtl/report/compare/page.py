@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from medmtl.calibration.metrics.bins import BinTable
 from medmtl.calibration.metrics.regions import description_of
 from medmtl.files import write_text
+from medmtl.quantity import Quantity
 from medmtl.report.compare.figures import arm_means, forest, learning_curves, reliability_side_by_side
 from medmtl.report.compare.latex import latex_table
 from medmtl.report.compare.reading import (
@@ -18,6 +19,8 @@ from medmtl.report.compare.reading import (
     budget,
     find_pair,
     intervals,
+    label_of,
+    metric_of,
     pairs_of,
     patients,
     protocol,
@@ -27,9 +30,8 @@ from medmtl.report.compare.reading import (
     with_interval,
 )
 from medmtl.report.html import Picture, page_template
-from medmtl.report.style import ARM_NAMES, task_colours
+from medmtl.report.style import task_colours
 from medmtl.report.test.write import write_figures
-from medmtl.results.compared import COMPARED
 
 # Shown in full, with a forest plot; the other metrics are folded.
 MAIN_METRICS = ("dice", "hd95_mm", "ace_band")
@@ -51,6 +53,7 @@ def write_pages(
     figures = write_figures(folder / "figures", _draw(comparison, tables), comparison["data_note"])
     write_text(folder / "compare.tex", latex_table(comparison))
     blocks = blocks_by_size(comparison)
+    metrics = {key: metric_of(comparison, key) for key in comparison["metrics"]}
     page = page_template("compare.html.j2").render(
         comparison=comparison,
         blocks=blocks,
@@ -62,8 +65,8 @@ def write_pages(
         figures={name: Picture.of(png) for name, png in figures.items()},
         colours=task_colours(tasks_of(comparison)),
         main=[metric for metric in MAIN_METRICS if metric in comparison["metrics"]],
-        metrics={key: quantity.axis for key, quantity in COMPARED.items()},
-        arm_names=ARM_NAMES,
+        metrics=metrics,
+        arm_names={arm: label_of(comparison, arm) for arm in comparison["arms"]},
         regions={region: description_of(region) for region in tables},
         rows_of=rows_of,
         arms_of=arms_of,
@@ -79,7 +82,7 @@ def write_pages(
 
 
 def headline(comparison: Mapping[str, Any]) -> str:
-    """What was found in Dice, in plain words.
+    """The verdicts in Dice, as sentences.
 
     Of every pair with multi-task training, and of transfer and dedicated; of all pairs where there is none of these.
     """
@@ -107,24 +110,29 @@ def _draw(
     for region, by_arm in tables.items():
         known = {arm: by_arm[arm] for arm in comparison["arms"] if by_arm.get(arm)}
         if known:
-            drawn[f"reliability-{region}"] = reliability_side_by_side(known, tasks_of(comparison), region)
+            drawn[f"reliability-{region}"] = reliability_side_by_side(comparison, known, region)
     return drawn
 
 
 def _sentences(comparison: Mapping[str, Any]) -> list[str]:
     pairs = pairs_of(comparison, comparison["arms"])
-    told = [pair for pair in pairs if "multitask" in pair]
-    told += [pair for pair in pairs if pair == ("transfer", "dedicated")]
+    main = [pair for pair in pairs if "multitask" in pair]
+    main += [pair for pair in pairs if set(pair) == {"transfer", "dedicated"}]
     if pairs:
-        return [_sentence(comparison, a, b) for a, b in told or pairs]
+        return [_sentence(comparison, a, b) for a, b in main or pairs]
     present = arms_of(comparison, comparison["arms"])
     if not present:
         return ["No finished run with all training cases was found."]
-    return [f"Only {ARM_NAMES[present[0]]} was tested." if len(present) == 1 else "No two arms could be compared."]
+    return [
+        f"Only {label_of(comparison, present[0])} was tested."
+        if len(present) == 1
+        else "No two arms could be compared."
+    ]
 
 
 def _sentence(comparison: Mapping[str, Any], a: str, b: str) -> str:
     """The verdicts on a pair in Dice, counted over tasks, and the one on their mean."""
+    first, second = label_of(comparison, a), label_of(comparison, b)
     pairs = {task: find_pair(row, a, b, "dice") for task, row in comparison["tasks"].items()}
     verdicts = {task: pair["verdict"] for task, pair in pairs.items() if pair is not None}
     total = len(verdicts)
@@ -134,26 +142,26 @@ def _sentence(comparison: Mapping[str, Any], a: str, b: str) -> str:
     where = f"on {next(iter(verdicts))}" if total == 1 else f"on all {total} tasks"
     why = f" (n too small{f' on {small}' if total > 1 else ''})" if small else ""
     if rest == total:
-        text = f"there is no evidence that {ARM_NAMES[a]} was better or worse in Dice "
+        text = f"there is no evidence that {first} was better or worse in Dice "
         text += f"{where if total == 1 else f'on any of {total} tasks'}{why}"
     else:
         found = [(word, count) for word, count in (("better", better), ("worse", worse)) if count]
         word, count = found[0]
-        text = f"{ARM_NAMES[a]} was {word} in Dice {where if count == total else f'on {count} of {total} tasks'}"
+        text = f"{first} was {word} in Dice {where if count == total else f'on {count} of {total} tasks'}"
         text += "".join(f", {word} on {count}" for word, count in found[1:])
         if rest:
             text += f"; on the other {rest if rest > 1 else 'one'} there is no evidence{why}"
     mean = rows_of(comparison).get(MEAN)
     overall = None if mean is None else find_pair(mean, a, b, "dice")
     if overall is not None and overall["difference"] is not None:
-        text += _over_all_tasks(overall, none_before=rest == total)
+        text += _over_all_tasks(overall, metric_of(comparison, "dice"), none_before=rest == total)
     left_out = [task for task, pair in pairs.items() if pair is None]
-    return f"Against {ARM_NAMES[b]}, {text}." + (f" Not compared: {', '.join(left_out)}." if left_out else "")
+    return f"Against {second}, {text}." + (f" Not compared: {', '.join(left_out)}." if left_out else "")
 
 
-def _over_all_tasks(pair: Mapping[str, Any], none_before: bool) -> str:
+def _over_all_tasks(pair: Mapping[str, Any], metric: Quantity, none_before: bool) -> str:
     """The verdict on the mean over tasks as the end of a sentence, which may have found no evidence before."""
-    difference, _, _ = with_interval(pair, "dice", "difference").partition(" [")
+    difference, _, _ = with_interval(pair, metric, "difference").partition(" [")
     if pair["verdict"] in ("better", "worse"):
         return f"; over all tasks it was {pair['verdict']} ({difference})"
     why = ", n too small" if "too small" in pair["verdict"] else ""

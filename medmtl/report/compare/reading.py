@@ -1,19 +1,35 @@
-"""What the figures, the page and the LaTeX table of a comparison read from `compare.json`, and how they write it.
+"""How the figures, the page and the LaTeX table of a comparison read `compare.json`, and write its numbers.
 
 A block is `{"tasks": {TASK: row}, "mean": row}`: the comparison itself (all training cases) or one of its `sizes`. A
-row holds a task's `arms` and `pairs`.
+row holds a task's `arms` and `pairs`. `arms` and `metrics` of the comparison describe what is compared, by key.
 """
 
 from collections.abc import Iterable, Mapping
 from itertools import combinations
 from typing import Any
 
+from medmtl.look import Look
+from medmtl.quantity import Quantity
 from medmtl.report.html import bracketed
-from medmtl.results.compared import COMPARED
 
 ALL_CASES = "all"
 MEAN = "mean over tasks"
 _NOTHING: Mapping[str, Any] = {"mean": None, "low": None, "high": None, "n": 0, "undefined": 0}
+
+
+def label_of(comparison: Mapping[str, Any], arm: str) -> str:
+    """How pages and figures call an arm."""
+    return str(comparison["arms"][arm]["label"])
+
+
+def look_of(comparison: Mapping[str, Any], arm: str) -> Look:
+    """How figures draw an arm."""
+    return Look.from_dict(comparison["arms"][arm]["look"])
+
+
+def metric_of(comparison: Mapping[str, Any], metric: str) -> Quantity:
+    """The description of a metric."""
+    return Quantity(metric, **comparison["metrics"][metric])
 
 
 def tasks_of(comparison: Mapping[str, Any]) -> list[str]:
@@ -63,7 +79,7 @@ def blocks_by_size(comparison: Mapping[str, Any]) -> dict[str, Mapping[str, Any]
     return {size: block for size, block in blocks.items() if any(row["arms"] for row in block["tasks"].values())}
 
 
-def with_interval(value: Mapping[str, Any], metric: str, key: str = "mean") -> str:
+def with_interval(value: Mapping[str, Any], metric: Quantity, key: str = "mean") -> str:
     """A mean and its interval for a table: "0.912 [0.880, 0.940]"; a dash where there is none.
 
     Args:
@@ -71,11 +87,11 @@ def with_interval(value: Mapping[str, Any], metric: str, key: str = "mean") -> s
         metric: the metric, for the digits.
         key: "mean" of an arm, or "difference" of a pair, which gets a sign.
     """
-    return bracketed(value[key], value, COMPARED[metric].digits, signed=key == "difference")
+    return bracketed(value[key], value, metric.digits, signed=key == "difference")
 
 
 def intervals(comparison: Mapping[str, Any]) -> str:
-    """What the intervals are, and how far those of few patients fall short, as a sentence."""
+    """How the intervals are made, and how often those of few patients cover the mean, as a sentence."""
     coverage = f"{100 * (1 - comparison['level']):.3g} %"
     return (
         f"Intervals: {coverage} expanded percentile bootstrap by patient (Hesterberg 2015); with 2, 3 or 4 patients "
@@ -84,7 +100,7 @@ def intervals(comparison: Mapping[str, Any]) -> str:
 
 
 def budget(comparison: Mapping[str, Any]) -> str:
-    """The budget of the runs as a sentence, to be said at every table."""
+    """The budget of the runs as a sentence, for every table."""
     if comparison["budget"] is None:
         return "Budgets differ between the runs: only runs of one budget are compared with each other."
     return f"Budget: {comparison['budget']['text']}."

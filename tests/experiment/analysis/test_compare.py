@@ -47,17 +47,21 @@ def test_the_comparison_has_every_part_of_its_schema(tmp_path: Path, write_run: 
         write_run("dedicated", {task: values[task]})
         write_run("transfer", {task: values[task]})
     found = compared(tmp_path)
-    assert (found["schema"], found["experiment"], found["data_note"], found["level"]) == (1, tmp_path.name, "", 0.05)
+    assert (found["schema"], found["experiment"], found["data_note"], found["level"]) == (2, tmp_path.name, "", 0.05)
     assert found["budget"] == {
         "notion": "steps",
         "text": "600 optimizer steps of 4 patches a model, pre-training included",
     }
-    assert found["arms"] == ["dedicated", "transfer", "multitask"]
+    assert list(found["arms"]) == ["dedicated", "transfer", "multitask"]
+    assert found["arms"]["dedicated"]["label"] == "dedicated training"
     assert list(found["metrics"]) == list(METRICS)
-    assert [metric for metric, about in found["metrics"].items() if about["better"] == "higher"] == ["dice"]
+    assert [metric for metric, about in found["metrics"].items() if about["higher_is_better"]] == ["dice"]
+    assert found["metrics"]["hd95_mm"] == {
+        **{"label": "95th-percentile Hausdorff distance", "unit": "mm", "higher_is_better": False, "digits": 2}
+    }
     assert list(found["tasks"]) == ["Liver", "Heart"]
     for row in (*found["tasks"].values(), found["mean"]):
-        assert list(row["arms"]) == found["arms"]
+        assert list(row["arms"]) == list(found["arms"])
         for metrics in row["arms"].values():
             assert list(metrics) == list(METRICS)
             assert all(set(value) == {"mean", "low", "high", "n", "undefined"} for value in metrics.values())
@@ -359,15 +363,15 @@ def test_a_task_with_one_patient_leaves_the_mean_over_tasks_without_interval_and
     assert sum("the mean over tasks has no interval" in note for note in found["notes"]) == 1
 
 
-@pytest.mark.parametrize(("n", "told"), [(1, False), (2, True), (4, True), (5, False)])
+@pytest.mark.parametrize(("n", "noted"), [(1, False), (2, True), (4, True), (5, False)])
 def test_intervals_of_few_patients_are_said_to_be_too_narrow(
-    tmp_path: Path, write_run: Callable[..., Path], n: int, told: bool
+    tmp_path: Path, write_run: Callable[..., Path], n: int, noted: bool
 ) -> None:
     for cases in (2, None):
         for arm in ("dedicated", "multitask"):
             write_run(arm, {"Liver": scores(np.arange(n) / 10)}, cases=cases)
     notes = [note for note in compared(tmp_path)["notes"] if note.startswith("Intervals of 2, 3 or 4 patients")]
-    assert notes == told * [
+    assert notes == noted * [
         "Intervals of 2, 3 or 4 patients cover the mean in about 50, 75 and 88 % of samples, not in 95 %: "
         "read them as the spread of the cases."
     ]

@@ -1,15 +1,20 @@
 """What is read of a finished run."""
 
+import json
 import math
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 import torch
+import yaml
 
 from medmtl.calibration.metrics.bins import bin_volume
 from medmtl.calibration.metrics.definitions import summarise
+from medmtl.experiment.analysis.compare import compare
 from medmtl.experiment.analysis.records import read_records
 from medmtl.results.case import CaseResult
+from medmtl.results.compared import COMPARED
 from medmtl.results.test import write_cases
 
 
@@ -52,6 +57,40 @@ def test_a_metric_that_an_older_report_lacks_is_undefined(tmp_path: Path, write_
     assert values.pop("dice") == 0.9
     assert set(values) >= {"hd95_mm", "asd_mm", "ece_band"}
     assert all(map(math.isnan, values.values()))
+
+
+def test_a_run_of_an_earlier_version_is_read_with_one_warning_for_all(
+    tmp_path: Path, write_run: Callable[..., Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    for seed in (0, 1):
+        run = write_run("dedicated", {"Liver": {"a": 0.9}}, seed=seed)
+        table = run / "report" / "cases.csv"
+        table.write_text(table.read_text().replace("dataset,", "source,", 1))
+        config = yaml.safe_load((run / "config.yaml").read_text())
+        config["data"]["foreign"] = {"Other": {"root": "/other"}}
+        (run / "config.yaml").write_text(yaml.safe_dump(config))
+    runs = read_records(tmp_path).runs
+    assert [run.cases["Liver"][0].values["dice"] for run in runs] == [0.9, 0.9]
+    assert all(run.config["data"]["ood"] == {"Other": {"root": "/other"}} for run in runs)
+    (message,) = caplog.messages
+    assert message.endswith("runs uses names of an earlier version: data.foreign is now data.ood")
+
+
+def test_a_calibration_metric_of_ones_own_is_compared_where_all_runs_measured_it(
+    tmp_path: Path, write_run: Callable[..., Path]
+) -> None:
+    about = {"label": "sharpness", "unit": "nats", "higher_is_better": True, "digits": 1}
+    described = {"sharpness": about, "gap_of_mine": {**about, "higher_is_better": None}, "dice": {**about}}
+    for arm in ("dedicated", "multitask"):
+        values = {case: {"sharpness_band": number, "gap_of_mine_band": 1.0} for number, case in enumerate("abc")}
+        run = write_run(arm, {"Liver": values})
+        (run / "report" / "report.json").write_text(json.dumps({"schema": 2, "metrics": described}))
+    found = compare(read_records(tmp_path))
+    assert found["metrics"]["sharpness_band"] == {**about, "label": "sharpness in the band"}
+    assert list(found["metrics"]) == [*COMPARED, "sharpness_band"]
+    assert found["tasks"]["Liver"]["arms"]["dedicated"]["sharpness_band"]["mean"] == 1.0
+    write_run("transfer", {"Liver": {"a": 0.9, "b": 0.9, "c": 0.9}})
+    assert list(compare(read_records(tmp_path))["metrics"]) == list(COMPARED)
 
 
 def test_a_run_about_one_task_counts_for_that_task_alone(tmp_path: Path, write_run: Callable[..., Path]) -> None:

@@ -23,7 +23,7 @@ from medmtl.experiment.analysis.records import pooled_tables, read_records
         ("config.yaml", "data: [", "ParserError"),
         ("config.yaml", "data: {tasks: {Heart: {}}}", "config.yaml lacks task Liver"),
         ("report/cases.csv", None, "cases.csv"),
-        ("report/cases.csv", "source,case,patient,expected,dice\n", "no labelled test case of Liver"),
+        ("report/cases.csv", "dataset,case,patient,expected,dice\n", "no labelled test case of Liver"),
         ("report/cases.csv", "dataset,case,expected,dice\nLiver,a,in,1\nLiver,a,in,1\n", "case a of Liver twice"),
         ("report/cases.csv", "dataset,case,expected,dice\nLiver,a,in,good\n", "good"),
         ("report/bins.json", '{"Liver": {"a": {"band": {}}}}', "count"),
@@ -45,12 +45,24 @@ def test_a_run_that_cannot_be_read_is_named_and_does_not_stop_the_rest(
     assert named in sentence
 
 
-def test_an_arm_that_nobody_knows_is_named(tmp_path: Path, write_run: Callable[..., Path]) -> None:
-    write_run("multitask", {"Liver": {"a": 0.9}})
-    write_run("distilled", {"Liver": {"a": 0.9}})
-    (sentence,) = read_records(tmp_path).missing
-    assert "distilled" in sentence
-    assert "multitask_finetune" in sentence
+def test_arms_are_called_and_ordered_as_the_plan_describes_them(tmp_path: Path, write_run: Callable[..., Path]) -> None:
+    for arm in ("distilled", "multitask", "dedicated", "another"):
+        write_run(arm, {"Liver": {"a": 0.9}})
+    without = read_records(tmp_path).arms
+    assert {key: about["label"] for key, about in without.items()} == {
+        **{"dedicated": "dedicated training", "multitask": "multi-task training"},
+        **{"another": "another", "distilled": "distilled"},
+    }
+    described = {key: without[key] for key in ("distilled", "dedicated", "transfer") if key in without}
+    described["distilled"] = {**without["distilled"], "label": "distillation"}
+    (tmp_path / "arms.json").write_text(json.dumps(described))
+    arms = read_records(tmp_path).arms
+    assert list(arms) == ["distilled", "dedicated", "multitask", "another"]
+    assert arms["distilled"]["label"] == "distillation"
+    assert len({about["look"]["marker"] for about in arms.values()}) == 4
+    (tmp_path / "arms.json").write_text("{}[")
+    with pytest.raises(RunError, match=r"arms\.json describes no arms: start `medmtl experiment` again"):
+        read_records(tmp_path)
 
 
 def test_runs_that_are_not_finished_are_named_and_pre_trainings_are_passed_over(

@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 
 from medmtl.errors import ConfigError
-from medmtl.experiment.plan.arms import PLANS, Planned, Setting, plan, with_overrides
-from medmtl.experiment.plan.cell import ARMS
+from medmtl.experiment import Arm, check_arm
+from medmtl.experiment.plan.arms import ARMS, find_arms
+from medmtl.experiment.plan.planning import plan
 from medmtl.experiment.plan.protocol import Protocol
+from medmtl.experiment.plan.setting import Planned, Setting, with_overrides
 
 TASKS = ("Liver", "Kidney", "Heart")
 BASE: dict[str, Any] = {
@@ -21,29 +23,21 @@ BASE: dict[str, Any] = {
 
 
 def setting(seed: int = 0, fold: int | None = None, cases: int | None = None, **options: Any) -> Setting:
-    protocol = Protocol(**{"arms": list(ARMS), "steps": 600, "validations": 3, **options})
+    protocol = Protocol(**{"steps": 600, "validations": 3, **options})
     return Setting("study", protocol, deepcopy(BASE), "split.json", seed, fold, cases)
 
 
+def planned_by(*arms: str, settings: list[Setting]) -> list[Planned]:
+    return plan(find_arms(arms), settings)
+
+
 def runs(arm: str, **options: Any) -> dict[str, Planned]:
-    return {planned.name: planned for planned in plan([setting(arms=[arm], **options)])}
+    return {planned.name: planned for planned in planned_by(arm, settings=[setting(**options)])}
 
 
-def steps_seen(planned: Planned, all_runs: dict[str, Planned]) -> int:
-    before = steps_seen(all_runs[planned.needs], all_runs) if planned.needs else 0
-    return before + planned.steps
-
-
-def patches_a_task(planned: Planned, all_runs: dict[str, Planned], task: str) -> float:
-    before = patches_a_task(all_runs[planned.needs], all_runs, task) if planned.needs else 0
-    tasks = list(planned.config["data"]["tasks"])
-    equally = len(tasks) == 1 or planned.config["data"]["balance"] == 0
-    assert equally
-    return before + (planned.steps * 4 / len(tasks) if task in tasks else 0)
-
-
-def test_there_is_a_plan_for_every_arm() -> None:
-    assert tuple(PLANS) == ARMS
+@pytest.mark.parametrize("arm", ARMS.values(), ids=ARMS.keys())
+def test_a_built_in_arm_keeps_the_contract(arm: Arm) -> None:
+    check_arm(arm)
 
 
 def test_dedicated_is_one_run_a_task_on_that_task_alone() -> None:
@@ -69,7 +63,7 @@ def test_transfer_is_pretrained_on_the_other_tasks_and_never_on_its_own(arm: str
     assert len(found) == 6
 
 
-def test_transfer_from_one_task_has_one_pretraining_and_no_run_for_the_source() -> None:
+def test_transfer_from_one_task_has_one_pretraining_and_no_run_for_that_task() -> None:
     found = runs("transfer", pretrain_on="Kidney")
     assert list(found) == ["pretraining-on-Kidney-seed0", "transfer-Liver-seed0", "transfer-Heart-seed0"]
     assert {planned.needs for planned in found.values()} == {None, "pretraining-on-Kidney-seed0"}
@@ -84,31 +78,22 @@ def test_multitask_is_one_run_on_all_tasks() -> None:
 
 
 def test_modes_of_transfer_share_their_pretraining() -> None:
-    names = [planned.name for planned in plan([setting(arms=["transfer", "transfer_decoder", "transfer_head"])])]
+    planned = planned_by("transfer", "transfer_decoder", "transfer_head", settings=[setting()])
+    names = [run.name for run in planned]
     assert len(names) == len(set(names)) == 3 + 3 * 3
 
 
-@pytest.mark.parametrize("arm", ARMS)
-def test_under_steps_every_tested_model_has_seen_the_same_steps(arm: str) -> None:
-    found = runs(arm, budget="steps", finetune_share=0.25)
-    assert {steps_seen(planned, found) for planned in found.values() if planned.cell} == {600}
-
-
-@pytest.mark.parametrize("arm", ARMS)
-def test_under_samples_every_tested_model_has_seen_the_same_patches_of_its_tasks(arm: str) -> None:
-    found = runs(arm, budget="samples", finetune_share=0.25)
-    for planned in found.values():
-        if planned.cell:
-            own = TASKS if planned.cell.task is None else [planned.cell.task]
-            assert [patches_a_task(planned, found, task) for task in own] == [2400] * len(own)
-
-
-@pytest.mark.parametrize("arm", ARMS)
-def test_epochs_and_batches_make_the_steps_of_the_plan(arm: str) -> None:
-    for planned in runs(arm).values():
-        config = planned.config
-        assert config["data"]["batches"] * config["trainer"]["max_epochs"] == planned.steps
-        assert config["trainer"] == {"max_epochs": 3, "gradient_clip_val": 12}
+@pytest.mark.parametrize(
+    ("budget", "steps"), [("steps", (450, 450, 150, 150)), ("samples", (2 * 600, 3 * 450, 600, 150))]
+)
+def test_both_budgets_in_steps_of_pretraining_and_finetuning(budget: str, steps: tuple[int, ...]) -> None:
+    found = {**runs("transfer", budget=budget, finetune_share=0.25)}
+    found |= runs("multitask_finetune", budget=budget, finetune_share=0.25)
+    names = ("pretraining-without-Liver", "pretraining-union", "transfer-Liver", "multitask_finetune-Liver")
+    assert tuple(found[f"{name}-seed0"].steps for name in names) == steps
+    config = found["pretraining-union-seed0"].config
+    assert config["trainer"] == {"max_epochs": 3, "gradient_clip_val": 12}
+    assert config["data"]["balance"] == (0.5 if budget == "steps" else 0)
 
 
 def test_a_run_differs_from_the_base_only_where_the_arm_says() -> None:
@@ -129,23 +114,23 @@ def test_a_run_differs_from_the_base_only_where_the_arm_says() -> None:
 
 def test_overrides_of_finetuning_reach_only_finetuning() -> None:
     overrides = {"model.optimizer.init_args.lr": 0.01}
-    for planned in plan([setting(finetune_overrides=overrides)]):
+    for planned in planned_by(*ARMS, settings=[setting(finetune_overrides=overrides)]):
         rate = planned.config["model"]["optimizer"]["init_args"]["lr"]
         assert rate == (0.1 if planned.needs is None else 0.01)
 
 
 def test_seeds_folds_and_sizes_multiply_and_names_stay_unique() -> None:
     settings = [setting(seed, fold, cases) for seed in (0, 1) for fold in (0, 1) for cases in (2, None)]
-    names = [planned.name for planned in plan(settings)]
-    assert len(names) == len(set(names)) == 8 * len(plan(settings[:1]))
+    names = [planned.name for planned in planned_by(*ARMS, settings=settings)]
+    assert len(names) == len(set(names)) == 8 * len(planned_by(*ARMS, settings=settings[:1]))
 
 
-def test_a_source_that_is_no_task_and_a_base_of_one_task_are_refused() -> None:
+def test_a_pretraining_on_no_task_and_a_base_of_one_task_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"pretrain_on=Lung.*use others, or one of the tasks: Liver, Kidney, Heart"):
-        plan([setting(pretrain_on="Lung")])
+        planned_by("transfer", settings=[setting(pretrain_on="Lung")])
     alone = replace(setting(), base={**BASE, "data": {"tasks": {"Heart": {}}}})
     with pytest.raises(ConfigError, match=r"one task \(Heart\)"):
-        plan([alone])
+        planned_by("transfer", settings=[alone])
 
 
 def test_overrides_set_nested_keys_and_leave_the_original_alone() -> None:

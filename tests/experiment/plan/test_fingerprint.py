@@ -116,7 +116,7 @@ def test_what_decides_no_figure_does_not(resolved: dict[str, Any], key: str, val
     assert number(changed(resolved, key, value)) == number(resolved)
 
 
-def test_data_splits_and_the_source_of_finetuning_change_it(resolved: dict[str, Any]) -> None:
+def test_data_splits_and_the_start_of_finetuning_change_it(resolved: dict[str, Any]) -> None:
     before = number(resolved)
     assert number(resolved, files={**FILES, "Liver": {**FILES["Liver"], "b": "9"}}) != before
     assert number(resolved, files={**FILES, "Unused": {}}) == before
@@ -129,6 +129,26 @@ def test_data_splits_and_the_source_of_finetuning_change_it(resolved: dict[str, 
     assert number(one, starts_from="f") == number(two, starts_from="f")
     assert number(one, starts_from="f") != number(one, starts_from="g")
     assert number(one) != number(changed(one, "model.finetune.layers", "head"))
+
+
+def test_a_run_of_an_earlier_version_keeps_its_fingerprint() -> None:
+    """Made by the code whose names were `data.foreign` and `medmtl.ood.distances.KNN`."""
+    config = {
+        "data": {
+            "tasks": {"Liver": {"root": "phantom:LiverCT", "organ": [1]}},
+            "ood": {"Other": {"root": "phantom:OtherPhantom"}},
+            "batch_size": 4,
+        },
+        "model": {"network": {"class_path": "monai.networks.nets.UNet"}, "finetune": None},
+        "spectral": {
+            "layers": ["model.0"],
+            "detector": {"class_path": "medmtl.ood.detectors.KNN", "init_args": {"neighbour": 1}},
+        },
+        "calibration": {"bins": 15, "regions": ["whole", "band"], "metrics": []},
+        "trainer": {"max_epochs": 2},
+        "seed_everything": 0,
+    }
+    assert number(config) == "d07d8a45c0e97132fa1a2325ea815f30bbc53d8b7c246ce059475200aa9de5c0"
 
 
 def test_the_data_of_a_resolved_configuration_are_those_of_the_run(resolved: dict[str, Any], phantoms: Path) -> None:
@@ -172,7 +192,7 @@ def test_a_digest_follows_the_channels_and_what_a_mask_stands_for(
     assert len(found) == 2 + len(changes)
 
 
-def test_digests_that_a_crash_cut_short_are_made_anew(save_volume: Callable[..., Path], tmp_path: Path) -> None:
+def test_digests_that_a_crash_cut_short_are_made_again(save_volume: Callable[..., Path], tmp_path: Path) -> None:
     case = Case("a", "a", (save_volume("image.nii", [[[1.0]]]),))
     with Digests(tmp_path / "data.json") as digests:
         first = digests.case(case)

@@ -13,8 +13,8 @@ from medmtl.experiment.plan.protocol import Protocol
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"arms": ["dedicated", "tranfer"]}, "arms names tranfer.*use some of: dedicated, transfer, "),
         ({"arms": []}, r"arms=\[\]"),
+        ({"arms": [{"class_path": "a.B"}, {"class_path": "a.B"}]}, r"arms=.*each once"),
         ({"seeds": [1, 1]}, r"seeds=\[1, 1\]"),
         ({"sizes": [2, "all", 2]}, "sizes="),
         ({"sizes": [0, "all"]}, "sizes="),
@@ -64,7 +64,9 @@ def test_the_budget_says_in_words_what_arms_have_in_common() -> None:
 
 
 def test_a_protocol_and_a_cell_are_read_back_as_they_were_written() -> None:
-    protocol = Protocol(sizes=[2, "all"], overrides={"data.ood": {}}, seeds=[3])
+    protocol = Protocol(
+        arms=["transfer", {"class_path": "mine.Own"}], sizes=[2, "all"], overrides={"data.ood": {}}, seeds=[3]
+    )
     assert Protocol(**yaml.safe_load(protocol.to_yaml())) == protocol
     cell = Cell("name", "transfer", "Liver", 3, 1, 2, Budget("steps", 10, 4, 5))
     assert Cell.from_dict(cell.to_dict()) == cell

@@ -134,7 +134,7 @@ def test_a_worker_is_given_the_job_file(job: Job, started: list[dict[str, Any]])
             "torch.OutOfMemoryError: 2 GiB",
         ),
         ("step 1\n  step 2  \n", "step 2"),
-        ("", "ended without a word"),
+        ("", "ended without output"),
     ],
 )
 def test_a_failure_is_the_last_line_with_a_meaning(

@@ -191,7 +191,7 @@ def test_a_second_runner_is_refused_in_one_line(tmp_path: Path) -> None:
 def test_ctrl_c_stops_the_workers_and_says_how_to_go_on(tmp_path: Path) -> None:
     jobs = make_jobs(tmp_path, "abcd")
     launcher = Pretended(interrupted="c")
-    with pytest.raises(RunError, match="2 of 4 training runs are finished: start the same command again"):
+    with pytest.raises(RunError, match="2 of 4 training runs are finished: run the same command again"):
         run(jobs, launcher, at_once=2)
     assert launcher.working == set()
     assert {"stop c", "stop d"} <= set(launcher.diary)

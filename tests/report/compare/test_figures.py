@@ -2,11 +2,14 @@ import numpy as np
 import pytest
 from comparison_sample import make_comparison, make_tables
 from matplotlib.colors import to_hex
+from matplotlib.lines import Line2D
 
-from medmtl.experiment.plan.cell import ARMS
+from medmtl.experiment.plan.arms import ARMS
+from medmtl.experiment.plan.labels import FREE_LOOKS
+from medmtl.look import MARKERS, Look
 from medmtl.report import style
 from medmtl.report.compare import figures
-from medmtl.results.compared import COMPARED
+from medmtl.report.compare.reading import label_of, look_of
 
 TASKS = ("HippocampusMR", "SpleenCT", "ProstateMR", "SarcomaMR", "SarcomaCT")
 
@@ -111,7 +114,8 @@ def test_the_means_of_the_arms_are_drawn_with_their_intervals_an_arm_a_marker(sa
     sample["tasks"]["SarcomaCT"]["arms"]["transfer"]["dice"].update(mean=None, low=None, high=None)
     (axes,) = figures.arm_means(sample).axes
     rows = [*sample["tasks"].values(), sample["mean"]]
-    for arm, look in style.ARM_LOOKS.items():
+    for arm in sample["arms"]:
+        look = look_of(sample, arm)
         found = sorted(
             (round(line.get_ydata()[0]), line.get_xdata()[0]) for line in axes.lines if line.get_marker() == look.marker
         )
@@ -129,7 +133,7 @@ def test_the_learning_curves_rise_over_the_logarithm_of_the_cases_and_end_with_a
     assert [label.get_text() for label in axes.get_xticklabels()] == ["2", "4", "8", "all"]
     blocks = [*(sample["sizes"][size] for size in ("2", "4", "8")), sample]
     for arm in sample["arms"]:
-        look = style.ARM_LOOKS[arm]
+        look = look_of(sample, arm)
         (line,) = [line for line in axes.lines if line.get_marker() == look.marker]
         means = [block["tasks"]["SpleenCT"]["arms"][arm]["dice"]["mean"] for block in blocks]
         assert line.get_ydata().tolist() == means
@@ -145,12 +149,13 @@ def test_learning_curves_of_two_sizes_without_runs_on_all_cases(sample):
 
 
 def test_reliability_is_a_panel_an_arm_and_a_line_a_task_in_its_colour():
+    sample = make_comparison(("dedicated", "multitask"), dict.fromkeys(TASKS, 4), ())
     tables = make_tables(("dedicated", "multitask"), TASKS)
     del tables["dedicated"]["SpleenCT"]
-    figure = figures.reliability_side_by_side(tables, TASKS, "band")
+    figure = figures.reliability_side_by_side(sample, tables, "band")
     assert "5 mm" in figure.get_suptitle()
     for arm, by_task in tables.items():
-        axes = panel(figure, style.ARM_NAMES[arm])
+        axes = panel(figure, label_of(sample, arm))
         drawn = {to_hex(line.get_color()): line for line in axes.lines}
         assert drawn[style.QUIET.lower()].get_xdata().tolist() == [0, 1]
         colours = style.task_colours(TASKS)
@@ -162,17 +167,25 @@ def test_reliability_is_a_panel_an_arm_and_a_line_a_task_in_its_colour():
             np.testing.assert_allclose(line.get_ydata(), (table.positives / table.count)[filled])
 
 
-def test_arms_have_names_and_looks_of_their_own_that_no_task_has():
-    assert tuple(style.ARM_NAMES) == tuple(style.ARM_LOOKS) == ARMS
-    assert len({look.marker for look in style.ARM_LOOKS.values()}) == len(ARMS)
-    for look in style.ARM_LOOKS.values():
+def test_arms_have_looks_of_their_own_that_no_task_has():
+    looks = [look_of(make_comparison(tuple(ARMS), {"A": 4}, ()), arm) for arm in ARMS] + list(FREE_LOOKS)
+    assert len({look.marker for look in looks}) == len(looks)
+    for look in looks:
         red, green, blue = (int(look.shade[place : place + 2], 16) for place in (1, 3, 5))
         assert max(red, green, blue) - min(red, green, blue) < 24  # a grey
-    assert not {look.shade for look in style.ARM_LOOKS.values()} & set(style.PALETTE)
+    assert not {look.shade for look in looks} & set(style.PALETTE)
+    assert {look.marker for look in looks} <= set(MARKERS) <= set(Line2D.filled_markers)
 
 
-def test_metrics_that_are_compared_have_a_name_each():
-    assert set(make_comparison()["metrics"]) == set(COMPARED)
+def test_the_label_and_look_of_an_arm_of_ones_own_are_those_of_the_comparison():
+    sample = make_comparison(("dedicated", "own_way"), {"A": 4}, ())
+    look = Look("h", (0, (3, 3)), "#101010")
+    sample["arms"]["own_way"] = {"label": "my $way$", "look": look.to_dict()}
+    (axes,) = figures.arm_means(sample).axes
+    assert [line for line in axes.lines if line.get_marker() == "h" and line.get_color() == "#101010"]
+    forest = figures.forest(sample, "dice")
+    forest.draw_without_rendering()
+    assert panel(forest, "my \\$way\\$\nagainst dedicated training")
 
 
 @pytest.mark.parametrize(
@@ -180,7 +193,11 @@ def test_metrics_that_are_compared_have_a_name_each():
     [
         {"arms": ("dedicated",), "sizes": ()},
         {"arms": ("dedicated", "multitask"), "patients": {r"$\frac{$": 1}, "sizes": (1,)},
-        {"arms": ARMS[2:], "patients": {f"Task{i:02d}WithAVeryLongName": 2 + i for i in range(12)}, "sizes": (4,)},
+        {
+            "arms": tuple(ARMS)[2:],
+            "patients": {f"Task{i:02d}WithAVeryLongName": 2 + i for i in range(12)},
+            "sizes": (4,),
+        },
         {"patients": {}, "sizes": ()},
     ],
     ids=["one arm", "one task", "many", "nothing"],
@@ -192,7 +209,7 @@ def test_small_and_large_comparisons_are_drawn_within_the_figure(given):
         figures.forest(sample, "dice"),
         figures.arm_means(sample),
         figures.learning_curves(sample),
-        figures.reliability_side_by_side(tables, list(sample["tasks"]), "band"),
+        figures.reliability_side_by_side(sample, tables, "band"),
     ):
         figure.draw_without_rendering()
         box, (width, height) = figure.get_tightbbox(), figure.get_size_inches()

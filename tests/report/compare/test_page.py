@@ -6,7 +6,8 @@ import pytest
 from comparison_sample import NOTE, TOO_SMALL, make_comparison, make_tables, set_verdicts
 from html_page import Page
 
-from medmtl.experiment.plan.cell import ARMS
+from medmtl.experiment.plan.arms import ARMS
+from medmtl.quantity import Quantity
 from medmtl.report.compare.latex import escaped, latex_table
 from medmtl.report.compare.page import headline, p_value, write_pages
 from medmtl.report.compare.reading import with_interval
@@ -91,12 +92,12 @@ def test_the_page_says_how_far_its_intervals_and_tests_go(folder):
     for said in (
         "95 % expanded percentile bootstrap by patient (Hesterberg 2015)",
         "with 2, 3 or 4 patients they cover about 50, 75 and 88 %, not 95 %",
-        "The test asks whether patients point the same way (a rank test by patient)",
+        "The test is about whether patients agree in sign (a rank test by patient)",
         "the interval is of the mean over these tasks, weighted equally",
         "Better or worse needs both.",
-        "The corrected p-value is at most 0.05, the interval excludes 0, and both speak for the first-named arm.",
+        "The corrected p-value is at most 0.05, the interval excludes 0, and both favour the first-named arm.",
         "differences are of the same test cases",
-        "A volume in which nothing was found counts with the length of its diagonal.",
+        "An empty segmentation counts with the length of the volume's diagonal.",
     ):
         assert said in words
     assert words.count("Filled: the verdict is better or worse; open: no evidence.") == 3  # once a forest
@@ -124,14 +125,14 @@ def test_sizes_are_said_to_be_the_most_cases_that_a_task_trains_on(folder):
         assert page.words.count(f"At most {size} training cases a task") == 1
         assert page.words.count(f", with at most {size} training cases a task.") == 3 * 3  # tables of a main metric
     assert "rained on 8 cases" not in page.words
-    assert "Validation and test cases stay the same whatever the number" in page.words
-    assert "the tasks that transfer is pre-trained on are as small" in page.words
+    assert "Validation and test cases are the same at every size" in page.words
+    assert "the tasks that transfer is pre-trained on have the same limit" in page.words
     assert "training cases a task, at most" in page.cells
 
 
 def test_without_small_training_sets_the_page_is_silent_about_them(tmp_path):
     page = Page(write_pages(make_comparison(("dedicated", "multitask"), {"A": 4}, ()), {}, tmp_path).read_text())
-    assert "Validation and test cases stay the same" not in page.words
+    assert "Validation and test cases are the same" not in page.words
 
 
 def test_a_difference_that_does_not_exist_is_no_evidence_and_says_nothing_of_few_patients(tmp_path):
@@ -140,7 +141,7 @@ def test_a_difference_that_does_not_exist_is_no_evidence_and_says_nothing_of_few
     verdicts = [cell for cell in page.cells if cell.startswith("no evidence")]
     rows, metrics = 3, 7
     assert sorted(verdicts) == ["no evidence"] * rows * metrics + ["no evidence \N{EN DASH}"] * rows * metrics
-    assert "With a dash, the difference does not exist" in page.words
+    assert "A dash means that the difference is undefined" in page.words
     assert "too small" not in headline(made)
     assert "all tasks" not in headline(made)
 
@@ -344,13 +345,13 @@ def test_the_headline_tells_all_pairs_where_neither_multi_task_training_nor_plai
 
 
 def test_the_headline_speaks_of_the_pairs_of_multi_task_training_and_of_transfer(sample):
-    told = headline(sample)
+    text = headline(sample)
     starts = ("Against dedicated training, ", "Against transfer, ", "Against dedicated training, ")
-    places = [told.index(start) for start in starts[:2]]
+    places = [text.index(start) for start in starts[:2]]
     assert places == sorted(places)
-    assert told.count("Against ") == 3
-    assert told.endswith("Not compared: SpleenCT.")
-    assert headline(make_comparison(ARMS, {"A": 9}, ())).count("Against ") == 6
+    assert text.count("Against ") == 3
+    assert text.endswith("Not compared: SpleenCT.")
+    assert headline(make_comparison(tuple(ARMS), {"A": 9}, ())).count("Against ") == 6
 
 
 def test_the_headline_says_when_nothing_could_be_compared():
@@ -363,10 +364,11 @@ def test_the_headline_says_when_nothing_could_be_compared():
 
 def test_numbers_are_written_with_a_sign_a_dash_or_an_interval():
     value = {"mean": 0.5, "difference": -0.0004, "low": -0.1, "high": None}
-    assert with_interval(value, "dice") == "0.500"
-    assert with_interval(value, "dice", "difference") == "+0.000"
+    dice, distance = Quantity("dice", "Dice"), Quantity("hd95_mm", "HD95", "mm", digits=2)
+    assert with_interval(value, dice) == "0.500"
+    assert with_interval(value, dice, "difference") == "+0.000"
     value["high"] = 0.25
-    assert with_interval(value, "hd95_mm") == f"0.50 [{MINUS}0.10, 0.25]"
-    assert with_interval({**value, "mean": None}, "dice") == p_value(None) == "\N{EN DASH}"
+    assert with_interval(value, distance) == f"0.50 [{MINUS}0.10, 0.25]"
+    assert with_interval({**value, "mean": None}, dice) == p_value(None) == "\N{EN DASH}"
     assert p_value(0.0004) == "< 0.001"
     assert p_value(0.05) == "0.050"
