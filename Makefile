@@ -27,8 +27,8 @@ demo: install ## train one model on five phantom tasks, test it, and say where t
 	$(BIN)/medmtl fit --config multitask.yaml
 	$(BIN)/medmtl test --config multitask.yaml
 
-test: develop ## run the tests (real data too, where MEDMTL_DATA names it), two files at a time
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+test: develop ## run the tests (real data too, where MEDMTL_DATA names it), on two processes
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
 bench: develop ## measure speed and memory against other libraries, into bench.json
 	$(BIN)/python tests/benchmarks/calibration.py

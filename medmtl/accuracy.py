@@ -1,4 +1,4 @@
-"""Accuracy of a segmentation on the image's own grid: overlap, and how far the two surfaces are from each other."""
+"""Accuracy of a segmentation on the image's own grid: Dice and surface distances."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -24,24 +24,29 @@ ACCURACY: Mapping[str, Quantity] = MappingProxyType(
 
 
 def dice(predicted: Tensor, label: Tensor) -> float:
-    """Twice the common voxels over the voxels of both.
+    """Dice: twice the common voxels over the voxels of both.
 
     Args:
         predicted: True for foreground, bool `(H, W, D)`.
         label: ground truth, bool or 0 and 1, `(H, W, D)`.
 
     Returns:
-        From 0 to 1; NaN for a label without foreground.
+        In [0, 1]; NaN for a label without foreground.
+
+    Example:
+        >>> predicted, label = torch.tensor([[[1, 1, 0, 0]], [[0, 1, 1, 0]]]).bool().unsqueeze(1)
+        >>> dice(predicted, label)
+        0.5
     """
     return float(compute_dice(predicted[None, None], label[None, None], include_background=True))
 
 
 def surface_distances(predicted: Tensor, label: Tensor, spacing_mm: Sequence[float]) -> tuple[float, float]:
-    """How far the surface of a segmentation is from that of the label, in both directions.
+    """95 % Hausdorff distance (HD95) and average symmetric surface distance (ASD).
 
     The surface are the foreground voxels with a face to the background, or at the volume's edge; distances are between
-    voxel centres. HD95, the 95 % Hausdorff distance, is the larger of the two directions' 95th percentiles. ASD, the
-    average symmetric surface distance, is the mean over the voxels of both surfaces. Both as in MONAI.
+    voxel centres. HD95 is the larger of the two directions' 95th percentiles, ASD the mean over the voxels of both
+    surfaces. Both as in MONAI.
 
     Args:
         predicted: True for foreground, bool `(H, W, D)`.
@@ -50,8 +55,14 @@ def surface_distances(predicted: Tensor, label: Tensor, spacing_mm: Sequence[flo
 
     Returns:
         HD95 and ASD, mm from 0. Both are NaN for a label without foreground. Both are the length of the volume's
-        diagonal, which no distance within it exceeds, for a prediction without foreground: a model that finds nothing
-        must not gain by dropping out of a mean.
+        diagonal, the upper bound of distances within it, for a prediction without foreground, so that an empty
+        prediction is not left out of a mean.
+
+    Example:
+        >>> predicted, label = torch.zeros(2, 1, 1, 8, dtype=torch.bool)
+        >>> predicted[..., 2] = label[..., 4] = True
+        >>> surface_distances(predicted, label, spacing_mm=(1, 1, 2.5))
+        (5.0, 5.0)
     """
     found, truth = (volume.cpu().bool().numpy() for volume in (predicted, label))
     if not truth.any():
@@ -59,7 +70,7 @@ def surface_distances(predicted: Tensor, label: Tensor, spacing_mm: Sequence[flo
     if not found.any():
         diagonal = math.hypot(*(size * step for size, step in zip(truth.shape, spacing_mm, strict=True)))
         return diagonal, diagonal
-    # MONAI's two metrics would each find the surfaces and their distances anew.
+    # MONAI's two metrics would each compute the surfaces and their distances again.
     edges = get_mask_edges(found, truth)
     there = get_surface_distance(*edges, spacing=spacing_mm)
     back = get_surface_distance(*reversed(edges), spacing=spacing_mm)

@@ -1,7 +1,7 @@
-"""Bootstrap by patient: which patients a resample draws, and the interval that follows from the resampled values.
+"""Bootstrap by patient: the resampled patients, and the interval from the resampled values.
 
-The unit is the patient: cases of one patient are no independent observations, and neither are the images of one
-patient in several tasks.
+The unit is the patient: the cases of one patient are not independent, and neither are the images of one patient in
+several tasks.
 """
 
 from dataclasses import dataclass
@@ -23,12 +23,19 @@ RELIABLE_FREEDOM = 5
 class Resamples:
     """Patients drawn with replacement, each with all its cases.
 
-    Where there are several tasks, those that share patients form a group and each group keeps its number of patients,
-    so that a small task is not lost.
+    Tasks that share patients form a group, and resampling is stratified by group, so that every resample has cases of
+    every group.
 
     Attributes:
-        drawn: how often each patient is drawn, `(resamples, patients)` float64; each row adds up to `patients`.
+        drawn: number of draws of each patient, `(resamples, patients)` float64; each row adds up to `patients`.
         freedom: degrees of freedom, patients less groups.
+
+    Example:
+        >>> dice = np.array([0.80, 0.82, 0.91, 0.74, 0.88, 0.85])  # of six patients with one case each
+        >>> resamples = Resamples.of(np.ones((6, 1)), resamples=2000)
+        >>> means = resamples.drawn @ dice / 6
+        >>> resamples.interval(means).round(2).tolist(), resamples.reliable
+        ([0.77, 0.89], True)
     """
 
     drawn: NDArray[np.float64]
@@ -36,14 +43,14 @@ class Resamples:
 
     @classmethod
     def of(cls, counts: NDArray[np.float64], resamples: int) -> "Resamples | None":
-        """Draw, always alike for the same arguments.
+        """Draw, deterministically for the same arguments.
 
         Args:
-            counts: cases of each patient in each task, `(patients, tasks)`, none of whose rows is all 0.
-            resamples: how many to draw.
+            counts: cases of each patient in each task, `(patients, tasks)`, with no row of zeros.
+            resamples: number of resamples.
 
         Returns:
-            The draws; None where a task has fewer than two patients, who show no spread.
+            The draws; None if a task has fewer than two patients, whose spread cannot be estimated.
         """
         if not counts.size or np.count_nonzero(counts, axis=0).min() < 2:
             return None
@@ -56,7 +63,7 @@ class Resamples:
 
     @property
     def reliable(self) -> bool:
-        """Whether there are patients enough for the interval to cover about as often as it says."""
+        """Whether there are enough patients for a coverage near the nominal one."""
         return self.freedom >= RELIABLE_FREEDOM
 
     def interval(self, values: NDArray[np.float64], level: float = 0.05) -> NDArray[np.float64]:
@@ -64,10 +71,10 @@ class Resamples:
 
         Its ends are the quantiles at Phi(-sqrt(n / (n - g)) t) and 1 less that instead of level / 2, for n patients in
         g groups, with t the quantile of Student's t of n - g degrees of freedom. The plain percentile interval is too
-        narrow for few patients: of five normal values it covers the mean in 84 % of samples, this one in 93 %.
+        narrow for few patients: for five normal values it covers the mean in 84 % of samples, this one in 93 %.
 
         Args:
-            values: of each resample, `(resamples, ...)`; NaN where a resample has none, which is left out.
+            values: of each resample, `(resamples, ...)`; NaN for a resample without a value, which is left out.
             level: 1 minus the coverage.
 
         Returns:
@@ -80,7 +87,7 @@ class Resamples:
 
 @lru_cache(maxsize=4)
 def _draws(sizes: tuple[int, ...], resamples: int) -> NDArray[np.float64]:
-    """How often each patient is drawn, `(resamples, patients)`: with replacement within groups of these sizes."""
+    """Number of draws of each patient, `(resamples, patients)`, with replacement within groups of these sizes."""
     generator = np.random.default_rng(SEED)
     drawn = [generator.multinomial(size, np.full(size, 1 / size), resamples) for size in sizes]
     return np.concatenate(drawn, axis=1).astype(np.float64)

@@ -1,4 +1,4 @@
-"""Quantity: what is measured, with everything that a table, a page, a dashboard or a figure says of it."""
+"""Quantity: key, label, unit, direction and digits of something that is measured, for tables, pages and figures."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ class Quantity:
 
     Attributes:
         key: its name in files and configurations, such as `hd95_mm`.
-        label: how tables and figures call it.
+        label: its name in tables and figures.
         unit: of its values; empty for a number without one.
         higher_is_better: whether a higher value is better; None where neither is.
         digits: after the decimal point.

@@ -1,4 +1,4 @@
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -6,11 +6,17 @@ import pytest
 import torch
 
 from medmtl.calibration.metrics.bins import BinTable, bin_volume
-from medmtl.results.test import CaseResult
+from medmtl.results.case import CaseResult
+from medmtl.results.test import EvaluationResult, build_report
 
 
 def bins_of(probability: list[float], label: list[int]) -> BinTable:
     return bin_volume(torch.tensor(probability, dtype=torch.float64), torch.tensor(label), bins=5)
+
+
+def report_of(results: Sequence[CaseResult], **given: Any) -> dict[str, Any]:
+    """What `report.json` holds of these cases."""
+    return build_report(EvaluationResult("run", results, **({"alpha": 0.05, "ood_score": "spectral"} | given)))
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +44,7 @@ def make_case() -> Callable[..., CaseResult]:
 
 @pytest.fixture(scope="module")
 def results(make_case: Callable[..., CaseResult]) -> list[CaseResult]:
-    """Two tasks of four cases and three foreign images, of which the spectral score finds all and entropy not all."""
+    """Two tasks of four cases and three OOD images, of which the spectral score finds all and entropy not all."""
     generator = np.random.default_rng(0)
     found = []
     for task, dice in (("Liver", 0.9), ("Heart", 0.7)):
@@ -60,5 +66,5 @@ def results(make_case: Callable[..., CaseResult]) -> list[CaseResult]:
             )
     for index in range(3):
         scores = {"spectral": 0.1 + 0.1 * index, "entropy": 0.15 + 0.1 * index, "max_softmax": 0.2}
-        found.append(make_case(f"foreign_{index}", "Other", "out", scores=scores, p_value=0.04, rejected=index > 0))
+        found.append(make_case(f"ood_{index}", "Other", "out", scores=scores, p_value=0.04, rejected=index > 0))
     return found

@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from io import BytesIO
 from pathlib import Path
 
 import nibabel as nib
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from matplotlib.figure import Figure
 from monai.networks.nets import UNet
 from numpy.typing import ArrayLike, NDArray
 
@@ -59,6 +61,23 @@ def phantoms(phantom_store: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Folder of the phantom data sets; roots such as `phantom:LiverCT` mean the folders within it."""
     monkeypatch.setenv("MEDMTL_CACHE", str(phantom_store))
     return phantom_store / "phantoms-v1"
+
+
+@pytest.fixture(scope="session")
+def blank() -> bytes:
+    """A picture with nothing on it."""
+    stream = BytesIO()
+    Figure((1, 1)).savefig(stream, format="png", dpi=10)
+    return stream.getvalue()
+
+
+@pytest.fixture
+def undrawn(blank: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let figures come out blank in a test itself: drawing them is half of its time.
+
+    What runs of a whole session or module draw, such as `trained`, is real, and so is what other processes draw.
+    """
+    monkeypatch.setattr(Figure, "savefig", lambda self, stream, **_: stream.write(blank))
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Volumes of any size, worked on piece by piece and on the CPU: the same result everywhere, in memory of a few MB."""
+"""Volumes of any size as flat pieces on the CPU: deterministic results in a few MB of memory."""
 
 from collections.abc import Iterator, Sequence
 
@@ -7,13 +7,13 @@ from torch import Tensor
 
 from medmtl.errors import DataError
 
-# Voxels worked on at a time. Temporaries of this size stay in the processor's cache; and below 32,768 elements torch
-# keeps to one thread, so that sums do not depend on the number of threads and nothing waits for a busy core.
+# Voxels processed at a time. Temporaries of this size stay in the processor's cache; and below 32,768 elements torch
+# uses one thread, so that sums do not depend on the number of threads and no thread waits for a busy core.
 PIECE = 32_000
 
 
 def pieces(probabilities: Sequence[Tensor], label: Tensor, region: Tensor | None) -> Iterator[list[Tensor]]:
-    """Flat pieces of volumes that belong together.
+    """Corresponding flat pieces of volumes of one shape.
 
     Args:
         probabilities: one volume or one for each class, all of one shape, in [0, 1].
@@ -30,7 +30,7 @@ def pieces(probabilities: Sequence[Tensor], label: Tensor, region: Tensor | None
     if any(volume.shape != label.shape for volume in volumes):
         shapes = ", ".join(str(tuple(volume.shape)) for volume in volumes)
         raise DataError(f"probability, label and region differ in shape: {shapes}", fix="bring them to one grid")
-    # A subclass (MONAI's MetaTensor) would drag its metadata through every operation.
+    # MONAI's MetaTensor would carry its metadata through every operation.
     for parts in _split([volume.as_subclass(Tensor) for volume in volumes]):
         parts = [part.cpu() for part in parts]
         if region is not None:
@@ -82,7 +82,7 @@ def _check_probability(p: Tensor) -> None:
 
 
 def _split(volumes: list[Tensor]) -> Iterator[list[Tensor]]:
-    """Flat pieces of at most `PIECE` voxels, copying no more than that even where the layout in memory differs."""
+    """Flat pieces of at most `PIECE` voxels, copying no more than that even if the layouts in memory differ."""
     voxels = volumes[0].numel()
     if voxels <= PIECE:
         yield [volume.reshape(-1) for volume in volumes]

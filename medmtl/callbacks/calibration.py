@@ -1,7 +1,8 @@
-"""CalibrationCallback: streams calibration bins of every volume, and logs and draws what they say."""
+"""CalibrationCallback: bins every volume for calibration, logs the metrics and draws reliability diagrams."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,80 +10,118 @@ import numpy as np
 import pytorch_lightning as pl
 from torch import Tensor
 
+from medmtl.accuracy import ACCURACY
 from medmtl.calibration.metrics.bins import BinTable, bin_volume
-from medmtl.calibration.metrics.definitions import summarise
+from medmtl.calibration.metrics.definitions import BinMetric, metrics_with, summarise
 from medmtl.calibration.metrics.regions import REGIONS
 from medmtl.distributed import gather
 from medmtl.errors import ConfigError
 from medmtl.files import written_whole
+from medmtl.models.scored import ScoredScan, Segmentation
+from medmtl.ood.detectors import SCORES
 from medmtl.report.reliability import reliability_diagram
 from medmtl.report.style import to_png
 from medmtl.runs.wandb import show_figures
 
 
+@dataclass(frozen=True)
+class MeasuredCase:
+    """The calibration of one case of a task.
+
+    Attributes:
+        task: its task.
+        calibration: region -> reliability bins.
+        calibration_scaled: the same after scaling; empty without one.
+    """
+
+    task: str
+    calibration: Mapping[str, BinTable]
+    calibration_scaled: Mapping[str, BinTable]
+
+
 class CalibrationCallback(pl.Callback):
     """Calibration of the foreground probability on the images' own grid, per task.
 
-    Logs `<stage>/<task>/<metric>_<region>` for ece, ace, mce, brier, nll and gap, pooled over the cases, and the same
-    with `_per_case` for the mean over cases.
+    Logs `<stage>/<task>/<metric>_<region>` for ece, ace, mce, brier, nll, gap and `metrics`, pooled over the cases, and
+    the same with `_per_case` for the mean over cases.
 
     Args:
         bins: equal bins of probability.
         regions: which voxels count, each measured by itself: whole (the volume), body (what is not air), box (the
             organ and 10 mm), band (the organ dilated by 5 mm), shell (5 mm on both sides of its surface), likely (the
             organ and p >= 0.05, which changes with the model and so is unfit for comparing models).
+        metrics: metrics of your own, reported in addition to the built-in ones.
 
     Raises:
-        ConfigError: a region has another name.
+        ConfigError: a region has another name, or the key of a metric is taken.
     """
 
-    def __init__(self, bins: int = 15, regions: Sequence[str] = ("whole", "band")) -> None:
+    def __init__(
+        self,
+        bins: int = 15,
+        regions: Sequence[str] = ("whole", "band"),
+        metrics: list[BinMetric] | None = None,
+    ) -> None:
         for name in regions:
             if name not in REGIONS:
                 raise ConfigError(f"calibration.regions: there is no {name}", fix=f"choose from {', '.join(REGIONS)}")
         self.bins = bins
         self.regions = regions
-        self._tables: dict[int, tuple[str, dict[str, BinTable]]] = {}
+        self.metrics = metrics_with(metrics or [])
+        for key in self.metrics:
+            if key in ACCURACY or key in SCORES:  # one mapping in report.json describes all three
+                raise ConfigError(f"calibration.metrics: the key {key} is taken", fix="choose another key")
+        self.measured: dict[int, MeasuredCase] = {}  # by number of the step, of this process
+
+    def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Drop the bins of the last validation."""
+        self.measured.clear()
+
+    def on_test_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Drop the bins of an earlier test."""
+        self.measured.clear()
 
     def on_validation_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, index: int, *_: Any
     ) -> None:
-        """Bin a validation volume, and leave its regions in `outputs["regions"]`."""
+        """Bin a validation volume."""
         self._add(outputs, batch, index)
 
     def on_test_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, index: int, *_: Any
     ) -> None:
-        """Bin a test volume, and leave its regions and its tables in `outputs["regions"]` and `["calibration"]`."""
+        """Bin a test volume, before and after scaling."""
         self._add(outputs, batch, index)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Log the figures and draw the reliability diagrams."""
+        """Log the metrics and draw the reliability diagrams."""
         self._log("val", trainer, pl_module)
 
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Log the figures; the report draws the diagrams."""
+        """Log the metrics; the report draws the diagrams."""
         self._log("test", trainer, pl_module)
 
-    def _add(self, outputs: dict[str, Any] | None, scan: Mapping[str, Any], index: int) -> None:
-        if outputs is None or outputs["probability"] is None:
+    def _add(self, found: ScoredScan | None, scan: Mapping[str, Any], index: int) -> None:
+        if found is None or found.segmentation is None:
             return
-        label, image, probability = scan["label"][0].as_tensor().bool(), scan["native"][0], outputs["probability"]
-        spacing = scan["label"].pixdim.tolist()
-        regions = {name: REGIONS[name](label, spacing, image, probability) for name in self.regions}
-        outputs["regions"] = {name: where_known(region, scan) for name, region in regions.items()}
-        outputs["calibration"] = {
-            name: bin_volume(probability, label, region, self.bins) for name, region in outputs["regions"].items()
+        own = found.segmentation
+        before = self._bin(own, own.probability)
+        after = {} if own.scaled is None else self._bin(own, own.scaled)
+        self.measured[index] = MeasuredCase(scan["dataset"], before, after)
+
+    def _bin(self, segmentation: Segmentation, probability: Tensor) -> dict[str, BinTable]:
+        return {
+            name: bin_volume(probability, segmentation.label, segmentation.region(name), self.bins)
+            for name in self.regions
         }
-        self._tables[index] = scan["dataset"], outputs["calibration"]
 
     def _log(self, stage: str, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         found: dict[str, dict[str, list[BinTable]]] = defaultdict(lambda: defaultdict(list))
-        for task, regions in gather(self._tables):
-            for region, table in regions.items():
-                found[region][task].append(table)
+        for case in gather(self.measured):
+            for region, table in case.calibration.items():
+                found[region][case.task].append(table)
         for region, by_task in found.items():
-            figures = {task: _figures(tables, region) for task, tables in by_task.items()}
+            figures = {task: _figures(tables, region, self.metrics) for task, tables in by_task.items()}
             for task, values in figures.items():
                 pl_module.log_dict({f"{stage}/{task}/{key}": value for key, value in values.items()})
             for key in next(iter(figures.values())):
@@ -90,7 +129,6 @@ class CalibrationCallback(pl.Callback):
             if stage == "val" and trainer.is_global_zero:
                 pooled = {task: sum(tables[1:], tables[0]) for task, tables in by_task.items()}
                 self._draw(trainer, pooled, region)
-        self._tables.clear()
 
     def _draw(self, trainer: pl.Trainer, pooled: Mapping[str, BinTable], region: str) -> None:
         path = Path(trainer.default_root_dir) / "figures" / f"val_reliability_{region}.png"
@@ -99,14 +137,9 @@ class CalibrationCallback(pl.Callback):
         show_figures(trainer, {f"val/reliability_{region}": path})
 
 
-def where_known(region: Tensor, scan: Mapping[str, Any]) -> Tensor:
-    """A region, bool `(H, W, D)`, without the voxels of a scan whose truth is unknown."""
-    return region if scan["known"] is None else region & scan["known"][0].to(region.device)
-
-
-def _figures(tables: list[BinTable], region: str) -> dict[str, float]:
-    pooled = summarise(sum(tables[1:], tables[0]))
-    cases = [summarise(table) for table in tables]
+def _figures(tables: list[BinTable], region: str, metrics: Mapping[str, BinMetric]) -> dict[str, float]:
+    pooled = summarise(sum(tables[1:], tables[0]), metrics)
+    cases = [summarise(table, metrics) for table in tables]
     result = {f"{metric}_{region}": value for metric, value in pooled.items()}
     for metric in pooled:
         values = [case[metric] for case in cases]

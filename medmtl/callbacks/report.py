@@ -1,7 +1,9 @@
-"""ReportCallback: collects what a test finds for each case and writes the report."""
+"""ReportCallback: assembles the record of every test case and writes the report."""
 
 import math
 from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +12,18 @@ import pytorch_lightning as pl
 from monai.data import MetaTensor
 from monai.transforms import Orientation
 
+from medmtl.callbacks.calibration import CalibrationCallback, MeasuredCase
 from medmtl.callbacks.scaling import ScalingCallback
 from medmtl.callbacks.spectral import SpectralCallback
 from medmtl.distributed import gather
 from medmtl.errors import RunError
+from medmtl.models.scored import ScoredScan, Segmentation
+from medmtl.ood.detectors import SCORES
 from medmtl.ood.verdict import Verdict
 from medmtl.report.slices import CaseSlices
 from medmtl.report.test.write import write_report
-from medmtl.results.test import CaseResult
+from medmtl.results.case import CaseResult
+from medmtl.results.test import EvaluationResult
 from medmtl.runs.folder import RunFolder
 from medmtl.runs.wandb import show_figures
 from medmtl.version import __version__
@@ -26,18 +32,28 @@ from medmtl.version import __version__
 class ReportCallback(pl.Callback):
     """Writes `report/` into the run folder at the end of a test.
 
-    It reads what the other callbacks left in the outputs of each test step, so it comes after them.
+    Bins of calibration are taken from `calibration` when all cases are done, so that it does not matter in which order
+    the callbacks are called.
 
     Args:
         run: the run folder.
         checkpoint: the checkpoint that is tested.
-        spectral: knows who judges.
-        scaling: knows what was fitted after the training.
+        calibration: measures the calibration of the cases.
+        spectral: holds the OOD detector.
+        scaling: holds the post-hoc scaling.
     """
 
-    def __init__(self, run: RunFolder, checkpoint: Path, spectral: SpectralCallback, scaling: ScalingCallback) -> None:
+    def __init__(
+        self,
+        run: RunFolder,
+        checkpoint: Path,
+        calibration: CalibrationCallback,
+        spectral: SpectralCallback,
+        scaling: ScalingCallback,
+    ) -> None:
         self.run = run
         self.checkpoint = checkpoint
+        self.calibration = calibration
         self.spectral = spectral
         self.scaling = scaling
         self.page = run.report / "report.html"
@@ -46,90 +62,115 @@ class ReportCallback(pl.Callback):
     def on_test_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, index: int, *_: Any
     ) -> None:
-        """Keep the figures of a case, and three slices of it."""
-        if outputs is None:
+        """Keep the result of a case without its calibration, and three slices of it."""
+        found: ScoredScan | None = outputs
+        if found is None:
             return
-        verdict: Verdict | None = outputs.get("verdict")
-        result = CaseResult(
-            case=batch["case"],
-            dataset=batch["dataset"],
-            expected="out" if batch["own"] is None else "in",
-            dice=outputs["dice"],
-            hd95_mm=outputs["hd95_mm"],
-            asd_mm=outputs["asd_mm"],
-            calibration=outputs.get("calibration", {}),
-            calibration_scaled=outputs.get("calibration_scaled", {}),
-            scores={} if verdict is None else {**verdict.scores, **outputs.get("disagreement", {})},
-            p_value=None if verdict is None else verdict.p_value,
-            rejected=None if verdict is None else verdict.rejected,
-            nearest_task=None if verdict is None else verdict.task,
-            preprocessing=str(batch["own"] if verdict is None else verdict.preprocessing),
-            patient=batch["patient"],
-        )
-        slices = None if outputs["probability"] is None else _slices(batch, outputs)
-        self._found[index] = result, slices, verdict
+        own, verdict = found.segmentation, found.verdict
+        slices = None if own is None else _slices(batch, own)
+        self._found[index] = _case_result(batch, own, verdict), slices, verdict
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Bring together what all processes found, and write the report in the first.
+        """Bring together the results of all processes, and write the report in the first.
 
         Raises:
             RunError: there was no case to test.
         """
-        found = gather(self._found)
+        measured = self.calibration.measured
+        found = gather(
+            {
+                index: (_with_calibration(result, measured.get(index)), slices, verdict)
+                for index, (result, slices, verdict) in self._found.items()
+            }
+        )
         if not found:
             raise RunError("there is no case to test", fix="give data.test a share above 0")
         if not trainer.is_global_zero:
             return
-        judged: dict[str, list[Verdict]] = defaultdict(list)
+        verdicts: dict[str, list[Verdict]] = defaultdict(list)
         for result, _, verdict in found:
             if verdict is not None:
-                judged[result.dataset].append(verdict)
-        ood_detector = self.spectral.ood_detector
-        threshold = math.inf if ood_detector is None else ood_detector.rule().threshold
+                verdicts[result.dataset].append(verdict)
         signatures = {
             layer: {
-                dataset: np.stack([verdict.signature[layer].numpy() for verdict in verdicts])
-                for dataset, verdicts in judged.items()
+                dataset: np.stack([verdict.signature[layer].numpy() for verdict in own])
+                for dataset, own in verdicts.items()
             }
-            for layer in (self.spectral.layers if judged else [])
+            for layer in (self.spectral.layers if verdicts else [])
         }
-        write_report(
-            self.run.report,
-            self.run.path.name,
-            [result for result, _, _ in found],
-            self.spectral.alpha,
-            signatures,
-            {(result.dataset, result.case): slices for result, slices, _ in found if slices is not None},
-            self._facts(trainer, layers=list(signatures)),
-            None if ood_detector is None else ood_detector.detector.name,
-            threshold if math.isfinite(threshold) else None,
-            self.scaling.summary(),
-        )
+        evaluation = self._evaluation(trainer, [result for result, _, _ in found])
+        slices = {(result.dataset, result.case): planes for result, planes, _ in found if planes is not None}
+        facts = self._facts(trainer, evaluation, layers=list(signatures))
+        write_report(self.run.report, evaluation, signatures, slices, facts)
         figures = sorted((self.run.report / "figures").glob("*.png"))
         show_figures(trainer, {f"test/{path.stem}": path for path in figures})
 
-    def _facts(self, trainer: pl.Trainer, layers: list[str]) -> dict[str, str]:
+    def _evaluation(self, trainer: pl.Trainer, cases: list[CaseResult]) -> EvaluationResult:
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        fitted = self.spectral.ood_detector
+        threshold = math.inf if fitted is None else fitted.rule().threshold
+        return EvaluationResult(
+            run=self.run.path.name,
+            cases=cases,
+            alpha=self.spectral.alpha,
+            ood_score=None if fitted is None else fitted.detector.name,
+            threshold=threshold if math.isfinite(threshold) else None,
+            scaling=self.scaling.summary(),
+            preprocessings=[str(preprocessing) for preprocessing in data.preprocessings],
+            metrics=self.calibration.metrics,
+            scores=SCORES if fitted is None else {**SCORES, fitted.detector.name: fitted.detector.quantity},
+        )
+
+    def _facts(self, trainer: pl.Trainer, evaluation: EvaluationResult, layers: list[str]) -> dict[str, str]:
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         trained = self.run.read_manifest().get("fit", {})
+        score = evaluation.ood_score
         facts = {
             "medmtl": __version__,
             "checkpoint": self.checkpoint.name,
             "ensemble": str(trainer.lightning_module.ensemble or ""),
             "trained": f"{trained['steps']} steps in {trained['seconds'] / 60:.1f} min" if "steps" in trained else "",
             "device": str(trainer.strategy.root_device),
-            "preprocessings": "; ".join(map(str, data.preprocessings)),
+            "preprocessing": "; ".join(evaluation.preprocessings),
             "held-out tasks": ", ".join(data.held_out),
             "signature layers": ", ".join(layers),
-            "judged by": "" if self.spectral.ood_detector is None else self.spectral.ood_detector.detector.name,
+            "OOD detector": "" if score is None else evaluation.score(score).label,
         }
         facts["data_note"] = data.note
         return {key: value for key, value in facts.items() if value}
 
 
-def _slices(scan: dict[str, Any], outputs: dict[str, Any]) -> CaseSlices:
+def _case_result(scan: Mapping[str, Any], own: Segmentation | None, verdict: Verdict | None) -> CaseResult:
+    """The result of a case, to which its calibration is still to be added."""
+    accuracy = {} if own is None else own.accuracy
+    preprocessing = scan["own"] if verdict is None else verdict.preprocessing
+    return CaseResult(
+        case=scan["case"],
+        dataset=scan["dataset"],
+        expected="out" if scan["own"] is None else "in",
+        dice=accuracy.get("dice"),
+        hd95_mm=accuracy.get("hd95_mm"),
+        asd_mm=accuracy.get("asd_mm"),
+        calibration={},
+        scores={} if verdict is None else verdict.scores,
+        p_value=None if verdict is None else verdict.p_value,
+        rejected=None if verdict is None else verdict.rejected,
+        nearest_task=None if verdict is None else verdict.task,
+        preprocessing=None if preprocessing is None else str(preprocessing),
+        patient=scan["patient"],
+    )
+
+
+def _with_calibration(result: CaseResult, measured: MeasuredCase | None) -> CaseResult:
+    if measured is None:
+        return result
+    return replace(result, calibration=measured.calibration, calibration_scaled=measured.calibration_scaled)
+
+
+def _slices(scan: Mapping[str, Any], own: Segmentation) -> CaseSlices:
     """Cut the volume on its own grid, turned to right-anterior-superior."""
     turn = Orientation("RAS", labels=None)
-    probability = MetaTensor(outputs["probability"][None], affine=scan["native"].affine)
+    probability = MetaTensor(own.probability[None], affine=scan["native"].affine)
     image, label, probability = (turn(volume)[0] for volume in (scan["native"], scan["label"], probability))
     spacing = turn(scan["native"]).pixdim.tolist()
     return CaseSlices.cut(image.cpu().numpy(), label.cpu().numpy().astype(bool), probability.cpu().numpy(), spacing)

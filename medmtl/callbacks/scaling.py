@@ -1,4 +1,4 @@
-"""ScalingCallback: fits post-hoc scaling on the validation cases, and measures test cases after it."""
+"""ScalingCallback: fits post-hoc scaling on the validation cases, and has test cases scaled."""
 
 import logging
 from collections.abc import Mapping
@@ -10,19 +10,16 @@ import pytorch_lightning as pl
 import yaml
 from pytorch_lightning.trainer.states import TrainerFn
 
-from medmtl.calibration.metrics.bins import bin_volume
-from medmtl.calibration.metrics.regions import REGIONS
 from medmtl.calibration.scaling.histogram import LogitHistogram, logit_histogram
 from medmtl.calibration.scaling.per_task import Fitted, TaskScalings
-from medmtl.calibration.scaling.working_volume import VoxelSample, WorkingVolume, sample_voxels
-from medmtl.callbacks.calibration import where_known
+from medmtl.calibration.scaling.working_volume import VoxelSample, sample_voxels
 from medmtl.distributed import gather
 from medmtl.errors import ConfigError
 from medmtl.runs.checkpoint import CHECKPOINT_KEY, read_checkpoint, write_checkpoint
 
 logger = logging.getLogger(__name__)
 
-ALONE = ""  # what `Members.scaled_as` says of a network by itself
+ALONE = ""  # `Members.scaled_as` of a network by itself
 
 
 @dataclass(frozen=True)
@@ -44,20 +41,20 @@ class _Fit:
 class ScalingCallback(pl.Callback):
     """Post-hoc scaling of the foreground probability, fitted to least negative log-likelihood on validation cases.
 
-    Every validation fits it anew, on the image's own grid, so that each checkpoint holds the scaling of its weights
-    (one that was saved because of an interruption: of the validation before). Where nothing can be fitted T = 1 is
-    kept, and said; where local temperatures do not help patients that they were not fitted on, a single one. What
-    `medmtl calibrate` fits for an ensemble stands in the checkpoint beside the network's own, and is used for that
-    ensemble alone.
+    Every validation fits it again, on the image's own grid, so that each checkpoint holds the scaling of its weights
+    (one that was saved because of an interruption: of the validation before). Where nothing can be fitted, T = 1 is
+    kept and a warning logged; where local temperatures do not help patients that they were not fitted on, a single one
+    is kept. What `medmtl calibrate` fits for an ensemble is kept in the checkpoint beside the network's own, and is
+    used for that ensemble alone.
 
-    In a test the task is not told: a case gets the scaling of the task that it looks most like, and without a
-    signature bank that of all tasks together. Accuracy and `calibration` stay those of the network; what scaling
-    changes is left in `outputs["calibration_scaled"]`.
+    In a test the task of an image is not given: a case gets the scaling of the task of its verdict, and without a
+    signature bank that of all tasks together. Accuracy and `calibration` stay those of the network; the segmenter
+    applies the scaling, see `Segmentation.scaled`.
 
     Args:
         method: temperature (sigmoid(z / T) of the logit z), platt (sigmoid(a z + b)), isotonic, local (a T for every
-            voxel, told by a small network from logit and image around it; some seconds more at every validation), or
-            none.
+            voxel, which a small network predicts from logit and image around it; some seconds more at every
+            validation), or none.
         per_task: a scaling for every task, instead of one for all.
         region: where the likelihood counts: band (the organ dilated by 5 mm) or whole (the volume).
     """
@@ -69,7 +66,7 @@ class ScalingCallback(pl.Callback):
         region: Literal["band", "whole"] = "band",
     ) -> None:
         self.options: dict[str, Any] = {"method": method, "per_task": per_task, "region": region}
-        self._fits: dict[str, _Fit] = {}  # by what they were fitted for, as `Members.scaled_as` says it
+        self._fits: dict[str, _Fit] = {}  # by what they were fitted for, see `Members.scaled_as`
         self._applied: str | None = None
         self._histograms: dict[str, LogitHistogram] = {}
         self._samples: dict[int, tuple[str, VoxelSample]] = {}
@@ -85,19 +82,19 @@ class ScalingCallback(pl.Callback):
         return self._fits[ALONE].scalings if ALONE in self._fits else None
 
     def state_dict(self) -> dict[str, Any]:
-        """What was fitted and how, as text, numbers and tensors, that of ensembles apart; empty if nothing was."""
+        """What was fitted and how, as text, numbers and tensors, ensembles under a key of their own; empty without."""
         ensembles = {fitted_for: fit.state_dict() for fitted_for, fit in self._fits.items()}
         own = ensembles.pop(ALONE, {})
         return {**own, "ensembles": ensembles} if ensembles else own
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take what a checkpoint holds."""
+        """Take the scalings of a checkpoint."""
         own = {ALONE: state_dict} if "single" in state_dict else {}
         found = {**own, **state_dict.get("ensembles", {})}
         self._fits = {fitted_for: _Fit.from_state_dict(state) for fitted_for, state in found.items()}
 
     def summary(self) -> dict[str, Any] | None:
-        """What a report says of the scaling that was applied in a test; None if there was none."""
+        """The scaling that was applied in a test, for `report.json`; None if there was none."""
         if self._applied is None:
             return None
         fit = self._fits[self._applied]
@@ -106,7 +103,7 @@ class ScalingCallback(pl.Callback):
         return {**fit.options, "ensemble": self._applied, "single": single, "tasks": tasks}
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Forget the last validation.
+        """Drop the logits of the last validation.
 
         Raises:
             ConfigError: `medmtl calibrate` has nothing to fit.
@@ -119,19 +116,17 @@ class ScalingCallback(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, index: int, *_: Any
     ) -> None:
         """Add the logits of a validation volume."""
-        if not self.active or outputs is None:
+        if not self.active or outputs is None or outputs.segmentation is None:
             return
-        name, label = self.options["region"], batch["label"][0].as_tensor().bool()
-        region = outputs["regions"].get(name)
-        if region is None:
-            region = where_known(REGIONS[name](label, batch["label"].pixdim.tolist()), batch)
-        self._histograms[batch["dataset"]] += logit_histogram(outputs["probability"], label, region)
+        own = outputs.segmentation
+        region = own.region(self.options["region"])
+        self._histograms[batch["dataset"]] += logit_histogram(own.probability, own.label, region)
         if self.options["method"] == "local":
-            found = sample_voxels(outputs["probability"], label, region, _working(outputs, batch), batch["patient"])
-            self._samples[index] = batch["dataset"], found
+            sample = sample_voxels(own.probability, own.label, region, own.working, batch["patient"])
+            self._samples[index] = batch["dataset"], sample
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Fit, to what all processes found."""
+        """Fit the scaling to the logits of all processes."""
         if not self.active:
             return
         shares = gather({0: self._histograms})
@@ -148,7 +143,7 @@ class ScalingCallback(pl.Callback):
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Put what `medmtl calibrate` fitted, and how, into the checkpoint; a training saves its own.
 
-        What the checkpoint's configuration says of scaling goes on being about the network by itself.
+        The options of scaling in the checkpoint's configuration stay those of the network by itself.
         """
         if not _calibrating(trainer) or not trainer.is_global_zero:
             return
@@ -160,21 +155,21 @@ class ScalingCallback(pl.Callback):
             config = yaml.safe_load(checkpoint[CHECKPOINT_KEY]) | {"scaling": self.options}
             checkpoint[CHECKPOINT_KEY] = yaml.safe_dump(config, sort_keys=False)
         write_checkpoint(path, checkpoint)
-        _say(self._fits[fitted_for].scalings)
+        _log_fit(self._fits[fitted_for].scalings)
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Say what was fitted with the best weights."""
+        """Log what was fitted with the best weights."""
         best = getattr(trainer.checkpoint_callback, "best_model_path", "")
         if self.active and best and trainer.is_global_zero:
             self.load_state_dict(read_checkpoint(Path(best))["callbacks"].get(self.state_key, {}))
             if self.scalings is not None:
-                _say(self.scalings)
+                _log_fit(self.scalings)
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """See whether the checkpoint holds what the options ask for.
+        """Give the segmenter the scaling to apply, if the checkpoint holds the one that the options name.
 
         Raises:
-            ConfigError: it was fitted with others, or for other networks than these.
+            ConfigError: it was fitted with other options, or for other networks.
         """
         if not self.active:
             return
@@ -189,28 +184,14 @@ class ScalingCallback(pl.Callback):
         for name, value in self.options.items():
             fitted = self._fits[wanted].options[name]
             if value != fitted:
-                fix = f"add --scaling.{name} {str(fitted).lower()}, or fit anew with `medmtl calibrate`"
+                fix = f"add --scaling.{name} {str(fitted).lower()}, or fit again with `medmtl calibrate`"
                 raise ConfigError(f"scaling.{name}={value}, but the checkpoint was fitted with {fitted}", fix=fix)
         self._applied = wanted
-
-    def on_test_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, *_: Any
-    ) -> None:
-        """Bin a test volume after scaling, over the same voxels as before."""
-        if self._applied is None or outputs is None or outputs["probability"] is None:
-            return
-        verdict, label = outputs.get("verdict"), batch["label"][0].as_tensor().bool()
-        scaled = outputs.get("probability_scaled")  # of an ensemble whose members are scaled before pooling
-        if scaled is None:
-            scaling = self._fits[self._applied].scalings.choose(None if verdict is None else verdict.task)
-            scaled = scaling(outputs["probability"], _working(outputs, batch))
-        outputs["calibration_scaled"] = {
-            name: bin_volume(scaled, label, outputs["regions"][name], len(table.count))
-            for name, table in outputs["calibration"].items()
-        }
+        segmenter: Any = pl_module
+        segmenter.scaling = self._fits[wanted].scalings
 
 
-def _say(scalings: TaskScalings) -> None:
+def _log_fit(scalings: TaskScalings) -> None:
     for task, fitted in (scalings.tasks or {"all tasks": scalings.single}).items():
         if fitted.refused:
             logger.warning("calibrate: %s keeps %s: %s", task, fitted.scaling, fitted.refused)
@@ -224,15 +205,9 @@ def _gain(fitted: Fitted) -> str:
 
 
 def _fitted_for(module: pl.LightningModule) -> str:
-    """What `Members.scaled_as` says of the segmenter."""
+    """`Members.scaled_as` of the segmenter."""
     members: Any = module.members
     return ALONE if members is None else members.scaled_as
-
-
-def _working(outputs: Mapping[str, Any], scan: Mapping[str, Any]) -> WorkingVolume:
-    """A volume as its own preprocessing prepared it, and what the network said of it there."""
-    image, probability = scan["images"][scan["own"]], outputs["probabilities"][scan["own"]]
-    return WorkingVolume.of(image[0], probability[0], image.affine, scan["native"].affine)
 
 
 def _calibrating(trainer: pl.Trainer) -> bool:

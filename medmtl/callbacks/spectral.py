@@ -1,4 +1,4 @@
-"""SpectralCallback: fits signatures, detector and threshold at the end of training, and judges test images."""
+"""SpectralCallback: fits signatures, detector and threshold after training, and has test images scored by them."""
 
 import logging
 from collections.abc import Iterable
@@ -31,15 +31,15 @@ logger = logging.getLogger(__name__)
 class SpectralCallback(pl.Callback):
     """Spectral signatures (Karimi & Gholipour, arXiv 2004.06569), and a verdict with a conformal threshold.
 
-    After training, the best weights are run over the training images, not augmented, each under its task's
-    preprocessing: their signatures are the bank, and from them the detector learns what is familiar. Validation
-    images, under every preprocessing, set the threshold. All is kept in `best.ckpt`; `medmtl calibrate` does it anew.
+    After training, the network with its best weights processes the training images, not augmented, each under its
+    task's preprocessing: their signatures are the bank, and the detector is fitted to them. Validation images, under
+    every preprocessing, set the threshold. All is kept in `best.ckpt`; `medmtl calibrate` estimates it again.
 
     Args:
         layers: names of the network's layers whose feature maps are used; none: no signatures and no verdict.
-        alpha: share of familiar images that may be rejected.
-        detector: what gives the verdict; None takes `ByTask` with its default members. The signature's distance is
-            told beside it.
+        alpha: share of in-distribution images that may be rejected.
+        detector: what gives the verdict; None takes `ByTask` with its default members. The distance of the signature
+            is reported beside its score.
     """
 
     def __init__(self, layers: list[str], alpha: float = 0.05, detector: Detector | None = None) -> None:
@@ -60,31 +60,31 @@ class SpectralCallback(pl.Callback):
             FeatureTap(_segmenter(pl_module).network, self.layers)
 
     def state_dict(self) -> dict[str, Any]:
-        """What the ood_detector knows, as tensors, numbers and strings; empty before the end of training."""
+        """State of the OOD detector as tensors, numbers and strings; empty before the end of training."""
         return {} if self.ood_detector is None else self.ood_detector.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take the ood_detector from a checkpoint."""
+        """Take the OOD detector from a checkpoint."""
         if "fitted" in state_dict:
             self.ood_detector = ConformalDetector.from_state_dict(state_dict, self.detector, self.alpha)
         elif state_dict:
             logger.warning("the checkpoint's signatures are of an earlier version: run `medmtl calibrate` for verdicts")
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Learn what is familiar with the best weights, and add it to `best.ckpt`."""
+        """Fit the OOD detector with the best weights, and add it to `best.ckpt`."""
         checkpoint = trainer.checkpoint_callback
         if not self.layers or checkpoint is None or not checkpoint.best_model_path:  # type: ignore[attr-defined]
             return
         best = Path(checkpoint.best_model_path)  # type: ignore[attr-defined]
         pl_module.load_state_dict(read_checkpoint(best)["state_dict"])
-        self._learn(trainer, pl_module, best)
+        self._fit_into(trainer, pl_module, best)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Learn it anew in `medmtl calibrate`, which is no validation of a training."""
+        """Fit the OOD detector again in `medmtl calibrate`, which is no validation of a training."""
         if self.layers and trainer.state.fn == TrainerFn.VALIDATING:
-            self._learn(trainer, pl_module, Path(str(trainer.ckpt_path)))
+            self._fit_into(trainer, pl_module, Path(str(trainer.ckpt_path)))
 
-    def _learn(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: Path) -> None:
+    def _fit_into(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: Path) -> None:
         pl_module.eval()
         with torch.inference_mode():
             self.fit(_segmenter(pl_module), _data(trainer))
@@ -92,7 +92,7 @@ class SpectralCallback(pl.Callback):
             add_callback_state(checkpoint, self)
 
     def fit(self, segmenter: Segmenter, data: MultiTaskData) -> None:
-        """Learn from the training images what is familiar, and from the validation images how much they differ."""
+        """Fit the OOD detector to the training images, and its threshold to the validation images."""
         observer = self._observer(segmenter)
         training, held_out = gather(_training(observer, data)), gather(_held_out(observer, data))
         modalities = {name: task.modality for name, task in data.trained.items()}
@@ -104,10 +104,10 @@ class SpectralCallback(pl.Callback):
         logger.info("signature bank: %d images; threshold of %s: %.4f", len(training), name, rule.threshold)
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Collect features during the test and ood_detector by them, if the checkpoint knows what is familiar.
+        """Give the segmenter the OOD detector of the checkpoint and the observer of its features.
 
         Raises:
-            ConfigError: that was learnt from other layers than `layers`.
+            ConfigError: the detector was fitted to other layers than `layers`.
         """
         if not self.layers:
             return

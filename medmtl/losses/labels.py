@@ -1,4 +1,4 @@
-"""What a voxel truly is, one channel a class: the ground truth as the losses compare it with logits."""
+"""Labels as targets of a loss: one channel a class, in the shape of the logits."""
 
 import torch
 from torch import Tensor
@@ -8,18 +8,18 @@ from medmtl.errors import DataError
 
 
 def targets(logits: Tensor, label: Tensor) -> Tensor:
-    """Bring a label into the shape of the logits that it is compared with.
+    """Convert a label to the shape of the logits.
 
     Args:
         logits: `(B, C, *spatial)`: one channel is the logit of foreground, several are those of a softmax.
-        label: `(B, 1, *spatial)`, any type: with one channel the share of foreground in [0, 1], with several the
-            number of the class.
+        label: `(B, 1, *spatial)`, any type: share of foreground in [0, 1] with one channel, class numbers with
+            several.
 
     Returns:
         Share of each class in each voxel, `(B, C, *spatial)`, float32 (float64 for float64 logits).
 
     Raises:
-        DataError: shapes differ, or a label value means no class.
+        DataError: shapes differ, or a label value is not a class.
     """
     if label.shape != (len(logits), 1, *logits.shape[2:]):
         raise DataError(
@@ -28,7 +28,7 @@ def targets(logits: Tensor, label: Tensor) -> Tensor:
         )
     classes = logits.shape[1]
     dtype = torch.promote_types(logits.dtype, torch.float32)
-    label = label.as_subclass(Tensor)  # MONAI's MetaTensor would drag its metadata through every operation
+    label = label.as_subclass(Tensor)  # MONAI's MetaTensor would carry its metadata through every operation
     low, high = torch.aminmax(label)
     if not (low >= 0 and high <= max(classes - 1, 1)):  # a NaN makes both NaN
         raise DataError(

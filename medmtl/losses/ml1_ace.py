@@ -1,8 +1,8 @@
 """mL1-ACE: the average calibration error of a patch as a loss (Barfoot et al., MICCAI 2024; arXiv 2506.03942).
 
 Probabilities of a class are sorted into M equal bins over [0, 1]. In bin m, e_m is the mean probability and a_m the
-share of voxels that are of the class. The loss is the mean of |a_m - e_m| over the bins that are not empty, then over
-images and classes. Every bin counts alike, however few voxels it holds: doubtful voxels are not drowned by background.
+share of voxels of the class. The loss is the mean of |a_m - e_m| over the non-empty bins, then over images and classes.
+All bins have the same weight, however few voxels they hold, so that uncertain voxels are not outweighed by background.
 """
 
 from collections.abc import Iterator
@@ -16,34 +16,40 @@ from torch.nn.functional import pad
 from medmtl.errors import ConfigError
 from medmtl.losses.labels import targets
 
-# A bin with less than this weight is empty; soft bins can hold any share of a voxel.
+# A bin of less weight is empty; soft bins can hold any share of a voxel.
 EMPTY = 0.01
 
-# Voxels computed at a time on a CPU: temporaries of this size stay in its cache. Whole images took 6 times as long.
+# Voxels processed at a time on a CPU: temporaries of this size stay in its cache. Whole images took 6 times as long.
 PIECE = 32_000
 
 # Neighbouring voxels are added to separate copies of the sums: most fall into the same bin, and each addition would
-# otherwise wait for the one before.
+# otherwise wait for the previous one.
 LANES = 4
 
 
 class ML1ACE(nn.Module):
     """Average calibration error of each image, mean over images and foreground classes, in [0, 1].
 
-    It says nothing about where foreground is, so it is added to a loss that does, see `WeightedSum`. In a short
-    training on phantoms a weight of 0.3 beside Dice + CE cost no Dice, and a weight of 1 cost 0.09.
+    It does not measure overlap, so it is combined with a loss that does, see `WeightedSum`. In a short training
+    on phantoms a weight of 0.3 beside Dice + CE cost no Dice, and a weight of 1 cost 0.09.
 
-    Hard bins, m / M <= p < (m + 1) / M (the last one holds p = 1 as well), pass gradients through e_m alone. Soft bins
-    share a voxel between the two nearest of the centres (m + 1/2) / M, linearly by distance, so that gradients pass
+    Hard bins, m / M <= p < (m + 1) / M (the last one holds p = 1 as well), pass gradients through e_m only. Soft bins
+    divide a voxel between the two nearest of the centres (m + 1/2) / M, linearly by distance, so that gradients pass
     through a_m too; beyond the outermost centres a voxel belongs to the outermost bin.
 
-    An image without foreground counts as 0, as in the authors' code: its soft bins have gaps of e_m, which stay near
-    their centres wherever its probabilities go, so that the gradients between them say nothing.
+    An image without foreground counts as 0, as in the authors' code: the gap of its soft bins is e_m, which stays near
+    the bin centre whatever the probabilities, so that its gradients are uninformative.
 
     Args:
         bins: M.
-        soft: soft bins, else hard ones.
-        absent: let the gaps of an image without the class count as well.
+        soft: soft bins instead of hard ones.
+        absent: also count the gaps of images without the class.
+
+    Example:
+        >>> logits = torch.tensor([-2.0, -2.0, 2.0, 2.0]).view(1, 1, 4)  # probabilities 0.119 and 0.881
+        >>> label = torch.tensor([0, 1, 1, 1]).view(1, 1, 4)
+        >>> round(ML1ACE(bins=2, soft=False)(logits, label).item(), 4)  # mean of |1/2 - 0.119| and |1 - 0.881|
+        0.25
     """
 
     def __init__(self, bins: int = 20, soft: bool = True, absent: bool = False) -> None:
@@ -66,7 +72,7 @@ class ML1ACE(nn.Module):
             A number, float32 also for half-precision logits.
 
         Raises:
-            DataError: shapes differ, or a label value means no class.
+            DataError: shapes differ, or a label value is not a class.
         """
         target = targets(logits, label)
         logits = logits.to(target.dtype)
@@ -82,9 +88,9 @@ class ML1ACE(nn.Module):
 class _MeanGap(torch.autograd.Function):
     """The loss of probabilities and targets `(images, voxels)`, float32 or float64, where only `counted` images count.
 
-    Voxels enter through sums over bins alone, so that the derivative by a probability is a function of its bin, its
-    place between two centres and its error: a small table of coefficients. Nothing of size bins x voxels is made. Sums
-    are float64, because a float32 counter stops at 2^24 voxels.
+    The loss depends on sums over bins only, so that the derivative with respect to a probability is a function of its
+    bin, its position between two centres and its error: a small table of coefficients. Nothing of size bins x voxels is
+    allocated. Sums are float64, because a float32 counter stops at 2^24 voxels.
     """
 
     @staticmethod
@@ -93,7 +99,7 @@ class _MeanGap(torch.autograd.Function):
         weight, gap = sums[:, :2].unbind(1)  # of each bin: voxels, and the sum of p - y over them
         if soft:
             weight, gap = _to_centres(weight, sums[:, 2]), _to_centres(gap, sums[:, 3])
-        filled = ~(weight < EMPTY)  # a NaN is not empty: it must not pass unseen
+        filled = ~(weight < EMPTY)  # NaN is not empty: it must reach the loss
         weight, gap = weight.where(filled, 1), gap.where(filled, 0)
         share = counted[:, None] / (filled.sum(1, keepdim=True) * len(gap) * weight)  # of a bin's gap in the loss
         if ctx.needs_input_grad[0]:
@@ -119,7 +125,7 @@ class _MeanGap(torch.autograd.Function):
 def _sums(probability: Tensor, target: Tensor, bins: int, soft: bool) -> Tensor:
     """Sums over the voxels of an image in each slot: 1, p - y; with soft bins also both times the upper centre's share.
 
-    Slots are the hard bins, or the M + 1 intervals that the centres of soft bins part.
+    Slots are the hard bins, or the M + 1 intervals between the centres of soft bins.
     """
     slots, device = bins + 1 if soft else bins, probability.device
     lane = torch.arange(_piece(probability), device=device) % LANES * slots
@@ -137,7 +143,7 @@ def _sums(probability: Tensor, target: Tensor, bins: int, soft: bool) -> Tensor:
 
 
 def _gradient(out: Tensor, probability: Tensor, target: Tensor, coefficients: Tensor, bins: int, soft: bool) -> None:
-    """Write the derivative of the loss by each probability of an image into `out`."""
+    """Write the derivative of the loss with respect to each probability of an image into `out`."""
     for piece, p, y in _pieces(out, probability, target):
         slot, share, error = _place(p, y, bins, soft)
         derivative = coefficients[0].index_select(0, slot)
@@ -147,13 +153,13 @@ def _gradient(out: Tensor, probability: Tensor, target: Tensor, coefficients: Te
 
 
 def _place(p: Tensor, y: Tensor, bins: int, soft: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """Slot of each voxel, its share in the upper centre, which no hard bin has, and its error p - y, float64.
+    """Slot of each voxel, its share in the upper centre (meaningless for hard bins) and its error p - y, float64.
 
     Slot j of soft bins reaches from centre j - 1 to centre j.
     """
     p = p.double()
     position = p * bins + 0.5 if soft else p * bins
-    # Clamped as an integer: a NaN shall reach the sums, not the index.
+    # Clamped as an integer: NaN must reach the sums, not the index.
     slot = position.long().clamp_(0, bins if soft else bins - 1)
     return slot, position.frac_(), p - y.double()
 
@@ -171,7 +177,7 @@ def _pieces(*images: Tensor) -> Iterator[tuple[Tensor, ...]]:
 def _to_centres(whole: Tensor, upper: Tensor) -> Tensor:
     """Sums at the M bin centres from sums over the M + 1 intervals: in all, and of the upper centre's share.
 
-    The outermost intervals have one centre within [0, 1], which gets what the missing one would.
+    The outermost intervals have one centre within [0, 1], which receives the share of the missing one too.
     """
     sums = pad(whole - upper, (0, 1)) + pad(upper, (1, 0))
     sums[:, 1] += sums[:, 0]

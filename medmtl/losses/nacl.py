@@ -1,4 +1,4 @@
-"""Neighbour-aware calibration loss for one foreground logit, on MONAI's for several (Murugesan et al., MICCAI 2023)."""
+"""Neighbour-aware calibration loss for one foreground logit (Murugesan et al., MICCAI 2023), based on MONAI's."""
 
 from typing import Literal
 
@@ -11,11 +11,11 @@ from medmtl.losses.labels import targets
 
 
 class NACL(nn.Module):
-    """Cross-entropy, and the distance of the logits from the share of each class among a voxel's neighbours.
+    """Cross-entropy plus the distance of the logits from the share of each class among a voxel's neighbours.
 
     MONAI's `NACLLoss` (arXiv 2303.06268, 2401.14487) of the two logits (-z / 2, z / 2), whose softmax is the sigmoid
-    of z. Of all pairs with that softmax it is the one that treats foreground and background alike; (0, z) would draw
-    the background to a probability of one half. The neighbourhood counts nothing beyond the border of a patch.
+    of z. Of all pairs with that softmax it is symmetric in foreground and background; (0, z) would pull the background
+    to a probability of one half. The neighbourhood is zero-padded at the border of a patch.
 
     Args:
         kernel_size: side of the neighbourhood in voxels.

@@ -1,4 +1,4 @@
-"""Spatially varying label smoothing: cross-entropy with labels that are soft at boundaries (Islam & Glocker, 2021)."""
+"""Spatially varying label smoothing: cross-entropy with soft labels at boundaries (Islam & Glocker, 2021)."""
 
 import math
 
@@ -14,11 +14,16 @@ class SVLS(nn.Module):
     """Cross-entropy, mean over voxels, against labels blurred over their neighbours (arXiv 2104.05788), in nats.
 
     The label of a voxel is the mean of those of its 3 x 3 x 3 neighbourhood, weighted by a Gaussian whose centre is
-    replaced by the sum of the other weights: a voxel keeps at least half of its own label. Inside an organ, and away
-    from it, labels stay as they are. At the border of a patch the outermost voxels are repeated.
+    replaced by the sum of the other weights: a voxel's own label has a weight of at least one half. Labels change at
+    boundaries only. At the border of a patch the outermost voxels are repeated.
 
     Args:
         sigma: standard deviation of the Gaussian in voxels.
+
+    Example:
+        >>> label = torch.tensor([0, 0, 1, 1]).view(1, 1, 1, 1, 4)
+        >>> round(SVLS()(torch.zeros(1, 1, 1, 1, 4), label).item(), 4)  # log 2 for any label
+        0.6931
     """
 
     def __init__(self, sigma: float = 1.0) -> None:
@@ -38,7 +43,7 @@ class SVLS(nn.Module):
             A number, float32 also for half-precision logits.
 
         Raises:
-            DataError: shapes differ, or a label value means no class.
+            DataError: shapes differ, or a label value is not a class.
         """
         target = smooth(targets(logits, label), self.sigma)
         logits = logits.to(target.dtype)
@@ -55,7 +60,13 @@ def smooth(target: Tensor, sigma: float) -> Tensor:
         sigma: standard deviation of the Gaussian in voxels.
 
     Returns:
-        Share of each class, of the same shape; over the classes it sums to what it did.
+        Share of each class, of the same shape; its sum over the classes is unchanged.
+
+    Example:
+        >>> step = torch.tensor([0.0, 0.0, 1.0, 1.0], dtype=torch.float64).view(1, 1, 1, 1, 4)
+        >>> smooth(step, sigma=1.0).flatten().round(decimals=3).tolist()
+        [0.0, 0.151, 0.849, 1.0]
+
     """
     beside = math.exp(-0.5 / sigma**2)
     centre, beside = 1 / (1 + 2 * beside), beside / (1 + 2 * beside)

@@ -1,4 +1,4 @@
-"""A loss that is the weighted sum of others."""
+"""Weighted sum of losses."""
 
 from collections.abc import Sequence
 
@@ -13,6 +13,13 @@ class WeightedSum(nn.Module):
     Args:
         losses: each takes logits and labels, both `(B, 1, H, W, D)`.
         weights: one for each loss.
+
+    Example:
+        >>> loss = WeightedSum([torch.nn.BCEWithLogitsLoss(), ML1ACE()], weights=[1.0, 0.3])
+        >>> logits = torch.zeros(1, 1, 2, 2, 2)
+        >>> label = torch.ones(1, 1, 2, 2, 2)
+        >>> round(loss(logits, label).item(), 4)  # log 2 + 0.3 / 2
+        0.8431
     """
 
     def __init__(self, losses: list[nn.Module], weights: Sequence[float]) -> None:
@@ -23,5 +30,5 @@ class WeightedSum(nn.Module):
         self.weights = list(weights)
 
     def forward(self, logits: Tensor, label: Tensor) -> Tensor:
-        """The sum; arguments are handed on to the losses."""
+        """The weighted sum; arguments as for the losses."""
         return sum(weight * loss(logits, label) for weight, loss in zip(self.weights, self.losses, strict=True))

@@ -1,4 +1,4 @@
-"""Ensembles: several checkpoints, or one network with its dropout at work, tested and calibrated as one model."""
+"""Ensembles: several checkpoints, or one network with active dropout, tested and calibrated as one model."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -24,16 +24,16 @@ from medmtl.ood.evidence.output_scores import Disagreement
 class Ensemble:
     """Several networks, or several passes of one, as one model; for `medmtl test` and `medmtl calibrate` alone.
 
-    The run's own network is the first. Signature, nearest task and verdict are its alone, without dropout;
+    The run's own network is the first member. Signature, nearest task and verdict come from it alone, without dropout;
     segmentation, calibration, entropy and max-softmax are those of the pool.
 
     Args:
         checkpoints: checkpoints that join it: the same network, trained on the same tasks and split, for example
             [runs/multitask-2/checkpoints/best.ckpt].
-        dropout_passes: passes of every network over a volume with its dropout layers at work, each a member (Monte
+        dropout_passes: passes of every network over a volume with its dropout layers active, each a member (Monte
             Carlo dropout, Gal & Ghahramani, arXiv 1506.02142); 0 = one pass without dropout.
         average: what is averaged over the members: probabilities, or logits.
-        scale: members = each member's probability is scaled as its own checkpoint says, before pooling; pool = the
+        scale: members = each member's probability is scaled by its own checkpoint's scaling, before pooling; pool = the
             pooled probability is scaled, as `medmtl calibrate` fitted it for the same members (Rahaman & Thiery,
             arXiv 2007.08792, find that temperatures must be fitted after pooling).
     """
@@ -52,7 +52,7 @@ class Ensemble:
 
 
 class Pooled(NamedTuple):
-    """What an ensemble says of a volume.
+    """The output of an ensemble for a volume.
 
     Attributes:
         probability: of foreground, `(1, h, w, d)` in the working space.
@@ -68,15 +68,14 @@ class Pooled(NamedTuple):
 
 @dataclass(frozen=True)
 class Members:
-    """The networks of an ensemble, which are run over a volume one after the other.
+    """The networks of an ensemble, which process a volume one after the other.
 
     Attributes:
         options: how they are run and pooled.
         predictors: one a network, the run's own first.
-        scalings: what each network's probability is scaled with before pooling, in the same order; empty if with
-            nothing.
-        scaled_as: what the run's scaling is fitted for, or must have been: this pool, in words that tell it from
-            others wherever its files lie, or (empty) the network by itself.
+        scalings: of each network's probability before pooling, in the same order; empty without.
+        scaled_as: what the run's scaling is, or must have been, fitted for: this pool, described independently of the
+            paths of its files, or (empty) the network by itself.
     """
 
     options: Ensemble
@@ -87,12 +86,12 @@ class Members:
     def pool(
         self, image: MetaTensor, own: MetaTensor, case: str, native: MetaTensor | None, task: str | None
     ) -> Pooled:
-        """Pool what the members say of a volume.
+        """Pool the members' predictions of a volume.
 
         Args:
             image: `(1, h, w, d)` in a working space.
             own: logits of the run's own network without dropout, of the same shape.
-            case: whose volume it is, which with the number of the pass decides what dropout leaves out.
+            case: name of the volume; with the number of the pass it is the seed of the dropout.
             native: a volume on the image's own grid, `(1, H, W, D)`; None if nothing is to be scaled.
             task: the task whose scalings apply, see `TaskScalings.choose`.
         """
@@ -125,17 +124,17 @@ class Members:
 
 
 def dropout_layers(network: nn.Module) -> list[nn.Module]:
-    """The layers of a network that leave something out in training."""
+    """The layers of a network that drop activations in training."""
     return [layer for layer in network.modules() if isinstance(layer, _DropoutNd) and layer.p > 0]
 
 
 @contextmanager
 def dropping(network: nn.Module, seed: int) -> Iterator[None]:
-    """Put a network's dropout layers to work within the block; normalisation stays as it is in evaluation.
+    """Activate a network's dropout layers within the block; normalisation stays in evaluation mode.
 
     Args:
         network: in evaluation mode.
-        seed: what they leave out depends on it alone, and random numbers after the block do not.
+        seed: of the dropout; random numbers after the block do not depend on it.
     """
     device = next(network.parameters()).device
     layers = dropout_layers(network)

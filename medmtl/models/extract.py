@@ -1,4 +1,4 @@
-"""Observer: an image in, the evidence for all detectors out, with one pass of the network a preprocessing."""
+"""Observer: collects the evidence for all detectors from an image, with one forward pass a preprocessing."""
 
 from collections.abc import Mapping, Sequence
 
@@ -14,31 +14,19 @@ from medmtl.ood.detectors.classifier import thumbnail
 from medmtl.ood.detectors.intensity import intensity_histogram
 from medmtl.ood.evidence.evidence import Evidence, View
 from medmtl.ood.evidence.features import FeatureTap
-from medmtl.ood.evidence.output_scores import (
-    mean_foreground_energy,
-    mean_foreground_entropy,
-    mean_foreground_max_logit,
-    mean_foreground_max_softmax,
-)
+from medmtl.ood.evidence.output_scores import OUTPUT_SCORES
 
 CUBIC_MM = 1000.0  # in a millilitre
 
-OUTPUTS = {
-    "entropy": mean_foreground_entropy,
-    "max_softmax": mean_foreground_max_softmax,
-    "max_logit": mean_foreground_max_logit,
-    "energy": mean_foreground_energy,
-}
-
 
 class Observer:
-    """Runs images through a network and keeps what detectors need of them.
+    """Runs images through a network and collects the evidence that detectors need.
 
     Args:
         predictor: the network and its sliding windows.
-        layers: layers whose feature maps are summed up.
+        layers: layers whose feature maps are summarised.
         pooled: those of them that are kept by window; the coarsest if None.
-        thumbnails: whether to keep the image itself, shrunk.
+        thumbnails: whether to keep the image itself, downsampled.
     """
 
     def __init__(
@@ -55,7 +43,7 @@ class Observer:
 
     @classmethod
     def serving(cls, detector: Detector, predictor: VolumePredictor, layers: Sequence[str]) -> "Observer":
-        """One that keeps what a detector needs, and the rest only where it costs nothing."""
+        """An observer of the evidence that a detector needs, and of the rest only where it costs nothing."""
         return cls(predictor, layers, None if detector.needs_windows else [], detector.needs_thumbnail)
 
     def __call__(
@@ -68,7 +56,7 @@ class Observer:
             native: `(C, H, W, D)` on its own grid; the thumbnail shows the first channel.
             dataset: the task, or the folder of images without a task.
             case: name within the dataset.
-            patient: whose image it is.
+            patient: whose image it is, for grouping.
 
         Returns:
             The evidence with a view a preprocessing, of which none is chosen yet; and preprocessing -> foreground
@@ -103,7 +91,7 @@ def coarsest(predictor: VolumePredictor, layers: Sequence[str]) -> str:
 
 
 def output_scores(probability: torch.Tensor, preprocessing: Preprocessing) -> dict[str, float]:
-    """What an image's foreground probability `(1, h, w, d)` under a preprocessing says, see `View.outputs`."""
-    scores = {name: score(probability) for name, score in OUTPUTS.items()}
+    """Scores of an image's foreground probability `(1, h, w, d)` under a preprocessing, see `View.outputs`."""
+    scores = {name: each.of_probability(probability) for name, each in OUTPUT_SCORES.items() if each.of_probability}
     voxel = torch.tensor(preprocessing.spacing, dtype=torch.float64).prod()
     return {**scores, "volume_ml": float((probability >= 0.5).sum() * voxel) / CUBIC_MM}

@@ -1,4 +1,4 @@
-"""Pool: what the members of an ensemble say of one volume, averaged one member after the other."""
+"""Pool: the predictions of an ensemble's members for one volume, averaged one member after the other."""
 
 from typing import Literal
 
@@ -25,7 +25,7 @@ class Pool:
         self._total: torch.Tensor | None = None
 
     def add(self, logits: torch.Tensor) -> None:
-        """Add what a member says.
+        """Add a member's prediction.
 
         Args:
             logits: of foreground, any shape, the same for all members.

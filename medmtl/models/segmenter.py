@@ -14,7 +14,9 @@ from monai.data import MetaTensor
 from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable
 from torch import nn
 
-from medmtl.accuracy import ACCURACY, dice, surface_distances
+from medmtl.accuracy import dice, surface_distances
+from medmtl.calibration.scaling.per_task import TaskScalings
+from medmtl.calibration.scaling.working_volume import WorkingVolume
 from medmtl.data.datamodule import MultiTaskData
 from medmtl.data.preprocessing import Preprocessing
 from medmtl.data.transforms import to_native
@@ -22,19 +24,20 @@ from medmtl.distributed import gather
 from medmtl.errors import ConfigError
 from medmtl.losses.masked import leave_out_unknown
 from medmtl.models.channels import input_channels
-from medmtl.models.ensemble import Ensemble, Members
+from medmtl.models.ensemble import Ensemble, Members, Pooled
 from medmtl.models.extract import Observer, output_scores
 from medmtl.models.finetune import FineTune, freeze, load_weights
 from medmtl.models.members import Part, read_members
+from medmtl.models.scored import ScoredScan, Segmentation
 from medmtl.models.sliding_window import VolumePredictor
-from medmtl.ood.verdict import OUTPUTS, ConformalDetector
+from medmtl.ood.verdict import OUTPUTS, ConformalDetector, Verdict
 
 
 class Segmenter(pl.LightningModule):
     """Trains a network on the union of tasks and segments whole volumes with it.
 
-    The network sees an image and nothing else: which organ is of interest it must recognise from the context, as in
-    Karimi & Gholipour (arXiv 2004.06569).
+    The network gets an image and no task id: it must infer the organ of interest from the context, as in Karimi &
+    Gholipour (arXiv 2004.06569).
 
     Args:
         network: maps `(B, C, H, W, D)` to one foreground logit `(B, 1, H, W, D)`; C is 1, or as many channels as each
@@ -76,10 +79,11 @@ class Segmenter(pl.LightningModule):
         self.predictor = VolumePredictor(network, patch_size, overlap, window_batch)
         self.observer: Observer | None = None
         self.ood_detector: ConformalDetector | None = None
-        self._accuracy: dict[int, tuple[str, dict[str, float]]] = {}
+        self.scaling: TaskScalings | None = None
+        self._accuracy: dict[int, tuple[str, Mapping[str, float]]] = {}
 
     def setup(self, stage: str) -> None:
-        """Freeze what is not fine-tuned, before the optimizer is made.
+        """Freeze the parameters that are not fine-tuned, before the optimizer is made.
 
         Raises:
             ConfigError: the network has no such part.
@@ -88,8 +92,8 @@ class Segmenter(pl.LightningModule):
             freeze(self.network, self.finetune.layers, self.predictor.patch_size)
 
     def on_fit_start(self) -> None:
-        """Take the weights to fine-tune; a resumed training has its own, and needs the earlier one no longer."""
-        if self.trainer.ckpt_path is None:  # known here, not yet in `setup`
+        """Load the weights to fine-tune; a resumed training has its own and does not need the earlier checkpoint."""
+        if self.trainer.ckpt_path is None:  # set here, not yet in `setup`
             self.load_source()
 
     def load_source(self) -> None:
@@ -121,7 +125,7 @@ class Segmenter(pl.LightningModule):
         self.members = read_members(self.ensemble, self.predictor, checkpoint, data.trained, [part])
 
     def check_channels(self, data: MultiTaskData) -> None:
-        """Check that the network takes what the tasks give, before anything is computed.
+        """Check that the network takes as many channels as the tasks stack, before anything is computed.
 
         Raises:
             ConfigError: it takes more or fewer channels.
@@ -141,7 +145,7 @@ class Segmenter(pl.LightningModule):
         steps = int(self.trainer.estimated_stepping_batches)
         try:
             scheduler = _with_total_steps(self.scheduler, steps)(optimizer)
-        except ZeroDivisionError:  # OneCycleLR, if the rise is one step long
+        except ZeroDivisionError:  # OneCycleLR, if warm-up is one step long
             raise ConfigError(
                 f"model.scheduler cannot be spread over {steps} steps", fix="train a little longer"
             ) from None
@@ -153,95 +157,109 @@ class Segmenter(pl.LightningModule):
         self.log("train/loss", loss, prog_bar=True, sync_dist=True)
         return loss
 
-    def validation_step(self, scan: dict[str, Any] | None, index: int) -> dict[str, Any] | None:
-        """Segment a volume under its own preprocessing, see `_score`; None where others have one volume more."""
-        if scan is None:
-            return None
-        outputs = self._score(scan)
-        self._keep(index, scan["dataset"], outputs)
-        return outputs
+    def validation_step(self, scan: dict[str, Any] | None, index: int) -> ScoredScan | None:  # type: ignore[override]
+        """Segment a volume under every preprocessing it was prepared with, see `_score`.
 
-    def test_step(self, scan: dict[str, Any] | None, index: int) -> dict[str, Any] | None:
+        Returns:
+            What was found; None where this process has run out of volumes and others have one more.
+        """
+        return None if scan is None else self._score(scan, index, testing=False)
+
+    def test_step(self, scan: dict[str, Any] | None, index: int) -> ScoredScan | None:  # type: ignore[override]
         """Segment a volume under every preprocessing and give a verdict; without an OOD detector, under its own alone.
 
-        Adds `hd95_mm` and `asd_mm` to what `_score` returns, see `surface_distances`; None without a task. They take
-        too long for every validation.
+        Surface distances are measured here only: they take too long for every validation.
+
+        Returns:
+            As in `validation_step`.
         """
         if scan is None:
             return None
         if self.observer is None:
             scan = {**scan, "images": {own: scan["images"][own] for own in [scan["own"]] if own is not None}}
-        outputs = {**self._score(scan, self.observer, self.ood_detector), "hd95_mm": None, "asd_mm": None}
-        if outputs["probability"] is not None:
-            label = scan["label"]
-            distances = surface_distances(_found(outputs, scan), label[0].as_tensor(), label.pixdim.tolist())
-            outputs["hd95_mm"], outputs["asd_mm"] = distances
-        self._keep(index, scan["dataset"], outputs)
-        return outputs
+        return self._score(scan, index, testing=True)
 
-    def _score(
-        self, scan: dict[str, Any], observer: Observer | None = None, ood_detector: ConformalDetector | None = None
-    ) -> dict[str, Any]:
+    def _score(self, scan: dict[str, Any], index: int, testing: bool) -> ScoredScan:
         """Predict a volume and compare it with its label on the image's own grid.
 
         Args:
             scan: what `data.loaders.Scans` gives: `images` by preprocessing, its `own`, `label`, `native`, `dataset`,
                 `case`.
-            observer: runs the network and collects what detectors need.
-            ood_detector: gives a verdict on what was collected.
-
-        Returns:
-            `probabilities` by preprocessing; `verdict`, None without an OOD detector; `probability`, `(H, W, D)` on the
-            image's own grid under its own preprocessing, and `dice` in [0, 1] (NaN without foreground), None for an
-            image without a task. Of an ensemble also `probability_scaled`, which is `probability` with the members
-            scaled before pooling, and with an OOD detector their `disagreement`. Callbacks add what they find.
+            index: number of the step, under which the accuracy is kept for the means of the epoch.
+            testing: use observer, OOD detector and scaling, and measure surface distances.
         """
         verdict = None
-        if observer is None:
-            logits = {preprocessing: self.predictor.logits(image) for preprocessing, image in scan["images"].items()}
+        if testing and self.observer is not None:
+            observed = (scan[key] for key in ("images", "native", "dataset", "case", "patient"))
+            evidence, logits = self.observer(*observed)
+            verdict = None if self.ood_detector is None else self.ood_detector(evidence)
         else:
-            evidence, logits = observer(*(scan[key] for key in ("images", "native", "dataset", "case", "patient")))
-            verdict = None if ood_detector is None else ood_detector(evidence)
-        probabilities = {preprocessing: torch.sigmoid(found) for preprocessing, found in logits.items()}
-        outputs: dict[str, Any] = {"probabilities": probabilities, "verdict": verdict, "probability": None}
-        outputs["dice"] = None
-        if self.members is not None:
-            self._pool(self.members, scan, logits, outputs)
-        if scan["own"] is not None:
-            outputs["probability"] = to_native(probabilities[scan["own"]], scan["native"])
-            outputs["dice"] = dice(_found(outputs, scan), scan["label"][0].as_tensor())
-        return outputs
+            logits = {preprocessing: self.predictor.logits(image) for preprocessing, image in scan["images"].items()}
+        pooled = {} if self.members is None else self._pool(self.members, scan, logits, verdict)
+        probabilities = {
+            preprocessing: pooled[preprocessing].probability if preprocessing in pooled else torch.sigmoid(found)
+            for preprocessing, found in logits.items()
+        }
+        if verdict is not None:
+            verdict = _with_pooled_scores(verdict, pooled)
+        segmentation, own = None, scan["own"]
+        if own is not None:
+            task = None if verdict is None else verdict.task
+            of_members = pooled[own].scaled if own in pooled else None
+            segmentation = self._segmentation(scan, probabilities[own], of_members, task, testing)
+            self._accuracy[index] = scan["dataset"], segmentation.accuracy
+        return ScoredScan(probabilities, segmentation, verdict)
 
     def _pool(
         self,
         members: Members,
         scan: dict[str, Any],
         logits: Mapping[Preprocessing, MetaTensor],
-        outputs: dict[str, Any],
-    ) -> None:
-        """Replace the network's output by the ensemble's under the task's own preprocessing and under the verdict's."""
-        own, verdict = scan["own"], outputs["verdict"]
+        verdict: Verdict | None,
+    ) -> dict[Preprocessing, Pooled]:
+        """The ensemble's output under the task's own preprocessing and under the verdict's."""
+        pooled = {}
         for preprocessing, image in scan["images"].items():
-            judged = verdict is not None and verdict.preprocessing == str(preprocessing)
-            if preprocessing != own and not judged:
-                continue
-            native = scan["native"] if preprocessing == own else None
-            case = f"{scan['dataset']}/{scan['case']}"
-            task = None if verdict is None else verdict.task
-            pooled = members.pool(image, logits[preprocessing], case, native, task)
-            outputs["probabilities"][preprocessing] = pooled.probability
-            if preprocessing == own:
-                outputs["probability_scaled"] = pooled.scaled
-            if judged:
-                found = output_scores(pooled.probability.as_tensor(), preprocessing)
-                scores = {**verdict.scores, **{name: found[name] for name in OUTPUTS}}
-                outputs["verdict"] = replace(verdict, scores=scores)
-                outputs["disagreement"] = pooled.disagreement
+            own = preprocessing == scan["own"]
+            if own or (verdict is not None and verdict.preprocessing == str(preprocessing)):
+                native = scan["native"] if own else None
+                case = f"{scan['dataset']}/{scan['case']}"
+                task = None if verdict is None else verdict.task
+                pooled[preprocessing] = members.pool(image, logits[preprocessing], case, native, task)
+        return pooled
 
-    def _keep(self, index: int, dataset: str, outputs: Mapping[str, Any]) -> None:
-        known = {metric: outputs[metric] for metric in ACCURACY if outputs.get(metric) is not None}
-        if known:
-            self._accuracy[index] = dataset, known
+    def _segmentation(
+        self,
+        scan: dict[str, Any],
+        working: MetaTensor,
+        of_members: torch.Tensor | None,
+        task: str | None,
+        testing: bool,
+    ) -> Segmentation:
+        """The segmentation of a volume that has a task.
+
+        Args:
+            scan: as in `_score`.
+            working: probability `(1, h, w, d)` under the task's preprocessing.
+            of_members: probability `(H, W, D)` of an ensemble whose members were scaled before pooling; None where the
+                output itself is scaled.
+            task: the task of the verdict, whose scaling is applied; None without a verdict.
+            testing: as in `_score`.
+        """
+        image, native, label = scan["images"][scan["own"]], scan["native"], scan["label"]
+        probability = to_native(working, native)
+        volume = WorkingVolume.of(image[0], working[0], image.affine, native.affine)
+        known = None if scan["known"] is None else scan["known"][0]
+        predicted = probability >= 0.5
+        if known is not None:  # none where the truth is unknown, as in the label
+            predicted &= known.to(predicted.device)
+        truth, spacing_mm = label[0].as_tensor(), label.pixdim.tolist()
+        accuracy, scaled = {"dice": dice(predicted, truth)}, None
+        if testing:
+            accuracy["hd95_mm"], accuracy["asd_mm"] = surface_distances(predicted, truth, spacing_mm)
+            if self.scaling is not None:
+                scaled = self.scaling.choose(task)(probability, volume) if of_members is None else of_members
+        return Segmentation(probability, scaled, truth.bool(), known, native[0], spacing_mm, volume, accuracy)
 
     def on_validation_epoch_end(self) -> None:
         """Log `val/<task>/dice` and `val/mean/dice`."""
@@ -264,14 +282,18 @@ class Segmenter(pl.LightningModule):
         self._accuracy.clear()
 
 
-def _found(outputs: Mapping[str, Any], scan: Mapping[str, Any]) -> torch.Tensor:
-    """Foreground of a volume, bool `(H, W, D)`; none where the truth is unknown, as in the label."""
-    found: torch.Tensor = outputs["probability"] >= 0.5
-    return found if scan["known"] is None else found & scan["known"][0].to(found.device)
+def _with_pooled_scores(verdict: Verdict, pooled: Mapping[Preprocessing, Pooled]) -> Verdict:
+    """A verdict whose output scores are those of an ensemble, with its members' disagreement beside them."""
+    for preprocessing, ensemble in pooled.items():
+        if str(preprocessing) == verdict.preprocessing:
+            found = output_scores(ensemble.probability.as_tensor(), preprocessing)
+            outputs = {name: found[name] for name in OUTPUTS}
+            return replace(verdict, scores={**verdict.scores, **outputs, **ensemble.disagreement})
+    return verdict
 
 
 def _with_total_steps(scheduler: Any, steps: int) -> LRSchedulerCallable:
-    """Give a scheduler whose configuration leaves `total_steps` open the length of the training."""
+    """Set `total_steps` of a scheduler whose configuration leaves it open to the length of the training."""
     given = getattr(scheduler, "keywords", {})
     takes = "total_steps" in given or "total_steps" in inspect.signature(scheduler).parameters
     return partial(scheduler, total_steps=steps) if takes and given.get("total_steps") is None else scheduler

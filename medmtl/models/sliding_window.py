@@ -1,4 +1,4 @@
-"""Whole volumes through a network in sliding windows, with feature statistics collected on the way."""
+"""Prediction of whole volumes in sliding windows, with feature statistics collected on the way."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -18,7 +18,7 @@ class VolumePredictor:
     Args:
         network: maps `(B, 1, H, W, D)` to one logit, `(B, 1, H, W, D)`.
         patch_size: window size, voxels a side.
-        overlap: share of a window that the next one covers again, in [0, 1).
+        overlap: fraction of a window that the next one overlaps, in [0, 1).
         window_batch: windows computed together.
     """
 
@@ -77,9 +77,10 @@ class VolumePredictor:
         """Along each axis: start of a window -> 1 for the voxels that count in it, 0 for all others.
 
         A voxel counts in the window whose centre is nearest along each axis, where the edge of the window, which the
-        network fills up with zeros, is farthest; a voxel of the padding counts in none. Windows lie on a grid, so the
-        share of a voxel is the product over the axes. (An equal share for every window that covers a voxel would have
-        the whole map of a layer multiplied; so it is 42 % of it, for a window of 48 voxels that overlaps by a quarter.)
+        network pads with zeros, is farthest; a voxel of the padding counts in none. Windows lie on a grid, so the
+        weight of a voxel is the product over the axes. (An equal weight for every window that covers a voxel would need
+        the whole map of a layer in the product; this needs 42 % of it, for windows of 48 voxels that overlap by a
+        quarter.)
         """
         weights = []
         for size, window in zip(shape, self.patch_size, strict=True):

@@ -1,8 +1,8 @@
-"""Conformal decisions: an image is rejected when its score is extreme among held-out familiar images.
+"""Conformal decisions: an image is rejected when its score is extreme among held-out in-distribution ones.
 
-Several images of one patient are no independent observations, so that every patient counts once, an image of a patient
-who has k of them 1/k (Lee, Barber & Willett, arXiv 2306.06342). The promise then holds for any one image of a new
-patient; with each patient's highest score it would hold too, but fewer foreign images would be found.
+Several images of one patient are not independent observations, so every patient has weight 1, an image of a patient
+with k images 1/k (Lee, Barber & Willett, arXiv 2306.06342). The guarantee then holds for any one image of a new
+patient; with each patient's highest score it would hold too, but fewer OOD images would be found.
 """
 
 import math
@@ -14,7 +14,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-# 1 - 0.9 is not 0.1: what differs by less is the same level.
+# 1 - 0.9 is not 0.1: levels that differ by less are equal.
 ROUNDING = 1e-9
 
 
@@ -25,23 +25,23 @@ def p_value(score: float, calibration: Sequence[float], patients: Sequence[str] 
     exchangeable with the calibration patients, P(p <= alpha) <= alpha (Vovk et al. 2005).
 
     Args:
-        score: of the image, higher = more foreign.
-        calibration: scores of familiar images that neither the network nor the bank was fitted on.
+        score: of the image, higher = more out-of-distribution.
+        calibration: scores of in-distribution images that neither the network nor the bank was fitted to.
         patients: whose image each is; None: every image is of another patient.
     """
-    weights = _patient_shares(patients if patients is not None else range(len(calibration)))
+    weights = _patient_weights(patients if patients is not None else range(len(calibration)))
     reached = weights[np.asarray(calibration, dtype=np.float64) >= score]
     return float((1 + reached.sum()) / (weights.sum() + 1))
 
 
 def cases_needed(alpha: float) -> int:
-    """The fewest calibration patients with whom a p-value can reach alpha: ceil(1 / alpha) - 1 (19 for 5 %)."""
+    """The minimum number of calibration patients with which a p-value can reach alpha: ceil(1 / alpha) - 1 (19 for 5 %)."""
     return math.ceil(1 / alpha - ROUNDING) - 1
 
 
 @dataclass(frozen=True)
 class Group:
-    """Calibration images that ood_detector together.
+    """Calibration images that share a threshold.
 
     Attributes:
         scores: of the images.
@@ -52,7 +52,7 @@ class Group:
     patients: Sequence[str]
 
     @property
-    def people(self) -> int:
+    def patient_count(self) -> int:
         """The number of patients."""
         return len(set(self.patients))
 
@@ -61,25 +61,30 @@ class Group:
         return p_value(score, self.scores, self.patients)
 
     def threshold(self, alpha: float) -> float:
-        """The highest score that is not rejected: the greatest whose p-value is above alpha."""
+        """The highest score that is not rejected: the maximum whose p-value is above alpha."""
         scores, which = np.unique(self.scores, return_inverse=True)
-        reached = np.bincount(which, _patient_shares(self.patients))[::-1].cumsum()[::-1]
-        return float(scores[(1 + reached) / (self.people + 1) > alpha + ROUNDING].max())
+        reached = np.bincount(which, _patient_weights(self.patients))[::-1].cumsum()[::-1]
+        return float(scores[(1 + reached) / (self.patient_count + 1) > alpha + ROUNDING].max())
 
 
 @dataclass(frozen=True)
 class ConformalRule:
     """Accept or reject at level alpha.
 
-    Where every task has enough calibration patients, each task judges with its own and an image that any task accepts
-    is accepted (the p-value is the largest of theirs); otherwise the images of all tasks are pooled, where a patient
+    Where every task has enough calibration patients, each task has its own threshold and an image that any task accepts
+    is accepted (the p-value is the maximum over tasks); otherwise the images of all tasks are pooled, where a patient
     who appears in several tasks still counts once.
 
     Args:
         scores: task -> scores of its calibration images.
-        alpha: share of familiar images that may be rejected, in (0, 1).
+        alpha: share of in-distribution images that may be rejected, in (0, 1).
         patients: task -> whose image each is, the same name in two tasks being the same person; None: every image is
             of another patient.
+
+    Example:
+        >>> rule = ConformalRule({"Liver": [0.1, 0.2, 0.3, 0.4]}, alpha=0.2)
+        >>> rule.threshold, rule.p_value(0.5), rule.rejects(0.5), rule.rejects(0.4)
+        (0.4, 0.2, True, False)
     """
 
     scores: Mapping[str, Sequence[float]]
@@ -88,9 +93,9 @@ class ConformalRule:
 
     @cached_property
     def groups(self) -> dict[str, Group]:
-        """The calibration images that ood_detector together: a group a task, or one of all."""
+        """The groups of calibration images: one a task, or one of all."""
         tasks = {task: Group(scores, self._patients(task)) for task, scores in self.scores.items()}
-        if tasks and min(group.people for group in tasks.values()) >= cases_needed(self.alpha):
+        if tasks and min(group.patient_count for group in tasks.values()) >= cases_needed(self.alpha):
             return tasks
         scores = [score for group in tasks.values() for score in group.scores]
         return {"all tasks": Group(scores, [patient for group in tasks.values() for patient in group.patients])}
@@ -98,22 +103,22 @@ class ConformalRule:
     @property
     def decides(self) -> bool:
         """Whether there are enough calibration patients to reject anything."""
-        return min(group.people for group in self.groups.values()) >= cases_needed(self.alpha)
+        return min(group.patient_count for group in self.groups.values()) >= cases_needed(self.alpha)
 
     @property
     def threshold(self) -> float:
         """Scores above it are rejected; infinite if the rule cannot decide.
 
-        With one image a patient it is the ceil((n + 1)(1 - alpha))-th smallest of n, the greatest over the groups.
+        With one image a patient it is the ceil((n + 1)(1 - alpha))-th smallest of n, the maximum over the groups.
         """
         return max(group.threshold(self.alpha) for group in self.groups.values()) if self.decides else math.inf
 
     def p_value(self, score: float) -> float:
-        """The p-value of an image, the largest over the groups."""
+        """The p-value of an image, the maximum over the groups."""
         return max(group.p_value(score) for group in self.groups.values())
 
     def rejects(self, score: float) -> bool | None:
-        """Whether the image is rejected; None if there are too few calibration patients to say."""
+        """Whether the image is rejected; None if there are too few calibration patients."""
         return self.p_value(score) <= self.alpha + ROUNDING if self.decides else None
 
     def _patients(self, task: str) -> Sequence[str]:
@@ -122,7 +127,7 @@ class ConformalRule:
         return [f"{task} {number}" for number in range(len(self.scores[task]))]
 
 
-def _patient_shares(patients: Sequence[Hashable]) -> NDArray[np.float64]:
+def _patient_weights(patients: Sequence[Hashable]) -> NDArray[np.float64]:
     """1 / number of the patient's images, `(images,)`; the sum is the number of patients."""
     counts = Counter(patients)
     return np.array([1 / counts[patient] for patient in patients], dtype=np.float64)

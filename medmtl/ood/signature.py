@@ -1,7 +1,6 @@
 """The spectral signature of an image, the bank of signatures of the training images, and the distance OODM.
 
-Karimi & Gholipour, arXiv 2004.06569. How the method is described elsewhere, and what of it is our protocol, is said
-with each function.
+Karimi & Gholipour, arXiv 2004.06569. Each function states how it differs from descriptions elsewhere.
 """
 
 import math
@@ -16,7 +15,7 @@ from medmtl.errors import DataError
 Signature = dict[str, torch.Tensor]
 
 # Singular values below this share of the largest are rounding noise or dead channels, whose logarithm would otherwise
-# decide the distance. (The public implementation adds 1e-10 instead, in units of the feature scale.)
+# dominate the distance. (The public implementation adds 1e-10 instead, in units of the feature scale.)
 RELATIVE_FLOOR = 1e-6
 MEDICOOD_EPSILON = 1e-10
 
@@ -65,12 +64,18 @@ def signature(
     Args:
         grams: layer -> F^T F / n, `(C, C)` float64, as `FeatureTap.per_voxel` gives it.
         floor: see `log_singular_values`.
-        centre: take the mean from the logarithms first, so that the scale of the features does not count.
+        centre: take the mean from the logarithms first, so that the scale of the features has no effect.
         norm: `l2` divides by the L2 norm, as the paper does; `none` does not.
 
     Returns:
         Layer -> vector `(C,)` float64, of length 1 with `l2`. Permuting voxels, repeating the volume or rotating
         channels does not change it; scaling the features does (it adds a constant to the logarithms) unless `centre`.
+
+    Example:
+        >>> features = torch.diag(torch.tensor([8.0, 4.0, 2.0], dtype=torch.float64))  # voxels by channels
+        >>> found = signature({"layer": features.T @ features})["layer"]
+        >>> [round(value, 3) for value in found.tolist()]  # 3, 2 and 1 times log 2, over their norm
+        [0.802, 0.535, 0.267]
     """
     result = {}
     for layer, gram in grams.items():
@@ -105,10 +110,11 @@ def medicood_signature(grams: Mapping[str, torch.Tensor]) -> Signature:
 
 @dataclass(frozen=True)
 class Nearest:
-    """How far an image is from the training images.
+    """The training image nearest to an image.
 
     Attributes:
-        oodm: mean over the layers of the distance to the nearest signature; 0 to 2, higher = more foreign.
+        oodm: mean over the layers of the distance to the nearest signature; 0 to 2, higher = more
+            out-of-distribution.
         task: the task of the training image that is nearest over all layers.
         case: that training image.
     """
@@ -122,8 +128,8 @@ class SignatureBank:
     """The signatures of the training images.
 
     OODM(x) = min over training images j of ||s(x) - s(x_j)||_2 in each layer, averaged over the layers (one layer is
-    the paper's score; several are averaged by Lambert et al., arXiv 2307.15647). The nearest image also names the
-    nearest task.
+    the paper's score; several are averaged by Lambert et al., arXiv 2307.15647). The task of the nearest image is
+    the nearest task.
 
     Args:
         tasks: task of each image.
@@ -144,7 +150,7 @@ class SignatureBank:
             DataError: there are none.
         """
         if not images:
-            raise DataError("no training image to take a signature of", fix="add cases")
+            raise DataError("no training image for the signature bank", fix="add cases")
         layers = images[0][2]
         stacked = {layer: torch.stack([found[layer] for _, _, found in images]) for layer in layers}
         return cls([task for task, _, _ in images], [case for _, case, _ in images], stacked)

@@ -1,1 +1,1 @@
-"""The out-of-distribution benchmark: which detector notices which shift of a trained run."""
+"""The out-of-distribution benchmark: which detector finds which OOD images and shifts on a trained run."""

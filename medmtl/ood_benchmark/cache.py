@@ -1,10 +1,11 @@
-"""What was found of an image, kept by case in files without pickle, so that nothing is computed twice."""
+"""Cache: evidence and Dice of every image, in files without pickle, so that nothing is computed twice."""
 
 import hashlib
 import json
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +15,20 @@ import torch
 from medmtl.data.case import LabelFile
 from medmtl.files import written_whole
 from medmtl.ood.evidence.evidence import Evidence, LayerEvidence, View
+from medmtl.ood.shifts import Shift
 from medmtl.ood_benchmark.images import Image
 from medmtl.version import __version__
 
-FORMAT = 2  # changes when evidence means something else
+FORMAT = 3  # changes when evidence means something else
+LIBRARIES = ("torch", "monai", "numpy", "scipy")  # that read, prepare and shift images, and run the network
 
 
 @dataclass(frozen=True)
 class Observation:
-    """What one pass over an image found.
+    """The result of one forward pass over an image.
 
     Attributes:
-        evidence: what detectors look at.
+        evidence: for the detectors.
         dice: against its label, NaN for a label without foreground; None without a label.
     """
 
@@ -38,26 +41,27 @@ class Cache:
 
     Args:
         folder: where the files are.
-        facts: all that decides an observation beside the image: weights, layers, windows, seed.
+        facts: all that determines an observation beside the image: weights, layers, windows, seed.
     """
 
     def __init__(self, folder: Path, facts: Mapping[str, Any]) -> None:
         self.folder = folder
-        self._facts = {"format": FORMAT, "medmtl": __version__, **facts}
+        self._facts = {"format": FORMAT, "medmtl": __version__, **{name: version(name) for name in LIBRARIES}, **facts}
         self._files: dict[Path, str] = {}
+        self._shifts: dict[str, str] = {}
 
     def key(self, image: Image) -> str:
-        """SHA-256 of all that decides what is found of an image, as hexadecimal digits."""
+        """SHA-256 of all that determines the observation of an image, as hexadecimal digits."""
         case = image.case
         facts = {
             **self._facts,
             "image": ":".join(self._digest(path) for path in case.image_files),
             "label": None if image.own is None or not case.labels else ":".join(map(self._label, case.labels)),
             "case": [image.task or image.condition, case.name, case.patient, *case.channels],
-            "preprocessings": [str(preprocessing) for preprocessing in image.preprocessings],
-            "own": str(image.own),
+            "preprocessings": [repr(preprocessing) for preprocessing in image.preprocessings],
+            "own": repr(image.own),
             "organ": [*image.organ, *([] if image.ignore is None else [f"unknown {image.ignore}"])],
-            "shift": [image.shift, image.severity],
+            "shift": None if image.shift is None else [image.shift.name, self._definition(image.shift), image.severity],
         }
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
@@ -73,7 +77,7 @@ class Cache:
         except FileNotFoundError:
             return None
         except (ValueError, KeyError, OSError, zipfile.BadZipFile):
-            self._path(key).unlink(missing_ok=True)  # to be computed anew
+            self._path(key).unlink(missing_ok=True)  # to be computed again
             return None
 
     def write(self, key: str, observation: Observation) -> None:
@@ -83,6 +87,11 @@ class Cache:
 
     def _path(self, key: str) -> Path:
         return self.folder / f"{key[:32]}.npz"
+
+    def _definition(self, shift: Shift) -> str:
+        if shift.name not in self._shifts:
+            self._shifts[shift.name] = shift.digest()
+        return self._shifts[shift.name]
 
     def _label(self, label: LabelFile) -> str:
         return self._digest(label.path) + ("" if label.value is None else f"={label.value}")

@@ -16,7 +16,7 @@ from medmtl.files import write_text
 from medmtl.ood_benchmark.images import images_of
 from medmtl.ood_benchmark.options import Options
 from medmtl.ood_benchmark.run import cache_of, observe, recall
-from medmtl.ood_benchmark.score import Panel, judged
+from medmtl.ood_benchmark.score import Panel, with_decisions
 from medmtl.ood_benchmark.summary import print_summary, write_summary
 from medmtl.ood_benchmark.worker import members_of
 from medmtl.report.ood.page import write_ood_page
@@ -29,8 +29,8 @@ logger = logging.getLogger(__name__)
 
 DESCRIPTION = (
     "Compare out-of-distribution detectors on a trained run: on images of other organs and modalities, of other "
-    "scanners and populations, and on its test images, shifted in many ways. What was found of an image is kept, so it "
-    "is safe to stop and start again. Ends with a table, and with ood.html, ood.csv and ood.json in runs/NAME/ood."
+    "scanners and populations, and on its test images, shifted in many ways. Results are cached by image, so it is "
+    "safe to stop and start again. Prints a table, and writes ood.html, ood.csv and ood.json to runs/NAME/ood."
 )
 
 
@@ -41,7 +41,7 @@ def run_ood(argv: Sequence[str]) -> None:
         argv: what follows `medmtl ood`.
 
     Raises:
-        MedMTLError: for everything that the user can mend.
+        MedMTLError: for everything that the user can correct.
     """
     options, run, checkpoint, resolved = _parse(list(argv))
     console = Console()
@@ -60,7 +60,7 @@ def run_ood(argv: Sequence[str]) -> None:
     records: list[Record] = []
     for image in track(others, "scoring", console=console, disable=not console.is_terminal):
         records += panel.score(image, recall(image, keys[image], cache))
-    records = judged(records, options.alpha)
+    records = with_decisions(records, options.alpha)
     write_records(folder / "ood.csv", records)
     facts = {
         "run": run.path.name,
@@ -70,34 +70,34 @@ def run_ood(argv: Sequence[str]) -> None:
         "data_note": trained.data.note,
         **environment(),
     }
-    summary = write_summary(folder / "ood.json", records, options, [*notes, *panel.left_out], facts)
+    summary = write_summary(folder / "ood.json", records, panel.detectors, options, [*notes, *panel.left_out], facts)
     page = write_ood_page(folder, run.path.name, records, summary, _shown(facts), summary["notes"])
     print_summary(console, summary)
     console.print(f"benchmark: {page}", soft_wrap=True)
 
 
 def _shown(facts: Mapping[str, Any]) -> dict[str, str]:
-    """The facts that the page tells."""
-    told = ("checkpoint", "layers", "preprocessings", "data_note", "platform")
-    return {key: "; ".join(value) if isinstance(value, list) else value for key, value in facts.items() if key in told}
+    """The facts that the page shows."""
+    names = ("checkpoint", "layers", "preprocessings", "data_note", "platform")
+    return {key: "; ".join(value) if isinstance(value, list) else value for key, value in facts.items() if key in names}
 
 
 def _parse(argv: list[str]) -> tuple[Options, RunFolder, Path, str]:
     parser = ArgumentParser(prog="medmtl ood", description=DESCRIPTION, exit_on_error=False)
     parser.add_argument("--config", action="config", help="the benchmark: a file, or the bare name of a shipped one")
     parser.add_argument("--run", type=str | None, default=None, help="run folder, for example runs/multitask")
-    parser.add_argument("--ckpt_path", type=str | None, default=None, help="checkpoint, if not the best of the run")
+    parser.add_argument("--ckpt-path", type=str | None, default=None, help="checkpoint, if not the best of the run")
     parser.add_class_arguments(Options)
     own = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     own.add_argument("-c", "--config", default="ood-benchmark.yaml")
     own.add_argument("--run")
-    own.add_argument("--ckpt_path")
+    own.add_argument("--ckpt-path", "--ckpt_path")
     given, flags = own.parse_known_args(argv)
-    asks = {"-h", "--help"} & set(flags)
-    if not (given.run or given.ckpt_path or asks):
-        raise ConfigError("no run is named", fix="add --run FOLDER or --ckpt_path FILE")
+    wants_help = {"-h", "--help"} & set(flags)
+    if not (given.run or given.ckpt_path or wants_help):
+        raise ConfigError("no run is named", fix="add --run FOLDER or --ckpt-path FILE")
     try:
-        parsed: Any = parser.parse_args(flags if asks else [f"--config={find_config(given.config)}", *flags])
+        parsed: Any = parser.parse_args(flags if wants_help else [f"--config={find_config(given.config)}", *flags])
         resolved = yaml.safe_load(parser.dump(parsed, skip_none=False))
         built = parser.instantiate_classes(parsed)
     except ArgumentError as error:

@@ -1,8 +1,8 @@
-"""Which images a benchmark looks at: familiar ones, far, near and shifted ones, and those that detectors learn from."""
+"""The images of a benchmark: training, calibration, in-distribution, far, near and shifted ones."""
 
 import os
 from collections.abc import Collection
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from string import Template
 
 from medmtl.data.case import Case, patient_of
@@ -11,7 +11,7 @@ from medmtl.data.datamodule import MultiTaskData
 from medmtl.data.preprocessing import Preprocessing
 from medmtl.data.task import OODImages, Task
 from medmtl.data.task_cases import TaskCases, ood_cases, task_cases
-from medmtl.ood.shifts.shift import SHIFTS
+from medmtl.ood.shifts import Shift
 from medmtl.ood_benchmark.options import ALL, Options, OtherImages
 
 
@@ -20,14 +20,15 @@ class Image:
     """An image, as it is or shifted.
 
     Attributes:
-        group: `training`, `calibration`, `familiar`, `far`, `near`, `covariate`, `control` or `nonsense`.
+        group: `training`, `calibration`, `in_distribution`, `far`, `near`, `covariate`, `control` or `nonsense`.
         condition: the task, the folder, or the shift.
         case: the image file, the patient, and the label if there is one.
         preprocessings: how it is prepared, once for each.
-        task: the task whose organ it shows; empty for foreign images.
+        task: the task whose organ it shows; empty for OOD images.
         own: the preprocessing of that task, under which it is segmented; None without a label.
         organ: label values of the organ of interest.
         ignore: label value of voxels whose truth is unknown.
+        shift: the shift; None for an image as it is.
         severity: of the shift, 0 where it has no meaning.
     """
 
@@ -39,12 +40,8 @@ class Image:
     own: Preprocessing | None = None
     organ: tuple[int, ...] = ()
     ignore: int | None = None
+    shift: Shift | None = field(default=None, compare=False)  # its name is the condition
     severity: int = 0
-
-    @property
-    def shift(self) -> str:
-        """Name of the shift; empty for an image as it is."""
-        return self.condition if self.group in ("covariate", "control", "nonsense") else ""
 
     def __str__(self) -> str:
         """For messages: where it comes from and its case."""
@@ -54,15 +51,15 @@ class Image:
 def images_of(data: MultiTaskData, options: Options) -> tuple[list[Image], list[str]]:
     """All images of a benchmark, and in words what is left out.
 
-    Training images have their own preprocessing alone, all others every preprocessing of the run: nobody tells which
-    task they are.
+    Training images have their own preprocessing alone, all others every preprocessing of the run, since their task is
+    not given.
 
     Args:
         data: of the run, with its split.
-        options: what is asked for.
+        options: of the benchmark.
 
     Raises:
-        DataError: there is nothing to learn from, or a file cannot be used.
+        DataError: there is no training image, or a file cannot be used.
     """
     images: list[Image] = []
     notes: list[str] = []
@@ -76,8 +73,8 @@ def images_of(data: MultiTaskData, options: Options) -> tuple[list[Image], list[
             images += [_labelled(group, name, case, views, name, task.preprocessing, labels) for case in cases]
     for name in data.held_out:
         images += [Image("far", name, case, preprocessings) for case in data.cases(name, "test")]
-    foreign = {name: OtherImages(found.root, found.channel, layout=found.layout) for name, found in data.ood.items()}
-    for name, folder in {**foreign, **options.far}.items():
+    ood = {name: OtherImages(found.root, found.channel, layout=found.layout) for name, found in data.ood.items()}
+    for name, folder in {**ood, **options.far}.items():
         images += _others("far", name, folder, data, notes)
     for name, folder in options.near.items():
         group = "near" if folder.task is None or folder.task in data.trained else "far"
@@ -86,12 +83,12 @@ def images_of(data: MultiTaskData, options: Options) -> tuple[list[Image], list[
             notes.append(f"{name} counts as far: the run was not trained on {folder.task}")
         images += found
     if options.near and not any(image.group == "near" for image in images):
-        notes.append("there is no near image: that column is empty")
+        notes.append("there is no near image: the column is empty")
     return images + _shifted([image for image in images if image.group == "in_distribution"], options), notes
 
 
 def _others(group: str, name: str, folder: OtherImages, data: MultiTaskData, notes: list[str]) -> list[Image]:
-    """The images of a folder, less those that the run knows."""
+    """The images of a folder without those of the run's training and validation patients."""
     if name in data.trained:
         notes.append(f"{name} is left out: it is a task of the run")
         return []
@@ -142,20 +139,22 @@ def _labelled(
     )
 
 
-def _shifted(familiar: list[Image], options: Options) -> list[Image]:
+def _shifted(tested: list[Image], options: Options) -> list[Image]:
     """Some test cases of each task, shifted in every way.
 
     Raises:
         ConfigError: a shift needs a library that is not installed.
     """
-    for shift, _ in options.shifted:
-        SHIFTS[shift].check()
+    for shift in options.shifts_used:
+        shift.check()
     chosen: list[Image] = []
-    for task in dict.fromkeys(image.task for image in familiar):
-        of_task = [image for image in familiar if image.task == task]
+    for task in dict.fromkeys(image.task for image in tested):
+        of_task = [image for image in tested if image.task == task]
         chosen += of_task if options.cases == ALL else of_task[: options.cases]
     return [
-        replace(image, group=SHIFTS[shift].kind, condition=shift, severity=severity)
-        for shift, severity in options.shifted
+        replace(image, group=shift.kind, condition=shift.name, shift=shift, severity=severity)
+        for shift in options.shifts_used
+        for severity in shift.severities
+        if severity in (0, *options.severities)
         for image in chosen
     ]

@@ -1,4 +1,4 @@
-"""Options of `medmtl ood`: what is compared on what, as a configuration file or flags give it."""
+"""Options of `medmtl ood`, as a configuration file or flags give them."""
 
 import os
 from dataclasses import dataclass, field
@@ -8,8 +8,8 @@ from medmtl.data.layouts.layout import Layout
 from medmtl.data.task import OODImages
 from medmtl.errors import ConfigError
 from medmtl.models.ensemble import Ensemble
-from medmtl.ood.detectors.base import Detector
-from medmtl.ood.shifts.shift import SHIFTS
+from medmtl.ood.detectors import Detector  # imports all of them, so that a configuration can use their short names
+from medmtl.ood.shifts import SHIFTS, Shift
 
 ALL: Final = "all"
 
@@ -20,7 +20,7 @@ class OtherImages:
 
     Args:
         root: a data folder of any layout, or any folder of images. `${NAME}` is taken from the
-            environment: where it is not set the folder is left out, and the result says so. `phantom:NAME` is a
+            environment: where it is not set the folder is left out, with a note. `phantom:NAME` is a
             digital phantom.
         channel: channel to use where the images have several, or as many as the run's tasks stack.
         patient: regular expression for the patient within a file name. Patients whom the run was trained or validated
@@ -53,26 +53,26 @@ class Options:
     """What a benchmark compares.
 
     Args:
-        detectors: detectors, each with a `class_path`. The verdict (accept or reject) is that of the first.
-        shifts: names of the shifts, or `all`.
+        detectors: each the name of a built-in class such as `Spectral`, or a `class_path`. The verdict (accept
+            or reject) is that of the first.
+        shifts: `all`, or a list of names of built-in shifts and of your own, each a `class_path` to a `Shift`.
         severities: severities of the shifts that have some, 1 to 5.
         cases: test cases of a task that are shifted, at most, or `all`. All of them count as they are.
         far: name -> images of other organs or modalities, beside `data.ood` of the run and its held-out tasks.
-        near: name -> images of a familiar organ from another scanner, population or pipeline.
-        layers: layers of the network to look at; those of the run's `spectral.layers` if None.
-        pooled_layers: those of them whose map of each window is kept; the coarsest if None.
-        ensemble_checkpoints: other checkpoints of the same network, tasks and split. How much they and the run's own
-            disagree is what the outputs `mutual_information` and `pairwise_dice_distance` tell.
+        near: name -> images of an organ of a task from another scanner, population or pipeline.
+        layers: layers of the network that detectors use; those of the run's `spectral.layers` if None.
+        pooled_layers: those of them whose map of each window is kept, for `MDPool`; the coarsest if None.
+        ensemble_checkpoints: other checkpoints of the same network, tasks and split; with the run's own they give the
+            output scores `mutual_information` and `pairwise_dice_distance`.
         dropout_passes: passes of every network with its dropout layers at work, each of which counts as a member; 0 =
             one pass without dropout.
-        alpha: share of familiar images that may be rejected.
+        alpha: share of in-distribution images that may be rejected.
         seed: of the shifts and of the resampling.
-        processes: images looked at together, each by one process with one thread; as many as there are cores if None,
-            or one with a graphics processor.
+        processes: that run in parallel, each with one thread; one a core if None, or one with a GPU.
     """
 
     detectors: list[Detector]
-    shifts: list[str] | Literal["all"] = ALL
+    shifts: list[str | Shift] | Literal["all"] = ALL
     severities: list[int] = field(default_factory=lambda: [1, 3, 5])
     cases: int | Literal["all"] = 3
     far: dict[str, OtherImages] = field(default_factory=dict)
@@ -94,9 +94,13 @@ class Options:
         names = [detector.name for detector in self.detectors]
         if not names or len(set(names)) < len(names):
             raise ConfigError(f"detectors={names}", fix="list one or more, each with a name of its own")
-        unknown = sorted(set(self.shifts) - set(SHIFTS)) if self.shifts != ALL else []
-        if unknown:
-            raise ConfigError(f"shifts names {unknown[0]}", fix=f"use some of: {', '.join(SHIFTS)}")
+        unknown = [each for each in self.shifts if isinstance(each, str) and each not in SHIFTS]
+        if unknown and self.shifts != ALL:
+            known = ", ".join(SHIFTS)
+            raise ConfigError(f"shifts names {unknown[0]}", fix=f"use some of: {known}; or class_path for your own")
+        shifts = [shift.name for shift in self.shifts_used]
+        if len(set(shifts)) < len(shifts):
+            raise ConfigError(f"shifts={shifts}", fix="list shifts with different names")
         if not set(self.severities) <= set(range(1, 6)):
             raise ConfigError(f"severities={self.severities}", fix="use some of 1, 2, 3, 4, 5")
         if self.cases != ALL and self.cases < 0:
@@ -113,21 +117,17 @@ class Options:
 
     @property
     def ensemble(self) -> Ensemble | None:
-        """Whose disagreement is observed, if anyone's."""
+        """The ensemble for the output scores of several members; None without one."""
         if not self.ensemble_checkpoints and not self.dropout_passes:
             return None
         return Ensemble(self.ensemble_checkpoints, self.dropout_passes, scale="pool")
 
     @property
-    def shifted(self) -> list[tuple[str, int]]:
-        """Each shift with each of its severities that is asked for."""
-        names = SHIFTS if self.shifts == ALL else self.shifts
-        return [
-            (name, severity)
-            for name in names
-            for severity in SHIFTS[name].severities
-            if severity in (0, *self.severities)
-        ]
+    def shifts_used(self) -> list[Shift]:
+        """The shifts, built-in ones and a user's own."""
+        if self.shifts == ALL:
+            return list(SHIFTS.values())
+        return [SHIFTS[each] if isinstance(each, str) else each for each in self.shifts]
 
 
 def usable_cores() -> int:

@@ -1,4 +1,4 @@
-"""Runs a benchmark: what is not in the cache is looked at, then all detectors score everything that is."""
+"""Observes the images of a benchmark that are not in the cache, in one process or several."""
 
 import logging
 import math
@@ -23,11 +23,11 @@ from medmtl.training.trained import Trained
 
 logger = logging.getLogger(__name__)
 
-TOLD = 10  # times that a log says how far it is
+REPORTS = 10  # of the progress in a log
 
 
 def cache_of(trained: Trained, options: Options, members: Members | None, folder: Path) -> Cache:
-    """The cache of a run's observations, in which those of other weights, layers, windows or members are not found.
+    """The cache of a run's observations; those of other weights, layers, windows or members have other keys.
 
     Raises:
         ConfigError: neither the options nor the run name layers.
@@ -56,53 +56,53 @@ def observe(
     cache: Cache,
     console: Console,
 ) -> dict[Image, str]:
-    """Look at all images that the cache does not hold.
+    """Observe all images that the cache does not hold.
 
     Args:
-        images: what to look at.
+        images: to observe.
         trained: the run.
-        members: networks and passes whose disagreement is observed.
+        members: networks and passes of an ensemble.
         checkpoint: where further processes find the run.
         options: layers, seed, ensemble and processes.
         cache: where the observations are and go.
         console: shows progress and the time left.
 
     Returns:
-        Image -> key of its observation. It is safe to stop at any time: what was found so far is not lost.
+        Image -> key of its observation. It is safe to stop at any time: observations so far are kept.
     """
     keys = {image: cache.key(image) for image in images}
     missing = [image for image in images if not cache.holds(keys[image])]
     if not missing:
         return keys
     processes = min(options.processes or (1 if torch.cuda.is_available() else usable_cores()), len(missing))
-    logger.info("%d of %d images to look at, %d at a time", len(missing), len(images), processes)
+    logger.info("%d of %d images to observe, %d in parallel", len(missing), len(images), processes)
     efforts = {image: _effort(image, trained.segmenter.predictor.patch_size) for image in missing}
     arguments = (options.layers or trained.layers, options.pooled_layers, cache, options.seed)
     if processes == 1:
-        seen = _alone(missing, keys, worker.Worker(trained.segmenter, *arguments, members))
+        observed = _alone(missing, keys, worker.Worker(trained.segmenter, *arguments, members))
     else:
-        seen = _together(missing, keys, partial(worker.start, checkpoint, *arguments, options.ensemble), processes)
-    with _Watch(console, efforts) as watch:
-        for image in seen:
-            watch.advance(image)
+        observed = _together(missing, keys, partial(worker.start, checkpoint, *arguments, options.ensemble), processes)
+    with _Progress(console, efforts) as progress:
+        for image in observed:
+            progress.advance(image)
     return keys
 
 
 def recall(image: Image, key: str, cache: Cache) -> Observation:
-    """An observation that was made.
+    """Read an observation.
 
     Raises:
         RunError: its file is gone or damaged.
     """
     found = cache.read(key)
     if found is None:
-        raise RunError(f"what was found of {image} cannot be read", fix="run the same command again")
+        raise RunError(f"the observation of {image} cannot be read", fix="run the same command again")
     return found
 
 
-def _alone(images: Sequence[Image], keys: Mapping[Image, str], look: worker.Worker) -> Iterator[Image]:
+def _alone(images: Sequence[Image], keys: Mapping[Image, str], work: worker.Worker) -> Iterator[Image]:
     for image in images:
-        look(image, keys[image])
+        work(image, keys[image])
         yield image
 
 
@@ -121,7 +121,7 @@ def _together(
 
 
 def _effort(image: Image, window: Sequence[int]) -> float:
-    """Voxels that the network will see of an image, about: what the time left is reckoned by."""
+    """Approximate voxels that the network processes of an image; the remaining time is estimated from them."""
     sides = extent_mm(image.case.image_files[0])
     return sum(
         math.prod(
@@ -131,18 +131,18 @@ def _effort(image: Image, window: Sequence[int]) -> float:
     )
 
 
-class _Watch:
-    """Shows how far it is and how long it still takes: a bar on a terminal, a few lines elsewhere."""
+class _Progress:
+    """Shows progress and remaining time: a bar on a terminal, a few lines elsewhere."""
 
     def __init__(self, console: Console, efforts: Mapping[Image, float]) -> None:
         self._efforts, self._images, self._done = efforts, 0, 0.0
         self._console = console
-        columns = (TextColumn("looking at images"), BarColumn(), TextColumn("{task.fields[images]}"))
+        columns = (TextColumn("observing images"), BarColumn(), TextColumn("{task.fields[images]}"))
         self._bar = Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal)
-        self._task = self._bar.add_task("", total=sum(efforts.values()), images=self._said())
-        self._told = 0
+        self._task = self._bar.add_task("", total=sum(efforts.values()), images=self._count())
+        self._reported = 0
 
-    def __enter__(self) -> "_Watch":
+    def __enter__(self) -> "_Progress":
         self._bar.start()
         return self
 
@@ -152,13 +152,13 @@ class _Watch:
     def advance(self, image: Image) -> None:
         self._images += 1
         self._done += self._efforts[image]
-        self._bar.update(self._task, completed=self._done, images=self._said())
-        tenth = int(TOLD * self._images / len(self._efforts))
-        if not self._console.is_terminal and tenth > self._told:
-            self._told = tenth
+        self._bar.update(self._task, completed=self._done, images=self._count())
+        tenth = int(REPORTS * self._images / len(self._efforts))
+        if not self._console.is_terminal and tenth > self._reported:
+            self._reported = tenth
             left = self._bar.tasks[0].time_remaining
             known = "" if left is None else f", about {left / 60:.0f} min left"
-            self._console.print(f"looked at {self._said()} images{known}", highlight=False)
+            self._console.print(f"observed {self._count()} images{known}", highlight=False)
 
-    def _said(self) -> str:
+    def _count(self) -> str:
         return f"{self._images} of {len(self._efforts)}"

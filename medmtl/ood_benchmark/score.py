@@ -1,4 +1,4 @@
-"""Scores: every detector learns from the training images, then judges all others; each has its own conformal rule."""
+"""Scores: detectors are fitted to the training images and score all others; each has its own conformal rule."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -17,13 +17,13 @@ from medmtl.results.benchmark import Record
 
 @dataclass(frozen=True)
 class Panel:
-    """Detectors that have learnt what is familiar.
+    """Fitted detectors.
 
     Attributes:
-        detectors: those that can ood_detector.
+        detectors: those that could be fitted.
         bank: signatures of the training images, by which the preprocessing is chosen that fits an image best.
         preprocessings: of the tasks, as text.
-        left_out: in words, which detectors cannot ood_detector, and what they lack.
+        left_out: in words, which detectors could not be fitted, and what is missing.
     """
 
     detectors: list[Detector]
@@ -33,42 +33,42 @@ class Panel:
 
     @classmethod
     def fit(cls, detectors: Sequence[Detector], training: Sequence[Evidence], probe: Evidence) -> "Panel":
-        """Let every detector learn that has what it needs.
+        """Fit every detector that has what it needs.
 
         Args:
             detectors: all of them.
             training: the training images, each with its own task's view.
-            probe: an image with a view for every preprocessing, which shows what there is.
+            probe: an image with a view for every preprocessing, which shows what evidence there is.
 
         Raises:
             RunError: none can be used.
         """
-        able, left_out = [], []
+        fitted, left_out = [], []
         for detector in detectors:
-            lack = detector.missing(training[0]) or detector.missing(probe)
+            missing = detector.missing(training[0]) or detector.missing(probe)
             try:
-                reason = f"there is no {lack}" if lack else ""
-                if not lack:
+                reason = f"there is no {missing}" if missing else ""
+                if not missing:
                     detector.fit(training)
-            except DataError as error:  # too few images for it
+            except DataError as error:  # too few images
                 reason = str(error)
             if reason:
                 left_out.append(f"detector {detector.name} is left out: {reason}")
             else:
-                able.append(detector)
-        if not able:
+                fitted.append(detector)
+        if not fitted:
             raise RunError(f"no detector can be used ({'; '.join(left_out)})", fix="name others")
         bank = SignatureBank.fit([(case.dataset, case.case, signature(case.view.grams)) for case in training])
-        return cls(able, bank, {case.dataset: case.view.preprocessing for case in training}, left_out)
+        return cls(fitted, bank, {case.dataset: case.view.preprocessing for case in training}, left_out)
 
     def choose(self, image: Evidence) -> Evidence:
-        """The image with the view of the task chosen that it looks most like."""
+        """The image with the view chosen of the task with the nearest signature."""
         if len(image.views) == 1:
             return image
         return image.choosing(recognised(image, self.bank, self.preprocessings).place)
 
     def score(self, image: Image, observation: Observation) -> list[Record]:
-        """The score of every detector, not yet judged."""
+        """The score of every detector, without p-value and decision."""
         evidence = self.choose(observation.evidence)
         return [
             Record(
@@ -86,12 +86,12 @@ class Panel:
         ]
 
 
-def judged(records: Iterable[Record], alpha: float) -> list[Record]:
-    """Records with p-values and decisions, each detector's from the calibration cases' scores of its own.
+def with_decisions(records: Iterable[Record], alpha: float) -> list[Record]:
+    """Records with p-values and decisions, each detector's from its own scores of the calibration cases.
 
     Args:
         records: scores of all detectors, calibration cases included; those stay as they are.
-        alpha: share of familiar images that may be rejected.
+        alpha: share of in-distribution images that may be rejected.
     """
     records = list(records)
     calibration: dict[str, dict[str, list[Record]]] = defaultdict(lambda: defaultdict(list))

@@ -1,4 +1,4 @@
-"""The summary of a benchmark: what `ood.json` holds and the command line prints, from the records alone."""
+"""The summary of a benchmark, for `ood.json` and the command line, computed from the records."""
 
 import json
 import math
@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from medmtl.files import write_text
+from medmtl.ood.detectors import Detector
 from medmtl.ood.metrics.benchmark_table import COLUMNS, Scored, benchmark_table
 from medmtl.ood.metrics.failure import failure_detection, rejection
 from medmtl.ood.metrics.repartition import false_alarms
@@ -17,36 +18,48 @@ from medmtl.ood_benchmark.options import Options
 from medmtl.report.ood.failure import REJECTED_SHARE
 from medmtl.results.benchmark import Record
 
-# Where a rejection is right; controls should change nothing and covariate shifts need not change enough.
+SCHEMA = 2
+
+# Groups that should be rejected; controls should not, and covariate shifts may be too weak to matter.
 OUT_OF_DISTRIBUTION = ("far", "near", "nonsense")
 
 
 def write_summary(
-    path: Path, records: Sequence[Record], options: Options, notes: Sequence[str], facts: Mapping[str, Any]
+    path: Path,
+    records: Sequence[Record],
+    detectors: Sequence[Detector],
+    options: Options,
+    notes: Sequence[str],
+    facts: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Write `ood.json`.
 
     Args:
         path: the file.
-        records: scores of all detectors, judged.
-        options: what was asked for.
+        records: scores of all detectors, with decisions.
+        detectors: those that scored, for their description.
+        options: of the benchmark.
         notes: in words, what was left out.
         facts: of the run.
 
     Returns:
-        What was written: `detectors` (figures by column, with intervals), `verdict` and `verdicts` (how often each
-        detector rejects familiar and foreign images; the verdict is the first detector's), `false_alarms` (how often it
-        rejects familiar images over re-partitions of validation and test images), `failure` (how well each
-        tells bad segmentations, with intervals, and what rejecting a tenth would have done), `images` (how many by
-        group), `notes` and `facts`.
+        What was written: `schema`, `scores` and `shifts` (descriptions by name, see `OODScore` and `Shift`),
+        `detectors` (figures by column, with intervals), `verdict` and `verdicts` (how often each detector rejects
+        in-distribution and OOD images; the verdict is the first detector's), `false_alarms` (how often it rejects
+        in-distribution images over re-partitions of validation and test images), `failure` (how well each score
+        detects bad segmentations, with intervals, and the effect of rejecting a tenth), `images` (how many by group),
+        `notes` and `facts`.
     """
-    detectors = list(dict.fromkeys(record.detector for record in records))
-    of = {name: [record for record in records if record.detector == name] for name in detectors}
+    names = [detector.name for detector in detectors]
+    of = {name: [record for record in records if record.detector == name] for name in names}
     verdicts = {name: _verdict(found, options.alpha) for name, found in of.items()}
-    groups = [record.group for record in of[detectors[0]]]
+    groups = [record.group for record in of[names[0]]]
     summary = {
+        "schema": SCHEMA,
+        "scores": descriptions(detectors),
+        "shifts": {shift.name: shift.description() for shift in options.shifts_used},
         "detectors": _columns(of),
-        "verdict": {"detector": detectors[0], **verdicts[detectors[0]]},
+        "verdict": {"detector": names[0], **verdicts[names[0]]},
         "verdicts": verdicts,
         "false_alarms": {name: _false_alarms(found, options.alpha) for name, found in of.items()},
         "failure": {name: _failure(found) for name, found in of.items()},
@@ -56,6 +69,19 @@ def write_summary(
     }
     write_text(path, json.dumps(summary, indent=1) + "\n")
     return summary
+
+
+def descriptions(detectors: Sequence[Detector]) -> dict[str, dict[str, Any]]:
+    """Name -> description of each detector's score; labels that several share are followed by the name."""
+    scores = [detector.quantity for detector in detectors]
+    labels = [score.label for score in scores]
+    return {
+        score.key: {
+            **score.description(),
+            "label": score.label if labels.count(score.label) == 1 else f"{score.label} ({score.key})",
+        }
+        for score in scores
+    }
 
 
 def print_summary(console: Console, summary: Mapping[str, Any]) -> None:
@@ -72,9 +98,9 @@ def print_summary(console: Console, summary: Mapping[str, Any]) -> None:
         console.print(f"{verdict['detector']} cannot decide at alpha = {verdict['alpha']:g}: too few calibration cases")
     else:
         found = verdict["detection_rate"]
-        rejects = "" if found is None else f" and {found:.0%} of the foreign ones"
+        rejects = "" if found is None else f" and {found:.0%} of the OOD ones"
         console.print(
-            f"{verdict['detector']} rejects {verdict['false_alarm_rate']:.0%} of the familiar images{rejects} "
+            f"{verdict['detector']} rejects {verdict['false_alarm_rate']:.0%} of the in-distribution images{rejects} "
             f"(alpha = {verdict['alpha']:g})"
         )
     gain = summary["failure"][verdict["detector"]]["rejecting"]
@@ -110,9 +136,9 @@ def _columns(of: Mapping[str, Sequence[Record]]) -> dict[str, dict[str, Any]]:
 
 
 def _verdict(records: Sequence[Record], alpha: float) -> dict[str, float | None]:
-    familiar = [record.rejected for record in records if record.group == "in_distribution"]
-    foreign = [record.rejected for record in records if record.group in OUT_OF_DISTRIBUTION]
-    return {"alpha": alpha, "false_alarm_rate": _share(familiar), "detection_rate": _share(foreign)}
+    inside = [record.rejected for record in records if record.group == "in_distribution"]
+    outside = [record.rejected for record in records if record.group in OUT_OF_DISTRIBUTION]
+    return {"alpha": alpha, "false_alarm_rate": _share(inside), "detection_rate": _share(outside)}
 
 
 def _false_alarms(records: Sequence[Record], alpha: float) -> dict[str, Any]:
@@ -127,7 +153,7 @@ def _false_alarms(records: Sequence[Record], alpha: float) -> dict[str, Any]:
 
 
 def _failure(records: Sequence[Record]) -> dict[str, Any]:
-    """All images with a label count, shifted or not, but for those that detectors are calibrated with."""
+    """From all images with a label, shifted or not, except calibration images."""
     labelled = [record for record in records if record.group != "calibration"]
     scores = [record.score for record in labelled]
     dice = [math.nan if record.dice is None else record.dice for record in labelled]

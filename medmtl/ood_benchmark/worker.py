@@ -1,4 +1,4 @@
-"""Worker: looks at one image after another and leaves what it found in the cache."""
+"""Worker: observes one image after another and writes the observations to the cache."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,6 @@ from medmtl.models.extract import Observer
 from medmtl.models.members import read_members
 from medmtl.models.segmenter import Segmenter
 from medmtl.ood.evidence.evidence import Evidence
-from medmtl.ood.shifts.shift import SHIFTS
 from medmtl.ood_benchmark.cache import Cache, Observation
 from medmtl.ood_benchmark.images import Image
 from medmtl.training.trained import Trained, load_trained
@@ -27,11 +26,11 @@ class Worker:
 
     Args:
         segmenter: the network.
-        layers: layers to look at.
+        layers: layers whose feature maps are used.
         pooled: those of them that are kept by window; the coarsest if None.
         cache: where observations go.
         seed: of the shifts.
-        members: networks and passes whose disagreement is observed; None for that of nobody.
+        members: networks and passes of an ensemble; None without one.
     """
 
     def __init__(
@@ -54,17 +53,17 @@ class Worker:
         label = None
         if image.own is not None and image.case.labels:
             label = load_organ(image.case, image.organ, native, image.ignore)
-        if image.shift:
-            shift, seed = SHIFTS[image.shift], _seed(self.seed, image)
-            native = torch.cat([shift.apply(channel, image.severity, seed) for channel in native.split(1)])
-            label = None if label is None else shift.apply_to_label(label, image.severity, seed)
+        if image.shift is not None:
+            seed = _seed(self.seed, image)
+            native = torch.cat([image.shift.apply(channel, image.severity, seed) for channel in native.split(1)])
+            label = None if label is None else image.shift.apply_to_label(label, image.severity, seed)
         images = {preprocessing: prepare(native, preprocessing) for preprocessing in image.preprocessings}
         with torch.inference_mode():
             evidence, logits = self.observer(
                 images, native, image.task or image.condition, image.case.name, image.case.patient
             )
             if self.members is not None:
-                evidence = _disputed(evidence, self.members, images, logits)
+                evidence = _with_disagreement(evidence, self.members, images, logits)
             found = None
             if label is not None and image.own in logits:
                 found = _dice(torch.sigmoid(logits[image.own]), native, label)
@@ -72,7 +71,7 @@ class Worker:
 
 
 def members_of(trained: Trained, checkpoint: Path, ensemble: Ensemble | None) -> Members | None:
-    """The members of an ensemble, none of which has learnt from a patient by whom detectors are judged.
+    """The members of an ensemble, none of which was trained on a validation or test patient.
 
     Raises:
         MedMTLError: they do not belong together, see `read_members`.
@@ -82,17 +81,17 @@ def members_of(trained: Trained, checkpoint: Path, ensemble: Ensemble | None) ->
     return read_members(ensemble, trained.segmenter.predictor, checkpoint, trained.data.trained, ["val", "test"])
 
 
-def _disputed(
+def _with_disagreement(
     evidence: Evidence,
     members: Members,
     images: Mapping[Preprocessing, MetaTensor],
     logits: Mapping[Preprocessing, MetaTensor],
 ) -> Evidence:
-    """Evidence with what the disagreement of some networks says under each preprocessing."""
+    """Evidence with the scores of the members' disagreement under each preprocessing."""
     views = []
     for view, (preprocessing, image) in zip(evidence.views, images.items(), strict=True):
         own = logits[preprocessing]
-        case = f"{evidence.dataset}/{evidence.case}"  # as in a test: dropout leaves out the same
+        case = f"{evidence.dataset}/{evidence.case}"  # as in a test: the same dropout masks
         found = members.pool(image.to(own.device), own, case, native=None, task=None)
         views.append(replace(view, outputs={**view.outputs, **found.disagreement}))
     return replace(evidence, views=tuple(views))
@@ -106,7 +105,7 @@ def _dice(probability: MetaTensor, native: MetaTensor, label: MetaTensor) -> flo
 
 def _seed(seed: int, image: Image) -> int:
     """The seed of a shift: another for each case and shift, the same for all severities."""
-    text = f"{seed} {image.shift} {image.task} {image.case.name}"
+    text = f"{seed} {image.condition} {image.task} {image.case.name}"
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4])
 
 
@@ -130,6 +129,6 @@ def start(
 
 
 def work(image: Image, key: str) -> None:
-    """What a process does that was started as a worker."""
+    """Observe one image, in a process that was started as a worker."""
     assert _worker is not None
     _worker(image, key)

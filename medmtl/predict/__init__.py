@@ -1,1 +1,1 @@
-"""Prediction: a trained run, a stranger's scan, and a verdict beside the mask."""
+"""Prediction: segment new scans with a trained run, with an OOD verdict for each."""

@@ -1,4 +1,4 @@
-"""One image: predicted, drawn, and written whole, the verdict last."""
+"""Predict, draw and write one image; its JSON record is written last."""
 
 import math
 import shutil
@@ -25,14 +25,14 @@ from medmtl.version import __version__
 def predict_case(
     model: Model, scan: Scan, request: Mapping[str, Any], options: Options, reading: float
 ) -> PredictedCase:
-    """Predict an image and write all that is asked for. What an earlier command left of it is removed first.
+    """Predict an image and write its outputs. Outputs of an earlier command for this image are removed first.
 
     Args:
-        model: the network and its verdicts.
+        model: the trained run.
         scan: the image.
-        request: what was asked for, see `request_of`.
+        request: input files and options, see `request_of`.
         options: what to write, and where.
-        reading: seconds that it took to read.
+        reading: seconds spent on reading it.
 
     Raises:
         DataError: the image cannot be predicted.
@@ -72,10 +72,10 @@ def predict_case(
 
 
 def forget(folder: Path, name: str) -> None:
-    """Remove what an earlier command left of an image, its verdict first, so that none stays beside another mask.
+    """Remove the outputs of an earlier command for an image, the record first, so that no record lies beside a wrong mask.
 
     Args:
-        folder: where it would be.
+        folder: the output folder.
         name: of the image.
     """
     record = read_record(folder, name)
@@ -87,7 +87,7 @@ def forget(folder: Path, name: str) -> None:
 
 
 def _write(stage: Path, scan: Scan, prediction: Prediction, options: Options) -> dict[str, str]:
-    """Write masks, maps and picture, and return kind -> name of each."""
+    """Write mask, maps and picture; returns kind -> file name."""
     files = {}
     held_back = withholds(prediction.in_distribution, options.on_ood)
     if not held_back:
@@ -108,9 +108,9 @@ def _write(stage: Path, scan: Scan, prediction: Prediction, options: Options) ->
 
 @contextmanager
 def _staged(folder: Path, name: str) -> Iterator[Path]:
-    """A folder beside the final place, whose files are moved there if the block ends without an error."""
+    """A temporary folder whose files are moved to `folder` if the block ends without an error."""
     stage = folder / f".{name}.partial"
-    shutil.rmtree(stage, ignore_errors=True)  # a command that was killed left it
+    shutil.rmtree(stage, ignore_errors=True)  # left by a command that was killed
     stage.mkdir(parents=True)
     try:
         yield stage

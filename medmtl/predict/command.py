@@ -24,18 +24,18 @@ from medmtl.version import __version__
 
 logger = logging.getLogger(__name__)
 
-TOLD = 20  # images that the table at the end shows, the worst
+TABLE_ROWS = 20  # images in the table at the end, the most out-of-distribution ones
 
 
 def run_predict(options: Options) -> None:
-    """Predict images, or those of them that are not finished, and say what was found.
+    """Predict the images that are not finished yet, and print a summary of all.
 
     Args:
         options: what to predict, and how.
 
     Raises:
-        MedMTLError: for everything that the user can mend.
-        SystemExit: 3 where an image could not be segmented, or is foreign and that counts.
+        MedMTLError: for everything that the user can fix.
+        SystemExit: 3 where an image could not be segmented, or is OOD under `on_ood="fail"`.
     """
     _, checkpoint = run_and_checkpoint(options.run, options.checkpoint)
     model = Model.load(checkpoint, options.device, options.precision, options.window_batch, options.alpha)
@@ -47,7 +47,7 @@ def run_predict(options: Options) -> None:
     cases, failed = predict_all(model, digest, inputs, options, console)
     summary = options.output / "summary.csv"
     write_summary(summary, cases, failed)
-    _say(console, cases, failed)
+    _print(console, cases, failed)
     if options.report:
         note = data_note(task.root for task in model.tasks.values())
         page = write_gallery(
@@ -61,18 +61,18 @@ def run_predict(options: Options) -> None:
 
 
 def inputs_of(options: Options, stack: bool = False) -> list[Input]:
-    """What is to be predicted: all that the input holds, but for masks in a folder for the output within it.
+    """List the images to predict: all below the input, except files in an output folder inside it.
 
     Args:
         options: of the command.
         stack: whether the network takes several channels.
 
     Raises:
-        DataError: nothing is found, or images lie where the masks would go.
-        ConfigError: a volume is chosen of files whose volumes are stacked.
+        DataError: there are no images, or images lie in the output folder.
+        ConfigError: a volume is selected where the volumes of a file are stacked.
     """
     if stack and options.volume != 0:
-        raise ConfigError("--volume chooses one of the volumes that the network stacks", fix="leave it out")
+        raise ConfigError("--volume selects one of the volumes that the network stacks", fix="leave it out")
     output = options.output.resolve()
     found = find_inputs(options.input, options.volume, stack)
     inputs = [source for source in found if not source.path.resolve().is_relative_to(output)]
@@ -80,7 +80,7 @@ def inputs_of(options: Options, stack: bool = False) -> list[Input]:
     if within is not None and options.input.resolve() not in output.parents:
         raise DataError(f"{options.output} holds images ({within})", fix="choose another folder for --output")
     if within is not None:
-        logger.info("left out, for they lie in %s: %d images", options.output, len(found) - len(inputs))
+        logger.info("%d images in the output folder %s are left out", len(found) - len(inputs), options.output)
     if not inputs:
         raise DataError(f"{options.input} holds no images outside {options.output}", fix="correct --input or --output")
     return inputs
@@ -104,21 +104,21 @@ def _check_tasks(model: Model, inputs: Sequence[Input], options: Options) -> Non
         model.channels(options.task or source.task)
 
 
-def _say(console: Console, cases: Sequence[PredictedCase], failed: Sequence[FailedCase]) -> None:
+def _print(console: Console, cases: Sequence[PredictedCase], failed: Sequence[FailedCase]) -> None:
     table = Table("image", "verdict", "p", "nearest task", "ml", "warnings")
-    for case in worst_first(cases)[:TOLD]:
+    for case in worst_first(cases)[:TABLE_ROWS]:
         p_value = "-" if case.p_value is None else f"{case.p_value:.3f}"
         row = (case.case, case.verdict, p_value, case.nearest_task or "-", f"{case.volume_ml:.1f}")
         table.add_row(*row, str(len(case.warnings) or "-"))
     if cases:
         console.print(table)
-    if len(cases) > TOLD:
-        console.print(f"and {len(cases) - TOLD} more, less foreign than these", highlight=False)
+    if len(cases) > TABLE_ROWS:
+        console.print(f"and {len(cases) - TABLE_ROWS} more, less out-of-distribution than these", highlight=False)
     for each in failed:
         console.print(f"{each.case} failed: {each.error}", soft_wrap=True, markup=False, highlight=False)
-    foreign = [case.case for case in worst_first(cases) if case.verdict == OUT]
-    if foreign:
-        console.print(f"foreign: {', '.join(foreign)}", soft_wrap=True, markup=False, highlight=False)
+    ood = [case.case for case in worst_first(cases) if case.verdict == OUT]
+    if ood:
+        console.print(f"{OUT}: {', '.join(ood)}", soft_wrap=True, markup=False, highlight=False)
     console.print(headline(cases, failed), soft_wrap=True, highlight=False)
 
 
@@ -128,7 +128,7 @@ def _facts(model: Model, digest: str, options: Options) -> dict[str, str]:
         "digest": digest,
         "trained on": ", ".join(model.tasks),
         "input": str(options.input),
-        "foreign images": {"warn": "get a mask", "skip": "get no mask", "fail": "get a mask, and exit code 3"}[
+        "OOD images": {"warn": "get a mask", "skip": "get no mask", "fail": "get a mask, and exit code 3"}[
             options.on_ood
         ],
         "medmtl": __version__,

@@ -1,4 +1,4 @@
-"""Model: a trained run that segments scans, and says of each whether it can be trusted on it."""
+"""Model: a trained run as an object that segments scans and gives an OOD verdict for each."""
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
@@ -36,10 +36,10 @@ class Model:
     """A trained run that segments scans.
 
     Args:
-        trained: network, tasks, scaling and ood_detector.
+        trained: network, tasks, scaling and OOD detector.
         name: of the checkpoint.
-        precision: number format of the network's arithmetic; the verdict is made for `32`, see `verdict_warnings`.
-        window_batch: sliding windows computed together; as in the training if None.
+        precision: of the network's arithmetic; the OOD threshold was estimated in `32`, see `verdict_warnings`.
+        window_batch: sliding windows per forward pass; as in the training if None.
     """
 
     def __init__(
@@ -71,10 +71,10 @@ class Model:
 
         Args:
             path: run folder, or checkpoint.
-            device: as torch names it, or `auto`: a graphics processor if there is one.
+            device: as torch names it, or `auto`: a GPU if there is one.
             precision: `32`, or mixed with `16` or `bf16`.
-            window_batch: sliding windows computed together; as in the training if None.
-            alpha: share of familiar images that may be rejected; as in the training if None.
+            window_batch: sliding windows per forward pass; as in the training if None.
+            alpha: share of in-distribution images that may be rejected; as in the training if None.
 
         Raises:
             RunError: there is no such run, or its checkpoint cannot be used.
@@ -87,7 +87,7 @@ class Model:
             raise ConfigError(f"alpha={alpha}", fix="use a share between 0 and 1, such as 0.05")
         try:
             trained = load_trained(checkpoint, device)
-        except (RuntimeError, AssertionError) as error:  # torch's for a device that is not there
+        except (RuntimeError, AssertionError) as error:  # torch raises these for a missing device
             raise ConfigError(f"device {device!r} ({' '.join(str(error).split())[:80]})", fix="use cpu") from None
         model = cls(trained, checkpoint.name, precision, window_batch)
         if alpha is not None:
@@ -98,20 +98,20 @@ class Model:
 
     @property
     def stacks(self) -> bool:
-        """Whether the network takes several channels, stacked."""
+        """Whether the network takes several stacked channels."""
         return any(len(task.channels) > 1 for task in self.tasks.values())
 
     def channels(self, task: str | None = None) -> tuple[int, ...]:
         """Numbers of the channels that are stacked, in the order in which the training stacked them.
 
         Args:
-            task: for which; None: for any, if all agree.
+            task: name of a task; None: the channels that all tasks share.
 
         Returns:
-            Numbers as `channel` of the task has them, from 0; empty for a network that takes one channel.
+            Numbers from 0, as `channel` of the task lists them; empty for a network that takes one channel.
 
         Raises:
-            ConfigError: there is no such task, or none is named where they stack different channels.
+            ConfigError: there is no such task, or None is given where tasks stack different channels.
         """
         if not self.stacks:
             return ()
@@ -134,11 +134,11 @@ class Model:
 
         Args:
             image: a file or the folder of a DICOM series, or voxels `(H, W, D)` or `(1, H, W, D)`. For a network that
-                stacks channels, which are numbered as in its training: a file of four dimensions, a list of files or
+                stacks channels, which are numbered as in its training: a 4-D file, a list of files or
                 series, or voxels `(C, H, W, D)`.
-            affine: of voxels that bring none, `(4, 4)` from voxel indices to mm, right-anterior-superior.
-            task: whose organ to segment; None: the task that the image looks most like.
-            modality: CT, MR, PET or other; None: as the file says, if it does.
+            affine: of an array without one, `(4, 4)` from voxel indices to mm, right-anterior-superior.
+            task: whose organ to segment; None: the nearest task by spectral signature.
+            modality: CT, MR, PET or other; None: as the file says, if it says one.
 
         Raises:
             DataError: the image cannot be used; one line says why.
@@ -160,16 +160,16 @@ class Model:
         """Segment one scan; see `predict`."""
         seconds: dict[str, float] = {}
         task, modality = task or scan.input.task, modality or scan.modality
-        known, preprocessings, warnings = self._wanted(task, modality)
+        given, preprocessings, warnings = self._candidates(task, modality)
         with _timing(seconds, "resampling"):
             prepared = {preprocessing: prepare(scan.image, preprocessing) for preprocessing in preprocessings}
-        verdict, logits = self._look_fitting(scan, prepared, known, seconds)
+        verdict, logits = self._infer_within_memory(scan, prepared, given, seconds)
         preprocessing = (
             preprocessings[0]
             if verdict is None
             else next(each for each in preprocessings if str(each) == verdict.preprocessing)
         )
-        named = known.tasks[0] if known is not None and known.kind == "task" else None
+        named = given.tasks[0] if given is not None and given.kind == "task" else None
         owner = verdict.task if verdict is not None else named or self._owner(preprocessing)
         image, found = prepared[preprocessing], torch.sigmoid(logits[preprocessing]).cpu()
         del prepared, logits
@@ -184,7 +184,7 @@ class Model:
         voxel_ml = abs(float(np.linalg.det(affine[:3, :3]))) / CUBIC_MM
         in_distribution = None if verdict is None or verdict.rejected is None else not verdict.rejected
         p_value = None if verdict is None else verdict.p_value
-        said = [
+        notes = [
             *(*scan.warnings, *warnings),
             *verdict_warnings(in_distribution, p_value, self.alpha, self.precision),
             *mask_warnings(mask, affine, preprocessing, preprocessings if task is None and modality is None else ()),
@@ -203,17 +203,17 @@ class Model:
             scores={} if verdict is None else verdict.scores,
             volume_ml=float(mask.sum(dtype=np.int64)) * voxel_ml,
             seconds=seconds,
-            warnings=tuple(dict.fromkeys(said)),
+            warnings=tuple(dict.fromkeys(notes)),
             scan=scan,
         )
 
-    def _look_fitting(
-        self, scan: Scan, prepared: Mapping[Preprocessing, MetaTensor], known: Given | None, seconds: dict[str, float]
+    def _infer_within_memory(
+        self, scan: Scan, prepared: Mapping[Preprocessing, MetaTensor], given: Given | None, seconds: dict[str, float]
     ) -> tuple[Verdict | None, dict[Preprocessing, MetaTensor]]:
-        """As `_look`, with half as many windows at a time as often as a graphics processor's memory asks for it."""
+        """As `_infer`; halves the number of windows per forward pass when the GPU runs out of memory."""
         while True:
             try:
-                return self._look(scan, prepared, known, seconds)
+                return self._infer(scan, prepared, given, seconds)
             except torch.OutOfMemoryError:
                 if self.predictor.window_batch == 1:
                     raise DataError(
@@ -222,10 +222,10 @@ class Model:
                 self.predictor.window_batch //= 2
                 logger.warning("out of memory: going on with %d windows at a time", self.predictor.window_batch)
 
-    def _look(
-        self, scan: Scan, prepared: Mapping[Preprocessing, MetaTensor], known: Given | None, seconds: dict[str, float]
+    def _infer(
+        self, scan: Scan, prepared: Mapping[Preprocessing, MetaTensor], given: Given | None, seconds: dict[str, float]
     ) -> tuple[Verdict | None, dict[Preprocessing, MetaTensor]]:
-        """The verdict, None without an OOD detector, and preprocessing -> foreground logits."""
+        """The verdict (None without an OOD detector), and preprocessing -> foreground logits."""
         device = next(self.predictor.network.parameters()).device
         mixed = torch.autocast(device.type, TYPES.get(self.precision), enabled=self.precision in TYPES)
         with torch.inference_mode(), mixed, _timing(seconds, "inference"):
@@ -235,28 +235,28 @@ class Model:
                 }
             evidence, logits = self.observer(prepared, scan.image, "", scan.name, scan.name)
         with _timing(seconds, "verdict"):
-            return self.ood_detector(evidence, known), logits
+            return self.ood_detector(evidence, given), logits
 
-    def _wanted(
+    def _candidates(
         self, task: str | None, modality: str | None
     ) -> tuple[Given | None, list[Preprocessing], tuple[str, ...]]:
-        """What is said of a scan, the preprocessings that it may be meant for, and what to warn of."""
+        """What is given of a scan, the candidate preprocessings, and warnings."""
         if task is not None:
             return Given("task", (task,)), [self._task(task).preprocessing], ()
         if modality is not None and modality not in MODALITIES:
             raise ConfigError(f"modality {modality!r}", fix=f"use one of: {', '.join(MODALITIES)}")
-        kin = tuple(name for name, each in self.tasks.items() if each.modality == modality)
-        known: Given | None = None
+        same_modality = tuple(name for name, each in self.tasks.items() if each.modality == modality)
+        given: Given | None = None
         warnings: tuple[str, ...] = ()
         possible = tuple(self.tasks)
-        if kin:
-            known, possible = Given("modality", kin), kin
+        if same_modality:
+            given, possible = Given("modality", same_modality), same_modality
         elif modality is not None:
-            warnings = (f"the model knows no {modality}: all of its tasks were tried",)
+            warnings = (f"no task of the model is {modality}: the preprocessing settings of all tasks were tried",)
         preprocessings = list(dict.fromkeys(self.tasks[name].preprocessing for name in possible))
         if self.ood_detector is None and len(preprocessings) > 1:
-            raise ConfigError(f"{self.name} cannot tell what an image shows", fix="name the task")
-        return known, preprocessings, warnings
+            raise ConfigError(f"{self.name} has no OOD detector, which would find the nearest task", fix="name the task")
+        return given, preprocessings, warnings
 
     def _task(self, name: str) -> Task:
         if name not in self.tasks:

@@ -1,4 +1,4 @@
-"""Options of `medmtl predict`, as the command line gives them."""
+"""Options of `medmtl predict`."""
 
 import argparse
 from collections.abc import Sequence
@@ -11,34 +11,34 @@ from medmtl.io.input import MODALITIES
 
 OnOod = Literal["warn", "skip", "fail"]
 DESCRIPTION = (
-    "Segment images, and say of each whether the network knows its kind. Writes for every image a mask on the image's "
-    "own grid (NAME_mask) and a verdict (NAME.json), and summary.csv over all of them. Images that are finished are "
-    "not repeated, so it is safe to stop and start again. Exit codes: 0 done, 1 error, 2 wrong usage, 3 done but an "
-    "image could not be segmented, or is foreign under --on-ood fail."
+    "Segment images and test each for being out-of-distribution (OOD). Writes for every image a mask on the image's own "
+    "grid (NAME_mask) and a verdict (NAME.json), and summary.csv over all images. Finished images are not repeated, so "
+    "the command can be stopped and started again. Exit codes: 0 done, 1 error, 2 wrong usage, 3 done but an image "
+    "could not be segmented, or is OOD under --on-ood fail."
 )
 
 
 @dataclass(frozen=True)
 class Options:
-    """What is to be predicted, and how.
+    """What to predict, and how.
 
     Attributes:
         run: run folder; None where a checkpoint is named.
         checkpoint: checkpoint; None where a run folder is named.
         input: image, DICOM series, folder of images or list of images.
         output: folder for everything that is written.
-        task: whose preprocessing to use; None: the nearest.
-        modality: of all images; None: as file or list say.
+        task: whose preprocessing to use; None: of the nearest task.
+        modality: of all images; None: as the file or list says.
         probability: write the probability of the organ.
         entropy: write the entropy of that probability.
         report: draw every image, and write `gallery.html`.
-        on_ood: what a foreign image means: `warn` says so, `skip` writes no mask, `fail` makes the exit code 3.
-        alpha: share of familiar images that may be called foreign, in (0, 1); None: that of the run.
+        on_ood: for OOD images, `warn` prints a warning, `skip` writes no mask, `fail` makes the exit code 3.
+        alpha: share of in-distribution images that may be rejected, in (0, 1); None: that of the run.
         device: `cpu`, `cuda` or `auto`.
         precision: of the network's arithmetic: `32`, `16` or `bf16`.
-        window_batch: sliding windows computed together; None: as in the training.
+        window_batch: sliding windows per forward pass; None: as in the training.
         volume: which volume of files with four dimensions, from 0, or all of them; 0 where they are stacked channels.
-        overwrite: repeat what is finished, and replace what other images left in the folder.
+        overwrite: repeat finished images, and replace outputs of other images of the same name.
     """
 
     run: str | None
@@ -71,7 +71,7 @@ def parse(argv: Sequence[str]) -> Options:
     parser = _Parser(prog="medmtl predict", description=DESCRIPTION, allow_abbrev=False)
     model = parser.add_mutually_exclusive_group(required=True)
     model.add_argument("--run", help="run folder, for example runs/multitask")
-    model.add_argument("--ckpt_path", dest="checkpoint", metavar="CKPT", help="checkpoint, which alone is enough")
+    model.add_argument("--ckpt-path", dest="checkpoint", metavar="CKPT", help="checkpoint; no other file of its run is needed")
     parser.add_argument(
         "--input",
         type=Path,
@@ -82,51 +82,51 @@ def parse(argv: Sequence[str]) -> Options:
     )
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder to write into")
     parser.add_argument(
-        "--task", help="use the preprocessing of this task (default: of the task that an image is nearest to)"
+        "--task", help="use the preprocessing of this task (default: of the nearest task)"
     )
-    parser.add_argument("--modality", choices=MODALITIES, help="of all images (default: what a file or list says)")
+    parser.add_argument("--modality", choices=MODALITIES, help="of all images (default: as the file or list says)")
     parser.add_argument("--probability", action="store_true", help="also write NAME_probability")
     parser.add_argument(
-        "--entropy", action="store_true", help="also write NAME_entropy: how unsure each voxel is, nats"
+        "--entropy", action="store_true", help="also write NAME_entropy: entropy of each voxel's probability, nats"
     )
-    parser.add_argument("--report", action="store_true", help="also write gallery.html: every image and its mask")
+    parser.add_argument("--report", action="store_true", help="also write gallery.html: all images with their masks")
     parser.add_argument(
         "--on-ood",
         choices=("warn", "skip", "fail"),
         default="warn",
-        help="what happens with foreign images: a mask and a warning (default), no mask, or a mask and exit code 3",
+        help="for OOD images: write a mask and a warning (default), no mask, or a mask and exit with code 3",
     )
     parser.add_argument(
-        "--alpha", type=_share, help="share of familiar images that may be called foreign (default: that of the run)"
+        "--alpha", type=_share, help="share of in-distribution images that may be rejected (default: that of the run)"
     )
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="(default: cuda if there is)")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="(default: cuda if available)")
     parser.add_argument(
         "--precision",
         choices=("32", "16", "bf16"),
         default="32",
-        help="bits of the network's arithmetic (default: 32, which the verdict is made for)",
+        help="of the network's arithmetic (default: 32, in which the OOD threshold was estimated)",
     )
     parser.add_argument(
         "--window-batch",
         type=_above_zero,
         metavar="N",
-        help="sliding windows computed together (default: as in the training)",
+        help="sliding windows per forward pass (default: as in the training)",
     )
     parser.add_argument(
         "--volume",
         type=_volume,
         default=0,
         metavar="K|all",
-        help="volume of 4-D files, from 0, or all (default: 0); not where they are stacked channels",
+        help="volume of 4-D files, from 0, or all (default: 0); not for networks that stack the volumes",
     )
     parser.add_argument(
-        "--overwrite", action="store_true", help="repeat finished images, and replace what others left in DIR"
+        "--overwrite", action="store_true", help="repeat finished images, and replace outputs of other images in DIR"
     )
     return Options(**vars(parser.parse_args(argv)))
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser that raises what the front door prints as one line."""
+    """A parser that raises errors, which `medmtl` prints as one line."""
 
     def error(self, message: str) -> NoReturn:
         raise ConfigError(message, fix="see `medmtl predict --help`")

@@ -1,4 +1,4 @@
-"""Prediction: what a model says of a scan."""
+"""Prediction: mask, probability and OOD verdict of one scan."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,25 +11,25 @@ from medmtl.io.reader import Scan
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a model says of a scan.
+    """Mask, probability and OOD verdict of one scan.
 
     Attributes:
-        mask: 1 is the organ, `(H, W, D)` uint8 on the image's own grid. It is the network's: scaling changes how sure
-            it is, not what it finds.
+        mask: 1 is the organ, `(H, W, D)` uint8 on the image's own grid. Post-hoc scaling changes the
+            probability, not the mask.
         probability: of the organ, after the checkpoint's scaling, `(H, W, D)` float32 in [0, 1].
         affine: of the image, `(4, 4)` float64 from voxel indices to mm, right-anterior-superior.
-        task: whose organ it is: the task that was told, or that the image looks most like.
-        preprocessing: how that task prepares images, as text.
-        in_distribution: whether the image is like those that the model was trained on; None if that cannot be decided.
-        p_value: conformal, in (0, 1]; at most `alpha` where the image is not; None without an OOD detector.
-        alpha: share of familiar images that may be rejected.
-        nearest_task: the task that the image looks most like, or that was told; None without an OOD detector.
-        ood_score: the score that decides, higher = more foreign; None without an OOD detector.
-        scores: that and others, by name.
+        task: whose organ it is: the given task, or the nearest one.
+        preprocessing: of that task, as text.
+        in_distribution: False: out-of-distribution; None: undecided.
+        p_value: conformal, in (0, 1]; at most `alpha` for an OOD image; None without an OOD detector.
+        alpha: share of in-distribution images that may be rejected.
+        nearest_task: the nearest task by spectral signature, or the given one; None without an OOD detector.
+        ood_score: of the detector that gives the verdict, higher = more out-of-distribution; None without one.
+        scores: this and other scores, by name.
         volume_ml: of the mask.
-        seconds: for resampling, inference and verdict.
-        warnings: all that a user should know of file, verdict and mask, a sentence each.
-        scan: what was segmented.
+        seconds: spent on resampling, inference and verdict.
+        warnings: about file, verdict and mask, a sentence each.
+        scan: the input.
     """
 
     mask: np.ndarray

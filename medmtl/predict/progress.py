@@ -1,4 +1,4 @@
-"""How far a prediction is: a line an image, and on a terminal a bar with the time left."""
+"""Progress of `medmtl predict`: a line per image, and on a terminal a bar with the time left."""
 
 from collections.abc import Sequence
 
@@ -15,7 +15,7 @@ class Progress:
 
     Args:
         console: where it is shown.
-        efforts: bytes of each image, in the order of the work: what the time left is reckoned by.
+        efforts: bytes of each image, in the order of the work; the time left is estimated from them.
     """
 
     def __init__(self, console: Console, efforts: Sequence[int]) -> None:
@@ -34,7 +34,7 @@ class Progress:
             disable=not console.is_terminal,
             speed_estimate_period=DAY,  # an image may take longer than the half minute that rich looks back
         )
-        self._task = self._bar.add_task("", total=max(sum(efforts), 1), images=self._said())
+        self._task = self._bar.add_task("", total=max(sum(efforts), 1), images=self._count())
 
     def __enter__(self) -> "Progress":
         self._bar.start()
@@ -44,29 +44,29 @@ class Progress:
         self._bar.stop()
 
     def advance(self, outcome: PredictedCase | FailedCase) -> None:
-        """Say what became of the next image, and what it was warned of."""
+        """Print the outcome of the next image and its warnings."""
         self._images += 1
-        self._bar.update(self._task, completed=sum(self._efforts[: self._images]), images=self._said())
+        self._bar.update(self._task, completed=sum(self._efforts[: self._images]), images=self._count())
         left = self._bar.tasks[0].time_remaining
-        ahead = f", about {_in_words(left)} left" if left and not self._console.is_terminal else ""
-        self._say(f"{self._said()}{ahead}: {_line(outcome)}")
+        ahead = f", about {_duration(left)} left" if left and not self._console.is_terminal else ""
+        self._print(f"{self._count()}{ahead}: {_line(outcome)}")
         for warning in outcome.warnings if isinstance(outcome, PredictedCase) else ():
-            self._say(f"  {warning}")
+            self._print(f"  {warning}")
 
-    def _said(self) -> str:
+    def _count(self) -> str:
         return f"{self._images} of {len(self._efforts)}"
 
-    def _say(self, line: str) -> None:
+    def _print(self, line: str) -> None:
         self._console.print(line, soft_wrap=True, markup=False, highlight=False)
 
 
 def _line(outcome: PredictedCase | FailedCase) -> str:
     if isinstance(outcome, FailedCase):
         return f"{outcome.case} failed: {outcome.error}"
-    known = "" if outcome.p_value is None else f" (p = {outcome.p_value:.3f}, nearest {outcome.nearest_task})"
+    details = "" if outcome.p_value is None else f" (p = {outcome.p_value:.3f}, nearest task {outcome.nearest_task})"
     mask = f"{outcome.volume_ml:.1f} ml" if outcome.mask is not None else "no mask"
-    return f"{outcome.case} is {outcome.verdict}{known}, {mask}"
+    return f"{outcome.case} is {outcome.verdict}{details}, {mask}"
 
 
-def _in_words(seconds: float) -> str:
+def _duration(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 60 else f"{seconds / 60:.0f} min"

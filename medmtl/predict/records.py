@@ -1,4 +1,4 @@
-"""What a prediction leaves in its folder: a JSON file an image, `summary.csv`, and what is finished already."""
+"""Records of predictions in the output folder: a JSON file per image, and `summary.csv`; which images are finished."""
 
 import csv
 import hashlib
@@ -32,18 +32,18 @@ COLUMNS = (
 
 
 def record_path(folder: Path, case: str) -> Path:
-    """Where the verdict on an image is."""
+    """Path of the JSON record of an image."""
     return folder / f"{case}.json"
 
 
 def digest_of(checkpoint: Path) -> str:
-    """SHA-256 of a checkpoint: weights, scaling and what is familiar."""
+    """SHA-256 of a checkpoint: weights, scaling and OOD detector."""
     with checkpoint.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def request_of(source: Input, options: Options, digest: str) -> dict[str, Any]:
-    """What decides the mask and the verdict of an image: its files as they are now, the network and the options.
+    """What determines mask and verdict of an image: its files as they are now, the network and the options.
 
     Args:
         source: the image.
@@ -51,7 +51,7 @@ def request_of(source: Input, options: Options, digest: str) -> dict[str, Any]:
         digest: of the checkpoint, see `digest_of`.
 
     Returns:
-        A dict that JSON can hold.
+        A dict for JSON.
     """
     state = _state(source.path)
     if source.channels:
@@ -70,7 +70,7 @@ def request_of(source: Input, options: Options, digest: str) -> dict[str, Any]:
 
 
 def read_record(folder: Path, case: str) -> PredictedCase | None:
-    """The verdict on an image that was given before; None if there is none that can be read."""
+    """The record of an earlier command for an image; None if there is none, or it cannot be read."""
     try:
         content = json.loads(record_path(folder, case).read_text())
         return PredictedCase.from_dict(content)
@@ -79,13 +79,13 @@ def read_record(folder: Path, case: str) -> PredictedCase | None:
 
 
 def finished(record: PredictedCase, request: Mapping[str, Any], options: Options) -> bool:
-    """Whether an earlier command left all that this one asks for of an image."""
+    """Whether an earlier command wrote all outputs that this one is to write of an image."""
     if options.overwrite or record.request != request:
         return False
     held_back = withholds(record.in_distribution, options.on_ood)
     if held_back and record.mask is not None:
         return False
-    asked = {
+    needed = {
         "mask": not held_back,
         "probability": options.probability and not held_back,
         "entropy": options.entropy and not held_back,
@@ -93,16 +93,16 @@ def finished(record: PredictedCase, request: Mapping[str, Any], options: Options
     }
     return all(
         kind in record.files and (options.output / record.files[kind]).is_file()
-        for kind, is_asked in asked.items()
-        if is_asked
+        for kind, is_needed in needed.items()
+        if is_needed
     )
 
 
 def check_owner(record: PredictedCase, request: Mapping[str, Any], folder: Path) -> None:
-    """Refuse to write over what was found of another image.
+    """Refuse to replace the record of another image.
 
     Raises:
-        DataError: the folder's verdict of this name is about another image.
+        DataError: the record of this name is about another image.
     """
     if record.request.get("path") != request["path"]:
         raise DataError(
@@ -112,12 +112,12 @@ def check_owner(record: PredictedCase, request: Mapping[str, Any], folder: Path)
 
 
 def write_record(folder: Path, case: PredictedCase) -> None:
-    """Write the verdict on an image, last of all that is written of it."""
+    """Write the JSON record of an image; call it after all its other files are written."""
     write_text(record_path(folder, case.case), json.dumps(case.to_dict(), indent=1, allow_nan=False) + "\n")
 
 
 def write_summary(path: Path, cases: Sequence[PredictedCase], failed: Sequence[FailedCase]) -> None:
-    """Write `summary.csv`: a row an image, the failed ones first and then the most foreign; empty = no value."""
+    """Write `summary.csv`: a row per image, failed ones first, then by decreasing OOD; empty = no value."""
     rows: list[dict[str, Any]] = [{"case": each.case, "input": each.input, "error": each.error} for each in failed]
     for case in worst_first(cases):
         row = {name: getattr(case, name, None) for name in COLUMNS}
@@ -131,7 +131,7 @@ def write_summary(path: Path, cases: Sequence[PredictedCase], failed: Sequence[F
 
 
 def _state(path: Path) -> dict[str, Any]:
-    """Size and age of a file, or of the files of a series; 0 where reading will say what is wrong."""
+    """Size and modification time of a file, or of the files of a series; 0 where it cannot be read (reported later)."""
     try:
         files = [file for file in path.iterdir() if file.is_file()] if path.is_dir() else [path]
         states = [file.stat() for file in files]

@@ -1,4 +1,4 @@
-"""Predicts image after image: while the network works on one, the next is read; what is finished is not repeated."""
+"""Predict image after image; the next one is read meanwhile, and finished ones are not repeated."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -21,20 +21,20 @@ from medmtl.results.prediction import FailedCase, PredictedCase
 def predict_all(
     model: Model, digest: str, inputs: Sequence[Input], options: Options, console: Console
 ) -> tuple[list[PredictedCase], list[FailedCase]]:
-    """Predict all images, or what is not finished of them. At most two are in memory at a time.
+    """Predict the images that are not finished. At most two are in memory at a time.
 
     Args:
-        model: the network and its verdicts.
+        model: the trained run.
         digest: of its checkpoint.
-        inputs: the images, each with a name of its own.
+        inputs: the images, with unique names.
         options: what to write, and where.
         console: shows progress and the time left.
 
     Returns:
-        The images that are predicted, those of earlier commands included, and those that cannot be.
+        The predicted images, including those of earlier commands, and the failed ones.
 
     Raises:
-        DataError: the folder holds what was found of another image of the same name.
+        DataError: the folder holds outputs of another image of the same name.
         RunError: the folder cannot be written to.
     """
     done: list[PredictedCase] = []
@@ -57,7 +57,7 @@ def predict_all(
             reading = following.pop()
             following = [thread.submit(_timed, model, *after) for after in left[place + 1 : place + 2]]
             outcome = _attempt(model, source, request, options, reading)
-            del reading  # or its scan would stay beside the next two
+            del reading  # so that at most two scans are in memory
             if isinstance(outcome, PredictedCase):
                 done.append(outcome)
             else:
@@ -78,7 +78,7 @@ def _attempt(
     options: Options,
     reading: "Future[tuple[Scan, float]]",
 ) -> PredictedCase | FailedCase:
-    """Predict an image; one that cannot be does not stop the others, a folder that cannot be written to does."""
+    """Predict an image. One that fails does not stop the others; an output folder that cannot be written to does."""
     try:
         scan, seconds = reading.result()
         return predict_case(model, scan, request, options, seconds)

@@ -1,4 +1,4 @@
-"""What a user should know about a mask, beside the verdict."""
+"""Warnings about a mask and its verdict."""
 
 import math
 from collections.abc import Collection
@@ -9,55 +9,54 @@ from numpy.typing import NDArray
 
 from medmtl.data.preprocessing import Preprocessing
 
-COARSER = 2.0  # times the network's voxel: beyond it resampling invents most of what the network looks at
+COARSER = 2.0  # times the network's voxel: beyond it most of the network's input is interpolated
 AXES = ("right to left", "front to back", "head to foot")
 
 
 def verdict_warnings(
     in_distribution: bool | None, p_value: float | None, alpha: float, precision: str = "32"
 ) -> list[str]:
-    """Why there is no verdict, or what it is not made for.
+    """Why there is no verdict, or why it may differ.
 
-    The detector and the held-out images that it is compared with were seen in 32 bit. For the 40 validation and test
-    phantoms of `multitask.yaml`, `medmtl predict --precision bf16` on a CPU gives distances that are .036 off on
-    average and .165 at most, where their standard deviation is .93. No verdict is another at alpha = 0.05, two are at
-    0.1.
+    The detector was fitted, and its threshold estimated, in 32 bit. For the 40 validation and test
+    phantoms of `multitask.yaml`, `medmtl predict --precision bf16` on a CPU gives OOD scores that differ by .036 on
+    average and .165 at most, where their standard deviation is .93. No verdict changes at alpha = 0.05, two do at 0.1.
 
     Args:
         in_distribution: the verdict.
-        p_value: of the image; None where nobody judges.
-        alpha: share of familiar images that may be called foreign.
+        p_value: of the image; None without an OOD detector.
+        alpha: share of in-distribution images that may be rejected.
         precision: of the network's arithmetic, `32`, `16` or `bf16`.
     """
     if p_value is None:
-        return ["no verdict: the checkpoint holds nothing to ood_detector by, train with `spectral.layers`"]
+        return ["no verdict: the checkpoint has no OOD detector, train with `spectral.layers`"]
     if in_distribution is None:
-        return [f"no verdict at alpha = {alpha:g}: the training held out too few patients"]
+        return [f"no verdict at alpha = {alpha:g}: too few patients were held out in training"]
     if precision != "32":
-        return [f"the verdict was made for 32 bit: with {precision} the p-value can be another"]
+        return [f"the OOD threshold was estimated in 32 bit: with {precision} the p-value may differ"]
     return []
 
 
 def mask_warnings(
     mask: NDArray[np.uint8], affine: NDArray[np.float64], preprocessing: Preprocessing, tried: Collection[Preprocessing]
 ) -> list[str]:
-    """Sentences on a mask and its image.
+    """Warnings about a mask and its image.
 
     Args:
         mask: `(H, W, D)`, on the image's grid.
         affine: `(4, 4)`, from its voxel indices to mm, right-anterior-superior.
-        preprocessing: the one that was used.
-        tried: all that were tried, because neither task nor modality was known.
+        preprocessing: as used.
+        tried: all candidates, where neither task nor modality was given; else empty.
     """
     found = []
     if not mask.any():
-        found.append("nothing was found: the mask is empty")
+        found.append("the mask is empty")
     elif any(mask.take(end, axis).any() for axis in range(3) for end in (0, -1)):
         found.append("the mask touches the border of the image: the organ may be cut off")
     if len(tried) > 1:
-        found.append(f"modality and task are unknown: the nearest of {len(tried)} preprocessings was used")
+        found.append(f"modality and task are unknown: the nearest of {len(tried)} preprocessing settings was used")
     spacing = nibabel.as_closest_canonical(nibabel.Nifti1Image(mask, affine)).header.get_zooms()
     for axis, size, working in zip(AXES, spacing, preprocessing.spacing, strict=True):
         if size > COARSER * working and not math.isclose(size, COARSER * working, rel_tol=1e-3):
-            found.append(f"voxels are {size:g} mm {axis}, where the network works at {working:g} mm")
+            found.append(f"voxels are {size:g} mm {axis}, and the network works at {working:g} mm")
     return found

@@ -1,1 +1,1 @@
-"""The report of a test: tables, figures and one HTML page that opens from disk."""
+"""Pages with tables and figures that open from disk: of a test, a comparison, a benchmark, data, predictions."""

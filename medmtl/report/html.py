@@ -1,4 +1,4 @@
-"""What every page is made of: its template, its pictures, and how numbers are written in it."""
+"""Parts of every page: its template, its pictures, and the format of its numbers."""
 
 import base64
 import math
@@ -34,7 +34,7 @@ class Picture:
 
 
 def page_template(name: str) -> Template:
-    """A template by its file name: what it is given is escaped, and a name that it is not given is an error."""
+    """A template by its file name; values are escaped, and an undefined name is an error."""
     environment = Environment(
         loader=ChoiceLoader([PackageLoader("medmtl.report", place) for place in ("", *PAGES)]),
         autoescape=True,

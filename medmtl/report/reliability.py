@@ -1,4 +1,4 @@
-"""The reliability diagram: how often voxels that are given some probability turn out to be organ."""
+"""The reliability diagram: observed frequency of organ against predicted probability."""
 
 from collections.abc import Mapping
 
@@ -64,7 +64,7 @@ def reliability_diagram(
 
 
 def reliability_points(table: BinTable) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]:
-    """What a reliability diagram draws of a table: its filled bins, `(filled,)` each.
+    """The points of a reliability diagram: the filled bins of a table, `(filled,)` each.
 
     Returns:
         Mean predicted probability, observed frequency, and where a bin holds fewer than `FEW_VOXELS` voxels.
@@ -100,7 +100,7 @@ def _reliability(axes: Axes, table: BinTable, colour: str, band: FrequencyBand |
 
 
 def _free_corner(x: NDArray[np.float64], y: NDArray[np.float64]) -> str:
-    """Which of the two corners off the diagonal holds fewer points, so that words can stand there."""
+    """Which of the two corners off the diagonal holds fewer points, for the text."""
     upper, lower = np.sum((x < 0.5) & (y > 0.6)), np.sum((x > 0.5) & (y < 0.4))
     return "lower right" if upper > lower else "upper left"
 

@@ -28,7 +28,7 @@ class Outline(NamedTuple):
     """How an outline is drawn.
 
     Attributes:
-        label: what it is called in the legend.
+        label: in the legend.
         colour: hexadecimal.
         dashes: matplotlib's line style.
         width: in points.
@@ -58,7 +58,7 @@ class Plane(NamedTuple):
         label: the truth, bool, same shape.
         probability: of the foreground, in [0, 1], same shape.
         spacing: pixel size in mm along width and height.
-        gap: probability less observed frequency of organ around each pixel, see `local_gap`, same shape; NaN farther
+        gap: probability minus observed frequency of organ around each pixel, see `local_gap`, same shape; NaN farther
             than 5 mm from the organ.
     """
 
@@ -71,7 +71,7 @@ class Plane(NamedTuple):
 
 @dataclass(frozen=True)
 class CaseSlices:
-    """What is kept of a volume to show it: three planes instead of the voxels.
+    """The parts of a volume that are shown: three planes instead of all voxels.
 
     Attributes:
         planes: "axial", "coronal" and "sagittal" -> plane.
@@ -93,7 +93,7 @@ class CaseSlices:
 
         Args:
             image: `(H, W, D)`, in RAS+ orientation.
-            label: the truth, `(H, W, D)`; None, where it is not known, is as one without an organ.
+            label: the truth, `(H, W, D)`; None where it is unknown, which counts as no organ.
             probability: of the foreground, `(H, W, D)`, in [0, 1].
             spacing: voxel size in mm along H, W and D.
         """
@@ -117,7 +117,7 @@ class CaseSlices:
                 spacing=(float(spacing[across]), float(spacing[up])),
                 gap=gap[shown[across], shown[up]].copy(),
             )
-        # The greys are set by what surrounds the organ: over a whole CT, air and bone would leave it without contrast.
+        # Grey values are scaled to the surroundings of the organ: over a whole CT, air and bone leave it no contrast.
         margin = [math.ceil(_MARGIN_MM / size) for size in spacing]
         near = tuple(slice(max(s.start - m, 0), s.stop + m) for s, m in zip(_box(organ), margin, strict=True))
         black, white = np.quantile(image[near], (0.01, 0.99))

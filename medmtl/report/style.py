@@ -23,38 +23,6 @@ INK, QUIET, LINE = "#1F2430", "#6B7280", "#D5D9E0"
 WIDTH_INCHES = 8.4
 DOTS_PER_INCH = 200
 
-SCORES = {
-    "spectral": "Spectral signature (OODM)",
-    "entropy": "Mean foreground entropy",
-    "max_softmax": "Max softmax",
-    "mutual_information": "Mutual information of the members",
-    "pairwise_dice_distance": "Pairwise Dice of the members",
-    "max_logit": "Max logit",
-    "energy": "Energy",
-    "frodo": "FRODO",
-    "md_pool": "MD-Pool",
-    "pca_mahalanobis": "PCA + Mahalanobis",
-    "knn": "Nearest neighbours",
-    "vim": "ViM",
-    "task_classifier": "Task classifier",
-    "ihf": "Intensity histogram (IHF)",
-    "ihf_whitened": "IHF, whitened",
-    "contrast": "Channel contrast",
-    "fusion": "Fusion",
-    "by_task": "By task (ours)",
-    "volume": "Predicted volume",
-}
-PAPER = "spectral"  # the score that the method was published with
-BARS = ("ihf", "ihf_whitened", "volume")  # scores that need no network of their own, the bar for all others to clear
-SCORE_AXES = {
-    "by_task": "by task: mean -log p among left-out training patients, least over the tasks",
-    "spectral": "OODM: distance to the nearest training signature",
-    "entropy": "mean entropy over the predicted foreground (nats)",
-    "max_softmax": "1 \N{MINUS SIGN} largest class probability, mean over the predicted foreground",
-    "mutual_information": "mutual information of label and member, mean over the predicted foreground (nats)",
-    "pairwise_dice_distance": "1 \N{MINUS SIGN} Dice of two members, mean over the pairs",
-}
-
 # Scores that a figure tells apart by name, in this order; the rest are thin pale lines.
 SCORE_LOOKS = (
     Look("o", "-", INK),
@@ -93,11 +61,6 @@ _STYLE: dict[Any, Any] = {
 }
 
 
-def score_name(name: str) -> str:
-    """How a page calls a score; one that is not known here by its own name, in words."""
-    return SCORES.get(name, name[:1].upper() + name[1:].replace("_", " "))
-
-
 def task_colours(tasks: Sequence[str]) -> dict[str, str]:
     """One colour for each task, by its place: give all tasks of a run in the same order everywhere.
 
@@ -105,7 +68,7 @@ def task_colours(tasks: Sequence[str]) -> dict[str, str]:
         tasks: the names of all in-distribution tasks.
 
     Returns:
-        Name -> hexadecimal colour. What is not among the tasks is drawn in `OOD_COLOUR`.
+        Name -> hexadecimal colour. Everything else is drawn in `OOD_COLOUR`.
     """
     return dict(zip(tasks, cycle(PALETTE), strict=False))
 
@@ -124,8 +87,7 @@ def to_png(figure: Figure, note: str = "") -> bytes:
 
     Args:
         figure: the figure.
-        note: what must be said of its data wherever it is shown ("Digital phantoms, not patients"); written under
-            it.
+        note: a remark on its data ("Digital phantoms, not patients"), written under it.
 
     Returns:
         The bytes of a PNG file; the same figure gives the same bytes.

@@ -11,24 +11,25 @@ from medmtl.files import written_whole
 
 @dataclass(frozen=True)
 class Record:
-    """What one detector says of one image.
+    """The score of one detector for one image.
 
     Attributes:
         detector: name of the detector.
-        group: `familiar`: test images as they are; `calibration`: validation images, which set the threshold; `far`:
-            another organ or modality; `near`: the same organ from another scanner or population; `covariate`: a
-            shifted test image; `control`: one shifted in a way that should change nothing; `nonsense`: no image at
-            all.
-        condition: the task, the folder of foreign images, or the shift.
+        group: `in_distribution`: test images as they are; `calibration`: validation images, which set the threshold;
+            `far`: another organ or modality; `near`: the same organ from another scanner or population; `covariate`:
+            a shifted test image; `control`: one shifted in a way that should change nothing; `nonsense`: not an image
+            of a body.
+        condition: dataset or shift: the task, the folder of OOD images, or the name of the shift.
         severity: 1 to 5; 0 where it has no meaning.
-        task: the task of the image, or of the test image that was shifted; empty for foreign ones.
+        task: the task of the image, or of the test image that was shifted; empty for OOD images.
         case: name of the image within its condition, for a shifted one that of the test image.
         patient: whose image it is.
-        score: higher = more foreign.
+        score: higher = more out-of-distribution.
         dice: of the segmentation against the label, in [0, 1]; None without a label, NaN for a label without
             foreground.
-        p_value: conformal, by this detector's scores of the calibration images; None for these.
-        rejected: the verdict, True for foreign; None for calibration images, and where there are too few of them.
+        p_value: conformal, from this detector's scores of the calibration images; None for these.
+        rejected: the verdict, True for out-of-distribution; None for calibration images, and
+            where there are too few of them.
     """
 
     detector: str
@@ -61,14 +62,18 @@ def read_records(path: Path) -> list[Record]:
     """Read what `write_records` wrote.
 
     Raises:
-        RunError: the file is missing, or holds something else.
+        RunError: the file is missing, of an earlier version, or something else.
     """
     try:
         with path.open(newline="") as stream:
-            return [_record(row) for row in csv.DictReader(stream)]
+            table = csv.DictReader(stream)
+            absent = [column for column in COLUMNS if column not in (table.fieldnames or ())]
+            if absent:
+                raise RunError(f"{path} has no column {absent[0]}", fix="run `medmtl ood` again")
+            return [_record(row) for row in table]
     except FileNotFoundError:
         raise RunError(f"there is no {path}", fix="run `medmtl ood` first") from None
-    except (KeyError, ValueError, TypeError) as error:
+    except (ValueError, TypeError) as error:
         raise RunError(f"{path} is not a table of scores ({error})", fix="run `medmtl ood` again") from None
 
 

@@ -1,41 +1,29 @@
-"""How sure the calibration of a test is: intervals by patient, and what scaling gained, in numbers and in words."""
+"""Intervals of the calibration of a test, by patient, and of what scaling changed in it."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from medmtl.calibration.metrics.bins import BinTable
 from medmtl.calibration.metrics.intervals import INTERVAL_METRICS, CaseDraws, resampled_metrics
+from medmtl.results.case import CaseResult
 
-# Kinds of bins, as attributes of `Measured`.
+# Kinds of bins, as attributes of `CaseResult`.
 BEFORE, AFTER = "calibration", "calibration_scaled"
 
-# Of a change by scaling, as the comparison of arms puts it.
+# Verdicts on a change by scaling, in the words of the comparison of arms.
 BETTER, WORSE, NOTHING, TOO_FEW = "better", "worse", "no evidence", "no evidence: n too small"
 
 # How kinds of bins add up: the value itself, and after less before.
 ONE, CHANGE = (1,), (-1, 1)
 
-# task -> whose case it is, and its bins of each kind
+# task -> patient and bins of each kind, of each case
 Cases = Mapping[str, Sequence[tuple[str, list[BinTable]]]]
 
 
-class Measured(Protocol):
-    """What is asked of a case, which a `CaseResult` has: whose it is, and region -> bins, before and after scaling."""
-
-    @property
-    def person(self) -> str: ...  # noqa: D102
-
-    @property
-    def calibration(self) -> Mapping[str, BinTable]: ...  # noqa: D102
-
-    @property
-    def calibration_scaled(self) -> Mapping[str, BinTable]: ...  # noqa: D102
-
-
-def calibration_intervals(results: Mapping[str, Sequence[Measured]]) -> dict[str, dict[str, Any]]:
+def calibration_intervals(results: Mapping[str, Sequence[CaseResult]]) -> dict[str, dict[str, Any]]:
     """Intervals of the pooled calibration of some tasks, each counting once, and of what scaling changed in it.
 
     Resamples draw patients; both sides of a change are measured on the same ones, so that it is paired. The interval is
@@ -46,8 +34,8 @@ def calibration_intervals(results: Mapping[str, Sequence[Measured]]) -> dict[str
 
     Changes are skewed, and few patients do not show the tail. Where one side was as over-confident as the other was
     under-confident, so that the truth was no change, intervals of 6 to 24 patients held it in 90 to 98 % of 300 or more
-    samples for ACE, in 84 to 91 % for NLL and in 75 to 88 % for ECE; nearly all the rest spoke for the over-confident
-    side. So a verdict is a hint; the comparison of arms asks for a test as well.
+    samples for ACE, in 84 to 91 % for NLL and in 75 to 88 % for ECE; nearly all others favoured the over-confident
+    side. So a verdict is a hint; the comparison of arms requires a test as well.
 
     Args:
         results: task -> its cases; a single one for the intervals of a task.
@@ -76,39 +64,7 @@ def calibration_intervals(results: Mapping[str, Sequence[Measured]]) -> dict[str
     return found
 
 
-def gain_sentences(report: Mapping[str, Any], titles: Mapping[str, str]) -> list[str]:
-    """What scaling did on the test cases over the region that it was fitted on, in plain words.
-
-    Args:
-        report: what `build_report` made.
-        titles: metric -> what it is called.
-
-    Returns:
-        Sentences; none where nothing was scaled.
-    """
-    region = report["scaling"]["region"] if report["scaling"] else None
-    tasks = {
-        name: task["scaling_gain"][region] for name, task in report["tasks"].items() if region in task["scaling_gain"]
-    }
-    if not tasks:
-        return []
-    whole = report["mean"]["scaling_gain"][region]
-    over = "in the mean over tasks" if len(tasks) > 1 else f"on {next(iter(tasks))}"
-    words = {BETTER: "lowers", WORSE: "raises", NOTHING: "has no clear effect on"}
-    sentences = []
-    for verdict in (BETTER, WORSE, NOTHING):
-        metrics = [titles[metric] for metric in INTERVAL_METRICS if whole[metric]["verdict"] == verdict]
-        if metrics:
-            sentences.append(f"Scaling {words[verdict]} {_listed(metrics)} {over}.")
-    few = [name for name, gain in tasks.items() if any(one["verdict"] == TOO_FEW for one in gain.values())]
-    if any(one["verdict"] == TOO_FEW for one in whole.values()):
-        sentences.append("There are too few patients to tell from chance what scaling did.")
-    elif few:
-        sentences.append(f"Taken alone, {_listed(few)} {'has' if len(few) == 1 else 'have'} too few patients to tell.")
-    return sentences
-
-
-def _choose(results: Mapping[str, Sequence[Measured]], region: str, kinds: Sequence[str]) -> Cases:
+def _choose(results: Mapping[str, Sequence[CaseResult]], region: str, kinds: Sequence[str]) -> Cases:
     """The cases with voxels in the region, of those tasks that have any."""
     chosen: dict[str, list[tuple[str, list[BinTable]]]] = {}
     for task, cases in results.items():
@@ -157,7 +113,3 @@ def _verdict(gain: Mapping[str, Any]) -> str:
     if gain["high"] < 0:
         return BETTER
     return WORSE if gain["low"] > 0 else NOTHING
-
-
-def _listed(names: Sequence[str]) -> str:
-    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)

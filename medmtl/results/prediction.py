@@ -1,4 +1,4 @@
-"""What `medmtl predict` says of one image, as its JSON file, `summary.csv` and the gallery tell it."""
+"""Record of one predicted image, as written to its JSON file and read by `summary.csv` and the gallery."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
@@ -16,20 +16,20 @@ class PredictedCase:
         case: name of the image, unique within a run.
         input: where it was read.
         mask: name of the mask's file; None where none was written.
-        in_distribution: whether the image is like the training images; None where that cannot be decided.
-        p_value: conformal p-value, in (0, 1]; None where the checkpoint holds nothing to ood_detector by.
-        alpha: up to this p-value an image is foreign.
-        nearest_task: the task that the image looks most like; None where p_value is.
-        ood_score: the score that decides, higher = more foreign; None where p_value is.
-        scores: that and others by name, higher = more foreign.
-        task: whose organ the mask is: the one that was told, or that the image looks most like.
-        preprocessing: how that task prepares images, in words.
+        in_distribution: False: out-of-distribution; None: undecided.
+        p_value: conformal p-value, in (0, 1]; None where the checkpoint has no OOD detector.
+        alpha: up to this p-value an image is called OOD.
+        nearest_task: the nearest task by spectral signature; None where p_value is.
+        ood_score: of the detector that gives the verdict, higher = more out-of-distribution; None where p_value is.
+        scores: this and other scores by name, higher = more out-of-distribution.
+        task: whose organ the mask is: the given task, or the nearest one.
+        preprocessing: of that task, as text.
         volume_ml: of the predicted organ.
         model: `name` and `digest` of the checkpoint, and the version of `medmtl`.
-        warnings: what a user should know, a sentence each.
-        seconds: what each step took.
-        files: kind -> name of a file that was written: `mask`, `dicom_seg`, `probability`, `entropy`, `picture`.
-        request: what was asked for, and of which file; the same request need not be computed again.
+        warnings: about file, verdict and mask, a sentence each.
+        seconds: spent on each step.
+        files: kind -> name of a written file: `mask`, `dicom_seg`, `probability`, `entropy`, `picture`.
+        request: input files and options; an image whose request is unchanged is not predicted again.
     """
 
     case: str
@@ -52,7 +52,7 @@ class PredictedCase:
 
     @property
     def verdict(self) -> str:
-        """`foreign`, `undecided` or `familiar`."""
+        """`out-of-distribution`, `undecided` or `in-distribution`."""
         return _WORDS[self.in_distribution]
 
     def to_dict(self) -> dict[str, Any]:
@@ -85,7 +85,7 @@ class FailedCase:
 
 
 def worst_first(cases: Iterable[PredictedCase]) -> list[PredictedCase]:
-    """Foreign images, then undecided ones, then familiar ones; of these the most foreign first."""
+    """OOD images, then undecided, then in-distribution ones; within each, by increasing p-value and decreasing OOD score."""
     order = (OUT, UNDECIDED, IN)
 
     def rank(case: PredictedCase) -> tuple[int, float, float, str]:

@@ -1,140 +1,106 @@
-"""What a test found, case by case, and the numbers of `report.json` and `cases.csv` that follow from it."""
+"""The result of testing a run, and the contents of `report.json` and `cases.csv` that are derived from it."""
 
 import csv
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import reduce
-from operator import add
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from medmtl.accuracy import ACCURACY
-from medmtl.calibration.metrics.bins import BinTable
-from medmtl.calibration.metrics.definitions import METRICS, summarise
+from medmtl.calibration.metrics.definitions import METRICS, BinMetric, summarise
 from medmtl.files import written_whole
+from medmtl.ood.detectors import SCORES
 from medmtl.ood.metrics.detection import detection_metrics
+from medmtl.ood.score import OODScore, in_words
+from medmtl.quantity import Quantity
+from medmtl.results.case import CaseResult, is_number, pooled_bins, tasks_of
 from medmtl.results.intervals import calibration_intervals
 
-SCHEMA = 1
+SCHEMA = 2
+DESCRIBED = ("label", "unit", "higher_is_better", "digits")  # of a `Quantity`
+KINDS = ("calibration", "calibration_per_case", "calibration_scaled")
 
 
 @dataclass(frozen=True)
-class CaseResult:
-    """What a test found for one case.
+class EvaluationResult:
+    """The result of testing a run.
 
     Attributes:
-        case: the case's name, unique within its dataset.
-        dataset: the task or the folder it comes from.
-        expected: "in" for the test cases of a trained task, "out" for other anatomy and held-out tasks.
-        dice: Dice of the segmentation; None without a label, NaN for a label without foreground.
-        hd95_mm: 95 % Hausdorff distance of the surfaces, mm; None and NaN as for Dice.
-        asd_mm: average symmetric surface distance, mm; None and NaN as for Dice.
-        calibration: region -> reliability bins of the case; empty without a label.
-        scores: name of an out-of-distribution score -> its value, higher = more out of distribution.
-        p_value: conformal p-value of the score that judges; None without a signature bank.
-        rejected: the verdict, True for out of distribution; None where none can be given.
-        nearest_task: the task that the case looks most like.
-        preprocessing: the preprocessing under which the case was scored.
-        patient: who it is, where several cases or tasks show the same person.
-        calibration_scaled: as `calibration`, after scaling; empty without one.
+        run: name of the run.
+        cases: all cases, tasks in the order of the configuration.
+        alpha: the false alarm rate that the verdicts were set to allow, in (0, 1).
+        ood_score: key of the score that the verdicts follow; None without an OOD detector.
+        threshold: of that score; None without enough held-out cases for a verdict.
+        scaling: the post-hoc scaling that was applied, see `ScalingCallback.summary`; None without one.
+        preprocessings: of the trained tasks, as text.
+        metrics: the calibration metrics, by key.
+        scores: the OOD scores, by key; one that is not among them is called by its key.
     """
 
-    case: str
-    dataset: str
-    expected: Literal["in", "out"]
-    dice: float | None
-    hd95_mm: float | None
-    asd_mm: float | None
-    calibration: Mapping[str, BinTable]
-    scores: Mapping[str, float]
-    p_value: float | None
-    rejected: bool | None
-    nearest_task: str | None
-    preprocessing: str | None
-    patient: str | None = None
-    calibration_scaled: Mapping[str, BinTable] = field(default_factory=dict)
+    run: str
+    cases: Sequence[CaseResult]
+    alpha: float
+    ood_score: str | None = None
+    threshold: float | None = None
+    scaling: Mapping[str, Any] | None = None
+    preprocessings: Sequence[str] = ()
+    metrics: Mapping[str, BinMetric] = field(default_factory=lambda: METRICS)
+    scores: Mapping[str, OODScore] = field(default_factory=lambda: SCORES)
 
     @property
-    def person(self) -> str:
-        """Whose case it is: one that names no patient is a patient of its own."""
-        return self.patient or self.case
+    def quantities(self) -> dict[str, Quantity]:
+        """All that was measured, by key: accuracy, calibration metrics and the OOD scores that cases have."""
+        names = dict.fromkeys(name for case in self.cases for name in case.scores)
+        return {
+            **ACCURACY,
+            **{key: metric.quantity for key, metric in self.metrics.items()},
+            **{name: self.score(name) for name in names},
+        }
+
+    def score(self, name: str) -> OODScore:
+        """The description of an OOD score."""
+        return self.scores.get(name) or OODScore(key=name, label=in_words(name))
 
 
-def tasks_of(results: Iterable[CaseResult]) -> list[str]:
-    """The in-distribution tasks, in the order in which they first appear."""
-    return list(dict.fromkeys(result.dataset for result in results if result.expected == "in"))
-
-
-def pooled_bins(results: Iterable[CaseResult], region: str, scaled: bool = False) -> BinTable | None:
-    """The bins of all cases together over one region, perhaps after scaling; None if no case has that region."""
-    cases = [result.calibration_scaled if scaled else result.calibration for result in results]
-    tables = [case[region] for case in cases if region in case]
-    return reduce(add, tables) if tables else None
-
-
-def best_and_worst(results: Iterable[CaseResult]) -> dict[str, CaseResult]:
-    """The cases of highest and lowest Dice.
-
-    Args:
-        results: cases of one task; those without a Dice are passed over.
-
-    Returns:
-        `{"best": ..., "worst": ...}`, `{"only": ...}` for a single case, or nothing.
-    """
-    ranked = sorted((result for result in results if _is_number(result.dice)), key=lambda result: result.dice or 0.0)
-    if len(ranked) == 1:
-        return {"only": ranked[0]}
-    return {"best": ranked[-1], "worst": ranked[0]} if ranked else {}
-
-
-def build_report(
-    run: str,
-    results: Sequence[CaseResult],
-    alpha: float,
-    scaling: Mapping[str, Any] | None = None,
-    ood_detector: str | None = None,
-) -> dict[str, Any]:
-    """The content of `report.json`.
+def build_report(evaluation: EvaluationResult) -> dict[str, Any]:
+    """The content of `report.json`, which strict JSON can hold: a number that does not exist is None, never NaN.
 
     Standard deviations are over cases with n - 1 in the denominator. `calibration` pools the voxels of all cases of
     a task, `calibration_per_case` is the mean over its cases, and `calibration_scaled` pools them after scaling. Their
-    intervals and `scaling_gain` are those of `calibration_intervals`. A number that does not exist is None, never NaN.
-
-    Args:
-        run: name of the run.
-        results: all cases.
-        alpha: the false alarm rate that the verdicts were set to allow, in (0, 1).
-        scaling: what was fitted after the training, see `ScalingCallback.summary`.
-        ood_detector: name of the score that the verdicts follow.
-
-    Returns:
-        A dict that strict JSON can hold.
+    intervals and `scaling_gain` are those of `calibration_intervals`. `metrics` describes all that was measured.
     """
+    results = evaluation.cases
     cases = {task: [result for result in results if result.dataset == task] for task in tasks_of(results)}
-    tasks = {task: _task(task, own) for task, own in cases.items()}
+    tasks = {task: _task(task, own, evaluation.metrics) for task, own in cases.items()}
     means = {
         **{metric: _mean(task[metric]["mean"] for task in tasks.values()) for metric in ACCURACY},
-        "calibration": _mean_over_tasks(tasks, "calibration"),
-        **{kind: _mean_over_tasks(tasks, kind) for kind in ("calibration_per_case", "calibration_scaled")},
+        **{kind: _mean_over_tasks(tasks, kind, evaluation.metrics) for kind in KINDS},
         **calibration_intervals(cases),
     }
     report = {
         "schema": SCHEMA,
-        "run": run,
+        "run": evaluation.run,
+        "metrics": {key: _description(quantity) for key, quantity in evaluation.quantities.items()},
+        "preprocessing": list(evaluation.preprocessings),
         "tasks": tasks,
         "mean": means,
-        "scaling": scaling,
-        "ood": _detection(results, alpha, ood_detector),
+        "scaling": evaluation.scaling,
+        "ood": _detection(evaluation),
     }
     plain: dict[str, Any] = _without_nan(report)
     return plain
 
 
-def cases_table(results: Sequence[CaseResult]) -> list[dict[str, Any]]:
-    """One flat row a case, all with the same keys; None where a case has no such value."""
+def cases_table(results: Sequence[CaseResult], metrics: Mapping[str, BinMetric] = METRICS) -> list[dict[str, Any]]:
+    """One flat row a case, all with the same keys; None where a case has no such value.
+
+    Args:
+        results: the cases.
+        metrics: the calibration metrics, by key.
+    """
     regions = list(dict.fromkeys(region for result in results for region in result.calibration))
     scaled_regions = list(dict.fromkeys(region for result in results for region in result.calibration_scaled))
     scores = list(dict.fromkeys(score for result in results for score in result.scores))
@@ -148,8 +114,8 @@ def cases_table(results: Sequence[CaseResult]) -> list[dict[str, Any]]:
             **{metric: getattr(result, metric) for metric in ACCURACY},
         }
         for region in regions:
-            metrics = summarise(result.calibration[region]) if region in result.calibration else {}
-            row |= {f"{metric}_{region}": metrics.get(metric) for metric in METRICS}
+            found = summarise(result.calibration[region], metrics) if region in result.calibration else {}
+            row |= {f"{metric}_{region}": found.get(metric) for metric in metrics}
         row |= {score: result.scores.get(score) for score in scores}
         row |= {
             "p_value": result.p_value,
@@ -159,33 +125,33 @@ def cases_table(results: Sequence[CaseResult]) -> list[dict[str, Any]]:
         }
         for region in scaled_regions:
             scaled = result.calibration_scaled
-            metrics = summarise(scaled[region]) if region in scaled else {}
-            row |= {f"{metric}_{region}_scaled": metrics.get(metric) for metric in METRICS}
+            found = summarise(scaled[region], metrics) if region in scaled else {}
+            row |= {f"{metric}_{region}_scaled": found.get(metric) for metric in metrics}
         rows.append(row)
     return rows
 
 
-def write_cases(path: Path, results: Sequence[CaseResult]) -> None:
+def write_cases(path: Path, results: Sequence[CaseResult], metrics: Mapping[str, BinMetric] = METRICS) -> None:
     """Write `cases_table` as CSV: empty where there is no value, `nan` for an undefined one."""
-    rows = cases_table(results)
+    rows = cases_table(results, metrics)
     with written_whole(path) as beside, beside.open("w", newline="") as stream:
         writer = csv.DictWriter(stream, fieldnames=list(rows[0]) if rows else ["dataset", "case"], lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
 
 
-def _task(name: str, results: Sequence[CaseResult]) -> dict[str, Any]:
+def _task(name: str, results: Sequence[CaseResult], metrics: Mapping[str, BinMetric]) -> dict[str, Any]:
     regions = list(dict.fromkeys(region for result in results for region in result.calibration))
     pooled, per_case, scaled = {}, {}, {}
     for region in regions:
-        cases = [summarise(result.calibration[region]) for result in results if region in result.calibration]
-        per_case[region] = {metric: _mean(case[metric] for case in cases) for metric in METRICS}
+        cases = [summarise(result.calibration[region], metrics) for result in results if region in result.calibration]
+        per_case[region] = {metric: _mean(case[metric] for case in cases) for metric in metrics}
         table = pooled_bins(results, region)
         if table is not None:
-            pooled[region] = summarise(table)
+            pooled[region] = summarise(table, metrics)
         table = pooled_bins(results, region, scaled=True)
         if table is not None:
-            scaled[region] = summarise(table)
+            scaled[region] = summarise(table, metrics)
     return {
         "cases": len(results),
         **{metric: _spread([getattr(result, metric) for result in results]) for metric in ACCURACY},
@@ -206,7 +172,8 @@ def _spread(values: Sequence[float | None]) -> dict[str, Any]:
     }
 
 
-def _detection(results: Sequence[CaseResult], alpha: float, ood_detector: str | None) -> dict[str, Any]:
+def _detection(evaluation: EvaluationResult) -> dict[str, Any]:
+    results = evaluation.cases
     inside = [result for result in results if result.expected == "in"]
     outside = [result for result in results if result.expected == "out"]
     names = list(dict.fromkeys(score for result in results for score in result.scores))
@@ -215,7 +182,7 @@ def _detection(results: Sequence[CaseResult], alpha: float, ood_detector: str | 
     notes = []
     if not outside:
         notes.append("No out-of-distribution cases were tested.")
-    if results and "spectral" not in names:
+    if results and evaluation.ood_score is None:
         notes.append("The checkpoint holds no signature bank: no spectral score and no verdict.")
     elif results and not false_alarms and not detections:
         notes.append("No verdict could be given: too few validation cases to set a threshold.")
@@ -224,8 +191,9 @@ def _detection(results: Sequence[CaseResult], alpha: float, ood_detector: str | 
         "out_cases": len(outside),
         "scores": {name: _score_metrics(name, inside, outside) for name in names} if outside else {},
         "verdict": {
-            "alpha": alpha,
-            "score": ood_detector,
+            "alpha": evaluation.alpha,
+            "score": evaluation.ood_score,
+            "threshold": evaluation.threshold,
             "false_alarm_rate": _mean(false_alarms),
             "detection_rate": _mean(detections),
             "false_alarms": sum(false_alarms),
@@ -240,7 +208,7 @@ def _detection(results: Sequence[CaseResult], alpha: float, ood_detector: str | 
 
 def _score_metrics(name: str, inside: Sequence[CaseResult], outside: Sequence[CaseResult]) -> dict[str, Any]:
     """`detection_metrics` over the cases whose score is a number, and how many are not."""
-    known = [[r.scores[name] for r in side if _is_number(r.scores.get(name))] for side in (inside, outside)]
+    known = [[r.scores[name] for r in side if is_number(r.scores.get(name))] for side in (inside, outside)]
     undefined = len(inside) + len(outside) - len(known[0]) - len(known[1])
     return {**detection_metrics(np.array(known[0]), np.array(known[1])), "undefined": undefined}
 
@@ -251,25 +219,28 @@ def _verdicts(results: Sequence[CaseResult], dataset: str) -> dict[str, Any]:
     return {"expected": own[0].expected, "cases": len(own), "decided": len(decided), "rejected": sum(decided)}
 
 
-def _mean_over_tasks(tasks: Mapping[str, Mapping[str, Any]], kind: str) -> dict[str, dict[str, float | None]]:
+def _mean_over_tasks(
+    tasks: Mapping[str, Mapping[str, Any]], kind: str, metrics: Iterable[str]
+) -> dict[str, dict[str, float | None]]:
     regions = list(dict.fromkeys(region for task in tasks.values() for region in task[kind]))
     return {
         region: {
             metric: _mean(task[kind][region][metric] for task in tasks.values() if region in task[kind])
-            for metric in METRICS
+            for metric in metrics
         }
         for region in regions
     }
 
 
 def _mean(values: Iterable[float | None]) -> float | None:
-    """Mean of what is a number; None if nothing is."""
+    """Mean of the finite values; None without any."""
     numbers = [value for value in values if value is not None and math.isfinite(value)]
     return float(np.mean(numbers)) if numbers else None
 
 
-def _is_number(value: float | None) -> bool:
-    return value is not None and math.isfinite(value)
+def _description(quantity: Quantity) -> dict[str, Any]:
+    """A quantity as `report.json` holds it, under its key."""
+    return {name: value for name, value in asdict(quantity).items() if name in DESCRIBED}
 
 
 def _without_nan(value: Any) -> Any:

@@ -31,7 +31,7 @@ from medmtl.distributed import is_first, part
 from medmtl.errors import ConfigError
 from medmtl.models.finetune import load_weights
 from medmtl.models.segmenter import Segmenter
-from medmtl.report.test.page import headline
+from medmtl.report.test.sentences import headline
 from medmtl.runs.wandb import RunWandbLogger, Wandb
 from medmtl.training.request import RUN_VARIABLE, Request, parse_request
 
@@ -138,8 +138,10 @@ class MedCLI(LightningCLI):
             extra = [RunCheckpoint(run.checkpoints)]
         elif self.subcommand == "test":
             assert self.request.checkpoint is not None
-            spectral, scaling = (self._get(self.config_init, name) for name in ("spectral", "scaling"))
-            self.report = ReportCallback(run, self.request.checkpoint, spectral, scaling)
+            calibration, spectral, scaling = (
+                self._get(self.config_init, name) for name in ("calibration", "spectral", "scaling")
+            )
+            self.report = ReportCallback(run, self.request.checkpoint, calibration, spectral, scaling)
             extra = [self.report]
         self.trainer_defaults = {**self.trainer_defaults, "callbacks": extra}
         try:

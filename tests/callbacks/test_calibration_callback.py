@@ -1,58 +1,94 @@
-"""CalibrationCallback: which regions it measures, and on what."""
+"""CalibrationCallback: which regions it measures, on what, before and after scaling, and by which metrics."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
-from monai.data import MetaTensor
+from segmentation_sample import SPACING, segmentation
 
-from medmtl.calibration.metrics.bins import bin_volume
+from medmtl.calibration.metrics.bins import BinTable, bin_volume
+from medmtl.calibration.metrics.definitions import METRICS, BinMetric
 from medmtl.calibration.metrics.regions import band, body, likely
-from medmtl.callbacks.calibration import CalibrationCallback
+from medmtl.callbacks.calibration import CalibrationCallback, MeasuredCase
 from medmtl.errors import ConfigError
+from medmtl.models.scored import ScoredScan, Segmentation
 
-SPACING = (1.0, 2.0, 3.0)
+
+def measured(own: Segmentation, **options: Any) -> MeasuredCase:
+    callback = CalibrationCallback(**options)
+    callback.on_test_batch_end(None, None, ScoredScan({}, own, None), {"dataset": "Liver"}, 3)  # type: ignore[arg-type]
+    (case,) = callback.measured.values()
+    assert case.task == "Liver"
+    return case
 
 
-def scan() -> tuple[dict[str, Any], dict[str, Any]]:
-    """A batch and the outputs of its test step, as the Segmenter leaves them."""
-    generator = torch.Generator().manual_seed(0)
-    affine = torch.diag(torch.tensor([*SPACING, 1.0]))
-    label = torch.zeros(1, 12, 10, 8)
-    label[0, 4:7, 4:6, 3:5] = 1
-    image = torch.rand(1, 12, 10, 8, generator=generator)
-    batch = {"label": MetaTensor(label, affine), "native": MetaTensor(image, affine), "known": None, "dataset": "Liver"}
-    return batch, {"probability": torch.rand(12, 10, 8, generator=generator)}
+def as_dicts(tables: Any) -> dict[str, Any]:
+    return {region: table.to_dict() for region, table in tables.items()}
 
 
 def test_whole_and_band_are_measured_by_default() -> None:
-    batch, outputs = scan()
-    CalibrationCallback().on_test_batch_end(None, None, outputs, batch, 0)  # type: ignore[arg-type]
-    assert list(outputs["calibration"]) == ["whole", "band"]
-    organ = batch["label"][0].as_tensor().bool()
-    expected = bin_volume(outputs["probability"], organ, band(organ, SPACING))
-    assert outputs["calibration"]["band"].to_dict() == expected.to_dict()
+    own = segmentation()
+    case = measured(own)
+    expected = {
+        "whole": bin_volume(own.probability, own.label),
+        "band": bin_volume(own.probability, own.label, band(own.label, SPACING)),
+    }
+    assert as_dicts(case.calibration) == as_dicts(expected)
+    assert case.calibration_scaled == {}
 
 
 def test_regions_of_the_image_and_of_the_prediction_may_be_chosen() -> None:
-    batch, outputs = scan()
-    CalibrationCallback(regions=["likely", "body"]).on_test_batch_end(None, None, outputs, batch, 0)  # type: ignore[arg-type]
-    assert list(outputs["calibration"]) == ["likely", "body"]
-    organ, probability = batch["label"][0].as_tensor().bool(), outputs["probability"]
-    regions = {"likely": likely(organ, probability), "body": body(batch["native"][0].as_tensor())}
+    own = segmentation()
+    case = measured(own, regions=["likely", "body"])
+    regions = {"likely": likely(own.label, own.probability), "body": body(own.image.as_tensor())}
+    assert list(case.calibration) == list(regions)
     for name, region in regions.items():
         assert 0 < region.sum() < region.numel()
-        assert outputs["calibration"][name].to_dict() == bin_volume(probability, organ, region).to_dict()
+        assert case.calibration[name].to_dict() == bin_volume(own.probability, own.label, region).to_dict()
 
 
 def test_voxels_of_unknown_truth_are_in_no_region() -> None:
-    batch, outputs = scan()
-    known = torch.rand(1, 12, 10, 8, generator=torch.Generator().manual_seed(1)) < 0.5
-    CalibrationCallback().on_test_batch_end(None, None, outputs, batch | {"known": known}, 0)  # type: ignore[arg-type]
-    organ = batch["label"][0].as_tensor().bool()
-    for name, region in (("whole", known[0]), ("band", known[0] & band(organ, SPACING))):
-        assert outputs["calibration"][name].to_dict() == bin_volume(outputs["probability"], organ, region).to_dict()
-        assert torch.equal(outputs["regions"][name], region)
+    known = torch.rand(12, 10, 8, generator=torch.Generator().manual_seed(1)) < 0.5
+    own = segmentation(known=known)
+    case = measured(own)
+    for name, region in (("whole", known), ("band", known & band(own.label, SPACING))):
+        assert case.calibration[name].to_dict() == bin_volume(own.probability, own.label, region).to_dict()
+        assert torch.equal(own.region(name), region)
+
+
+def test_after_scaling_the_same_voxels_are_binned() -> None:
+    plain = segmentation()
+    own = replace(plain, scaled=plain.probability.square())
+    case = measured(own, regions=["likely"], bins=7)
+    region = likely(own.label, own.probability)
+    assert case.calibration["likely"].to_dict() == bin_volume(own.probability, own.label, region, 7).to_dict()
+    assert own.scaled is not None
+    assert case.calibration_scaled["likely"].to_dict() == bin_volume(own.scaled, own.label, region, 7).to_dict()
+
+
+def test_an_image_without_a_task_is_not_measured() -> None:
+    callback = CalibrationCallback()
+    for outputs in (None, ScoredScan({}, None, None)):
+        callback.on_test_batch_end(None, None, outputs, {"dataset": "Other"}, 0)  # type: ignore[arg-type]
+    assert callback.measured == {}
+
+
+class Voxels(BinMetric):
+    key, label, higher_is_better, digits = "voxels", "voxels", None, 0
+
+    def __call__(self, table: BinTable) -> float:
+        return float(table.voxels)
+
+
+def test_metrics_of_one_s_own_stand_beside_the_built_in_ones() -> None:
+    assert list(CalibrationCallback(metrics=[Voxels()]).metrics) == [*METRICS, "voxels"]
+    assert list(CalibrationCallback().metrics) == list(METRICS)
+    for key in ("dice", "entropy", "ece"):
+        taken = Voxels()
+        taken.key = key
+        with pytest.raises(ConfigError, match=rf"calibration\.metrics: the key {key} .*is taken"):
+            CalibrationCallback(metrics=[taken])
 
 
 def test_a_region_that_does_not_exist_is_refused_and_those_that_do_are_named() -> None:

@@ -1,10 +1,8 @@
 from collections.abc import Callable
-from io import BytesIO
 from pathlib import Path
 
 import pytest
 import yaml
-from matplotlib.figure import Figure
 
 from medmtl.cli import main
 
@@ -12,7 +10,7 @@ LAYERS = ["model.0", "model.1.submodule"]
 
 
 @pytest.fixture(scope="session")
-def tiny(phantom_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny(phantom_store: Path, made_once: Callable[[str, Callable[[Path], None]], Path]) -> Path:
     """A configuration of two phantom tasks and a network that trains in a second."""
     phantoms = phantom_store / "phantoms-v1"
     config = {
@@ -52,9 +50,12 @@ def tiny(phantom_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         "trainer": {"accelerator": "cpu", "max_steps": 6, "enable_progress_bar": False},
         "wandb": {"mode": "disabled"},
     }
-    path = tmp_path_factory.mktemp("tiny") / "tiny.yaml"
-    path.write_text(yaml.safe_dump(config, sort_keys=False))
-    return path
+
+    def write(folder: Path) -> None:
+        folder.mkdir()
+        (folder / "tiny.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+
+    return made_once("tiny", write) / "tiny.yaml"
 
 
 @pytest.fixture(scope="session")
@@ -68,21 +69,9 @@ def trained(tiny: Path, made_once: Callable[[str, Callable[[Path], None]], Path]
     return made_once("trained", train) / "runs" / "tiny"
 
 
-@pytest.fixture(scope="session")
-def blank() -> bytes:
-    """A picture with nothing on it."""
-    stream = BytesIO()
-    Figure((1, 1)).savefig(stream, format="png", dpi=10)
-    return stream.getvalue()
-
-
 @pytest.fixture(autouse=True)
-def undrawn(blank: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let figures come out blank in a test itself: drawing them is half of its time, and nobody looks at them.
-
-    What runs of a whole session or module draw, such as `trained`, is real, and so is what other processes draw.
-    """
-    monkeypatch.setattr(Figure, "savefig", lambda self, stream, **_: stream.write(blank))
+def _undrawn(undrawn: None) -> None:
+    """No test draws, for nobody looks at its figures; what fixtures of a session or module draw is real, as a rule."""
 
 
 @pytest.fixture

@@ -65,7 +65,7 @@ def test_two_runs_are_tested_as_one_model(run: Path, second: Path, workplace: Pa
     main(["test", "--run", str(run), joined(second)])
     pooled, report = rows(run), figures(run)
     for before, after in zip(plain, pooled, strict=True):
-        # Which context it is the run's own network says; what is segmented, and how sure, the pool.
+        # The task comes from the run's own network; segmentation and confidence from the pool.
         assert [before[name] for name in names] == [after[name] for name in names]
         assert before["entropy"] != after["entropy"]
         assert (before["nll_band"] == after["nll_band"]) == (before["nll_band"] == "")
@@ -76,7 +76,7 @@ def test_two_runs_are_tested_as_one_model(run: Path, second: Path, workplace: Pa
     assert f"with {second}; probabilities averaged" in (run / "report" / "report.html").read_text()
     for task in TASKS:
         assert report["tasks"][task]["calibration_scaled"]["band"]["nll"] > 0
-    # The checkpoint knows nothing of it.
+    # The checkpoint does not change.
     kept = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)
     assert yaml.safe_load(kept["config"])["model"]["ensemble"] is None
 
@@ -147,7 +147,7 @@ def test_the_pool_is_calibrated_as_one_and_the_checkpoint_remembers_for_which(
     assert figures(run)["scaling"]["ensemble"] == ""
     main(["test", "--run", str(run)])
     assert written(run) == alone
-    # Fitted anew for the network by itself, what was fitted for the ensemble stays.
+    # Fitting again for the network by itself keeps what was fitted for the ensemble.
     main(["calibrate", "--run", str(run)])
     assert list(torch.load(best, weights_only=True)["callbacks"]["ScalingCallback"]["ensembles"]) == [identity]
 
@@ -284,7 +284,7 @@ def test_detectors_may_read_the_disagreement_that_a_test_reports(run: Path, seco
     assert len(list(cache.iterdir())) == 2 * len(before)
 
 
-def test_detectors_do_not_read_members_that_learnt_from_those_they_are_judged_by(
+def test_members_trained_on_the_images_they_are_tested_with_are_refused(
     run: Path, second: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for part, words in (("val", "a validation patient here"), ("test", "a test patient here")):

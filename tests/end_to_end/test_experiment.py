@@ -2,15 +2,23 @@
 
 import csv
 import json
+import multiprocessing
+import os
 import shutil
+import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import IO, Any
 
 import pytest
 import yaml
+from matplotlib.figure import Figure
 
 from medmtl.cli import main
+from medmtl.experiment.run import launchers, worker
 from medmtl.runs.checkpoint import read_checkpoint
 
 EXPERIMENT = {"arms": ["dedicated", "transfer", "multitask"], "steps": 12, "validations": 2, "at_once": 2}
@@ -22,6 +30,46 @@ def write_experiment(folder: Path, base: Path, **options: Any) -> Path:
     path = folder / "study.yaml"
     path.write_text(yaml.safe_dump(config, sort_keys=False))
     return path
+
+
+class Fork:
+    """Stands in for `subprocess.Popen` of a worker: a fork of this process, which has imported everything already.
+
+    Real workers are started in test_workers.py and by the notebook on experiments.
+    """
+
+    stdin = None
+
+    def __init__(self, command: list[str], stdout: IO[bytes], **_: Any) -> None:
+        file = command[command.index(worker.__name__) + 1]
+        self._process = multiprocessing.get_context("fork").Process(target=self._work, args=(file, stdout.fileno()))
+        self._process.start()
+
+    @staticmethod
+    def _work(file: str, log: int) -> None:
+        os.dup2(log, 1), os.dup2(log, 2)
+        with os.fdopen(log, "w", buffering=1) as stream, redirect_stdout(stream), redirect_stderr(stream):
+            worker.main([file])
+
+    def poll(self) -> int | None:
+        self._process.join(0)
+        return self._process.exitcode
+
+    def kill(self) -> None:
+        self._process.kill()
+
+    def wait(self) -> None:
+        self._process.join()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _forked(blank: bytes) -> Iterator[None]:
+    """Let every experiment here start forks, and let none of its figures be drawn."""
+    with pytest.MonkeyPatch.context() as patch:
+        forked = SimpleNamespace(Popen=Fork, PIPE=subprocess.PIPE, STDOUT=subprocess.STDOUT)
+        patch.setattr(launchers, "subprocess", forked)
+        patch.setattr(Figure, "savefig", lambda self, stream, **_: stream.write(blank))
+        yield
 
 
 @pytest.fixture(scope="module")

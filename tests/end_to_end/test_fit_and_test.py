@@ -1,15 +1,19 @@
-"""What `medmtl fit` and `medmtl test` promise, through `main` in this process."""
+"""`medmtl fit` and `medmtl test` as they are documented, through `main` in this process."""
 
 import csv
 import json
+import random
 import shutil
+from functools import wraps
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import yaml
 
 from medmtl.cli import main
+from medmtl.training.command import CommandTrainer
 
 CALIBRATION = {"ece", "ace", "mce", "brier", "nll", "gap"}
 
@@ -47,7 +51,7 @@ def test_a_run_is_one_folder(trained: Path) -> None:
 def test_report_json_holds_what_is_documented(trained: Path) -> None:
     report = figures(trained)
     splits = json.loads((trained / "splits.json").read_text())
-    assert report["schema"] == 1
+    assert report["schema"] == 2
     assert report["run"] == "tiny"
     assert list(report["tasks"]) == ["LiverCT", "KidneyT2"]
     for name, task in report["tasks"].items():
@@ -76,6 +80,57 @@ def test_logged_figures_are_those_of_the_report(trained: Path) -> None:
         assert float(logged[f"test/{task}/asd_mm"]) == pytest.approx(found["asd_mm"]["mean"], rel=1e-6)
     assert float(logged["test/mean/hd95_mm"]) == pytest.approx(report["mean"]["hd95_mm"], rel=1e-6)
     assert float(logged["test/mean/dice"]) == pytest.approx(report["mean"]["dice"], abs=1e-6)
+
+
+def test_the_order_of_callbacks_changes_no_result(
+    trained: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, orders = Path(shutil.copytree(trained, "tiny")), []
+    original = CommandTrainer.test
+
+    @wraps(original)  # the command line reads the signature
+    def reordered(trainer: CommandTrainer, *args: Any, **options: Any) -> Any:
+        random.Random(len(orders)).shuffle(trainer.callbacks) if orders else trainer.callbacks.reverse()
+        orders.append([type(callback).__name__ for callback in trainer.callbacks])
+        return original(trainer, *args, **options)
+
+    monkeypatch.setattr(CommandTrainer, "test", reordered)
+    for _ in range(2):
+        shutil.rmtree(run / "report")
+        main(["test", "--run", "tiny"])
+        for name in ("report.json", "cases.csv", "bins.json"):
+            assert (run / "report" / name).read_bytes() == (trained / "report" / name).read_bytes(), orders
+    assert orders[0] != orders[1]
+    ours = {"CalibrationCallback", "SpectralCallback", "ScalingCallback", "ReportCallback"}
+    assert all(ours <= set(order) for order in orders)
+
+
+def test_a_metric_of_one_s_own_is_in_every_table(
+    trained: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Path(shutil.copytree(trained, "tiny"))
+    Path("own_metric.py").write_text(
+        "from medmtl.calibration import BinMetric\n\n\n"
+        "class Voxels(BinMetric):\n"
+        "    key, label, unit, higher_is_better, digits = 'voxels', 'Voxels measured', 'k', True, 1\n\n"
+        "    def __call__(self, table):\n        return table.voxels / 1000\n"
+    )
+    monkeypatch.syspath_prepend(workplace)
+    main(["test", "--run", "tiny", "--calibration.metrics=[{class_path: own_metric.Voxels}]"])
+    report, plain = figures(run), figures(trained)
+    description = {"label": "Voxels measured", "unit": "k", "higher_is_better": True, "digits": 1}
+    assert report["metrics"].pop("voxels") == description
+    assert report["metrics"] == plain["metrics"]
+    found = report["tasks"]["LiverCT"]["calibration"]["whole"].pop("voxels")
+    assert report["tasks"]["LiverCT"]["calibration"]["whole"] == plain["tasks"]["LiverCT"]["calibration"]["whole"]
+    with (run / "report" / "cases.csv").open(newline="") as stream:
+        cases = [row for row in csv.DictReader(stream) if row["dataset"] == "LiverCT"]
+    assert sum(float(row["voxels_whole"]) for row in cases) == pytest.approx(found)
+    logged = [row for row in rows(run) if row.get("test/mean/dice")][-1]
+    assert float(logged["test/LiverCT/voxels_whole"]) == pytest.approx(found)
+    page = (run / "report" / "report.html").read_text()
+    assert "Voxels measured, k ↑" in page
+    assert f"{found:.2f}" in page
 
 
 def test_validation_is_logged_every_epoch_and_survives_the_test(trained: Path) -> None:
@@ -133,7 +188,7 @@ def test_flags_beat_the_checkpoint_and_the_configuration(trained: Path, tiny: Pa
     main(["test", "--ckpt_path", checkpoint, "--run", "a", *flags])
     resolved = yaml.safe_load(Path("a/config.test.yaml").read_text())
     assert resolved["spectral"]["alpha"] == 0.25
-    assert resolved["calibration"] == {"bins": 7, "regions": ["whole", "shell", "likely"]}
+    assert resolved["calibration"] == {"bins": 7, "regions": ["whole", "shell", "likely"], "metrics": None}
     assert list(figures(Path("a"))["mean"]["calibration"]) == ["whole", "shell", "likely"]
     assert "unfit for comparing models" in Path("a/report/report.html").read_text()
     assert figures(Path("a"))["ood"]["verdict"]["alpha"] == 0.25

@@ -10,32 +10,17 @@ import yaml
 from medmtl.cli import main
 
 LOSSES = {
-    "soft-ml1-ace": """
-        class_path: medmtl.losses.WeightedSum
-        init_args:
-          losses:
-            - {class_path: monai.losses.DiceCELoss, init_args: {sigmoid: true}}
-            - {class_path: medmtl.losses.ML1ACE}
-          weights: [1, 0.3]
-        """,
-    "hard-ml1-ace": """
+    "all-of-medmtl": """
         class_path: medmtl.losses.WeightedSum
         init_args:
           losses:
             - {class_path: monai.losses.DiceCELoss, init_args: {sigmoid: true}}
             - {class_path: medmtl.losses.ML1ACE, init_args: {bins: 15, soft: false}}
-          weights: [1, 0.5]
-        """,
-    "svls": """
-        class_path: medmtl.losses.WeightedSum
-        init_args:
-          losses:
-            - {class_path: monai.losses.DiceLoss, init_args: {sigmoid: true}}
             - {class_path: medmtl.losses.SVLS, init_args: {sigma: 1}}
-          weights: [1, 1]
+            - {class_path: medmtl.losses.NACL, init_args: {alpha: 0.1}}
+          weights: [1, 0.3, 1, 1]
         """,
-    "nacl": "{class_path: medmtl.losses.NACL, init_args: {alpha: 0.1}}",
-    "focal": "{class_path: monai.losses.FocalLoss, init_args: {gamma: 2}}",
+    "one-of-monai": "{class_path: monai.losses.FocalLoss, init_args: {gamma: 2}}",
 }
 
 

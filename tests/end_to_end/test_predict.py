@@ -44,7 +44,7 @@ def test_verdicts_are_those_of_the_test(trained: Path, predicted: Path) -> None:
     for row in tested:
         if row["case"] == CONSTANT:
             continue
-        (found,) = predicted.glob(f"{row['source']}/*/{row['case']}.json")
+        (found,) = predicted.glob(f"{row['dataset']}/*/{row['case']}.json")
         verdict = record(found)
         assert verdict["p_value"] == pytest.approx(float(row["p_value"]))
         assert verdict["nearest_task"] == row["nearest_task"]

@@ -1,5 +1,6 @@
 """mL1-ACE against its definition, written out over bins and voxels in float64."""
 
+import itertools
 import math
 
 import pytest
@@ -61,8 +62,9 @@ def by_autograd(logits: torch.Tensor, label: torch.Tensor, bins: int, soft: bool
 
 
 @KINDS
-@pytest.mark.parametrize("bins", [1, 2, 5, 20])
-@pytest.mark.parametrize("shape", [(1, 1, 1, 1, 1), (3, 1, 4, 5, 6), (2, 1, 17, 12)])
+@pytest.mark.parametrize(
+    ("bins", "shape"), [(20, (3, 1, 4, 5, 6)), (1, (3, 1, 4, 5, 6)), (5, (2, 1, 17, 12)), (20, (1, 1, 1, 1, 1))]
+)
 def test_value_and_gradient_are_those_of_the_definition(soft: bool, bins: int, shape: tuple[int, ...]) -> None:
     logits, label = patches(*shape)
     logits.requires_grad_()
@@ -154,7 +156,7 @@ def test_calibrated_probabilities_cost_nothing(soft: bool) -> None:
 
 
 @KINDS
-def test_it_mends_an_overconfident_scale(soft: bool) -> None:
+def test_it_corrects_an_overconfident_scale(soft: bool) -> None:
     random = torch.Generator().manual_seed(0)
     logits = torch.randn(1, 1, 20_000, generator=random)
     label = torch.rand(1, 1, 20_000, generator=random) < logits.sigmoid()
@@ -168,18 +170,15 @@ def test_it_mends_an_overconfident_scale(soft: bool) -> None:
 
 
 @KINDS
-@pytest.mark.parametrize("foreground", [0, 1])
-@pytest.mark.parametrize("logit", [-math.inf, -1e4, -30.0, 0.0, 30.0, 1e4, math.inf])
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
-def test_empty_full_and_saturated_patches_have_finite_gradients(
-    soft: bool, foreground: int, logit: float, dtype: torch.dtype
-) -> None:
-    logits = torch.full((2, 1, 3, 4, 5), logit, dtype=dtype, requires_grad=True)
-    loss = ML1ACE(soft=soft, absent=True)(logits, torch.full((2, 1, 3, 4, 5), foreground, dtype=torch.uint8))
-    loss.backward()
-    assert loss.item() == pytest.approx(abs(foreground - 1 / (1 + math.exp(-max(min(logit, 99), -99)))), abs=1e-6)
-    assert logits.grad.isfinite().all()
-    assert logits.grad.dtype == dtype
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_empty_full_and_saturated_patches_have_finite_gradients(soft: bool, dtype: torch.dtype) -> None:
+    for foreground, logit in itertools.product([0, 1], [-math.inf, -1e4, -30.0, 0.0, 30.0, 1e4, math.inf]):
+        logits = torch.full((2, 1, 3, 4, 5), logit, dtype=dtype, requires_grad=True)
+        loss = ML1ACE(soft=soft, absent=True)(logits, torch.full((2, 1, 3, 4, 5), foreground, dtype=torch.uint8))
+        loss.backward()
+        assert loss.item() == pytest.approx(abs(foreground - 1 / (1 + math.exp(-max(min(logit, 99), -99)))), abs=1e-6)
+        assert logits.grad.isfinite().all()
+        assert logits.grad.dtype == dtype
 
 
 @KINDS
@@ -195,7 +194,7 @@ def test_an_image_without_foreground_counts_as_nothing_unless_asked(soft: bool) 
     assert ML1ACE(soft=soft, absent=True)(logits, label).item() == pytest.approx(sum(alone) / 3, abs=1e-12)
 
 
-def test_hard_bins_teach_an_image_without_foreground_that_there_is_none() -> None:
+def test_hard_bins_lower_the_probability_of_an_image_without_foreground() -> None:
     logits, label = patches(1, 1, 5, 5, 5)
     logits.requires_grad_()
     ML1ACE(soft=False, absent=True)(logits, torch.zeros_like(label)).backward()
@@ -209,7 +208,7 @@ def test_a_nan_is_not_hidden(soft: bool) -> None:
     assert ML1ACE(soft=soft)(logits, label).isnan()
 
 
-@pytest.mark.parametrize("dtype", [torch.bool, torch.int64, torch.float16, torch.float32, torch.float64])
+@pytest.mark.parametrize("dtype", [torch.bool, torch.int64, torch.float32])
 def test_the_type_of_the_label_does_not_matter(dtype: torch.dtype) -> None:
     logits, label = patches(2, 1, 6, 7, 8)
     expected = ML1ACE()(logits, label)

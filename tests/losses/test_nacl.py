@@ -49,21 +49,20 @@ def test_foreground_and_background_are_treated_alike() -> None:
     assert NACL()(-logits, 1 - label).item() == pytest.approx(NACL()(logits, label).item(), abs=1e-7)
 
 
-@pytest.mark.parametrize("dtype", [torch.bool, torch.int64, torch.float32])
+@pytest.mark.parametrize("dtype", [torch.bool, torch.float32])
 def test_the_type_of_the_label_does_not_matter(dtype: torch.dtype) -> None:
     logits, label = patches(2, 1, 4, 5, 6)
     assert NACL()(logits, label.to(dtype)) == NACL()(logits, label)
 
 
 @pytest.mark.parametrize("loss", [NACL(), FocalLoss()], ids=["nacl", "focal"])
-@pytest.mark.parametrize("foreground", [0, 1])
-@pytest.mark.parametrize("logit", [-1e4, 0.0, 1e4])
-def test_saturated_logits_have_finite_gradients(loss: torch.nn.Module, logit: float, foreground: int) -> None:
-    logits = torch.full((2, 1, 4, 5, 6), logit, requires_grad=True)
-    value = loss(logits, torch.full((2, 1, 4, 5, 6), float(foreground)))
-    value.backward()
-    assert value.isfinite()
-    assert logits.grad.isfinite().all()
+def test_saturated_logits_have_finite_gradients(loss: torch.nn.Module) -> None:
+    for foreground, logit in itertools.product([0.0, 1.0], [-1e4, 0.0, 1e4]):
+        logits = torch.full((2, 1, 4, 5, 6), logit, requires_grad=True)
+        value = loss(logits, torch.full((2, 1, 4, 5, 6), foreground))
+        value.backward()
+        assert value.isfinite()
+        assert logits.grad.isfinite().all()
 
 
 def test_the_focal_loss_is_that_of_its_definition() -> None:

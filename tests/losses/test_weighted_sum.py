@@ -1,4 +1,4 @@
-"""Losses added up, and what all of them promise."""
+"""Weighted sums, and mixed precision of all losses."""
 
 import pytest
 import torch

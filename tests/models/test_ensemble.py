@@ -169,18 +169,20 @@ def scan(own: Preprocessing | None) -> dict[str, Any]:
     }
 
 
-def test_a_case_is_measured_by_the_pool_under_its_own_recipe() -> None:
+def test_a_case_is_measured_by_the_pool_under_its_own_preprocessing() -> None:
     networks, item = [unet(seed) for seed in range(2)], scan(FINE)
     outputs = segmenter(networks[0], networks[1:]).validation_step(item, 0)
     expected = mean([predictor(network).logits(item["native"]) for network in networks], "probabilities")
-    torch.testing.assert_close(outputs["probability"].double(), expected[0], rtol=0, atol=1e-6)
+    torch.testing.assert_close(outputs.segmentation.probability.double(), expected[0], rtol=0, atol=1e-6)
     predicted, label = expected[0] >= 0.5, item["label"][0].as_tensor().bool()
-    assert outputs["dice"] == pytest.approx(float(2 * (predicted & label).sum() / (predicted.sum() + label.sum())))
-    assert outputs["probability_scaled"] is None
+    assert outputs.segmentation.accuracy["dice"] == pytest.approx(
+        float(2 * (predicted & label).sum() / (predicted.sum() + label.sum()))
+    )
+    assert outputs.segmentation.scaled is None
 
 
 @pytest.mark.parametrize("own", [FINE, None])
-def test_recipes_are_told_apart_by_the_run_s_own_network_and_only_the_nearest_is_pooled(
+def test_the_run_s_own_network_chooses_the_preprocessing_and_only_that_is_pooled(
     own: Preprocessing | None,
 ) -> None:
     networks, item = [unet(seed) for seed in range(2)], scan(own)
@@ -194,23 +196,21 @@ def test_recipes_are_told_apart_by_the_run_s_own_network_and_only_the_nearest_is
         ConformalDetector.fit(Spectral(), [coarse], [coarse], 0.05, {"Kidney": "CT"}),
     )
     outputs = model.test_step(item, 0)
-    assert outputs["verdict"].scores["spectral"] == 0  # of the run's own network, whose signature is in the bank
-    entropy = mean_foreground_entropy(outputs["probabilities"][COARSE].as_tensor())
-    assert outputs["verdict"].scores["entropy"] == entropy
+    assert outputs.verdict.scores["spectral"] == 0  # of the run's own network, whose signature is in the bank
+    entropy = mean_foreground_entropy(outputs.probabilities[COARSE].as_tensor())
+    assert outputs.verdict.scores["entropy"] == entropy
     pooled = {
         preprocessing
         for preprocessing in plain
-        if not torch.equal(outputs["probabilities"][preprocessing], plain[preprocessing])
+        if not torch.equal(outputs.probabilities[preprocessing], plain[preprocessing])
     }
     assert pooled == ({FINE, COARSE} if own else {COARSE})
-    assert set(outputs["disagreement"]) == {"mutual_information", "pairwise_dice_distance"}
-    assert all(0 < score < 1 for score in outputs["disagreement"].values())
-    assert "disagreement" not in model.validation_step(scan(FINE), 0)
+    assert all(0 < outputs.verdict.scores[name] < 1 for name in ("mutual_information", "pairwise_dice_distance"))
+    assert model.validation_step(scan(FINE), 0).verdict is None
     again = model.test_step(item, 0)
-    assert again["disagreement"] == outputs["disagreement"]
+    assert again.verdict.scores == outputs.verdict.scores
     assert all(
-        torch.equal(again["probabilities"][preprocessing], outputs["probabilities"][preprocessing])
-        for preprocessing in plain
+        torch.equal(again.probabilities[preprocessing], outputs.probabilities[preprocessing]) for preprocessing in plain
     )
 
 

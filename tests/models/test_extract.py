@@ -20,7 +20,7 @@ from medmtl.ood.evidence.evidence import Evidence
 from medmtl.ood.evidence.features import FeatureTap
 
 LAYERS = ["model.0", "model.1.submodule.0"]
-RECIPES = [Preprocessing((1, 1, 1), None), Preprocessing((2, 1, 1), (-160, 240))]
+PREPROCESSINGS = [Preprocessing((1, 1, 1), None), Preprocessing((2, 1, 1), (-160, 240))]
 
 
 @pytest.fixture
@@ -33,8 +33,8 @@ def image_of(*shape: int) -> MetaTensor:
     return MetaTensor(torch.rand(1, *shape, generator=generator) * 2 - 1, affine=np.diag([1.0, 1, 1, 1]))
 
 
-def test_a_view_holds_what_a_pass_under_its_recipe_finds(predictor: VolumePredictor) -> None:
-    images = {RECIPES[0]: image_of(12, 9, 8), RECIPES[1]: image_of(6, 9, 8)}
+def test_a_view_holds_what_a_pass_under_its_preprocessing_finds(predictor: VolumePredictor) -> None:
+    images = {PREPROCESSINGS[0]: image_of(12, 9, 8), PREPROCESSINGS[1]: image_of(6, 9, 8)}
     native = image_of(10, 9, 8)
     with torch.no_grad():
         evidence, logits = Observer(predictor, LAYERS)(images, native, "Task", "one", "somebody")
@@ -57,7 +57,7 @@ def test_the_network_passes_once_over_each_window(predictor: VolumePredictor) ->
     passes: list[int] = []
     predictor.network.register_forward_hook(lambda module, inputs, output: passes.append(len(output)))
     with torch.no_grad():
-        evidence, _ = observer({RECIPES[0]: image}, image, "Task", "one", "one")
+        evidence, _ = observer({PREPROCESSINGS[0]: image}, image, "Task", "one", "one")
         windows = sum(passes)
         predictor(image)
     assert sum(passes) == 2 * windows
@@ -69,7 +69,7 @@ def test_windows_are_kept_of_the_coarsest_layer_or_those_named(predictor: Volume
     image = image_of(8, 8, 8)
     for pooled, kept in ((None, [LAYERS[1]]), ([], []), (LAYERS, LAYERS)):
         with torch.no_grad():
-            evidence, _ = Observer(predictor, LAYERS, pooled)({RECIPES[0]: image}, image, "Task", "one", "one")
+            evidence, _ = Observer(predictor, LAYERS, pooled)({PREPROCESSINGS[0]: image}, image, "Task", "one", "one")
         assert [name for name, layer in evidence.view.layers.items() if layer.windows is not None] == kept
 
 
@@ -83,7 +83,9 @@ def test_only_what_a_detector_needs_is_kept(
 
     def seen(served: Detector) -> Evidence:
         with torch.no_grad():
-            found, _ = Observer.serving(served, predictor, LAYERS)({RECIPES[0]: image}, image, "Task", "one", "one")
+            found, _ = Observer.serving(served, predictor, LAYERS)(
+                {PREPROCESSINGS[0]: image}, image, "Task", "one", "one"
+            )
         return found
 
     for served in (detector, ByTask(detector=Fusion(members=[KNN("other"), detector]))):
@@ -99,7 +101,7 @@ def test_the_thumbnail_does_not_depend_on_how_the_axes_are_stored(predictor: Vol
     turned = MetaTensor(image.as_tensor().flip(1), affine=np.diag([-1.0, 1, 1, 1]))
     with torch.no_grad():
         one, other = (
-            Observer(predictor, LAYERS)({RECIPES[0]: image}, native, "Task", "one", "one")[0]
+            Observer(predictor, LAYERS)({PREPROCESSINGS[0]: image}, native, "Task", "one", "one")[0]
             for native in (image, turned)
         )
     assert torch.equal(one.thumbnail, other.thumbnail)

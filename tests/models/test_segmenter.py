@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from medmtl.data.transforms import to_native
 from medmtl.errors import ConfigError
 from medmtl.losses.masked import UNKNOWN
 from medmtl.models.extract import Observer
+from medmtl.models.scored import ScoredScan
 from medmtl.models.segmenter import Segmenter
 from medmtl.models.sliding_window import VolumePredictor
 from medmtl.ood.evidence.evidence import Evidence
@@ -150,10 +152,10 @@ def test_dice_is_averaged_by_task_over_the_cases_that_have_foreground(stage: str
     labels = [torch.rand(1, 10, 9, 8, generator=torch.Generator().manual_seed(seed)) > 0.6 for seed in range(5)]
     labels[1] = torch.zeros_like(labels[1])
     scans = [scan(seed, "Liver" if seed < 3 else "Kidney", label) for seed, label in enumerate(labels)]
-    scans += [scan(5, "Empty", torch.zeros(1, 10, 9, 8)), scan(6, "Foreign", None, own=None)]
+    scans += [scan(5, "Empty", torch.zeros(1, 10, 9, 8)), scan(6, "Other", None, own=None)]
     model = segmenter(Threshold())
     run = trainer()
-    outputs: list[dict[str, Any]] = []
+    outputs: list[ScoredScan] = []
 
     class Keep(pl.Callback):
         def on_validation_batch_end(self, trainer: Any, module: Any, output: Any, *_: Any) -> None:
@@ -177,13 +179,14 @@ def test_dice_is_averaged_by_task_over_the_cases_that_have_foreground(stage: str
     assert kidney == pytest.approx((brute[3] + brute[4]) / 2)
     assert math.isnan(metrics[f"{stage}/Empty/dice"])
     assert metrics[f"{stage}/mean/dice"] == pytest.approx((liver + kidney) / 2)
-    assert [output["dice"] for output in outputs[:5]] == pytest.approx([brute[0], math.nan, *brute[2:]], nan_ok=True)
-    assert outputs[6]["dice"] is outputs[6]["probability"] is None
+    measured = [output.segmentation.accuracy["dice"] for output in outputs[:5]]  # type: ignore[union-attr]
+    assert measured == pytest.approx([brute[0], math.nan, *brute[2:]], nan_ok=True)
+    assert outputs[6].segmentation is None
     # A test without feature statistics has nothing to compare preprocessings with.
-    assert list(outputs[6]["probabilities"]) == ([FINE] if stage == "val" else [])
+    assert list(outputs[6].probabilities) == ([FINE] if stage == "val" else [])
 
 
-def test_dice_is_measured_on_the_image_s_own_grid_under_its_own_recipe() -> None:
+def test_dice_is_measured_on_the_image_s_own_grid_under_its_own_preprocessing() -> None:
     model = segmenter(Threshold())
     native, label = volume(0, (12, 12, 12)), torch.zeros(1, 12, 12, 12)
     label[:, 2:9, 3:10, 4:11] = 1
@@ -199,10 +202,11 @@ def test_dice_is_measured_on_the_image_s_own_grid_under_its_own_recipe() -> None
     with torch.no_grad():
         output = model.validation_step(item, 0)
     expected = to_native(VolumePredictor(Threshold(), (8, 8, 8), 0.25, 4)(working), native)
-    torch.testing.assert_close(output["probability"], expected)
-    assert output["probability"].shape == (12, 12, 12)
-    assert output["dice"] == pytest.approx(brute_dice(expected >= 0.5, label[0]))
-    assert 0.7 < output["dice"] < 1
+    found = output.segmentation
+    torch.testing.assert_close(found.probability, expected)
+    assert found.probability.shape == (12, 12, 12)
+    assert found.accuracy["dice"] == pytest.approx(brute_dice(expected >= 0.5, label[0]))
+    assert 0.7 < found.accuracy["dice"] < 1
 
 
 def test_surface_distances_are_those_of_the_image_s_own_spacing_and_are_averaged_by_task() -> None:
@@ -216,8 +220,8 @@ def test_surface_distances_are_those_of_the_image_s_own_spacing_and_are_averaged
         scans.append(item | {"label": MetaTensor(label, affine=affine)})
     model, run = segmenter(Threshold()), trainer()
     with torch.no_grad():
-        outputs = [model.test_step(item, 0) for item in scans]
-        assert "hd95_mm" not in model.validation_step(scans[0], 0)
+        outputs = [model.test_step(item, 0).segmentation.accuracy for item in scans]
+        assert list(model.validation_step(scans[0], 0).segmentation.accuracy) == ["dice"]
     # A cube of three voxels a side against itself, moved by one: no surface voxel is farther than that step.
     assert [output["hd95_mm"] for output in outputs] == pytest.approx([1, 3, 2])
     assert all(0 < output["asd_mm"] < output["hd95_mm"] for output in outputs)
@@ -228,28 +232,30 @@ def test_surface_distances_are_those_of_the_image_s_own_spacing_and_are_averaged
     assert metrics["test/mean/hd95_mm"] == pytest.approx(2)
 
 
-def test_the_test_looks_at_every_preprocessing_and_judges_only_where_there_is_a_judge(
+def test_a_test_covers_every_preprocessing_and_gives_a_verdict_only_with_an_ood_detector(
     small_unet: Callable[[], UNet],
 ) -> None:
     model = segmenter(small_unet()).eval()
     item = scan(0, "Liver", torch.ones(1, 10, 9, 8))
     item["images"] = {FINE: item["images"][FINE], COARSE: volume(1, (6, 5, 9))}
-    seen: list[tuple[Evidence, str | None]] = []
+    seen: list[Evidence] = []
 
-    def ood_detector(evidence: Evidence, told: str | None = None) -> str:
-        seen.append((evidence, told))
-        return "a verdict"
+    verdict = SimpleNamespace(task="Liver")
+
+    def ood_detector(evidence: Evidence) -> SimpleNamespace:
+        seen.append(evidence)
+        return verdict
 
     with torch.no_grad():
         alone = model.test_step(item, 0)
-        assert (list(alone["probabilities"]), alone["verdict"]) == ([FINE], None)
+        assert (list(alone.probabilities), alone.verdict) == ([FINE], None)
         model.observer, model.ood_detector = Observer(model.predictor, ["model.0"]), ood_detector  # type: ignore[assignment]
         outputs = model.test_step(item, 0)
-        assert model.validation_step(item, 0)["verdict"] is None
-    assert (list(outputs["probabilities"]), outputs["verdict"]) == ([FINE, COARSE], "a verdict")
-    assert torch.equal(outputs["probabilities"][FINE], alone["probabilities"][FINE])
-    ((evidence, told),) = seen
-    assert ([view.preprocessing for view in evidence.views], told) == ([str(FINE), str(COARSE)], None)
+        assert model.validation_step(item, 0).verdict is None
+    assert (list(outputs.probabilities), outputs.verdict) == ([FINE, COARSE], verdict)
+    assert torch.equal(outputs.probabilities[FINE], alone.probabilities[FINE])
+    (evidence,) = seen
+    assert [view.preprocessing for view in evidence.views] == [str(FINE), str(COARSE)]
 
 
 def test_weights_are_those_of_the_network_and_nothing_else(small_unet: Callable[[], UNet]) -> None:
@@ -272,12 +278,11 @@ def test_unknown_voxels_change_neither_the_loss_nor_the_figures() -> None:
     known[:, 6:] = False
     label = ((volume(4) > 0) & known).as_tensor()
     item = scan(3, "Liver", label) | {"known": known}
-    outputs = model.test_step(item, 0)
-    assert outputs is not None
+    accuracy = model.test_step(item, 0).segmentation.accuracy  # type: ignore[union-attr]
     predicted = (native.as_tensor() > 0) & known
-    assert outputs["dice"] == pytest.approx(brute_dice(predicted, label))
+    assert accuracy["dice"] == pytest.approx(brute_dice(predicted, label))
     expected = surface_distances(predicted[0], label[0], [1.0, 1.0, 1.0])
-    assert (outputs["hd95_mm"], outputs["asd_mm"]) == pytest.approx(expected)
+    assert (accuracy["hd95_mm"], accuracy["asd_mm"]) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("channels", [1, 3])

@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from evidence_sample import TASKS, draw_evidence, draw_training
 
 from medmtl.errors import DataError
 from medmtl.ood.conformal import ConformalRule, p_value
@@ -14,6 +13,7 @@ from medmtl.ood.detectors.distances import KNN
 from medmtl.ood.detectors.fusion import Fusion
 from medmtl.ood.detectors.output import OutputScore
 from medmtl.ood.detectors.spectral import Spectral
+from medmtl.ood.detectors.synthetic import TASKS, draw_evidence, draw_training
 from medmtl.ood.evidence.evidence import Evidence
 from medmtl.ood.signature import SignatureBank, signature
 from medmtl.ood.verdict import ConformalDetector, Given, HeldOutScore, seen_as

@@ -8,7 +8,7 @@ from medmtl.calibration.metrics.definitions import ece
 from medmtl.calibration.metrics.intervals import FrequencyBand, frequency_band
 from medmtl.report.reliability import reliability_diagram
 from medmtl.report.style import task_colours
-from medmtl.results.test import pooled_bins, tasks_of
+from medmtl.results.case import pooled_bins, tasks_of
 
 
 def panel(figure, title):

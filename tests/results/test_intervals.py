@@ -7,16 +7,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from case_sample import report_of
 
 from medmtl.bootstrap import Resamples
 from medmtl.calibration.metrics.bins import BinTable, bin_volume
 from medmtl.calibration.metrics.definitions import METRICS, ace, summarise
 from medmtl.calibration.metrics.intervals import INTERVAL_METRICS, RESAMPLES
+from medmtl.report.test.sentences import gain_sentences
 from medmtl.report.test.write import write_report
-from medmtl.results.intervals import gain_sentences
-from medmtl.results.test import build_report, pooled_bins
+from medmtl.results.case import pooled_bins
+from medmtl.results.test import EvaluationResult
 
-LABELS = {key: metric.label for key, metric in METRICS.items()}
 SCALING = {"method": "temperature", "region": "band"}
 
 
@@ -60,7 +61,7 @@ def heart(make_case):
 def test_intervals_and_gain_are_those_of_a_loop_over_resampled_patients(liver):
     people = sorted({result.person for result in liver})
     resamples = Resamples.of(np.ones((6, 1)), RESAMPLES)
-    task = build_report("run", liver, 0.05, SCALING)["tasks"]["Liver"]
+    task = report_of(liver, scaling=SCALING)["tasks"]["Liver"]
     before, after = np.empty((2, RESAMPLES, len(INTERVAL_METRICS)))
     for row, drawn in enumerate(resamples.drawn):
         chosen = drawn_cases(liver, dict(zip(people, drawn, strict=True)))
@@ -86,7 +87,7 @@ def test_intervals_and_gain_are_those_of_a_loop_over_resampled_patients(liver):
 
 
 def test_the_mean_over_tasks_draws_each_task_s_patients_and_counts_tasks_once(liver, heart):
-    report = build_report("run", [*liver, *heart], 0.05, SCALING)
+    report = report_of([*liver, *heart], scaling=SCALING)
     gain = report["mean"]["scaling_gain"]["band"]["nll"]
     assert gain["difference"] == pytest.approx(
         np.mean([report["tasks"][task]["scaling_gain"]["band"]["nll"]["difference"] for task in ("Liver", "Heart")])
@@ -109,14 +110,14 @@ def test_the_mean_over_tasks_draws_each_task_s_patients_and_counts_tasks_once(li
 
 
 def test_the_verdict_follows_from_the_interval_and_needs_six_patients(make_case, liver, heart):
-    report = build_report("run", [*liver, *heart], 0.05, SCALING)
+    report = report_of([*liver, *heart], scaling=SCALING)
     assert report["tasks"]["Liver"]["scaling_gain"]["band"]["nll"]["verdict"] == "better"
     assert report["tasks"]["Heart"]["scaling_gain"]["band"]["nll"]["verdict"] == "no evidence: n too small"
     assert report["tasks"]["Heart"]["scaling_gain"]["band"]["nll"]["high"] < 0
     swapped = [replace(r, calibration=r.calibration_scaled, calibration_scaled=r.calibration) for r in liver]
     same = [replace(r, calibration_scaled=r.calibration) for r in liver]
     for results, verdict in ((swapped, "worse"), (same, "no evidence")):
-        gain = build_report("run", results, 0.05, SCALING)["tasks"]["Liver"]["scaling_gain"]["band"]["nll"]
+        gain = report_of(results, scaling=SCALING)["tasks"]["Liver"]["scaling_gain"]["band"]["nll"]
         assert gain["verdict"] == verdict
     assert (gain["difference"], gain["low"], gain["high"]) == (0, 0, 0)
     json.dumps(report, allow_nan=False)
@@ -124,7 +125,7 @@ def test_the_verdict_follows_from_the_interval_and_needs_six_patients(make_case,
 
 def test_a_task_of_one_patient_has_values_and_no_interval(make_case, liver):
     alone = scaled_cases(make_case, "Heart", 2, 3.0, ["zoe", "zoe"])
-    report = build_report("run", [*liver, *alone], 0.05, SCALING)
+    report = report_of([*liver, *alone], scaling=SCALING)
     for row in (report["tasks"]["Heart"], report["mean"]):
         gain = row["scaling_gain"]["band"]["ece"]
         assert (gain["low"], gain["high"], gain["verdict"]) == (None, None, "no evidence: n too small")
@@ -136,21 +137,21 @@ def test_a_task_of_one_patient_has_values_and_no_interval(make_case, liver):
 def test_without_scaling_there_are_intervals_and_no_gain(make_case):
     empty = bin_volume(torch.zeros(0), torch.zeros(0, dtype=torch.bool), bins=5)
     results = [make_case(str(case)) for case in range(3)] + [make_case("x", calibration={"band": empty})]
-    report = build_report("run", results, 0.05)
+    report = report_of(results)
     for row in (report["tasks"]["Liver"], report["mean"]):
         interval = row["calibration_intervals"]["band"]["brier"]
         brier = summarise(results[0].calibration["band"])["brier"]
         assert (interval["low"], interval["high"]) == pytest.approx((brier, brier))  # all patients are alike
         assert interval["n"] == 3
         assert row["calibration_scaled_intervals"] == row["scaling_gain"] == {}
-    assert gain_sentences(report, LABELS) == []
-    nothing = build_report("run", results[3:], 0.05)
+    assert gain_sentences(report) == []
+    nothing = report_of(results[3:])
     assert nothing["tasks"]["Liver"]["calibration_intervals"] == {}
 
 
 def test_the_page_shows_what_follows_from_the_cases_and_bins_beside_it(tmp_path, liver):
     bare = [replace(result, calibration_scaled={}) for result in liver]
-    page = write_report(tmp_path, "run", bare, 0.05, {}, {}, {}, None, None).read_text()
+    page = write_report(tmp_path, EvaluationResult("run", bare, 0.05, "spectral"), {}, {}, {}).read_text()
     bins = json.loads((tmp_path / "bins.json").read_text())["Liver"]
     with (tmp_path / "cases.csv").open(newline="") as stream:
         whose = {row["case"]: row["patient"] for row in csv.DictReader(stream)}
@@ -169,11 +170,11 @@ def test_the_page_shows_what_follows_from_the_cases_and_bins_beside_it(tmp_path,
 
 def test_what_scaling_did_is_said_in_words(make_case, liver, heart):
     def words(results):
-        return " ".join(gain_sentences(build_report("run", results, 0.05, SCALING), LABELS))
+        return " ".join(gain_sentences(report_of(results, scaling=SCALING)))
 
     assert words(liver) == "Scaling lowers NLL, ECE, ACE and Brier score on Liver."
     alone = "Taken alone, Heart has too few patients to tell."
     assert words([*liver, *heart]) == f"Scaling lowers NLL, ECE, ACE and Brier score in the mean over tasks. {alone}"
-    assert words(heart) == "There are too few patients to tell from chance what scaling did."
+    assert words(heart) == "There are too few patients to tell the effect of scaling from chance."
     same = [replace(r, calibration_scaled=r.calibration) for r in liver]
     assert words(same) == "Scaling has no clear effect on NLL, ECE, ACE and Brier score on Liver."

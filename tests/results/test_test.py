@@ -5,16 +5,18 @@ import math
 import numpy as np
 import pytest
 import torch
+from case_sample import report_of
 
 from medmtl.calibration.metrics.bins import bin_volume
 from medmtl.calibration.metrics.definitions import METRICS, summarise
-from medmtl.results.test import best_and_worst, build_report, cases_table, pooled_bins, tasks_of, write_cases
+from medmtl.results.case import best_and_worst, pooled_bins, tasks_of
+from medmtl.results.test import cases_table, write_cases
 
 
 def test_dice_is_the_mean_and_sample_deviation_over_cases_and_every_task_counts_once(make_case):
     results = [make_case(str(i), "Liver", dice=dice) for i, dice in enumerate((0.6, 0.8, 1.0))]
     results += [make_case("x", "Heart", dice=0.4)]
-    report = build_report("run", results, alpha=0.05)
+    report = report_of(results)
     assert report["tasks"]["Liver"]["cases"] == 3
     assert report["tasks"]["Liver"]["dice"] == {
         "mean": pytest.approx(0.8),
@@ -29,7 +31,7 @@ def test_dice_is_the_mean_and_sample_deviation_over_cases_and_every_task_counts_
 def test_surface_distances_are_summed_up_as_dice_is(make_case, metric):
     results = [make_case(str(i), "Liver", **{metric: value}) for i, value in enumerate((2.0, 6.0, math.nan, None))]
     results += [make_case("x", "Heart", **{metric: 10.0})]
-    report = build_report("run", results, alpha=0.05)
+    report = report_of(results)
     liver = {"mean": pytest.approx(4.0), "std": pytest.approx(math.sqrt(8)), "undefined": 1}
     assert report["tasks"]["Liver"][metric] == liver
     assert report["mean"][metric] == pytest.approx(7.0)
@@ -40,8 +42,8 @@ def test_figures_after_scaling_have_the_keys_of_those_before_and_leave_them_alon
         name: bin_volume(torch.tensor(p), torch.tensor([0, 1])) for name, p in (("a", [0.1, 0.8]), ("b", [0.4, 0.6]))
     }
     scaled = [make_case(name, calibration_scaled={"band": table}) for name, table in tables.items()]
-    plain = build_report("run", [make_case("a"), make_case("b")], alpha=0.05)
-    report = build_report("run", [*scaled, make_case("c", "Heart")], alpha=0.05, scaling={"method": "platt"})
+    plain = report_of([make_case("a"), make_case("b")])
+    report = report_of([*scaled, make_case("c", "Heart")], scaling={"method": "platt"})
     task = report["tasks"]["Liver"]
     assert task["calibration"] == plain["tasks"]["Liver"]["calibration"]
     assert task["calibration_scaled"] == {"band": pytest.approx(summarise(tables["a"] + tables["b"]))}
@@ -56,7 +58,7 @@ def test_figures_after_scaling_have_the_keys_of_those_before_and_leave_them_alon
 
 def test_an_undefined_dice_is_counted_and_left_out_of_the_mean(make_case):
     results = [make_case("a", dice=0.5), make_case("b", dice=math.nan), make_case("c", dice=None)]
-    dice = build_report("run", results, alpha=0.05)["tasks"]["Liver"]["dice"]
+    dice = report_of(results)["tasks"]["Liver"]["dice"]
     assert dice == {"mean": pytest.approx(0.5), "std": None, "undefined": 1}
 
 
@@ -67,7 +69,7 @@ def test_calibration_is_that_of_all_voxels_together_and_beside_it_the_mean_over_
         for size in (50, 500)
     ]
     results = [make_case(str(i), calibration={"band": bin_volume(*volume)}) for i, volume in enumerate(volumes)]
-    task = build_report("run", results, alpha=0.05)["tasks"]["Liver"]
+    task = report_of(results)["tasks"]["Liver"]
     together = bin_volume(torch.cat([p for p, _ in volumes]), torch.cat([y for _, y in volumes]))
     assert task["calibration"]["band"] == pytest.approx(summarise(together))
     cases = [summarise(bin_volume(*volume)) for volume in volumes]
@@ -81,14 +83,14 @@ def test_a_case_without_voxels_in_the_band_does_not_spoil_the_mean_over_cases(ma
     empty = bin_volume(torch.zeros(0), torch.zeros(0, dtype=torch.bool))
     full = bin_volume(torch.tensor([0.2, 0.9]), torch.tensor([False, True]))
     results = [make_case("a", calibration={"band": empty}), make_case("b", calibration={"band": full})]
-    task = build_report("run", results, alpha=0.05)["tasks"]["Liver"]
+    task = report_of(results)["tasks"]["Liver"]
     assert task["calibration_per_case"]["band"] == pytest.approx(summarise(full))
-    alone = build_report("run", results[:1], alpha=0.05)["tasks"]["Liver"]
+    alone = report_of(results[:1])["tasks"]["Liver"]
     assert alone["calibration"]["band"] == dict.fromkeys(METRICS)
 
 
 def test_detection_and_verdict_follow_from_the_scores_and_decisions(results):
-    ood = build_report("run", results, alpha=0.1)["ood"]
+    ood = report_of(results, alpha=0.1)["ood"]
     assert (ood["in_cases"], ood["out_cases"]) == (8, 3)
     assert ood["scores"]["spectral"]["auroc"] == 1.0
     # Entropy: 0.15, 0.25, 0.35 against twice 0.1, 0.2, 0.3, 0.4 wins 2 + 4 + 6 of 24 pairs.
@@ -103,7 +105,7 @@ def test_detection_and_verdict_follow_from_the_scores_and_decisions(results):
 def test_without_a_signature_bank_there_is_no_verdict_and_the_note_says_why(make_case):
     bare = {"scores": {"entropy": 0.2, "max_softmax": 0.1}, "p_value": None, "rejected": None, "nearest_task": None}
     results = [make_case("a", **bare), make_case("b", "Other", "out", **bare)]
-    ood = build_report("run", results, alpha=0.05)["ood"]
+    ood = report_of(results, ood_score=None)["ood"]
     assert set(ood["scores"]) == {"entropy", "max_softmax"}
     assert ood["verdict"]["false_alarm_rate"] is ood["verdict"]["detection_rate"] is None
     assert "signature bank" in ood["note"]
@@ -111,14 +113,14 @@ def test_without_a_signature_bank_there_is_no_verdict_and_the_note_says_why(make
 
 def test_with_too_few_validation_cases_the_note_says_that_no_verdict_could_be_given(make_case):
     results = [make_case("a", rejected=None), make_case("b", "Other", "out", rejected=None)]
-    ood = build_report("run", results, alpha=0.05)["ood"]
+    ood = report_of(results)["ood"]
     assert "spectral" in ood["scores"]
     assert ood["verdict"]["detection_rate"] is None
     assert "too few validation cases" in ood["note"]
 
 
-def test_without_foreign_cases_no_detection_is_claimed(make_case):
-    ood = build_report("run", [make_case("a"), make_case("b", rejected=True)], alpha=0.05)["ood"]
+def test_without_ood_cases_no_detection_is_reported(make_case):
+    ood = report_of([make_case("a"), make_case("b", rejected=True)])["ood"]
     assert (ood["out_cases"], ood["scores"]) == (0, {})
     assert ood["verdict"]["false_alarm_rate"] == 0.5
     assert ood["verdict"]["detection_rate"] is None
@@ -128,13 +130,13 @@ def test_without_foreign_cases_no_detection_is_claimed(make_case):
 def test_a_score_that_is_not_a_number_is_counted_and_left_out(make_case):
     results = [make_case("a", scores={"entropy": math.nan}), make_case("b", scores={"entropy": 0.1})]
     results += [make_case("c", "Other", "out", scores={"entropy": 0.3})]
-    entropy = build_report("run", results, alpha=0.05)["ood"]["scores"]["entropy"]
+    entropy = report_of(results)["ood"]["scores"]["entropy"]
     assert (entropy["auroc"], entropy["undefined"]) == (1.0, 1)
 
 
-def test_a_held_out_task_is_foreign_whatever_labels_it_has(make_case):
+def test_a_held_out_task_is_out_of_distribution_whatever_its_labels(make_case):
     results = [make_case("a"), make_case("b", "Heart", "out", dice=0.1)]
-    report = build_report("run", results, alpha=0.05)
+    report = report_of(results)
     assert list(report["tasks"]) == tasks_of(results) == ["Liver"]
     assert report["mean"]["dice"] == pytest.approx(0.9)
 
@@ -143,9 +145,9 @@ def test_a_held_out_task_is_foreign_whatever_labels_it_has(make_case):
 def test_the_report_is_strict_json(make_case, dice):
     empty = bin_volume(torch.zeros(0), torch.zeros(0, dtype=torch.bool))
     results = [make_case(dice=dice, calibration={"band": empty}, scores={"spectral": math.nan})]
-    report = build_report("run", results, alpha=0.05)
+    report = report_of(results)
     assert json.loads(json.dumps(report, allow_nan=False)) == report
-    assert json.loads(json.dumps(build_report("run", [], alpha=0.05), allow_nan=False))["tasks"] == {}
+    assert json.loads(json.dumps(report_of([]), allow_nan=False))["tasks"] == {}
 
 
 def test_the_table_of_cases_has_one_row_a_case_and_the_same_columns_in_each(results):

@@ -1,1 +1,1 @@
-"""Reliability bins, the metrics that derive from them, and where they are measured."""
+"""Reliability bins, calibration metrics of them, their intervals, and the regions that they are computed over."""

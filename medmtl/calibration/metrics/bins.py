@@ -1,4 +1,4 @@
-"""Reliability bins: the small table of counts and sums that all calibration metrics of a volume derive from.
+"""Reliability bins: counts and sums per bin of probability, from which all calibration metrics are computed.
 
 Counts are int64 and sums float64: a float32 counter stops at 2^24 voxels a bin, which one CT volume exceeds.
 """
@@ -13,8 +13,8 @@ from torch import Tensor
 from medmtl.calibration.pieces import PIECE, class_of, foreground_of, pieces
 from medmtl.errors import ConfigError, DataError
 
-# Neighbouring voxels are counted in separate copies of the table: most fall into the same bin, and each addition would
-# otherwise wait for the one before.
+# Neighbouring voxels are added to separate copies of the table: most fall into the same bin, and each addition would
+# otherwise wait for the previous one.
 LANES = 4
 
 NLL_FLOOR = 1e-12
@@ -25,7 +25,7 @@ Bins = int | Tensor
 
 @dataclass(frozen=True, eq=False)
 class BinTable:
-    """What is kept of a set of voxels: per bin of foreground probability how many, how many foreground, and sums.
+    """Counts and sums of a set of voxels per bin of foreground probability; tables of volumes add up to their pool.
 
     Attributes:
         count: voxels per bin, `(bins,)` int64.
@@ -33,7 +33,13 @@ class BinTable:
         probability: sum of the foreground probability p per bin, `(bins,)` float64.
         squared_error: sum of (p - y)^2 over all voxels, with y = 1 for foreground and 0 otherwise.
         negative_log_likelihood: sum of -log max(q, 1e-12) over all voxels, with q = p for foreground and 1 - p
-            otherwise. NaN, as `squared_error` is, where they were left out.
+            otherwise. NaN, as `squared_error` is, for `scores=False`.
+
+    Example:
+        >>> first = bin_volume(torch.tensor([0.1, 0.9]), torch.tensor([0, 1]), bins=2)
+        >>> second = bin_volume(torch.tensor([0.8]), torch.tensor([0]), bins=2)
+        >>> (first + second).count.tolist(), (first + second).positives.tolist()
+        ([1, 2], [0, 1])
     """
 
     count: Tensor
@@ -73,7 +79,7 @@ class BinTable:
 
     @classmethod
     def from_dict(cls, state: dict[str, Any]) -> "BinTable":
-        """The table that `to_dict` gave, bit for bit."""
+        """The inverse of `to_dict`, bit for bit."""
         return cls(
             count=torch.tensor(state["count"], dtype=torch.int64),
             positives=torch.tensor(state["positives"], dtype=torch.int64),
@@ -86,17 +92,21 @@ class BinTable:
 def edges(bins: Bins) -> Tensor:
     """Edges of bins over [0, 1].
 
-    Bin m holds edges[m] <= p < edges[m + 1]; the last bin holds p = 1 as well. Numbers are compared as float64,
-    whatever the type of p.
+    Bin m holds edges[m] <= p < edges[m + 1]; the last bin holds p = 1 as well. Values are compared as
+    float64, whatever the type of p.
 
     Args:
-        bins: how many of equal width; or the edges themselves, checked and returned.
+        bins: number of bins of equal width; or the edges themselves, checked and returned.
 
     Returns:
         `(bins + 1,)` float64, ascending from 0 to 1.
 
     Raises:
         ConfigError: there is no bin, or edges do not ascend from 0 to 1.
+
+    Example:
+        >>> edges(4).tolist()
+        [0.0, 0.25, 0.5, 0.75, 1.0]
     """
     if isinstance(bins, Tensor):
         given = bins.to("cpu", torch.float64)
@@ -110,12 +120,13 @@ def edges(bins: Bins) -> Tensor:
 
 
 def fine_edges(bins: int = 4096) -> Tensor:
-    """Edges of many small bins, close where networks are sure: equal in log p / (1 - p) between 1e-7 and 1 - 1e-7.
+    """Edges of many small bins, narrow near 0 and 1: equal in log p / (1 - p) between 1e-7 and 1 - 1e-7.
 
-    From such a table `adaptive_ece` follows, in memory that does not grow. No bin is wider than 8 / (bins - 2).
+    `adaptive_ece` needs such a table, whose size does not depend on the number of voxels. No bin is wider than
+    8 / (bins - 2).
 
     Args:
-        bins: how many, at least 3.
+        bins: number of bins, at least 3.
 
     Returns:
         `(bins + 1,)` float64, ascending from 0 to 1.
@@ -130,21 +141,27 @@ def bin_volume(
 ) -> BinTable:
     """Bin the foreground probability of a volume against its label.
 
-    The work is done on the CPU, piece by piece: the result is the same on every device, and a volume of any size and
-    memory layout needs a few MB beyond its own.
+    Computed on the CPU, piece by piece: the result is the same for every device, and a volume of any size and memory
+    layout needs a few MB beyond its own.
 
     Args:
         probability: probability of foreground in [0, 1], any shape, float32 or float64.
         label: 1 or True where there is foreground, 0 or False elsewhere, of the same shape.
         region: True for the voxels that count, bool, of the same shape; None counts all.
         bins: equal bins of probability, or their edges; see `edges`.
-        scores: also add up what Brier score and NLL need, for two thirds more time.
+        scores: also add up the sums for Brier score and NLL, which takes two thirds more time.
 
     Returns:
         The table of the voxels in the region, on the CPU.
 
     Raises:
         DataError: shapes differ, a probability in the region is not in [0, 1], or a label there is neither 0 nor 1.
+
+    Example:
+        >>> probability = torch.tensor([0.1, 0.2, 0.7, 0.8])
+        >>> table = bin_volume(probability, label=torch.tensor([0, 1, 1, 1]), bins=2)
+        >>> table.count.tolist(), table.positives.tolist()
+        ([2, 2], [1, 2])
     """
     tally = _Tally(bins, scores)
     for p, y in pieces([probability], label, region):
@@ -156,7 +173,7 @@ def bin_volume(
 def bin_classes(
     probability: Tensor, label: Tensor, region: Tensor | None = None, bins: Bins = 15, scores: bool = True
 ) -> list[BinTable]:
-    """Bin the probability of every class against whether a voxel is of that class, each class for itself.
+    """Bin the probability of every class against whether a voxel is of that class, one table a class.
 
     Args:
         probability: of the classes, `(C, *spatial)`, in [0, 1].
@@ -170,6 +187,11 @@ def bin_classes(
 
     Raises:
         DataError: as for `bin_volume`, or a label in the region is no class.
+
+    Example:
+        >>> probability = torch.tensor([[0.7, 0.1], [0.2, 0.1], [0.1, 0.8]])  # three classes, two voxels
+        >>> [table.positives.tolist() for table in bin_classes(probability, torch.tensor([0, 2]), bins=2)]
+        [[0, 1], [0, 0], [0, 1]]
     """
     tallies = [_Tally(bins, scores) for _ in probability]
     for *by_class, y in pieces(list(probability), label, region):
@@ -185,7 +207,7 @@ def bin_top_label(
 ) -> BinTable:
     """Bin the largest class probability against whether that class is the true one (Guo et al., ICML 2017).
 
-    Of classes that tie the first counts as predicted. Arguments and errors as for `bin_classes`.
+    The first of tied classes is the predicted one. Arguments and errors as for `bin_classes`.
 
     Returns:
         The table, in which a voxel is positive where the predicted class is the true one.
@@ -204,8 +226,8 @@ def bin_true_class(
     """Bin the probability of the true class. Arguments and errors as for `bin_classes`.
 
     Returns:
-        The table, in which every voxel is positive: its `nll` is the multi-class NLL. Its bins say how sure of the
-        truth the network is, not how well calibrated.
+        The table, in which every voxel is positive: its `nll` is the multi-class NLL. Its ECE and its other metrics of
+        bins are no measure of calibration.
     """
     tally = _Tally(bins, scores)
     for *by_class, y in pieces(list(probability), label, region):
@@ -215,7 +237,7 @@ def bin_true_class(
 
 
 class _Tally:
-    """Adds up pieces to a table."""
+    """Accumulates pieces of volumes into a table."""
 
     def __init__(self, bins: Bins, scores: bool) -> None:
         self.edges = edges(bins)
@@ -237,7 +259,7 @@ class _Tally:
         if self.scores:
             likelihood = (p - (~foreground).view(torch.uint8)).abs_()  # p or 1 - p
             self.squared_error += (1 - likelihood).square_().sum().item()
-            # NumPy's logarithm, because torch's gives even a piece to all threads.
+            # NumPy's logarithm: torch's uses all threads even for a piece.
             self.negative_log_likelihood -= float(np.log(likelihood.clamp_(min=NLL_FLOOR).numpy()).sum())
 
     def table(self) -> BinTable:

@@ -1,9 +1,19 @@
 """Calibration metrics of a table of reliability bins.
 
 In bin m, with n_m of n voxels, a_m is the share of foreground and e_m the mean probability; a is the share of
-foreground over all voxels. In the table of a class (`bin_classes`) foreground is that class, in that of the top label
-(`bin_top_label`) it is a right prediction. A metric takes a table of any number of bins and gives one number; which bin
-holds an edge is said in `edges`. A table without voxels has no metric: NaN.
+foreground over all voxels. In the table of a class (`bin_classes`) foreground means that class, in that of the top
+label (`bin_top_label`) a correct prediction. A metric maps a table of any number of bins to a float; `edges` defines
+which bin an edge belongs to. Every metric of a table without voxels is NaN.
+
+The functions are the metrics themselves. `METRICS` and `ALL_METRICS` hold them as `BinMetric`, with key, label, unit,
+direction and digits, which tables, pages and figures read.
+
+Example:
+    >>> import torch
+    >>> from medmtl.calibration import ace, bin_volume, brier, ece
+    >>> table = bin_volume(torch.tensor([0.1, 0.1, 0.1, 0.8]), torch.tensor([0, 0, 1, 1]), bins=2)
+    >>> round(ece(table), 4), round(ace(table), 4), round(brier(table), 4)
+    (0.225, 0.2167, 0.2175)
 """
 
 import math
@@ -24,14 +34,25 @@ from medmtl.quantity import Quantity
 
 
 def ece(table: BinTable) -> float:
-    """Expected calibration error, sum over bins of n_m / n |a_m - e_m|, in [0, 1] (Naeini et al., AAAI 2015)."""
+    """Expected calibration error, sum over bins of n_m / n |a_m - e_m|, in [0, 1] (Naeini et al., AAAI 2015).
+
+    Example:
+        >>> table = bin_volume(torch.tensor([0.1, 0.1, 0.1, 0.8]), torch.tensor([0, 0, 1, 1]), bins=2)
+        >>> round(ece(table), 4)  # 3/4 |1/3 - 0.1| + 1/4 |1 - 0.8|
+        0.225
+    """
     return float((table.positives - table.probability).abs().sum()) / table.voxels if table.voxels else math.nan
 
 
 def ace(table: BinTable) -> float:
     """Average calibration error, mean of |a_m - e_m| over the bins that hold voxels, in [0, 1] (Neumann et al., 2018).
 
-    Adaptive calibration error, of bins of equal mass, goes by the same letters; that is `adaptive_ece`.
+    Adaptive calibration error, of bins of equal mass, has the same abbreviation; here it is `adaptive_ece`.
+
+    Example:
+        >>> table = bin_volume(torch.tensor([0.1, 0.1, 0.1, 0.8]), torch.tensor([0, 0, 1, 1]), bins=2)
+        >>> round(ace(table), 4)  # (|1/3 - 0.1| + |1 - 0.8|) / 2
+        0.2167
     """
     return float(_gaps(table).mean()) if table.voxels else math.nan
 
@@ -49,8 +70,8 @@ def rmsce(table: BinTable) -> float:
 def gap(table: BinTable) -> float:
     """Signed gap, sum over bins of n_m / n (e_m - a_m), in [-1, 1]: mean probability less share of foreground.
 
-    Above 0 foreground is overrated (of the top label: the network is over-confident), below 0 underrated. No bins
-    enter, and errors of opposite sign cancel: the size of miscalibration is what ECE says.
+    Above 0 foreground is over-estimated (of the top label: the network is over-confident), below 0 under-estimated. It
+    does not depend on the bins, and errors of opposite sign cancel; ECE measures the size of miscalibration.
     """
     return float((table.probability - table.positives).sum()) / table.voxels if table.voxels else math.nan
 
@@ -58,15 +79,15 @@ def gap(table: BinTable) -> float:
 def brier(table: BinTable) -> float:
     """Brier score, mean of (p - y)^2 over voxels, in [0, 1] (Brier, 1950).
 
-    Half of the form that sums over both classes. NaN where the table was made without scores.
+    Half of the form that sums over both classes. NaN for a table made with `scores=False`.
     """
     return table.squared_error / table.voxels if table.voxels else math.nan
 
 
 def nll(table: BinTable) -> float:
-    """Negative log-likelihood, mean of -log max(q, 1e-12) over voxels, q being the probability of what is true.
+    """Negative log-likelihood, mean of -log max(q, 1e-12) over voxels, q being the probability of the true class.
 
-    In nats, in [0, 27.7]. NaN where the table was made without scores.
+    In nats, in [0, 27.7]. NaN for a table made with `scores=False`.
     """
     return table.negative_log_likelihood / table.voxels if table.voxels else math.nan
 
@@ -80,7 +101,7 @@ def reliability(table: BinTable) -> float:
 
 
 def resolution(table: BinTable) -> float:
-    """Resolution part of the Brier score, sum of n_m / n (a_m - a)^2, in [0, 1/4], more is better (Murphy, 1973)."""
+    """Resolution part of the Brier score, sum of n_m / n (a_m - a)^2, in [0, 1/4], higher is better (Murphy, 1973)."""
     if not table.voxels:
         return math.nan
     filled = table.count > 0
@@ -89,16 +110,16 @@ def resolution(table: BinTable) -> float:
 
 
 def uncertainty(table: BinTable) -> float:
-    """Uncertainty part of the Brier score, a (1 - a), in [0, 1/4], which no prediction changes (Murphy, 1973)."""
+    """Uncertainty part of the Brier score, a (1 - a), in [0, 1/4], independent of the prediction (Murphy, 1973)."""
     return _share(table) * (1 - _share(table))
 
 
 def within_bins(table: BinTable) -> float:
-    """What is left of the Brier score: Brier = reliability - resolution + uncertainty + within_bins.
+    """Remainder of the Brier score: Brier = reliability - resolution + uncertainty + within_bins.
 
     It is the mean over voxels of (p - e_m)^2 - 2 (p - e_m)(y - a_m): variance of the probability within bins less twice
     its covariance with the label there, in [-1, 1]. 0 where all voxels of a bin have one probability (Stephenson,
-    Coelho & Jolliffe, Weather and Forecasting 2008). NaN where the table was made without scores.
+    Coelho & Jolliffe, Weather and Forecasting 2008). NaN for a table made with `scores=False`.
     """
     return brier(table) - (reliability(table) - resolution(table) + uncertainty(table))
 
@@ -106,13 +127,18 @@ def within_bins(table: BinTable) -> float:
 def adaptive_ece(table: BinTable, groups: int = 15) -> float:
     """Expected calibration error over groups of equal mass, in [0, 1] (Nguyen & O'Connor, 2015; Nixon et al., 2019).
 
-    Voxels in the order of their probability fall into `groups` of n / groups each, and the sum over groups of
-    n_g / n |a_g - e_g| is taken. Nothing is sorted: the table of many small bins (`fine_edges`) stands for the voxels,
-    and a bin that a border of groups cuts is shared out in proportion. `adaptive_error` bounds the difference.
+    Voxels in the order of their probability are divided into groups of n / groups each; the value is the sum over
+    groups of n_g / n |a_g - e_g|. Nothing is sorted: the table of many small bins (`fine_edges`) stands for the voxels,
+    and a bin across a border between groups is divided in proportion. `adaptive_error` bounds the difference.
 
     Args:
         table: of many bins.
-        groups: how many.
+        groups: number of groups.
+
+    Example:
+        >>> table = bin_volume(torch.tensor([0.1, 0.2, 0.7, 0.8]), torch.tensor([0, 1, 1, 1]), bins=fine_edges())
+        >>> round(adaptive_ece(table, groups=2), 4)  # 1/2 |1/2 - 0.15| + 1/2 |1 - 0.75|
+        0.3
     """
     if not table.voxels:
         return math.nan
@@ -122,11 +148,11 @@ def adaptive_ece(table: BinTable, groups: int = 15) -> float:
 
 
 def adaptive_error(table: BinTable, edges: Tensor, groups: int = 15) -> float:
-    """How far `adaptive_ece` may be from the value of sorted voxels, in whatever order voxels of equal p are sorted.
+    """Bound on the difference of `adaptive_ece` from that of sorted voxels, for any order of voxels of equal p.
 
-    Sum over the bins k that a border of groups cuts of n_k / n (2 a_k (1 - a_k) + w_k / 2), w_k being the bin's width.
-    Shared out in proportion, the parts of a bin err together by at most 2 n_k a_k (1 - a_k) in foreground voxels, and
-    by n_k w_k / 2 in the sum of probabilities.
+    Sum over the bins k across a border between groups of n_k / n (2 a_k (1 - a_k) + w_k / 2), w_k being the bin's
+    width. The parts of a bin that is divided in proportion are off together by at most 2 n_k a_k (1 - a_k) foreground
+    voxels, and by n_k w_k / 2 in the sum of probabilities.
 
     Args:
         table: of many bins.
@@ -147,14 +173,30 @@ Metric = Callable[[BinTable], float]
 
 
 class BinMetric(ABC):
-    """A calibration metric with what tables, pages and figures need to show it: a `Quantity` that a table gives.
+    """A calibration metric: a function of a table, described like a `Quantity`.
 
-    A metric of one's own is a subclass that sets the attributes and `__call__`, needs no argument to be constructed,
-    and is named by `class_path` in `calibration.metrics`. `check_metric` checks the rest of what medmtl relies on.
+    A user's own metric is a subclass with a constructor without arguments, named by `class_path` in
+    `calibration.metrics`. `check_metric` tests it.
 
     Attributes:
-        key: as in `Quantity`; a valid identifier, since it becomes part of column names such as `ece_band`.
-        label, unit, higher_is_better, digits: as in `Quantity`.
+        key: a valid identifier, since it becomes part of column names such as `ece_band`.
+        label: name in tables and figures.
+        unit: of its values; empty for a number without one.
+        higher_is_better: whether a higher value is better; None where neither is.
+        digits: after the decimal point.
+
+    Example:
+        >>> class OverConfidence(BinMetric):
+        ...     key = "over_confidence"
+        ...     label = "over-confidence"
+        ...     higher_is_better = False
+        ...
+        ...     def __call__(self, table):
+        ...         excess = (table.probability - table.positives).clamp(min=0).sum()
+        ...         return float(excess) / table.voxels if table.voxels else math.nan
+        >>> table = bin_volume(torch.tensor([0.1, 0.2, 0.7, 0.8]), torch.tensor([0, 1, 1, 0]), bins=2)
+        >>> round(OverConfidence()(table), 4), round(METRICS["ece"](table), 4)
+        (0.125, 0.3)
     """
 
     key: str
@@ -169,11 +211,11 @@ class BinMetric(ABC):
 
     @property
     def quantity(self) -> Quantity:
-        """The description alone, which can be written to JSON."""
+        """The description alone, for JSON and pages."""
         return Quantity(self.key, self.label, self.unit, self.higher_is_better, self.digits)
 
     def over(self, region: Region) -> Quantity:
-        """The description of this metric over a region, as a column of `cases.csv` has it: `ece_band`."""
+        """The description of this metric over a region, a column of `cases.csv`: `ece_band`, "ECE in the band"."""
         return replace(self.quantity, key=f"{self.key}_{region.key}", label=f"{self.label} in the {region.label}")
 
 
@@ -204,7 +246,7 @@ METRICS: Mapping[str, BinMetric] = _by_key(
     _BuiltIn(nll, "NLL", unit="nats"),
     _BuiltIn(gap, "gap", higher_is_better=None),
 )
-# All that any table gives; `adaptive_ece` needs one of small bins.
+# All metrics of any table; `adaptive_ece` needs one of small bins.
 ALL_METRICS: Mapping[str, BinMetric] = _by_key(
     *METRICS.values(),
     _BuiltIn(rmsce, "RMSCE"),
@@ -219,24 +261,32 @@ def metrics_with(own: Sequence[BinMetric]) -> dict[str, BinMetric]:
     """The built-in metrics that are reported, and a user's own after them, by key.
 
     Raises:
-        ConfigError: a key is no valid identifier, or is taken.
+        ConfigError: one has no key or label, or its key is no valid identifier or taken.
     """
     metrics = dict(METRICS)
     for metric in own:
-        name = type(metric).__name__
-        if not metric.key.isidentifier():
+        name, key = type(metric).__name__, getattr(metric, "key", "")
+        if not key or not getattr(metric, "label", ""):
+            raise ConfigError(f"calibration.metrics: {name} has no key or no label", fix="set both in the class")
+        if not key.isidentifier():
             raise ConfigError(
-                f"calibration.metrics: the key {metric.key!r} of {name} cannot be part of a column name",
+                f"calibration.metrics: the key {key!r} of {name} cannot be part of a column name",
                 fix="use letters, digits and underscores",
             )
-        if metric.key in metrics or metric.key in ALL_METRICS:
-            raise ConfigError(f"calibration.metrics: the key {metric.key} of {name} is taken", fix="choose another key")
-        metrics[metric.key] = metric
+        if key in metrics or key in ALL_METRICS:
+            raise ConfigError(f"calibration.metrics: the key {key} of {name} is taken", fix="choose another key")
+        metrics[key] = metric
     return metrics
 
 
 def summarise(table: BinTable, metrics: Mapping[str, Metric] = METRICS) -> dict[str, float]:
-    """Metrics of a table, by key: the built-in ones that are reported, unless others are given."""
+    """Metrics of a table, by key; the built-in ones that are reported, unless others are given.
+
+    Example:
+        >>> table = bin_volume(torch.tensor([0.1, 0.1, 0.1, 0.8]), torch.tensor([0, 0, 1, 1]), bins=2)
+        >>> {key: round(value, 3) for key, value in summarise(table).items()}
+        {'ece': 0.225, 'ace': 0.217, 'mce': 0.233, 'brier': 0.217, 'nll': 0.684, 'gap': -0.225}
+    """
     return {name: metric(table) for name, metric in metrics.items()}
 
 

@@ -1,7 +1,7 @@
-"""Calibration of resampled patients: how far pooled metrics and reliability curves would move with other patients.
+"""Bootstrap intervals by patient of pooled calibration metrics and reliability curves.
 
-A resample pools the bins of the cases that it draws, each as often as it is drawn, so that nothing is computed from
-voxels again. Metrics are those of `metrics`, for all resamples at once.
+A resample pools the bins of the cases that it draws, each as often as it is drawn; voxels are not needed again. Metrics
+are those of `definitions`, computed for all resamples at once.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ from medmtl.calibration.metrics.bins import BinTable
 
 RESAMPLES = 2_000
 
-# Of these lower is better. The largest gap (MCE) is left out: it follows from the emptiest bin, and so does its spread.
+# Lower is better for all of these. MCE is left out: it and its spread derive from the emptiest bin.
 INTERVAL_METRICS = ("nll", "ece", "ace", "brier")
 
 
@@ -36,7 +36,7 @@ class CaseDraws:
         """Draw patients with all their cases of all tasks.
 
         Args:
-            patients: task -> whose case it is, one a case. One name is one person, in all tasks.
+            patients: task -> patient of each case. One name is one person, in all tasks.
 
         Returns:
             The draws; None where a task has fewer than two patients.
@@ -51,13 +51,13 @@ class CaseDraws:
 
 @dataclass(frozen=True, eq=False)
 class FrequencyBand:
-    """How far a reliability curve would move with other patients.
+    """Bootstrap interval of a reliability curve.
 
     Attributes:
         ends: lower and upper end of the observed frequency in each bin, `(2, bins)`; NaN where fewer than two patients
             have voxels in the bin.
-        patients: how many there are.
-        reliable: whether they are enough to rely on it, see `Resamples.reliable`.
+        patients: their number.
+        reliable: whether they are enough, see `Resamples.reliable`.
     """
 
     ends: NDArray[np.float64]
@@ -74,6 +74,11 @@ def resampled_metrics(tables: Sequence[BinTable], weights: NDArray[np.float64]) 
 
     Returns:
         By the names of `INTERVAL_METRICS`, `(resamples,)` each; NaN for a resample without voxels.
+
+    Example:
+        >>> tables = [bin_volume(torch.tensor([p]), torch.tensor([1])) for p in (0.6, 0.9)]
+        >>> resampled_metrics(tables, np.array([[1.0, 1.0], [2.0, 0.0]]))["ece"].round(3).tolist()
+        [0.25, 0.4]
     """
     count = _pooled(weights, [table.count.tolist() for table in tables])
     excess = _pooled(weights, [(table.positives - table.probability).tolist() for table in tables])
@@ -90,12 +95,12 @@ def resampled_metrics(tables: Sequence[BinTable], weights: NDArray[np.float64]) 
 
 
 def frequency_band(tables: Sequence[BinTable], patients: Sequence[str], level: float = 0.05) -> FrequencyBand:
-    """Interval of the observed frequency in each bin, with bins pooled over the cases of resampled patients.
+    """Bootstrap interval of the observed frequency in each bin, pooled over the cases of resampled patients.
 
     Args:
         tables: one a case of a task, at least one, of the same bins.
-        patients: whose case it is, one a case.
-        level: 1 minus the coverage, of each bin by itself.
+        patients: patient of each case.
+        level: 1 minus the coverage, pointwise for each bin.
     """
     names, whose = np.unique(np.asarray(patients, dtype=str), return_inverse=True)
     count = np.array([table.count.tolist() for table in tables])
@@ -108,7 +113,7 @@ def frequency_band(tables: Sequence[BinTable], patients: Sequence[str], level: f
     np.add.at(voxels, whose, count)
     shown = np.count_nonzero(voxels, axis=0) > 1
     weights = draws.weights[""]
-    with np.errstate(invalid="ignore"):  # none who has voxels in the bin was drawn
+    with np.errstate(invalid="ignore"):  # no drawn patient has voxels in the bin
         frequency = _pooled(weights, positives[:, shown]) / _pooled(weights, count[:, shown])
     ends[:, shown] = draws.of_patients.interval(frequency, level)
     return FrequencyBand(ends, len(names), draws.of_patients.reliable)

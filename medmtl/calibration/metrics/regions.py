@@ -1,7 +1,7 @@
-"""Regions: the voxels over which calibration is measured, always named beside the figure.
+"""Regions: the subsets of voxels over which calibration is computed.
 
-Those that compare models follow from the ground truth or the image. A region that follows from the prediction measures
-two models on different voxels; it says so by `Region.follows_prediction`.
+Regions for the comparison of models derive from the ground truth or the image. One that derives from the prediction
+covers different voxels for different models (`Region.follows_prediction`).
 """
 
 import math
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from medmtl.errors import DataError
 
-# Spacings come from float32 headers: a voxel that is a whole margin away must not fall out by their rounding.
+# Spacings come from float32 headers: their rounding must not exclude a voxel exactly at the margin.
 ROUNDING = 1e-5
 
 
@@ -36,7 +36,7 @@ def whole(label: Tensor, spacing_mm: Sequence[float]) -> Tensor:
 
 
 def band(label: Tensor, spacing_mm: Sequence[float], margin_mm: float = 5.0) -> Tensor:
-    """The organ and the voxels near it, where predictions are difficult.
+    """The organ and the voxels within a margin around it.
 
     Args:
         label: ground truth of the organ, bool `(H, W, D)`.
@@ -45,6 +45,12 @@ def band(label: Tensor, spacing_mm: Sequence[float], margin_mm: float = 5.0) -> 
 
     Returns:
         The region, bool `(H, W, D)`, on the label's device; without an organ it is empty.
+
+    Example:
+        >>> organ = torch.zeros(1, 1, 8, dtype=torch.bool)
+        >>> organ[..., 3] = True
+        >>> band(organ, spacing_mm=(1, 1, 2.5))[0, 0].int().tolist()  # 5 mm are two voxels
+        [0, 1, 1, 1, 1, 1, 0, 0]
     """
     organ = label.cpu().bool().numpy()
     region = np.zeros_like(organ)
@@ -55,7 +61,7 @@ def band(label: Tensor, spacing_mm: Sequence[float], margin_mm: float = 5.0) -> 
 
 
 def box(label: Tensor, spacing_mm: Sequence[float], margin_mm: float = 10.0) -> Tensor:
-    """The smallest box around the organ, wider by a margin on each side.
+    """The bounding box of the organ, extended by a margin on each side.
 
     Args:
         label: ground truth of the organ, bool `(H, W, D)`.
@@ -73,16 +79,16 @@ def box(label: Tensor, spacing_mm: Sequence[float], margin_mm: float = 10.0) -> 
 
 
 def shell(label: Tensor, spacing_mm: Sequence[float], radius_mm: float = 5.0) -> Tensor:
-    """The voxels near the organ's surface, inside and outside alike.
+    """The voxels within a radius of the organ's surface, on both sides.
 
     Args:
         label: ground truth of the organ, bool `(H, W, D)`.
         spacing_mm: distance between voxels along each axis, mm.
-        radius_mm: how far the nearest voxel of the other side may be, mm between voxel centres. Below the voxel size
-            the shell is empty.
+        radius_mm: largest distance to the nearest voxel of the other side, mm between voxel centres. Below the voxel
+            size the shell is empty.
 
     Returns:
-        The region, bool `(H, W, D)`, on the label's device; empty where all is organ or nothing is. The border of the
+        The region, bool `(H, W, D)`, on the label's device; empty if all voxels are organ or none is. The border of the
         volume is no surface.
     """
     organ = label.cpu().bool().numpy()
@@ -97,12 +103,12 @@ def shell(label: Tensor, spacing_mm: Sequence[float], radius_mm: float = 5.0) ->
 
 
 def body(image: Tensor) -> Tensor:
-    """What is not air: the largest object of the image, without holes.
+    """The body: the largest object of the image brighter than air, with holes filled.
 
-    Two thresholds part the intensities in three (Otsu, IEEE Trans. SMC 1979, section V), cut at their 0.5th and 99.5th
-    percentile: air, tissue, and what is bright beyond it. What lies above the lower one is kept where it is connected
-    and largest, and what it encloses in any plane along the axes is filled. It follows from the image alone. It is
-    meant for CT and MR with air around the body; in PET, and in a crop within the body, it leaves out what is dark.
+    Two thresholds divide the intensities into three classes (Otsu, IEEE Trans. SMC 1979, section V), clipped to their
+    0.5th and 99.5th percentile: air, tissue, and brighter. Of the voxels above the lower threshold the largest
+    connected component is kept, and holes in any plane along the axes are filled. It derives from the image alone. It
+    is meant for CT and MR with air around the body; in PET, and in a crop within the body, it excludes dark voxels.
 
     Args:
         image: intensities as stored, `(H, W, D)` or `(H, W)`.
@@ -139,14 +145,14 @@ def likely(label: Tensor, probability: Tensor, at_least: float = 0.05) -> Tensor
 
 @dataclass(frozen=True)
 class Region:
-    """A region with its names: called with all there is of a case, it takes what it needs.
+    """A region with its names. Called with everything known of a case, it uses what it needs.
 
     Attributes:
         key: its name in configurations, files and metric keys.
         label: its name in the label of a metric: "ACE in the band".
         description: which voxels it holds, for headings and legends.
         select: computes the region.
-        needs: what it takes, in order, of "label", "spacing_mm", "image" and "probability".
+        needs: arguments of `select`, in order, out of "label", "spacing_mm", "image" and "probability".
     """
 
     key: str
@@ -157,7 +163,7 @@ class Region:
 
     @property
     def follows_prediction(self) -> bool:
-        """Whether it covers other voxels for another model, and so is unfit for comparing models."""
+        """Whether it covers different voxels for different models, and so is unfit for comparing them."""
         return "probability" in self.needs
 
     def __call__(
@@ -184,7 +190,7 @@ class Region:
         given = {"label": label, "spacing_mm": spacing_mm, "image": image, "probability": probability}
         for name in self.needs:
             if given[name] is None:
-                raise DataError(f"a region follows from the {name}, which is not given", fix=f"pass {name}")
+                raise DataError(f"a region derives from the {name}, which is not given", fix=f"pass {name}")
         return self.select(*(given[name] for name in self.needs))
 
 
@@ -222,14 +228,14 @@ def _bounding_box(organ: NDArray[np.bool_], margin: Sequence[int]) -> tuple[slic
 
 
 def _above_air(voxels: NDArray[np.float64], bins: int = 128) -> float:
-    """The lower of the two thresholds that part intensities in three with the largest variance between the parts."""
+    """The lower of the two thresholds between three classes of intensities with the largest variance between them."""
     low, high = np.percentile(voxels, (0.5, 99.5))
-    if low == high:  # nearly all voxels have one value: what differs is above or below it
+    if low == high:  # nearly all voxels have one value: take the full range
         low, high = voxels.min(), voxels.max()
     count, edge = np.histogram(voxels.clip(low, high), bins=bins, range=(low, high))
     mass = np.concatenate([[0], np.cumsum(count)])
     moment = np.concatenate([[0], np.cumsum(count * (edge[1:] + edge[:-1]) / 2)])
-    # What the part of bins i (row) to j (column) adds to the variance between parts: its squared sum over its mass.
+    # What the class of bins i (row) to j (column) adds to the variance between classes: its squared sum over its mass.
     with np.errstate(divide="ignore", invalid="ignore"):
         part = np.nan_to_num((moment[None] - moment[:, None]) ** 2 / (mass[None] - mass[:, None]))
     between = part[0, :, None] + part + part[None, :, -1]

@@ -1,4 +1,4 @@
-"""Calibration of a stream of images as torchmetrics: states of constant size that add up over processes."""
+"""Calibration of a stream of images as torchmetrics metrics: states of constant size, summed over processes."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
@@ -25,7 +25,7 @@ Form = Literal["binary", "class_wise", "top_label", "true_class"]
 
 
 class _Tables(Metric):
-    """Tables that grow by those of each update: counts int64, sums float64, added up over processes."""
+    """Tables accumulated over updates: counts int64, sums float64, summed over processes."""
 
     is_differentiable = False
     full_state_update = False
@@ -72,11 +72,18 @@ class _Tables(Metric):
 
 
 class CalibrationBins(_Tables):
-    """The reliability bins of all voxels seen so far, over all processes, in memory that does not grow.
+    """Reliability bins accumulated over volumes and processes, in constant memory.
 
     Args:
         bins: equal bins of probability, or their edges; see `edges`.
-        scores: also keep what Brier score and NLL need.
+        scores: also accumulate the sums for Brier score and NLL.
+
+    Example:
+        >>> bins = CalibrationBins(bins=2)
+        >>> bins.update(torch.tensor([0.1, 0.9]), torch.tensor([0, 1]))
+        >>> bins.update(torch.tensor([0.8]), torch.tensor([0]))
+        >>> bins.compute().count.tolist()
+        [1, 2]
     """
 
     def __init__(self, bins: Bins = 15, scores: bool = True) -> None:
@@ -87,11 +94,11 @@ class CalibrationBins(_Tables):
         self._add([bin_volume(probability, label, region, self.bins, self.scores)])
 
     def compute(self) -> BinTable:
-        """The table of all voxels seen so far, on the CPU."""
+        """The table of all voxels so far, on the CPU."""
         return self._tables()[0]
 
     def _wrap_compute(self, compute: Callable[[], BinTable]) -> Callable[[], BinTable]:
-        # torchmetrics takes a result apart to squeeze its tensors, which a frozen table refuses: hide it in a function.
+        # torchmetrics squeezes the tensors of a result in place, which a frozen table refuses: hide it in a function.
         def hidden() -> Callable[[], BinTable]:
             table = compute()
             return lambda: table
@@ -101,9 +108,9 @@ class CalibrationBins(_Tables):
 
 
 class CalibrationMetrics(_Tables):
-    """Calibration metrics of a stream of images, pooled and per case, in memory that does not grow.
+    """Calibration metrics of a stream of images, pooled and per case, in constant memory.
 
-    Pooled (micro): all voxels of all images fall into one table. Per case (macro): each image has its own table, and
+    Pooled (micro): all voxels of all images are in one table. Per case (macro): each image has its own table, and
     the metric is the mean over the images that have one, those with voxels in the region. The two differ by a factor of
     10 and more in segmentation.
 
@@ -112,14 +119,22 @@ class CalibrationMetrics(_Tables):
             figures are means over classes, so that ECE is the static calibration error of Nixon et al. (2019).
             "top_label": the largest class probability. "true_class": the probability of the true class, whose NLL is
             the multi-class one.
-        classes: how many, with "class_wise" alone.
-        metrics: name -> metric of a table.
+        classes: number of classes, with "class_wise" only.
+        metrics: name -> function of a table, such as those of `ALL_METRICS`.
         bins: equal bins of probability, or their edges; see `edges`. `{"adaptive_ece": adaptive_ece}` with
             `fine_edges()` gives adaptive ECE.
-        scores: whether Brier score and NLL are among the metrics.
+        scores: also accumulate the sums for Brier score and NLL.
 
     Raises:
-        ConfigError: `classes` is not given with "class_wise", or is with another form.
+        ConfigError: `classes` is missing with "class_wise", or given with another form.
+
+    Example:
+        >>> metrics = CalibrationMetrics(bins=2)
+        >>> probability = torch.tensor([[[0.1, 0.9]], [[0.2, 0.8]]])  # (B, C, *spatial)
+        >>> metrics.update(probability, label=torch.tensor([[0, 1], [0, 0]]))
+        >>> computed = metrics.compute()
+        >>> round(computed["ece"].item(), 4), round(computed["ece_per_case"].item(), 4)
+        (0.25, 0.3)
     """
 
     value: Tensor
@@ -143,7 +158,7 @@ class CalibrationMetrics(_Tables):
         self.add_state("defined", values.long(), dist_reduce_fx="sum")
 
     def update(self, probability: Tensor, label: Tensor, region: Tensor | None = None) -> None:
-        """Add a batch of images, each of them a case.
+        """Add a batch of images, each a case.
 
         Args:
             probability: in [0, 1], `(B, C, *spatial)`; C is 1 for "binary".
@@ -151,7 +166,7 @@ class CalibrationMetrics(_Tables):
             region: True for the voxels that count, bool, of the label's shape; None counts all.
 
         Raises:
-            DataError: the number of classes or a shape is another, or as for `bin_volume` and `bin_classes`.
+            DataError: the number of classes or a shape does not match, or as for `bin_volume` and `bin_classes`.
         """
         expected = len(self.count) if self.form in ("binary", "class_wise") else probability.shape[1]
         if probability.shape[1] != expected:
@@ -164,7 +179,7 @@ class CalibrationMetrics(_Tables):
             self.defined = self.defined + ~values.isnan()
 
     def compute(self) -> dict[str, Tensor]:
-        """`<metric>` pooled and `<metric>_per_case` for every metric; NaN where there was no voxel.
+        """`<metric>` pooled and `<metric>_per_case` for every metric; NaN without voxels.
 
         With "class_wise" also `<metric>_class_<c>` and `<metric>_class_<c>_per_case`, c from 0.
         """

@@ -1,4 +1,4 @@
-"""A fine histogram of logits: all that is kept of any number of voxels to fit a scaling on."""
+"""A fine histogram of logits by label, from which the monotone scalings are fitted."""
 
 import math
 from dataclasses import dataclass
@@ -12,16 +12,16 @@ from medmtl.errors import DataError
 
 BINS = 4096
 
-# Probabilities come in float32, which knows none between 1 - 2^-24 and 1, but many near 0.
+# Probabilities are float32, which has no value between 1 - 2^-24 and 1, but many near 0.
 HIGHEST = 1 - 2.0**-25
 
-# log(p / (1 - p)) of what is told apart, -27.6 to 17.3.
+# Range of log(p / (1 - p)), -27.6 to 17.3.
 LOW = math.log(NLL_FLOOR / (1 - NLL_FLOOR))
 HIGH = math.log(HIGHEST / (1 - HIGHEST))
 WIDTH = (HIGH - LOW) / BINS
 
-# Logits are rounded to 2^-20. Sums of up to 3e8 voxels a bin are then exact in float64: whatever the order in which
-# volumes come, and among how many processes they are shared, the sums are the same.
+# Logits are rounded to 2^-20. Sums of up to 3e8 voxels a bin are then exact in float64, so that they do not depend on
+# the order of the volumes or the number of processes.
 STEPS = 2.0**20
 
 
@@ -29,14 +29,14 @@ STEPS = 2.0**20
 class LogitHistogram:
     """Counts and sums of logits in equal bins, by label: 131 kB whatever the number of voxels.
 
-    Each bin and label is later represented by its mean logit m. For a function of logits with second derivative up to
-    c that is off by at most c w^2 / 8 a voxel, with the bins' width w = 0.011; the NLL at temperature T has
-    c = 1 / (4 T^2), so it comes out too small by at most 3.8e-6 / T^2 nats.
+    A fit uses the mean logit m of each bin and label. For a function of logits with second derivative up to c the error
+    is at most c w^2 / 8 a voxel, with the bins' width w = 0.011; the NLL at temperature T has c = 1 / (4 T^2), so it is
+    too small by at most 3.8e-6 / T^2 nats.
 
     Attributes:
         count: voxels by label (0, 1) and bin, `(2, bins)` int64.
         total: sums of their logits, `(2, bins)` float64.
-        cases: volumes that gave at least one voxel.
+        cases: volumes with at least one voxel.
     """
 
     count: Tensor
@@ -58,7 +58,7 @@ class LogitHistogram:
         return int(self.count.sum())
 
     def points(self) -> tuple[Tensor, Tensor, Tensor]:
-        """What stands for the voxels: for every bin and label that has some, mean logit, label and count.
+        """Mean logit, label and count of every bin and label with voxels.
 
         Returns:
             Three `(points,)` float64.
@@ -68,10 +68,10 @@ class LogitHistogram:
         return self.total[filled] / self.count[filled], label[filled], self.count[filled].double()
 
     def require_both_labels(self) -> None:
-        """Check that there is something to fit.
+        """Check that there are voxels of both labels.
 
         Raises:
-            DataError: there is no voxel, or none of one label.
+            DataError: there are not.
         """
         background, foreground = (int(label.sum()) for label in self.count)
         if not background + foreground:
@@ -81,13 +81,13 @@ class LogitHistogram:
 
 
 def to_logits(probability: Tensor) -> Tensor:
-    """The logit log(p / (1 - p)), float64, of probabilities cut to [1e-12, 1 - 2^-25]."""
+    """The logit log(p / (1 - p)), float64, of probabilities clipped to [1e-12, 1 - 2^-25]."""
     return torch.logit(probability.double().clamp(NLL_FLOOR, HIGHEST))
 
 
 @torch.no_grad()
 def logit_histogram(probability: Tensor, label: Tensor, region: Tensor | None = None) -> LogitHistogram:
-    """The logits of one volume against its label; on the CPU and piece by piece, as `bin_volume`.
+    """The histogram of one volume; computed on the CPU, piece by piece, as by `bin_volume`.
 
     Args:
         probability: probability of foreground in [0, 1], any shape, float32 or float64.

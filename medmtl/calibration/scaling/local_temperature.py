@@ -1,8 +1,8 @@
-"""Local temperature scaling: a temperature for every voxel, which a small network tells from logit and image there.
+"""Local temperature scaling: a small network predicts the temperature of every voxel from logit and image.
 
-After Ding et al., ICCV 2021 (arXiv 2008.05105), in 3-D and for one foreground logit. Only the first layer of the
-network looks around, so it is trained on the neighbourhoods of sampled voxels: in seconds, and in memory that does not
-grow with the volumes.
+After Ding et al., ICCV 2021 (arXiv 2008.05105), in 3-D and for one foreground logit. Only the first layer has a
+receptive field of more than one voxel, so the network is trained on the neighbourhoods of sampled voxels: in seconds,
+and in memory that does not grow with the volumes.
 """
 
 import math
@@ -24,24 +24,24 @@ from medmtl.errors import DataError
 
 HIDDEN = 8
 LEARNING_RATE, WEIGHT_DECAY, BATCH = 0.01, 1.0, 4096
-# Steps of a training, after how many its network is tried on strangers, and after how many trials without gain it ends.
+# Training steps at most, steps between evaluations on held-out patients, and evaluations without gain before it stops.
 STEPS, PAUSE, PATIENCE = 200, 5, 10
 FOLDS = 5
 
 
 @dataclass(frozen=True, eq=False)
 class LocalTemperature(Scaling):
-    """p = sigmoid(z / T(x)) of the logit z of voxel x; which voxels are above one half does not change.
+    """p = sigmoid(z / T(x)) of the logit z of voxel x; the segmentation at 0.5 does not change.
 
-    T(x) = T exp(g(x)) within 1/20 and 20. The network g sees logit and image in a neighbourhood of x: it has two hidden
-    layers of 8. It starts from 0, where all of T(x) is T.
+    T(x) = T exp(g(x)), clipped to [1/20, 20]. The input of the network g are logit and image in a neighbourhood of x;
+    it has two hidden layers of 8, and is initialised to 0, where T(x) = T.
 
     A voxel of the image's own grid has the temperature of the nearest voxel of the working space.
 
     Args:
-        temperature: T, the single temperature of least NLL.
-        gain: by how much T(x) lowers the mean NLL of the voxels that g was trained on below that of T, nats.
-        held_out_gain: the same over the patients that a network of the cross-validation had not seen.
+        temperature: T, the single temperature of minimum NLL.
+        gain: mean NLL with T less that with T(x), over the voxels that g was trained on, nats.
+        held_out_gain: the same over the held-out patients of the cross-validation.
         weights: of g.
     """
 
@@ -53,27 +53,27 @@ class LocalTemperature(Scaling):
 
     @classmethod
     def fit(cls, samples: Sequence[VoxelSample], temperature: float) -> "LocalTemperature":
-        """Train the network to least NLL, for as many steps as serve patients whom it does not know.
+        """Train the network by minimum NLL, with the number of steps chosen by cross-validation over patients.
 
-        In a cross-validation over patients (5 folds, or as many as there are patients) networks are trained from the
-        temperature of the others; the number of steps is that of least NLL over all held-out voxels.
+        There are 5 folds, or as many as there are patients; each network starts from the temperature of its training
+        patients. The number of steps is that of minimum NLL over all held-out voxels.
 
         Args:
-            samples: of the validation cases; their voxels weigh as many as they stand for.
+            samples: of the validation cases; a voxel is weighted by the number of voxels that it represents.
             temperature: T, fitted on the same cases.
 
         Raises:
-            DataError: there are not two patients, or the held-out NLL is not lower than with one temperature by more
-                than its standard error over patients.
+            DataError: there are fewer than two patients, or the held-out gain over a single temperature does not exceed
+                its standard error over patients.
         """
-        with torch.inference_mode(False), torch.enable_grad():  # a validation switches both off
+        with torch.inference_mode(False), torch.enable_grad():  # both are off during validation
             voxels = _Voxels.of(samples)
             best, gains = _cross_validate(voxels)
             gain, error = float(gains.sum()), float(gains.std() * math.sqrt(len(gains)))
             if not gain > error:
                 raise DataError(
-                    f"for patients that it does not know, the NLL with local temperatures is lower than with one by "
-                    f"{gain:.4f}, which is not above its standard error of {error:.4f}"
+                    f"on held-out patients the NLL with local temperatures is lower than with a single one by "
+                    f"{gain:.4f}, which does not exceed its standard error of {error:.4f}"
                 )
             network = next(islice(_training(voxels, temperature), best, None))
             with torch.no_grad():
@@ -92,7 +92,7 @@ class LocalTemperature(Scaling):
     def __call__(self, probability: Tensor, working: WorkingVolume | None = None) -> Tensor:
         """See `Scaling.__call__`."""
         if working is None:
-            raise DataError("local temperatures follow from the image, which is not given", fix="pass working")
+            raise DataError("local temperatures depend on the image, which is not given", fix="pass working")
         temperatures, scaled = self.temperatures(working).flatten(), []
         flat = probability.as_subclass(Tensor).reshape(-1)
         for voxels, part in zip(stretches(len(flat)), flat.split(PIECE), strict=True):
@@ -116,7 +116,7 @@ class _Voxels:
 
     Attributes:
         inputs, logits, label: as those of `VoxelSample`, `(N, 54)` and `(N,)`, float32.
-        weight: share of all voxels for which one stands, `(N,)`, float64.
+        weight: share of all voxels that one represents, `(N,)`, float64.
         patient: number of the patient from 0, `(N,)`.
     """
 
@@ -131,12 +131,12 @@ class _Voxels:
         """All voxels; the order of the samples does not matter.
 
         Raises:
-            DataError: they are not of two patients.
+            DataError: they are of fewer than two patients.
         """
         samples = sorted((sample for sample in samples if sample.voxels), key=lambda sample: sample.patient)
         patients = {name: number for number, name in enumerate(dict.fromkeys(sample.patient for sample in samples))}
         if len(patients) < 2:
-            raise DataError("local temperatures need validation cases of two patients, to try them on a stranger")
+            raise DataError("local temperatures need validation cases of two patients, one of them held out")
         weights = [torch.full_like(sample.logits, sample.voxels / len(sample.logits)) for sample in samples]
         weight = torch.cat(weights)
         return cls(
@@ -155,46 +155,46 @@ class _Voxels:
         return softplus(scaled) - self.label * scaled
 
     def gain(self, network: nn.Module, temperature: float) -> Tensor:
-        """By how much the NLL of each is lower than with one temperature, `(N,)`."""
+        """NLL of each with a single temperature less that with local ones, `(N,)`."""
         single = torch.tensor(math.log(temperature))
         return self.nll(single) - self.nll(_log_temperature(network, self.inputs, temperature))
 
 
 def _cross_validate(voxels: _Voxels) -> tuple[int, Tensor]:
-    """Train networks each without some patients, side by side, as long as that serves those left out.
+    """Train the networks of all folds in parallel, until the NLL of the held-out patients stops falling.
 
     Returns:
-        After which pause, from 0, the NLL of all held-out voxels was least; and what each patient then adds to the gain
-        over a single temperature, `(patients,)` float64, with the gain in the mean NLL as their sum.
+        Evaluation, from 0, of minimum NLL of all held-out voxels; and the contribution of each patient to the gain over
+        a single temperature, `(patients,)` float64, with the gain in the mean NLL as their sum.
     """
     patients = int(voxels.patient.max()) + 1
     folds = min(FOLDS, patients)
     fold_of = torch.randperm(patients, generator=torch.Generator().manual_seed(0)) % folds
-    trainings, left_out = [], []
+    trainings, held_out = [], []
     for fold in range(folds):
-        away = fold_of[voxels.patient] == fold
-        known = voxels[~away]
-        weight = known.weight / known.weight.sum()
-        values = (known.logits.double().numpy(), known.label.double().numpy(), weight.numpy())
+        outside = fold_of[voxels.patient] == fold
+        inside = voxels[~outside]
+        weight = inside.weight / inside.weight.sum()
+        values = (inside.logits.double().numpy(), inside.label.double().numpy(), weight.numpy())
         temperature = Temperature.of_voxels(*values).temperature
-        trainings.append(_training(known, temperature))
-        left_out.append((voxels[away], temperature))
+        trainings.append(_training(inside, temperature))
+        held_out.append((voxels[outside], temperature))
     gains: list[Tensor] = []
     best = 0
     for networks in zip(*trainings, strict=True):
         found = torch.zeros(patients, dtype=torch.float64)
-        for network, (strangers, temperature) in zip(networks, left_out, strict=True):
+        for network, (others, temperature) in zip(networks, held_out, strict=True):
             with torch.no_grad():
-                found.index_add_(0, strangers.patient, strangers.weight * strangers.gain(network, temperature))
+                found.index_add_(0, others.patient, others.weight * others.gain(network, temperature))
         gains.append(found)
-        best = max(range(len(gains)), key=lambda pause: float(gains[pause].sum()))
+        best = max(range(len(gains)), key=lambda evaluation: float(gains[evaluation].sum()))
         if len(gains) - 1 - best == PATIENCE:
             break
     return best, gains[best]
 
 
 def _training(voxels: _Voxels, temperature: float) -> Iterator[nn.Module]:
-    """Train a network from a single temperature on, and yield it after every few steps."""
+    """Train a network from a single temperature, and yield it every `PAUSE` steps."""
     network = _network()
     optimizer = torch.optim.AdamW(network.parameters(), LEARNING_RATE, weight_decay=WEIGHT_DECAY)
     draw = torch.Generator().manual_seed(0)
@@ -209,7 +209,7 @@ def _training(voxels: _Voxels, temperature: float) -> Iterator[nn.Module]:
 
 
 def _network() -> nn.Module:
-    """The same network at every call; its output is 0."""
+    """The network as initialised: the same at every call, with output 0."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         last = nn.Linear(HIDDEN, 1)
@@ -220,7 +220,7 @@ def _network() -> nn.Module:
 
 
 def _log_temperature(network: nn.Module, inputs: Tensor, temperature: float) -> Tensor:
-    """The logarithm of T(x), `(n,)` float32, within its bounds."""
+    """The logarithm of T(x), `(n,)` float32, clipped."""
     return (math.log(temperature) + network(inputs)[:, 0]).clamp(
         math.log(MINIMUM_TEMPERATURE), math.log(MAXIMUM_TEMPERATURE)
     )

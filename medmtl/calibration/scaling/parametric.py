@@ -1,6 +1,6 @@
-"""Maps from the network's probability of foreground to a better calibrated one, and those that are monotone.
+"""Post-hoc scaling of foreground probability: the interface, and temperature, Platt and isotonic scaling.
 
-The monotone ones are fitted to least negative log-likelihood (NLL) on validation cases, from a `LogitHistogram`.
+These monotone maps minimise the negative log-likelihood (NLL) of validation cases, from a `LogitHistogram`.
 """
 
 import math
@@ -22,14 +22,14 @@ from medmtl.calibration.scaling.histogram import LogitHistogram, to_logits
 from medmtl.calibration.scaling.working_volume import WorkingVolume
 from medmtl.errors import DataError
 
-# Temperatures beyond say that the fit ran away, as it does where voxels can be separated or logits mean nothing.
+# A fit beyond these has diverged, as for logits that separate the labels or are uninformative.
 MINIMUM_TEMPERATURE, MAXIMUM_TEMPERATURE = 1 / 20, 20.0
 
 Floats = NDArray[np.float64]
 
 
 class Scaling(ABC):
-    """A map of probabilities, with parameters that are numbers or tensors."""
+    """A map of probabilities, with numbers or tensors as parameters."""
 
     method: ClassVar[str]
 
@@ -40,10 +40,10 @@ class Scaling(ABC):
         Args:
             probability: probability of foreground in [0, 1]; of any shape, but that of the image's own grid,
                 `(H, W, D)`, for a map that needs `working`.
-            working: what the network saw and said of the volume; only a map that follows the image needs it.
+            working: image and probability in the working space; needed only by a map that depends on the image.
 
         Returns:
-            The calibrated one, of the same shape and type, on the CPU.
+            Calibrated probability, of the same shape and type, on the CPU.
 
         Raises:
             DataError: `working` is needed and not given.
@@ -53,7 +53,7 @@ class Scaling(ABC):
     def __str__(self) -> str: ...
 
     def state_dict(self) -> dict[str, Any]:
-        """Method and parameters, as text, numbers and tensors."""
+        """Method and parameters: text, numbers and tensors."""
         return {"method": self.method, **{field.name: getattr(self, field.name) for field in fields(self)}}  # type: ignore[arg-type]
 
 
@@ -63,10 +63,10 @@ class Monotone(Scaling):
     @classmethod
     @abstractmethod
     def fit(cls, histogram: LogitHistogram) -> Self:
-        """Fit to least NLL.
+        """Fit by minimum NLL.
 
         Raises:
-            DataError: there is nothing to fit, or the fit does not converge within its bounds.
+            DataError: a label has no voxels, or the fit does not converge within its bounds.
         """
 
     @abstractmethod
@@ -90,12 +90,19 @@ class Monotone(Scaling):
 
 @dataclass(frozen=True)
 class Temperature(Monotone):
-    """p = sigmoid(z / T) of the logit z (Guo et al., ICML 2017); which voxels are above one half does not change.
+    """p = sigmoid(z / T) of the logit z (Guo et al., ICML 2017); the segmentation at 0.5 does not change.
 
-    The NLL is convex in 1 / T. Its slope is zero at the T that is sought, between 1/20 and 20.
+    The NLL is convex in 1 / T; T is the root of its derivative between 1/20 and 20.
 
     Args:
-        temperature: T; above 1 the network was too sure. 1 returns the probabilities as they are.
+        temperature: T; above 1 for an over-confident network. 1 returns the probabilities unchanged.
+
+    Example:
+        >>> Temperature(2.0)(torch.tensor([0.5, 0.9])).tolist()  # logits 0 and log 9, halved
+        [0.5, 0.75]
+        >>> sure = torch.tensor([0.99, 0.99, 0.99, 0.01])  # of which three in four are right
+        >>> print(Temperature.fit(logit_histogram(sure, torch.tensor([1, 1, 0, 0]))))
+        T = 4.18
     """
 
     method: ClassVar[str] = "temperature"
@@ -103,24 +110,24 @@ class Temperature(Monotone):
 
     @classmethod
     def fit(cls, histogram: LogitHistogram) -> "Temperature":
-        """The temperature of least NLL, see `Monotone.fit`."""
+        """The temperature of minimum NLL, see `Monotone.fit`."""
         return cls.of_voxels(*_voxels(histogram))
 
     @classmethod
     def of_voxels(cls, logits: Floats, label: Floats, weight: Floats) -> "Temperature":
-        """The temperature of least weighted NLL.
+        """The temperature of minimum weighted NLL.
 
         Args:
             logits: of the voxels, `(voxels,)`.
             label: 0 or 1, `(voxels,)`.
-            weight: how much each counts, `(voxels,)`, with sum 1.
+            weight: of each voxel, `(voxels,)`, with sum 1.
 
         Raises:
             DataError: the fit does not converge within its bounds.
         """
 
         def slope(log_temperature: float) -> float:
-            """Derivative of the NLL by 1 / T, falling in log T."""
+            """Derivative of the NLL with respect to 1 / T, decreasing in log T."""
             return float(weight @ ((expit(logits * math.exp(-log_temperature)) - label) * logits))
 
         minimum, maximum = math.log(MINIMUM_TEMPERATURE), math.log(MAXIMUM_TEMPERATURE)
@@ -150,7 +157,7 @@ class Platt(Monotone):
 
     Args:
         slope: a, 1/20 to 20.
-        offset: b; the foreground is rarer than the network says where it is negative.
+        offset: b; negative where the network over-estimates foreground.
     """
 
     method: ClassVar[str] = "platt"
@@ -159,7 +166,7 @@ class Platt(Monotone):
 
     @classmethod
     def fit(cls, histogram: LogitHistogram) -> "Platt":
-        """Slope and offset of least NLL, which is convex in both, see `Monotone.fit`."""
+        """Slope and offset of minimum NLL, which is convex in both, see `Monotone.fit`."""
         logits, label, count = _voxels(histogram)
         inputs = np.stack([logits, np.ones_like(logits)])
 
@@ -190,15 +197,15 @@ class Platt(Monotone):
 
 @dataclass(frozen=True, eq=False)
 class Isotonic(Monotone):
-    """The monotone function of least squared error, on bins of logits weighted by their voxels.
+    """Isotonic regression: the monotone function of least squared error, on bins of logits weighted by their voxels.
 
-    It is also the one of least NLL (Robertson, Wright & Dykstra 1988; for calibration Zadrozny & Elkan, KDD 2002).
-    Between its points it is linear in the logit, beyond them constant. Fitted on n voxels it makes none more certain
-    than 1 / (n + 2), Laplace's rule of succession.
+    It also minimises the NLL (Robertson, Wright & Dykstra 1988; for calibration Zadrozny & Elkan, KDD 2002). Between
+    its points it is linear in the logit, beyond them constant. Fitted on n voxels its values lie between 1 / (n + 2)
+    and 1 less that, Laplace's rule of succession.
 
     Args:
-        logits: where the function is given, `(points,)` float64, rising.
-        probabilities: its values there, `(points,)` float64 in (0, 1), not falling.
+        logits: of the points, `(points,)` float64, increasing.
+        probabilities: at the points, `(points,)` float64 in (0, 1), non-decreasing.
     """
 
     method: ClassVar[str] = "isotonic"
@@ -236,9 +243,9 @@ def _voxels(histogram: LogitHistogram) -> tuple[Floats, Floats, Floats]:
 def _check_temperature(temperature: float) -> None:
     if temperature <= MINIMUM_TEMPERATURE:
         raise DataError(
-            f"the best temperature is not above {MINIMUM_TEMPERATURE:g}, as where the logits separate the labels"
+            f"the best temperature is not above {MINIMUM_TEMPERATURE:g}, as for logits that separate the labels"
         )
     if temperature >= MAXIMUM_TEMPERATURE:
         raise DataError(
-            f"the best temperature is not below {MAXIMUM_TEMPERATURE:g}, as where the logits say nothing of the labels"
+            f"the best temperature is not below {MAXIMUM_TEMPERATURE:g}, as for logits that are uninformative"
         )

@@ -1,4 +1,4 @@
-"""Post-hoc scaling: what is fitted on validation cases for every task, and for all of them together."""
+"""Post-hoc scaling fitted on validation cases for every task, and for all tasks together."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,23 +11,23 @@ from medmtl.calibration.scaling.parametric import Isotonic, Monotone, Platt, Sca
 from medmtl.calibration.scaling.working_volume import VoxelSample
 from medmtl.errors import DataError
 
-# What is fitted from a histogram alone.
+# Fitted from a histogram alone.
 METHODS: Mapping[str, type[Monotone]] = MappingProxyType({kind.method: kind for kind in (Temperature, Platt, Isotonic)})
 KINDS: Mapping[str, type[Scaling]] = MappingProxyType({**METHODS, LocalTemperature.method: LocalTemperature})
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """A scaling and what it did to the voxels that it was fitted on.
+    """A fitted scaling with its NLL on the voxels that it was fitted on.
 
     Attributes:
-        scaling: the map; where nothing could be fitted T = 1, which changes nothing, and where no local temperatures
-            could, a single one.
+        scaling: the map; T = 1, the identity, if the fit was refused, and a single temperature if only local
+            temperatures were.
         cases: validation cases with voxels in the region.
         voxels: their voxels in the region.
-        nll_before: their mean NLL, nats, as the network says.
-        nll_after: after scaling; of local temperatures an estimate, from the voxels that were sampled.
-        refused: why the method was not fitted; empty where it was.
+        nll_before: their mean NLL before scaling, nats.
+        nll_after: after scaling; for local temperatures an estimate from the sampled voxels.
+        refused: why the fit was refused; empty if it was not.
     """
 
     scaling: Scaling
@@ -39,7 +39,7 @@ class Fitted:
 
     @classmethod
     def on(cls, histogram: LogitHistogram, method: str, samples: Sequence[VoxelSample] = ()) -> "Fitted":
-        """Fit a method of `KINDS`, or say why that is refused.
+        """Fit a method of `KINDS`; a failure is recorded in `refused`.
 
         Args:
             histogram: of the validation cases.
@@ -62,7 +62,7 @@ class Fitted:
         return cls(local or plain, histogram.cases, histogram.voxels, raw.nll(histogram), after, refused)
 
     def summary(self) -> dict[str, Any]:
-        """What is reported: attributes, the scaling as text, and those of its parameters that are numbers."""
+        """For the report: attributes, the scaling as text, and its scalar parameters."""
         numbers = {name: value for name, value in vars(self.scaling).items() if isinstance(value, float)}
         return vars(self) | {"scaling": str(self.scaling), "parameters": numbers}
 
@@ -72,7 +72,7 @@ class Fitted:
 
     @classmethod
     def from_state_dict(cls, state: Mapping[str, Any]) -> "Fitted":
-        """What `state_dict` described."""
+        """The inverse of `state_dict`."""
         parameters = dict(state["scaling"])
         return cls(**{**state, "scaling": KINDS[parameters.pop("method")](**parameters)})
 
@@ -83,7 +83,17 @@ class TaskScalings:
 
     Attributes:
         single: fitted on the voxels of all tasks together.
-        tasks: task -> fitted on its own; empty where one is to serve all.
+        tasks: task -> fitted on its voxels; empty for a single scaling only.
+
+    Example:
+        >>> label = torch.tensor([1, 1, 1, 0])
+        >>> histograms = {
+        ...     "Liver": logit_histogram(torch.full((4,), 0.99), label),
+        ...     "Spleen": logit_histogram(torch.full((4,), 0.9), label),
+        ... }
+        >>> scalings = TaskScalings.fit(histograms, "temperature", per_task=True)
+        >>> [str(scalings.choose(task)) for task in ("Liver", "Spleen", None)]
+        ['T = 4.18', 'T = 2.00', 'T = 3.39']
     """
 
     single: Fitted
@@ -102,7 +112,7 @@ class TaskScalings:
         Args:
             histograms: task -> logits of its validation cases.
             method: a name of `KINDS`.
-            per_task: fit to each task, too.
+            per_task: also fit to each task.
             samples: task -> voxels of the same cases, for local temperatures.
         """
         every = [sample for own in samples.values() for sample in own]
@@ -114,7 +124,7 @@ class TaskScalings:
         return cls(single, own)
 
     def choose(self, task: str | None) -> Scaling:
-        """The scaling of a task, or the single one where the task is unknown or has none."""
+        """The scaling of a task, or the single one for None or a task without one."""
         return (self.tasks.get(task, self.single) if task is not None else self.single).scaling
 
     def state_dict(self) -> dict[str, Any]:
@@ -124,6 +134,6 @@ class TaskScalings:
 
     @classmethod
     def from_state_dict(cls, state: Mapping[str, Any]) -> "TaskScalings":
-        """What `state_dict` described."""
+        """The inverse of `state_dict`."""
         own = {task: Fitted.from_state_dict(fitted) for task, fitted in state["tasks"].items()}
         return cls(Fitted.from_state_dict(state["single"]), own)

@@ -17,12 +17,12 @@ from medmtl.errors import DataError
 class VectorScaling:
     """p = softmax(w z + b) of the logits z of C classes, class by class (Guo et al., ICML 2017, section 4.2).
 
-    Of two classes with the logits (0, z) it is `Platt` of z, with a = w_1 and b = b_1 - b_0. A network with one
-    foreground output has just these, so the command line offers Platt alone.
+    For two classes with the logits (0, z) it equals `Platt` of z, with a = w_1 and b = b_1 - b_0. A network with one
+    foreground output has only these, so the command line offers Platt alone.
 
     Args:
         weight: w, `(C,)` float64.
-        offset: b, `(C,)` float64, with sum 0: a constant added to all changes nothing.
+        offset: b, `(C,)` float64, with sum 0, since the softmax is invariant to a common constant.
     """
 
     weight: Tensor
@@ -30,10 +30,10 @@ class VectorScaling:
 
     @classmethod
     def fit(cls, logits: Tensor, label: Tensor) -> "VectorScaling":
-        """Weights and offsets of least NLL, which is convex in both.
+        """Weights and offsets of minimum NLL, which is convex in both.
 
         Args:
-            logits: of the voxels of a region, `(voxels, C)`; worked on in float64.
+            logits: of the voxels of a region, `(voxels, C)`; converted to float64.
             label: their classes, 0 to C - 1, `(voxels,)` int64.
 
         Raises:
@@ -78,7 +78,7 @@ class VectorScaling:
         weight, offset = found.x.reshape(2, classes)
         if np.abs(weight).max() >= MAXIMUM_TEMPERATURE:
             raise DataError(
-                f"the best weights are not below {MAXIMUM_TEMPERATURE:g}, as where the logits separate the classes"
+                f"the best weights are not below {MAXIMUM_TEMPERATURE:g}, as for logits that separate the classes"
             )
         if not found.success:
             raise DataError(f"weights and offsets did not converge ({found.message})")
@@ -99,5 +99,5 @@ class VectorScaling:
         return torch.softmax(weight * logits + offset, dim=1)
 
     def state_dict(self) -> dict[str, Any]:
-        """Weights and offsets, as tensors; `VectorScaling(**state)` takes them back."""
+        """Weights and offsets, as tensors; `VectorScaling(**state)` restores them."""
         return {field.name: getattr(self, field.name) for field in fields(self)}

@@ -1,4 +1,4 @@
-"""What the network saw and said of a volume, around the voxels of the image's own grid; and a sample of these."""
+"""Image and probability in the working space, as input of local temperature scaling; and a sample of voxels."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,26 +11,26 @@ from torch.nn.functional import pad
 from medmtl.calibration.pieces import PIECE
 from medmtl.calibration.scaling.histogram import to_logits
 
-# A voxel's neighbourhood: itself and what lies two voxels off along each axis, 27 of the 125 voxels of a 5^3 cube.
+# A voxel's neighbourhood: 3 x 3 x 3 voxels with a dilation of 2, 27 of the 125 voxels of a 5^3 cube.
 STEP = 2
 TAPS = 27
 INPUTS = 2 * TAPS
 
-# Voxels of a case; neighbours say nearly the same.
+# Voxels of a case; neighbours are highly correlated.
 SAMPLED = 2000
 
-# Logits beyond say no more than that the network is sure.
-SUREST = 10.0
+# Logits are clipped to this absolute value.
+MAXIMUM_LOGIT = 10.0
 
 
 @dataclass(frozen=True, eq=False)
 class WorkingVolume:
-    """Image and probability in a preprocessing's working space.
+    """Image and probability in the working space of a preprocessing.
 
     Args:
-        image: prepared intensities, about -1 to 1 or z-scores, `(h, w, d)`.
+        image: preprocessed intensities, about -1 to 1 or z-scores, `(h, w, d)`.
         probability: of foreground, in [0, 1], `(h, w, d)`.
-        from_native: takes voxel indices of the image's own grid to those of the working space, `(4, 4)` float64.
+        from_native: matrix from voxel indices of the image's own grid to those of the working space, `(4, 4)` float64.
     """
 
     image: Tensor
@@ -39,7 +39,7 @@ class WorkingVolume:
 
     @classmethod
     def of(cls, image: Tensor, probability: Tensor, affine: Tensor, native_affine: Tensor) -> "WorkingVolume":
-        """Image and probability, and the affines `(4, 4)` of their space and of the image's own grid."""
+        """From image, probability, and the affines `(4, 4)` of the working space and of the image's own grid."""
         to_working = torch.linalg.inv(affine.cpu().double())
         return cls(image, probability, to_working @ native_affine.cpu().double())
 
@@ -56,20 +56,20 @@ class WorkingVolume:
             shape: of that grid, `(H, W, D)`.
 
         Returns:
-            Flat indices in the working space, `(n,)` int64; at its border where a voxel lies outside.
+            Flat indices in the working space, `(n,)` int64; at its border for voxels outside.
         """
         native = torch.stack(torch.unravel_index(voxels, shape), dim=-1).double()
         place = (native @ self.from_native[:3, :3].T + self.from_native[:3, 3]).round().long()
         return _flat(place.clamp(min=0).minimum(torch.tensor(self.shape) - 1), self.shape)
 
     def neighbourhoods(self, voxels: Tensor) -> Tensor:
-        """Logit and intensity in the neighbourhoods of some voxels; beyond the border, the border's values.
+        """Logit and intensity in the neighbourhoods of some voxels, with replicate padding.
 
         Args:
             voxels: flat indices in the working space, `(n,)` int64.
 
         Returns:
-            `(n, 54)` float32: the 27 logits, cut to -10 to 10 and divided by 5, and the 27 intensities.
+            `(n, 54)` float32: the 27 logits, clipped to [-10, 10] and divided by 5, and the 27 intensities.
         """
         place = torch.stack(torch.unravel_index(voxels, self.shape), dim=-1)
         padded = self._padded.shape[1:]
@@ -80,7 +80,9 @@ class WorkingVolume:
     @cached_property
     def _padded(self) -> Tensor:
         image, probability = (volume.as_subclass(Tensor).cpu().float() for volume in (self.image, self.probability))
-        channels = torch.stack([torch.logit(probability).clamp(-SUREST, SUREST) * (2 / SUREST), image])
+        channels = torch.stack(
+            [torch.logit(probability).clamp(-MAXIMUM_LOGIT, MAXIMUM_LOGIT) * (2 / MAXIMUM_LOGIT), image]
+        )
         return pad(channels[None], [STEP] * 6, mode="replicate")[0]
 
 
@@ -89,11 +91,11 @@ class VoxelSample:
     """Some voxels of the region of a validation case, on the image's own grid.
 
     Attributes:
-        patient: whose they are.
-        inputs: what lies around each in the working space, `(n, 54)` float32, see `WorkingVolume.neighbourhoods`.
+        patient: of the case.
+        inputs: neighbourhood of each in the working space, `(n, 54)` float32, see `WorkingVolume.neighbourhoods`.
         logits: of the native probability, `(n,)` float64.
         label: 0 or 1, `(n,)` float64.
-        voxels: voxels of the region, for all of which these stand.
+        voxels: number of voxels of the region, which these represent.
     """
 
     patient: str
@@ -114,7 +116,7 @@ def sample_voxels(
         label: 1 or True where there is foreground, `(H, W, D)`.
         region: True for the voxels that count, bool, `(H, W, D)`.
         working: the same volume in the working space.
-        patient: whose it is.
+        patient: of the case.
     """
     flat = region.as_subclass(Tensor).cpu().reshape(-1)
     inside = int(flat.sum())

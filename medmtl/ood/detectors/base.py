@@ -1,33 +1,58 @@
-"""Detector: what every out-of-distribution detector promises."""
+"""Detector: the interface of every out-of-distribution detector."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from medmtl.ood.evidence.evidence import Evidence, View
+from medmtl.ood.score import OODScore, Role, in_words
 
 
 class Detector(ABC):
-    """Tells how foreign an image is, from what one pass of the network left of it.
+    """Scores how far an image is from the training data, from the evidence that one forward pass left.
 
-    A detector is fitted to the training images alone. Its state is text, numbers and tensors, so that a checkpoint or
+    One of your own needs a `name` and the abstract methods; `check_detector` checks it. A detector is fitted to the
+    training images alone. Its state is text, numbers and tensors, so that a checkpoint or
     file that holds it loads without running code.
 
     Attributes:
-        name: how tables and files call it, unique among those in use.
+        name: its key in tables and files, unique among those in use.
+        label: how pages and figures call it; the name in words where it is empty.
+        meaning: what its score is, for an axis; empty: the label says it.
+        unit: of its score; empty for a number without one.
         reference: where it is described.
-        needs_windows: whether it looks at feature maps window by window.
-        needs_thumbnail: whether it looks at the image itself, shrunk.
+        role: see `OODScore`.
+        needs_network: whether it needs more of the network than its segmentation.
+        needs_windows: whether it needs the feature maps of each sliding window.
+        needs_thumbnail: whether it needs the downsampled image.
     """
 
     name: str
-    reference: ClassVar[str]
+    label: str = ""
+    meaning: str = ""
+    unit: str = ""
+    reference: ClassVar[str] = ""
+    role: Role = ""
+    needs_network: bool = True
     needs_windows: bool = False
     needs_thumbnail: bool = False
 
+    @property
+    def quantity(self) -> OODScore:
+        """The score, as tables, pages and figures describe it."""
+        return OODScore(
+            key=self.name,
+            label=self.label or in_words(self.name),
+            unit=self.unit,
+            meaning=self.meaning,
+            needs_network=self.needs_network,
+            role=self.role,
+            reference=self.reference,
+        )
+
     @abstractmethod
     def fit(self, cases: Sequence[Evidence]) -> None:
-        """Learn what is familiar.
+        """Fit to the training images.
 
         Args:
             cases: the training images, each with its own task's view.
@@ -35,14 +60,14 @@ class Detector(ABC):
 
     @abstractmethod
     def score(self, image: Evidence) -> float:
-        """How foreign an image is; higher = more foreign."""
+        """The OOD score of an image; higher = more out-of-distribution."""
 
     def score_as(self, image: Evidence, task: str) -> float:
-        """How foreign an image is that is known to be of a task, with that task's view alone."""
+        """The score of an image that is known to be of a task, with that task's view alone."""
         return self.score(image)
 
     def missing(self, image: Evidence) -> str:
-        """What this detector needs and the evidence lacks, in words; empty where nothing is missing."""
+        """What this detector needs and the evidence does not have, in one line; empty where nothing is missing."""
         return ""
 
     @abstractmethod
@@ -55,14 +80,14 @@ class Detector(ABC):
 
 
 class ViewDetector(Detector):
-    """A detector that compares each view with the training images; the lowest score counts.
+    """A detector that compares each view with the training images; the score is the minimum over the views.
 
-    The preprocessing of the image's own task is among the views, and which one it is nobody tells.
+    The preprocessing of the image's own task is among the views, and which one it is is not given.
     """
 
     @abstractmethod
     def score_view(self, view: View) -> float:
-        """How foreign an image is under one preprocessing; higher = more foreign."""
+        """The score of an image under one preprocessing; higher = more out-of-distribution."""
 
     def score(self, image: Evidence) -> float:
         """See `Detector.score`."""

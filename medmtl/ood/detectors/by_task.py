@@ -1,4 +1,4 @@
-"""ByTask: a detector for every task, so that a varied task does not hide what is foreign to a uniform one."""
+"""ByTask: one detector per task, so that a task with varied images does not hide outliers of a uniform one."""
 
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
@@ -13,17 +13,19 @@ from medmtl.ood.evidence.evidence import Evidence
 
 
 class ByTask(Detector):
-    """Ours: a detector for every task; an image is as foreign as the task finds it that finds it least so.
+    """Ours: one detector per task; the score of an image is the minimum over tasks.
 
-    Tumours differ more from each other than brains do, and a distance that is ordinary among tumours is far among
-    brains. Each task's detector is fitted to its own images and sees an image as the task's preprocessing prepares it.
-    Scores of different tasks must be on one scale, as those of `Fusion` are.
+    Tumours differ more from each other than brains do: a distance that is common among tumours is large among brains.
+    Each task's detector is fitted to the task's images and scores an image under the task's preprocessing. Scores of
+    different tasks must be on one scale, as those of `Fusion` are.
 
     Args:
-        name: how tables and files call it.
-        detector: fitted for each task by itself; None takes `Fusion` with its default members.
+        name: its key in tables and files.
+        detector: fitted to each task separately; None takes `Fusion` with its default members.
     """
 
+    label = "By task (ours)"
+    meaning = "by task: mean -log p among left-out training patients, minimum over the tasks"
     reference = "medmtl; Mondrian conformal prediction (Vovk et al. 2005) compares within groups in the same way"
 
     def __init__(self, name: str = "by_task", detector: Detector | None = None) -> None:
@@ -38,7 +40,7 @@ class ByTask(Detector):
         """See `Detector.fit`.
 
         Raises:
-            DataError: a task has too few patients, or an image lacks what the detector needs.
+            DataError: a task has too few patients, or an image does not have what the detector needs.
         """
         require(self, cases)
         self.tasks, self.preprocessings = {}, {}
@@ -49,10 +51,10 @@ class ByTask(Detector):
             self.preprocessings[task] = own[0].view.preprocessing
 
     def score(self, image: Evidence) -> float:
-        """See `Detector.score`; a task whose preprocessing the image was not prepared with has no say.
+        """See `Detector.score`; tasks under whose preprocessing the image was not prepared do not count.
 
         Raises:
-            DataError: no task has.
+            DataError: no task is left.
         """
         return min(self._scores(image).values())
 
@@ -61,16 +63,17 @@ class ByTask(Detector):
         return self._scores(image)[task]
 
     def _scores(self, image: Evidence) -> dict[str, float]:
-        """Task -> how foreign it finds the image."""
+        """Task -> score of the image by the task's detector."""
         views = {view.preprocessing: replace(image, views=(view,), chosen=0) for view in image.views}
-        asked = [task for task in self.tasks if self.preprocessings[task] in views]
-        if not asked:
+        usable = [task for task in self.tasks if self.preprocessings[task] in views]
+        if not usable:
             raise DataError(f"detector {self.name}: {image.case} was prepared with no preprocessing of a task")
-        return {task: self.tasks[task].score(views[self.preprocessings[task]]) for task in asked}
+        return {task: self.tasks[task].score(views[self.preprocessings[task]]) for task in usable}
 
     def missing(self, image: Evidence) -> str:
         """See `Detector.missing`."""
-        return self.detector.missing(image)
+        used = list(self.tasks.values()) or [self.detector]
+        return next(filter(None, (detector.missing(image) for detector in used)), "")
 
     def state_dict(self) -> dict[str, Any]:
         """See `Detector.state_dict`."""

@@ -1,4 +1,4 @@
-"""Which task an image belongs to, asked of a small image classifier: what the journal version compares with."""
+"""TaskClassifier: uncertainty of a small classifier of the task; what the journal version compares with."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,14 +17,14 @@ SIDE = 32
 PERCENTILES = (0.5, 99.5)
 
 CHANNELS = (16, 32)
-BLOCK = 4  # voxels a side that the first layer sees as one: a stride of 2 took six times as long
+BLOCK = 4  # voxels a side that the first layer takes as one: a stride of 2 took six times as long
 EPOCHS = 40
 BATCH = 16
 LEARNING_RATE = 3e-3
 
 
 def thumbnail(image: Tensor) -> Tensor:
-    """An image shrunk to what a small classifier can see.
+    """An image downsampled for a small classifier.
 
     Args:
         image: `(1, H, W, D)` or `(H, W, D)`, with its axes in one orientation for all images.
@@ -42,16 +42,18 @@ def thumbnail(image: Tensor) -> Tensor:
 
 
 class TaskClassifier(Detector):
-    """How unsure an image classifier is of the image's task: 1 - its largest class probability.
+    """1 - the largest class probability of a classifier of the task.
 
     A small network on thumbnails, trained when the detector is fitted. The journal version of Karimi & Gholipour
     compares with a classifier that is not described; this one is ours.
 
     Args:
-        name: how tables and files call it.
+        name: its key in tables and files.
         seed: of the weights, the order of the images and their augmentation.
     """
 
+    label = "Task classifier"
+    meaning = "1 \N{MINUS SIGN} largest probability of a task"
     reference = "Hendrycks & Gimpel, arXiv 1610.02136, on a classifier of tasks"
     needs_thumbnail = True
 
@@ -65,13 +67,13 @@ class TaskClassifier(Detector):
         """See `Detector.fit`.
 
         Raises:
-            DataError: there is one task alone, or no image.
+            DataError: there is only one task, or no image.
         """
         require(self, cases)
         self.tasks = sorted({case.dataset for case in cases})
         if len(self.tasks) < 2:
             raise DataError(f"detector {self.name}: needs images of two tasks", fix="leave it out")
-        images = torch.stack([_seen(case) for case in cases])[:, None]
+        images = torch.stack([_thumbnail(case) for case in cases])[:, None]
         labels = torch.tensor([self.tasks.index(case.dataset) for case in cases])
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
@@ -81,7 +83,7 @@ class TaskClassifier(Detector):
     def score(self, image: Evidence) -> float:
         """See `Detector.score`: 0 to 1 - 1 / tasks."""
         assert self.network is not None, "fit or load the detector first"
-        logits = self.network(_seen(image)[None, None].float())
+        logits = self.network(_thumbnail(image)[None, None].float())
         return float(1 - logits.double().softmax(dim=1).max())
 
     def missing(self, image: Evidence) -> str:
@@ -101,8 +103,8 @@ class TaskClassifier(Detector):
             self.network.load_state_dict(state["network"])
 
 
-def _seen(image: Evidence) -> Tensor:
-    """The thumbnail; `missing` has seen that there is one."""
+def _thumbnail(image: Evidence) -> Tensor:
+    """The thumbnail; `missing` has checked that there is one."""
     assert image.thumbnail is not None
     return image.thumbnail
 

@@ -1,6 +1,6 @@
-"""Distances of feature maps from those of the training images: the rivals of the signature within the network.
+"""Distances of feature maps from those of the training images.
 
-Where a method describes its training images by one Gaussian, here each task has a mean of its own and the least
+Where a method describes its training images by one Gaussian, here each task has a mean of its own and the minimum
 distance counts; with one task that is the method as it was published.
 """
 
@@ -13,7 +13,7 @@ from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 
 from medmtl.ood.detectors.gaussian import fit_gaussian, mahalanobis, spread, task_means
-from medmtl.ood.detectors.layers import Fitted, LayerDetector, lacking_output, layer_means
+from medmtl.ood.detectors.layers import Fitted, LayerDetector, layer_means, missing_output
 from medmtl.ood.evidence.evidence import Evidence, LayerEvidence, View
 
 LEAST_CONTRAST = 1e-6  # below it, the difference of two sums is rounding
@@ -25,6 +25,7 @@ class FRODO(LayerDetector):
     The covariance is that of Ledoit & Wolf instead of the empirical one with 0.01 added to its diagonal.
     """
 
+    label = "FRODO"
     reference = "FRODO, Calli et al., github.com/DIAGNijmegen/frodo; Ledoit-Wolf covariance"
 
     def __init__(self, name: str = "frodo", layers: list[str] | None = None) -> None:
@@ -43,9 +44,10 @@ class MDPool(LayerDetector):
     """Mahalanobis distance of pooled feature maps, a sliding window a sample, averaged over the windows.
 
     Gonzalez et al., arXiv 2107.05975 and 2208.03217. Maps are pooled to at most 1,000 numbers, theirs to 10,000, and
-    windows count alike, theirs by their share of the image.
+    all windows have equal weight, theirs are weighted by their share of the image.
     """
 
+    label = "MD-Pool"
     reference = "Gonzalez et al., arXiv 2107.05975; Ledoit-Wolf covariance"
     needs_windows = True
 
@@ -69,11 +71,12 @@ class PCAMahalanobis(LayerDetector):
     Woodland et al., arXiv 2308.03723. What lies outside the components does not count.
 
     Args:
-        name: how tables and files call it.
+        name: its key in tables and files.
         layers: which layers; None takes all that the evidence holds.
         variance: share of the variance that the components keep, in (0, 1).
     """
 
+    label = "PCA + Mahalanobis"
     reference = "Woodland et al., arXiv 2308.03723"
 
     def __init__(self, name: str = "pca_mahalanobis", layers: list[str] | None = None, variance: float = 0.95) -> None:
@@ -101,11 +104,19 @@ class KNN(LayerDetector):
     and distances by the root of the number of channels, so that layers can be averaged.
 
     Args:
-        name: how tables and files call it.
+        name: its key in tables and files.
         layers: which layers; None takes all that the evidence holds.
         neighbour: k, from 1.
+
+    Example:
+        >>> from medmtl.ood.detectors.synthetic import draw_evidence, draw_training
+        >>> detector = KNN()
+        >>> detector.fit(draw_training(("LiverCT",), patients=6))
+        >>> detector.score(draw_evidence("LiverCT", patient=50)) < detector.score(draw_evidence("HeartMR", patient=50))
+        True
     """
 
+    label = "Nearest neighbours"
     reference = "Sun et al., arXiv 2204.06507; Woodland et al., arXiv 2408.02761"
 
     def __init__(self, name: str = "knn", layers: list[str] | None = None, neighbour: int = 1) -> None:
@@ -135,11 +146,12 @@ class Contrast(KNN):
     out one of five real training tasks at a time, the mean AUROC was .940, and .894 with means.
 
     Args:
-        name: how tables and files call it.
+        name: its key in tables and files.
         layers: which layers; None takes all that the evidence holds.
         neighbour: k, from 1.
     """
 
+    label = "Channel contrast"
     reference = "medmtl; distance of Sun et al., arXiv 2204.06507"
 
     def __init__(self, name: str = "contrast", layers: list[str] | None = None, neighbour: int = 1) -> None:
@@ -160,11 +172,12 @@ class ViM(LayerDetector):
     foreground. The origin is the mean of the training features, since a network with one logit has no other.
 
     Args:
-        name: how tables and files call it.
+        name: its key in tables and files.
         layers: which layers; None takes the last that the evidence holds.
         dimension: of the principal subspace; None takes half the channels, as the public code does below 768.
     """
 
+    label = "ViM"
     reference = "Wang et al., arXiv 2203.10807, equations 5 to 8"
 
     def __init__(self, name: str = "vim", layers: list[str] | None = None, dimension: int | None = None) -> None:
@@ -202,8 +215,8 @@ class ViM(LayerDetector):
 
     def missing(self, image: Evidence) -> str:
         """See `Detector.missing`."""
-        lacking = (lacking_output(image.views, output) for output in ("max_logit", "energy"))
-        return next(filter(None, lacking), "") or super().missing(image)
+        outputs = (missing_output(image.views, output) for output in ("max_logit", "energy"))
+        return next(filter(None, outputs), "") or super().missing(image)
 
     def _chosen(self, view: View) -> list[str]:
         return super()._chosen(view)[-1:] if self.layers is None else self.layers
@@ -222,7 +235,7 @@ def kth_distance(bank: Tensor, features: Tensor, neighbour: int) -> float:
 
 
 def _windows(features: LayerEvidence) -> Tensor:
-    """The pooled windows, `(windows, P)` float64; `missing` has seen that there are some."""
+    """The pooled windows, `(windows, P)` float64; `missing` has checked that there are some."""
     assert features.windows is not None
     return features.windows.double()
 

@@ -1,4 +1,4 @@
-"""Features of familiar images as a Gaussian a task with one covariance, and the Mahalanobis distance from them."""
+"""Features of training images as one Gaussian per task with a common covariance, and the Mahalanobis distance."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from medmtl.errors import DataError
 
-# A channel that hardly varies among few training images is not known to this share of the others' spread.
+# The spread of a channel that hardly varies among few training images is raised to this share of the mean spread.
 LEAST_SPREAD = 0.01
 
 
@@ -58,7 +58,7 @@ def fit_gaussian(features: Tensor, tasks: Sequence[str], estimator: Any = Ledoit
     """
     means, residuals = task_means(features, tasks)
     if len(means) == len(features):
-        raise DataError("no task has two training images, so their spread is not known", fix="add cases")
+        raise DataError("no task has two training images, so their spread cannot be estimated", fix="add cases")
     scale = spread(residuals)
     covariance = estimator(assume_centered=True).fit((residuals / scale).numpy())
     return {"means": means, "scale": scale, "precision": torch.from_numpy(np.asarray(covariance.precision_))}

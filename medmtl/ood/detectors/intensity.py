@@ -1,4 +1,4 @@
-"""Intensities of an image, as the detectors that need no network see them."""
+"""Intensity histograms of an image, and the detector that compares them without a network."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
@@ -12,6 +12,7 @@ from medmtl.ood.detectors.distances import kth_distance
 from medmtl.ood.detectors.gaussian import fit_gaussian, mahalanobis, spread, task_means
 from medmtl.ood.detectors.layers import Fitted, require
 from medmtl.ood.evidence.evidence import Evidence, View
+from medmtl.ood.score import Role
 
 BINS = 150
 WINDOW = (-1.0, 1.0)
@@ -23,7 +24,7 @@ def intensity_histogram(image: Tensor, window: bool) -> Tensor:
     Args:
         image: as a preprocessing prepares it, any shape.
         window: the preprocessing clips to a window, which it scales to [-1, 1]: the bins then cover that. Otherwise
-            they run from the image's least value to its greatest.
+            they run from the image's minimum to its maximum.
 
     Returns:
         Share of voxels in 150 equal bins, `(150,)` float64 that sums to 1. A constant image fills the first bin.
@@ -36,19 +37,21 @@ def intensity_histogram(image: Tensor, window: bool) -> Tensor:
 
 
 class IntensityHistogram(ViewDetector):
-    """Intensity histogram features (IHF): no network, and the bar for whatever uses one.
+    """Intensity histogram features (IHF): the baseline without a network.
 
     Histograms are reduced by PCA, and compared with the nearest training image or by the Mahalanobis distance from the
-    nearest task's mean (with the covariance of Ledoit & Wolf, since training images are few).
+    nearest task's mean (with the covariance of Ledoit & Wolf, since there are few training images).
 
     Args:
-        name: how tables and files call it.
+        name: its key in tables and files.
         distance: `nearest` or `mahalanobis`.
         variance: share of the variance that the components keep, in (0, 1).
-        whitening: first divide each bin by its spread within tasks, so that bins that hold little count as much.
+        whitening: first divide each bin by its spread within tasks, so that bins with few voxels have the same weight.
     """
 
     reference = "Vasiliuk et al., arXiv 2306.13528"
+    role: Role = "baseline"
+    needs_network = False
 
     def __init__(
         self,
@@ -58,6 +61,7 @@ class IntensityHistogram(ViewDetector):
         whitening: bool = False,
     ) -> None:
         self.name = name
+        self.label = "IHF, whitened" if whitening else "Intensity histogram (IHF)"
         self.distance = distance
         self.variance = variance
         self.whitening = whitening

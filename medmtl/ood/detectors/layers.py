@@ -1,4 +1,4 @@
-"""Detectors that look at the network's layers one by one."""
+"""LayerDetector: the base of detectors that score each layer of the network separately."""
 
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,10 +15,10 @@ Fitted = dict[str, Tensor]
 
 
 class LayerDetector(ViewDetector):
-    """A detector that judges each layer by itself; the score is the mean over the layers.
+    """A detector that scores each layer separately; the score is the mean over the layers.
 
     Args:
-        name: how tables and files call it.
+        name: its key in tables and files.
         layers: which layers; None takes all that the evidence holds.
     """
 
@@ -29,7 +29,7 @@ class LayerDetector(ViewDetector):
 
     @abstractmethod
     def fit_layer(self, maps: Sequence[LayerEvidence], tasks: Sequence[str]) -> Fitted:
-        """What is familiar in one layer.
+        """Fit to one layer of the training images.
 
         Args:
             maps: that layer of each training image.
@@ -38,13 +38,13 @@ class LayerDetector(ViewDetector):
 
     @abstractmethod
     def score_layer(self, fitted: Fitted, features: LayerEvidence) -> float:
-        """How foreign an image is to one layer; higher = more foreign."""
+        """The score of an image in one layer; higher = more out-of-distribution."""
 
     def fit(self, cases: Sequence[Evidence]) -> None:
         """See `Detector.fit`.
 
         Raises:
-            DataError: there is no training image, or one lacks what the detector needs.
+            DataError: there is no training image, or one does not have what the detector needs.
         """
         require(self, cases)
         tasks = [case.dataset for case in cases]
@@ -60,7 +60,7 @@ class LayerDetector(ViewDetector):
 
     def missing(self, image: Evidence) -> str:
         """See `Detector.missing`."""
-        return lacking_layers(image, self._wanted(image.view), windows=self.needs_windows)
+        return missing_layers(image, self._wanted(image.view), windows=self.needs_windows)
 
     def state_dict(self) -> dict[str, Any]:
         """See `Detector.state_dict`."""
@@ -71,7 +71,7 @@ class LayerDetector(ViewDetector):
         self.fitted = dict(state["fitted"])
 
     def _wanted(self, view: View) -> list[str]:
-        """Layers to look for in an image: those fitted, or those that a fit would take."""
+        """Layers that an image must have: those fitted, or those that a fit would take."""
         return list(self.fitted) or self._chosen(view)
 
     def _chosen(self, view: View) -> list[str]:
@@ -80,8 +80,8 @@ class LayerDetector(ViewDetector):
         return [layer for layer, kept in view.layers.items() if kept.windows is not None or not self.needs_windows]
 
 
-def lacking_layers(image: Evidence, layers: Sequence[str], windows: bool = False) -> str:
-    """Which of some layers an image's evidence lacks, in words; empty where it has them.
+def missing_layers(image: Evidence, layers: Sequence[str], windows: bool = False) -> str:
+    """Which of some layers is missing in an image's evidence, in words; empty where it has all.
 
     Args:
         image: the image.
@@ -99,8 +99,8 @@ def lacking_layers(image: Evidence, layers: Sequence[str], windows: bool = False
     return ""
 
 
-def lacking_output(views: Iterable[View], output: str) -> str:
-    """A score of the output in words, where some view lacks it; empty where all have it."""
+def missing_output(views: Iterable[View], output: str) -> str:
+    """A score of the output in words, where some view does not have it; empty where all have it."""
     return "" if all(output in view.outputs for view in views) else f"output {output}"
 
 
@@ -108,14 +108,14 @@ def require(detector: Detector, cases: Sequence[Evidence]) -> None:
     """Check that a detector can be fitted to some images.
 
     Raises:
-        DataError: there is none, or one lacks what the detector needs.
+        DataError: there is none, or one does not have what the detector needs.
     """
     if not cases:
-        raise DataError(f"detector {detector.name}: no training image to learn from", fix="add cases")
+        raise DataError(f"detector {detector.name}: no training image to fit to", fix="add cases")
     for case in cases:
-        lack = detector.missing(case)
-        if lack:
-            raise DataError(f"detector {detector.name}: training image {case.case} of {case.dataset} has no {lack}")
+        missing = detector.missing(case)
+        if missing:
+            raise DataError(f"detector {detector.name}: training image {case.case} of {case.dataset} has no {missing}")
 
 
 def layer_means(maps: Sequence[LayerEvidence]) -> Tensor:

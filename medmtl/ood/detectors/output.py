@@ -1,46 +1,43 @@
-"""Detectors that read what the network's output says, and nothing of how it came about."""
+"""Detectors that use the network's output only."""
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from medmtl.ood.detectors.base import Detector
-from medmtl.ood.detectors.layers import lacking_output, require
+from medmtl.ood.detectors.layers import missing_output, require
 from medmtl.ood.evidence.evidence import Evidence
+from medmtl.ood.evidence.output_scores import OUTPUT_SCORES
+from medmtl.ood.score import OODScore, Role
 
-REFERENCES = {
-    "entropy": "Mehrtash et al., arXiv 1911.13273; Karimi & Gholipour, arXiv 2004.06569",
-    "max_softmax": "Hendrycks & Gimpel, arXiv 1610.02136",
-    "max_logit": "Hendrycks et al., arXiv 1911.11132",
-    "energy": "Liu et al., arXiv 2010.03759",
-    "mutual_information": "Gal & Ghahramani, arXiv 1506.02142; Lakshminarayanan et al., arXiv 1612.01474",
-    "pairwise_dice_distance": "Zenk et al., arXiv 2406.03323",
-}
-
-# Volumes below a drop are as good as none, and a spread of less than 10 % of the volume is not known from few images.
+# Volumes below a microlitre count as empty; few images cannot show a spread of less than 10 % of the volume.
 LEAST_VOLUME = 1e-3
 LEAST_SPREAD = 0.1
 
 
 class OutputScore(Detector):
-    """A score of the network's output under the preprocessing that fits best; nothing is learned.
+    """A score of the network's output under the preprocessing that fits best; nothing is fitted.
 
     Args:
         output: which score, see `medmtl.ood.evidence.output_scores`.
-        name: how tables and files call it; by default as the score.
+        name: its key in tables and files; by default that of the score.
     """
-
-    reference = "; ".join(REFERENCES.values())
 
     def __init__(self, output: str, name: str | None = None) -> None:
         self.output = output
         self.name = name or output
 
+    @property
+    def quantity(self) -> OODScore:
+        """See `Detector.quantity`: that of the output score."""
+        return replace(OUTPUT_SCORES.get(self.output, super().quantity), key=self.name)
+
     def fit(self, cases: Sequence[Evidence]) -> None:
-        """Nothing to learn."""
+        """Nothing to fit."""
 
     def score(self, image: Evidence) -> float:
         """See `Detector.score`."""
@@ -48,26 +45,30 @@ class OutputScore(Detector):
 
     def missing(self, image: Evidence) -> str:
         """See `Detector.missing`."""
-        return lacking_output([image.view], self.output)
+        return missing_output([image.view], self.output)
 
     def state_dict(self) -> dict[str, Any]:
         """Nothing was fitted."""
         return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Nothing to take."""
+        """Nothing to load."""
 
 
 class Volume(Detector):
-    """Predicted volume of the organ: how unusual it is for the task for which it is least unusual.
+    """Predicted volume of the organ, standardised by task; the score is the minimum over tasks.
 
     Both small and large count: |log v - mean| / standard deviation of the task's training predictions. (Vasiliuk et
     al. take quantiles, which few images do not give.)
 
     Args:
-        name: how tables and files call it.
+        name: its key in tables and files.
     """
 
+    label = "Predicted volume"
+    meaning = "deviation of log volume from the mean of the nearest task, in standard deviations"
+    role: Role = "baseline"
+    needs_network = False
     reference = "Vasiliuk et al., arXiv 2306.13528"
 
     def __init__(self, name: str = "volume") -> None:
@@ -90,7 +91,7 @@ class Volume(Detector):
 
     def missing(self, image: Evidence) -> str:
         """See `Detector.missing`."""
-        return lacking_output([image.view], "volume_ml")
+        return missing_output([image.view], "volume_ml")
 
     def state_dict(self) -> dict[str, Any]:
         """See `Detector.state_dict`."""

@@ -1,4 +1,4 @@
-"""The paper's detector, with the options that the theory of the signature asks for."""
+"""Spectral: the detector of the paper, with options of the signature."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
@@ -8,8 +8,9 @@ import torch
 from medmtl.errors import ConfigError
 from medmtl.ood.detectors.base import ViewDetector
 from medmtl.ood.detectors.gaussian import spread, task_means
-from medmtl.ood.detectors.layers import lacking_layers, require
+from medmtl.ood.detectors.layers import missing_layers, require
 from medmtl.ood.evidence.evidence import Evidence, View
+from medmtl.ood.score import Role
 from medmtl.ood.signature import RELATIVE_FLOOR, Nearest, Norm, Signature, SignatureBank, medicood_signature, signature
 
 
@@ -17,7 +18,7 @@ class Spectral(ViewDetector):
     """OODM, the distance to the nearest spectral signature of the training images, averaged over layers.
 
     Args:
-        name: how tables and files call it.
+        name: its key in tables and files.
         layers: which layers; None takes all that the evidence holds.
         per_voxel: divide each map by the root of its number of voxels, so that the field of view does not count; off
             is as the paper describes it.
@@ -27,12 +28,15 @@ class Spectral(ViewDetector):
         neighbour: which nearest signature counts, from 1.
         whitening: divide each coordinate of the signature by its spread within tasks.
         compat: `medicood` takes the signature of the public code instead, for which only `layers`, `neighbour` and
-            `whitening` mean something.
+            `whitening` have an effect.
 
     Raises:
         ConfigError: an option outside its domain.
     """
 
+    label = "Spectral signature (OODM)"
+    meaning = "OODM: distance to the nearest training signature"
+    role: Role = "paper"
     reference = "Karimi & Gholipour, arXiv 2004.06569; several layers: Lambert et al., arXiv 2307.15647"
 
     def __init__(
@@ -67,7 +71,7 @@ class Spectral(ViewDetector):
         """See `Detector.fit`.
 
         Raises:
-            DataError: there is no training image, or one lacks a layer.
+            DataError: there is no training image, or a layer is missing.
         """
         require(self, cases)
         self.scale = {}
@@ -102,7 +106,7 @@ class Spectral(ViewDetector):
 
     def missing(self, image: Evidence) -> str:
         """See `Detector.missing`."""
-        return lacking_layers(image, self._wanted(image.view))
+        return missing_layers(image, self._wanted(image.view))
 
     def state_dict(self) -> dict[str, Any]:
         """See `Detector.state_dict`."""

@@ -1,1 +1,1 @@
-"""Evidence: what one pass of the network leaves for all detectors."""
+"""Evidence: what detectors need of one forward pass over an image."""

@@ -1,4 +1,4 @@
-"""Evidence: what one pass of the network over an image leaves for all detectors, small enough to keep for a case."""
+"""Evidence: what detectors need of one forward pass over an image, small enough to keep for every case."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -30,8 +30,9 @@ class View:
     Attributes:
         preprocessing: which one, as text.
         layers: layer -> what is kept of its feature map.
-        outputs: scores of the network's output, see `medmtl.ood.evidence.output_scores`; higher = more foreign.
-        histogram: intensities of the prepared image, density in equal bins from its least to its greatest value,
+        outputs: scores of the network's output, see `medmtl.ood.evidence.output_scores`; higher = more
+            out-of-distribution.
+        histogram: intensities of the prepared image, density in equal bins from its minimum to its maximum,
             `(bins,)` float64 that sums to 1.
     """
 
@@ -51,7 +52,7 @@ class Evidence:
     """One image, under one preprocessing or several.
 
     Training images have one view, that of their task's preprocessing. Every other image has a view for each
-    preprocessing of the model, since nobody tells which task it is.
+    preprocessing of the model, since its task is not given.
 
     Attributes:
         dataset: the task, or the folder of images without a task.
@@ -77,5 +78,5 @@ class Evidence:
         return self.views[self.chosen]
 
     def choosing(self, index: int) -> "Evidence":
-        """The same image with another view taken for the one that fits best."""
+        """The same image with another view as the one that fits best."""
         return replace(self, chosen=index)

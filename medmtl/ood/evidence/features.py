@@ -1,4 +1,4 @@
-"""FeatureTap: hooks on named layers of any network that keep statistics of the feature maps, never the maps."""
+"""FeatureTap: hooks on named layers of any network that accumulate statistics of the feature maps, not the maps."""
 
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -60,7 +60,7 @@ class FeatureTap:
         return {layer: found.gram.cpu() / found.voxels for layer, found in self.gram_matrices.items()}
 
     def evidence(self) -> dict[str, LayerEvidence]:
-        """Layer -> all that is kept of it; of windows at most 64, evenly spaced over the volume."""
+        """Layer -> its statistics; of windows at most 64, evenly spaced over the volume."""
         return {
             layer: LayerEvidence(
                 gram=gram,
@@ -72,7 +72,7 @@ class FeatureTap:
         }
 
     def reset(self) -> None:
-        """Forget the volume."""
+        """Start a new volume."""
         self.gram_matrices: dict[str, GramMatrix] = {}
         self.sizes: dict[str, int] = {}
         self._windows: dict[str, list[torch.Tensor]] = {}
@@ -82,9 +82,8 @@ class FeatureTap:
         """Add the feature maps of the network's passes within the block.
 
         Args:
-            weights: how much each input voxel counts: the product of what its places along the three axes count,
-                `(B, H)`, `(B, W)` and `(B, D)`; averaged over the input voxels that a voxel of a coarser layer stands
-                for.
+            weights: of the input voxels, as factors along the three axes, `(B, H)`, `(B, W)` and `(B, D)`; the
+                weight of a voxel of a coarser layer is the mean over the input voxels that it covers.
         """
         windows = WindowWeights(weights)
 

@@ -1,4 +1,4 @@
-"""GramMatrix: sums over the voxels of a feature map that come window by window."""
+"""GramMatrix: the Gram matrix of a feature map, accumulated window by window."""
 
 import math
 
@@ -9,8 +9,8 @@ from torch import Tensor, float32, float64
 class GramMatrix:
     """The Gram matrix and the channel sums of weighted voxels.
 
-    With F the voxels by channels and w what each counts, the Gram matrix is F^T diag(w) F. The square roots of what
-    voxels count are one channel more, whose products with the others are the channel sums: one product for all.
+    With F the voxels by channels and w their weights, the Gram matrix is F^T diag(w) F. The square roots of the weights
+    are an additional channel, whose products with the others are the channel sums: one product for all.
 
     Args:
         channels: of the feature map.
@@ -30,7 +30,7 @@ class GramMatrix:
 
         Args:
             features: `(B, C, h, w, d)`.
-            roots: square roots of what each voxel counts, `(B, h, w, d)`.
+            roots: square roots of the weight of each voxel, `(B, h, w, d)`.
         """
         windows, _, height, *rest = features.shape
         roots = roots.to(self._sums.device, self._dtype)[:, :, None]
@@ -56,5 +56,5 @@ class GramMatrix:
 
     @property
     def voxels(self) -> float:
-        """The sum of what voxels count."""
+        """The sum of the weights."""
         return float(self._sums[-1, -1])

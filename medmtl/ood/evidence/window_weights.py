@@ -1,4 +1,4 @@
-"""Shares: what the voxels of sliding windows count at the sizes of a network's layers."""
+"""WindowWeights: weights of the voxels of sliding windows at the sizes of a network's layers."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -10,11 +10,11 @@ from torch.nn import functional
 
 
 class Box(NamedTuple):
-    """What the voxels of a layer count in some windows.
+    """Weights of the voxels of a layer in some windows.
 
     Attributes:
-        part: along each axis, those that count at all in one of the windows.
-        roots: square roots of what they count, `(B, h, w, d)`.
+        part: along each axis, those whose weight is above 0 in one of the windows.
+        roots: square roots of their weights, `(B, h, w, d)`.
     """
 
     part: tuple[slice, ...]
@@ -22,10 +22,10 @@ class Box(NamedTuple):
 
 
 class WindowWeights:
-    """Some windows, which the network sees together.
+    """Weights of the windows of one batch.
 
     Layers share sizes, windows share places along an axis, and the mean of a product over a box is the product of the
-    means: little is computed twice, and nothing at the size of the input.
+    means: factors are cached, and nothing is computed at the size of the input.
 
     Args:
         weights: see `FeatureTap.weighing`.
@@ -37,7 +37,7 @@ class WindowWeights:
         self._boxes: dict[Size, Box] = {}
 
     def box(self, size: Size) -> Box:
-        """What the voxels of a layer of some size `(h, w, d)` count."""
+        """Weights of the voxels of a layer of size `(h, w, d)`."""
         if size not in self._boxes:
             found = [_along(*key, length) for key, length in zip(self._keys, size, strict=True)]
             h, w, d = (roots for _, roots in found)
@@ -47,17 +47,17 @@ class WindowWeights:
 
 
 @lru_cache(maxsize=1000)
-def _along(share: bytes, dtype: torch.dtype, shape: Size, length: int) -> tuple[slice, Tensor]:
-    """Along one axis the voxels of a layer that count, and the square roots of what they count, `(B, part)`.
+def _along(weights: bytes, dtype: torch.dtype, shape: Size, length: int) -> tuple[slice, Tensor]:
+    """Along one axis the voxels of a layer with a weight, and the square roots of their weights, `(B, part)`.
 
     Args:
-        share: what input voxels count, `(B, side)`, as bytes.
+        weights: of the input voxels, `(B, side)`, as bytes.
         dtype: of it.
         shape: of it.
         length: voxels of the layer along the axis.
     """
     pooled = functional.adaptive_avg_pool1d(
-        torch.frombuffer(bytearray(share), dtype=dtype).view(shape)[:, None], length
+        torch.frombuffer(bytearray(weights), dtype=dtype).view(shape)[:, None], length
     )
     counted = pooled.any(0).any(0).nonzero().flatten().tolist() or [0]
     part = slice(counted[0], counted[-1] + 1)

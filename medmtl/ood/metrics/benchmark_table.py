@@ -1,7 +1,7 @@
-"""The columns of the benchmark's table: how well each detector finds each kind of foreign image, and who is best.
+"""The benchmark table: how well each detector detects each kind of OOD image, and which detector ranks first.
 
-All figures of all detectors come from the same resamples of the patients, so that a mean over columns has an interval
-and two detectors can be compared by the interval of their difference.
+All detectors are evaluated on the same resamples of the patients, so that a mean over columns has an interval and two
+detectors can be compared by the interval of their difference.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,7 +26,7 @@ COLUMNS = ("far", "near", "covariate", "covariate_severe", "nonsense", "mean")
 AVERAGED = ("far", "near", "covariate", "nonsense")
 SEVERE = 3
 
-# Differences that rounding alone makes are none.
+# Smaller differences are rounding.
 ROUNDING = 1e-12
 
 Rank = Literal["first", "tied", "behind"]
@@ -39,7 +39,7 @@ class Scored:
     """The images that all detectors scored; one entry an image in each.
 
     Attributes:
-        groups: `familiar`, `far`, `near`, `covariate` or `nonsense`; others are not looked at.
+        groups: `in_distribution`, `far`, `near`, `covariate` or `nonsense`; others are ignored.
         conditions: of a covariate shift its name.
         severities: of a covariate shift 1 to 5, or 0 where severity has no meaning.
         patients: whose image it is; the same name is the same person, in every group.
@@ -53,11 +53,11 @@ class Scored:
 
 @dataclass(frozen=True)
 class TableEntry:
-    """How well a detector finds one kind of foreign image.
+    """How well a detector detects one kind of OOD image.
 
     Attributes:
-        auroc: P(foreign > familiar) + P(equal) / 2; the mean over its parts in columns that have several.
-        fpr_at_95_in_kept: share of foreign images accepted where 95 % of the familiar ones are kept; averaged alike.
+        auroc: P(OOD > in-distribution) + P(equal) / 2; the mean over its parts in columns that have several.
+        fpr_at_95_in_kept: share of OOD images accepted where 95 % of the in-distribution ones are; averaged alike.
         rank: by AUROC in this column: `first`; `tied` where the interval of the difference to the first contains
             0; else `behind`. None where there is no interval.
     """
@@ -70,33 +70,33 @@ class TableEntry:
 def benchmark_table(images: Scored, scores: Mapping[str, ArrayLike]) -> dict[str, dict[str, TableEntry]]:
     """Figures of all detectors in all columns.
 
-    `far`, `near` and `nonsense` compare all their images with the familiar ones. `covariate` is the mean over the pairs
-    of shift and severity, each against the familiar images; `covariate_severe` the mean over those of severity 3 and
+    `far`, `near` and `nonsense` compare all their images with the in-distribution ones. `covariate` is the mean over
+    the pairs of shift and severity, each against the in-distribution images; `covariate_severe` the mean over those of severity 3 and
     above and those without severity. `mean` is the mean over far, near, covariate and nonsense, as far as they exist.
 
-    A bootstrap resample draws patients with all their images: familiar patients, with whatever is made of their
-    images, and those of each foreign group apart. The intervals are percentile intervals of 2,000 resamples; one of
+    A bootstrap resample draws patients with all their images: in-distribution patients, with all shifted versions of
+    their images, and those of each OOD group separately. The intervals are percentile intervals of 2,000 resamples; one of
     an AUROC of 1 has no width, whatever the number of patients, and there is none where a side has a single patient.
 
     Args:
         images: what was scored.
-        scores: detector -> score of each image, `(images,)`, higher = more foreign.
+        scores: detector -> score of each image, `(images,)`, higher = more out-of-distribution.
 
     Returns:
         Detector -> column -> figures; columns without images are missing.
 
     Raises:
-        DataError: a detector has not one number for every image.
+        DataError: a detector does not have one number for every image.
     """
     groups, patients = np.asarray(images.groups, dtype=str), np.asarray(images.patients, dtype=str)
-    familiar = np.flatnonzero(groups == "in_distribution")
-    parts = _parts(images) if familiar.size else {}
+    inside = np.flatnonzero(groups == "in_distribution")
+    parts = _parts(images) if inside.size else {}
     members = _members(list(parts))
-    sides = np.where(np.isin(patients, patients[familiar]), "in_distribution", groups)
+    sides = np.where(np.isin(patients, patients[inside]), "in_distribution", groups)
     # The first row is the images as they are.
     weights = np.vstack([np.ones(len(groups)), patient_weights(images.patients, sides.tolist())])
-    single = {part for part, where in parts.items() if min(_count(patients, where), _count(patients, familiar)) < 2}
-    tables = {name: _table(name, values, familiar, parts, members, weights) for name, values in scores.items()}
+    single = {part for part, where in parts.items() if min(_count(patients, where), _count(patients, inside)) < 2}
+    tables = {name: _table(name, values, inside, parts, members, weights) for name, values in scores.items()}
     found: dict[str, dict[str, TableEntry]] = {name: {} for name in scores}
     for column, among in members.items():
         known = not single.intersection(among)
@@ -108,7 +108,7 @@ def benchmark_table(images: Scored, scores: Mapping[str, ArrayLike]) -> dict[str
 
 
 def _parts(images: Scored) -> dict[Part, NDArray[np.intp]]:
-    """What is compared with the familiar images at once: a group, or a covariate shift at one severity."""
+    """The sets of images to compare with the in-distribution ones: a group, or a covariate shift at one severity."""
     parts: dict[Part, list[int]] = {}
     for index, group in enumerate(images.groups):
         if group == "covariate":
@@ -129,7 +129,7 @@ def _members(parts: Sequence[Part]) -> dict[str, list[Part]]:
 def _table(
     name: str,
     values: ArrayLike,
-    familiar: NDArray[np.intp],
+    inside: NDArray[np.intp],
     parts: Mapping[Part, NDArray[np.intp]],
     members: Mapping[str, Sequence[Part]],
     weights: Floats,
@@ -140,7 +140,7 @@ def _table(
         raise DataError(f"detector {name}: not one number for every image", fix="leave the detector out")
     figures = {}
     for part, where in parts.items():
-        compared = scores[familiar], scores[where], weights[:, familiar], weights[:, where]
+        compared = scores[inside], scores[where], weights[:, inside], weights[:, where]
         figures[part] = np.stack([weighted_auroc(*compared), weighted_fpr_at_95_in_kept(*compared)])
     table = {column: np.mean([figures[part] for part in members[column]], axis=0) for column in members}
     if table:

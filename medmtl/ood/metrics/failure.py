@@ -1,4 +1,4 @@
-"""Silent failure: does a high score tell where the segmentation is bad?
+"""Silent failure: does a high score indicate a bad segmentation?
 
 The risk of an image is 1 - Dice. Images are accepted from the lowest score on; of images that tie, each is as likely
 to come first, and the figures are expectations over that.
@@ -18,12 +18,12 @@ from medmtl.ood.metrics.resampling import Floats, Interval, interval, patient_we
 
 @dataclass(frozen=True)
 class FailureDetection:
-    """How well a score tells where the segmentation is bad.
+    """How well a score detects bad segmentations.
 
     Attributes:
         spearman: rank correlation of score and Dice, -1 to 1; -1 is best.
         aurc: area under the risk-coverage curve, 0 to 1; 0 is best (Geifman & El-Yaniv, arXiv 1705.08500).
-        e_aurc: what of it a perfect order would have saved (Geifman et al., arXiv 1805.08206); 0 is best.
+        e_aurc: AURC minus that of a perfect order (Geifman et al., arXiv 1805.08206); 0 is best.
         images: how many have a Dice.
     """
 
@@ -35,11 +35,11 @@ class FailureDetection:
 
 @dataclass(frozen=True)
 class Rejection:
-    """What rejecting the images of highest score would have done.
+    """The effect of rejecting the images of highest score.
 
     Attributes:
         rejected: images rejected.
-        images: of how many.
+        images: number of images.
         before: mean Dice of all.
         after: mean Dice of those accepted.
     """
@@ -63,7 +63,7 @@ def failure_detection(scores: ArrayLike, dice: ArrayLike, patients: Sequence[str
     """Correlation and risk-coverage figures with intervals from 2,000 resamples of the patients.
 
     Args:
-        scores: higher = more foreign, `(images,)`.
+        scores: higher = more out-of-distribution, `(images,)`.
         dice: 0 to 1, `(images,)`; images whose Dice is NaN, without a label, are left out.
         patients: whose image it is; the same name is the same person.
 
@@ -89,7 +89,7 @@ def risk_coverage(scores: ArrayLike, dice: ArrayLike) -> tuple[Floats, Floats]:
     """The risk-coverage curve.
 
     Args:
-        scores: higher = more foreign, `(images,)`.
+        scores: higher = more out-of-distribution, `(images,)`.
         dice: 0 to 1, `(images,)`; images whose Dice is NaN are left out.
 
     Returns:
@@ -103,15 +103,15 @@ def risk_coverage(scores: ArrayLike, dice: ArrayLike) -> tuple[Floats, Floats]:
 
 
 def rejection(scores: ArrayLike, dice: ArrayLike, share: float) -> Rejection | None:
-    """What rejecting a share of the images, those of highest score, would have done to mean Dice.
+    """The effect on mean Dice of rejecting a share of the images, those of highest score.
 
     Args:
-        scores: higher = more foreign, `(images,)`.
+        scores: higher = more out-of-distribution, `(images,)`.
         dice: 0 to 1, `(images,)`; images whose Dice is NaN are left out.
         share: to reject, in (0, 1); rounded up to whole images.
 
     Returns:
-        The means before and after; None where nothing would be left.
+        The means before and after; None where no image would be left.
     """
     _, risk = risk_coverage(scores, dice)
     rejected = math.ceil(share * len(risk) - 1e-9)

@@ -1,4 +1,4 @@
-"""Is the promise of few false alarms kept? Held-out familiar images, dealt many times into calibration and test."""
+"""False-alarm rate of the conformal rule, over many partitions of held-out images into calibration and test."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ PARTITIONS = 200
 
 @dataclass(frozen=True)
 class FalseAlarms:
-    """How often familiar images were rejected.
+    """How often in-distribution images were rejected.
 
     Attributes:
         rate: mean over the partitions, with a bootstrap interval by patient; None where the rule could not decide.
@@ -35,18 +35,18 @@ def false_alarms(
 ) -> FalseAlarms:
     """False-alarm rate of the conformal rule over re-partitions by patient, from scores alone.
 
-    Patients are dealt at random, not by task, so that calibration and test patients are exchangeable, as the promise
+    Patients are divided at random, not by task, so that calibration and test patients are exchangeable, as the guarantee
     requires. A patient counts once in a partition's rate, with the share of the images that were rejected, as in the
     rule. For the interval test patients are drawn with replacement, each with the decisions of all partitions in which
     it was one.
 
     Args:
-        scores: of held-out familiar images, validation and test, `(images,)`; higher = more foreign. Nothing may have
-            been fitted to any of them.
+        scores: of held-out in-distribution images, validation and test, `(images,)`; higher = more
+            out-of-distribution. Nothing may have been fitted to any of them.
         tasks: of which task, one an image.
         patients: whose image it is; the same name is the same person in all tasks.
-        alpha: share of familiar images that may be rejected, in (0, 1).
-        share: of the patients who calibrate, in (0, 1).
+        alpha: share of in-distribution images that may be rejected, in (0, 1).
+        share: of the patients in the calibration part, in (0, 1).
         partitions: how many.
 
     Returns:

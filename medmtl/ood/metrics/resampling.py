@@ -21,7 +21,7 @@ class Interval:
 
     Attributes:
         value: the figure; None where it does not exist.
-        low: lower end of the 95 % percentile interval; None where nothing can be said, as of a single patient.
+        low: lower end of the 95 % percentile interval; None where there is none, as for a single patient.
         high: upper end of it.
     """
 
@@ -35,7 +35,7 @@ def interval(value: float, draws: ArrayLike) -> Interval:
 
     Args:
         value: the figure; NaN = does not exist.
-        draws: what the resamples give, `(resamples,)`; those in which it does not exist are NaN and left out.
+        draws: the figure of each resample, `(resamples,)`; those in which it does not exist are NaN and left out.
     """
     found = np.asarray(draws, dtype=np.float64)
     found = found[np.isfinite(found)]
@@ -52,7 +52,7 @@ def patient_weights(patients: Sequence[str], sides: Sequence[str], resamples: in
 
     Args:
         patients: whose image it is, one an image; the same name is the same person.
-        sides: what to draw within, such as familiar and foreign, one an image; a patient of several sides is drawn
+        sides: what to draw within, such as in-distribution and OOD, one an image; a patient of several sides is drawn
             within the first, together on all.
         resamples: how many.
 
@@ -73,10 +73,10 @@ def weighted_auroc(inside: Floats, outside: Floats, inside_weights: Floats, outs
     """AUROC of weighted images, for all resamples; ties count one half.
 
     Args:
-        inside: scores of familiar images, `(n,)`.
-        outside: scores of foreign images, `(m,)`.
+        inside: scores of in-distribution images, `(n,)`.
+        outside: scores of OOD images, `(m,)`.
         inside_weights: how often each was drawn, `(resamples, n)`.
-        outside_weights: the same of the foreign images, `(resamples, m)`.
+        outside_weights: the same of the OOD images, `(resamples, m)`.
 
     Returns:
         `(resamples,)`; NaN where a side was not drawn.
@@ -93,7 +93,7 @@ def weighted_fpr_at_95_in_kept(
 ) -> Floats:
     """`fpr_at_95_in_kept` of `detection_metrics` with weighted images, for all resamples; as `weighted_auroc`."""
     kept_up_to, kept = _cumulated(inside, inside_weights)
-    # Whole numbers on both sides, so that no rounding decides.
+    # Whole numbers on both sides, without rounding.
     first = np.argmax(100 * kept[:, 1:] >= 95 * kept[:, -1:], axis=1)
     ordered, below = _cumulated(outside, outside_weights)
     places = np.searchsorted(ordered, kept_up_to, "right")[first]

@@ -16,7 +16,7 @@ CONTROL_POINTS = 7
 
 
 def elastic(volume: MetaTensor, strength: float, random: np.random.Generator) -> MetaTensor:
-    """Smooth random deformation on the same grid: cubic B-splines over 7^3 control points, the outermost at rest.
+    """Smooth random deformation on the same grid: cubic B-splines over 7^3 control points, the outermost fixed.
 
     (Rueckert et al. 1999, as torchio's ElasticDeformation, at a fifth of its time.)
 
@@ -60,7 +60,7 @@ def wrong_orientation(volume: MetaTensor, strength: float, random: np.random.Gen
 
 
 def wrong_spacing(volume: MetaTensor, strength: float, random: np.random.Generator) -> MetaTensor:
-    """The affine tells a wrong spacing along one axis; strength: how many times too large or too small."""
+    """The affine states a wrong spacing along one axis; strength: how many times too large or too small."""
     affine = volume.affine.clone()
     affine[:3, int(random.integers(3))] *= float(random.choice([strength, 1 / strength]))
     return MetaTensor(volume.as_tensor().clone(), affine=affine)

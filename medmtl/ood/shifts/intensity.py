@@ -1,12 +1,11 @@
 """Shifts of the intensities: artefacts of the scanner and the patient, other contrasts, and nonsense.
 
 Strengths are relative to the image's own range, percentiles 0.5 to 99.5, so that CT, MR and PET are shifted alike. A
-change therefore sees the image on a unit scale: 0 and 1 are the ends of that range, and few voxels lie beyond.
+change therefore gets the image on a unit scale: 0 and 1 are the ends of that range, and few voxels lie beyond.
 """
 
 from collections.abc import Callable
 from functools import wraps
-from types import ModuleType
 
 import numpy as np
 import torch
@@ -17,8 +16,6 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor
 from torch.nn.functional import interpolate
 from torch.random import fork_rng
-
-from medmtl.errors import ConfigError
 
 PERCENTILES = (0.5, 99.5)
 
@@ -73,15 +70,16 @@ def motion(volume: Tensor, spacing: Tensor, strength: float, random: np.random.G
     """
     extent = spacing.numpy() * volume.shape
     signs = random.choice([-1.0, 1.0], size=(2, 1, 3))
-    library = torchio()
-    move = library.Motion(
+    import torchio
+
+    move = torchio.Motion(
         degrees=signs[0] * strength,
         translation=signs[1] * strength * 0.005 * extent,
         times=np.array([0.5]),
         image_interpolation="linear",
     )
     # The affine of the scan would add nothing but the risk of a direction that SimpleITK does not take.
-    scan = library.ScalarImage(tensor=volume[None], affine=np.diag([*spacing.tolist(), 1.0]))
+    scan = torchio.ScalarImage(tensor=volume[None], affine=np.diag([*spacing.tolist(), 1.0]))
     with fork_rng(devices=[]):  # a transform of torchio draws whether it happens, here always
         return move(scan).data[0]
 
@@ -89,7 +87,9 @@ def motion(volume: Tensor, spacing: Tensor, strength: float, random: np.random.G
 @on_unit_scale
 def ghosting(volume: Tensor, spacing: Tensor, strength: float, random: np.random.Generator) -> Tensor:
     """Three to six ghosts along one axis; strength: how much of their planes in k-space is lost, 0 to 1."""
-    transform = torchio().Ghosting(
+    import torchio
+
+    transform = torchio.Ghosting(
         num_ghosts=int(random.integers(3, 7)), axis=int(random.integers(3)), intensity=strength, restore=0.02
     )
     with fork_rng(devices=[]):
@@ -100,7 +100,7 @@ def ghosting(volume: Tensor, spacing: Tensor, strength: float, random: np.random
 def spikes(volume: Tensor, spacing: Tensor, strength: float, random: np.random.Generator) -> Tensor:
     """Two spikes in k-space, each a plane wave in the image; strength: the amplitude of a wave.
 
-    The waves lie in the inner half of k-space, at least 4 voxels long along each axis, so that they outlive resampling.
+    The waves lie in the inner half of k-space, at least 4 voxels long along each axis, so that resampling keeps them.
     """
     result = volume.clone()
     for _ in range(2):
@@ -149,29 +149,16 @@ def inverted(volume: Tensor, spacing: Tensor, strength: float, random: np.random
 
 @on_unit_scale
 def noise_only(volume: Tensor, spacing: Tensor, strength: float, random: np.random.Generator) -> Tensor:
-    """No image at all: every voxel drawn uniformly from the range."""
+    """Nonsense: every voxel drawn uniformly from the range."""
     return torch.from_numpy(random.random(volume.shape, dtype=np.float32))
 
 
 @on_unit_scale
 def constant(volume: Tensor, spacing: Tensor, strength: float, random: np.random.Generator) -> Tensor:
-    """No image at all: one value of the range everywhere."""
+    """Nonsense: one value of the range everywhere."""
     return torch.full_like(volume, random.random())
 
 
 def empty(image: MetaTensor, strength: float, random: np.random.Generator) -> MetaTensor:
-    """No image at all: zeros."""
+    """Nonsense: zeros."""
     return MetaTensor(torch.zeros_like(image.as_tensor(), dtype=torch.float32), affine=image.affine)
-
-
-def torchio() -> ModuleType:
-    """The library torchio, which only the shifts need.
-
-    Raises:
-        ConfigError: it is not installed.
-    """
-    try:
-        import torchio as library
-    except ImportError:
-        raise ConfigError("shifts need torchio, which is not installed", fix="pip install 'medmtl[ood]'") from None
-    return library

@@ -1,52 +1,96 @@
-"""Shifts: what can be wrong with an image of a familiar kind, at five severities where severity has a meaning."""
+"""Shift: one way in which an image can differ from the training images, at five severities where it has some."""
 
-from dataclasses import dataclass
-from typing import Literal
+import hashlib
+import inspect
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from importlib import import_module
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 from monai.data import MetaTensor
 
 from medmtl.errors import ConfigError
-from medmtl.ood.shifts import geometric as geometry
-from medmtl.ood.shifts import intensity
-from medmtl.ood.shifts.intensity import Change
 
 Kind = Literal["covariate", "control", "nonsense"]
 
 
-@dataclass(frozen=True)
-class Shift:
-    """One way in which an image can differ from the training images.
+class Shift(ABC):
+    """A change of an image; one of your own needs a `name` and `change`, and `check_shift` checks it.
 
     Attributes:
-        name: how tables and files call it.
-        kind: `covariate`: should be detected; `control`: should change nothing; `nonsense`: no image at all.
-        change: image or label, strength and randomness -> the shifted one.
-        strengths: of severities 1 to 5, rising, in the unit that `change` names; empty where severity has no meaning.
+        name: its key in tables and files.
+        kind: `covariate`: should be detected; `control`: should change nothing; `nonsense`: not an image of a body.
+        label: how figures call it; the name with spaces where it is empty.
+        strengths: of severities 1 to 5, rising; empty where severity has no meaning.
+        unit: of the strengths.
         moves: whether the organ moves with it, so that the label must follow.
-        needs_torchio: whether that library does it.
+        library: that it needs and that `medmtl` can do without, by its name on PyPI.
     """
 
     name: str
-    kind: Kind
-    change: Change
+    kind: Kind = "covariate"
+    label: str = ""
     strengths: tuple[float, ...] = ()
+    unit: str = ""
     moves: bool = False
-    needs_torchio: bool = False
+    library: str = ""
+
+    @abstractmethod
+    def change(self, volume: MetaTensor, strength: float, random: np.random.Generator) -> MetaTensor:
+        """Change an image, or its label where the shift moves the organ.
+
+        Args:
+            volume: `(1, H, W, D)` on its own grid, on any scale; not to be changed in place.
+            strength: of the severity; 0 where severity has no meaning.
+            random: decides directions and places, never the strength.
+
+        Returns:
+            `(1, H, W, D)`, on the same grid unless `moves`.
+        """
 
     @property
     def severities(self) -> tuple[int, ...]:
         """1 to 5, or 0 alone where severity has no meaning."""
         return tuple(range(1, len(self.strengths) + 1)) or (0,)
 
+    def description(self) -> dict[str, Any]:
+        """What pages and figures need, as JSON takes it."""
+        label = self.label or self.name.replace("_", " ")
+        return {"label": label, "kind": self.kind, "strengths": list(self.strengths), "unit": self.unit}
+
+    def digest(self) -> str:
+        """SHA-256 of the definition, as hexadecimal digits: another digest, another result.
+
+        It covers the class, the files that define it and its functions, the values of all attributes, and the version
+        of the library that it needs.
+        """
+        attributes = {key: getattr(self, key) for key in [*inspect.get_annotations(Shift), *vars(self)]}
+        functions = [value for value in attributes.values() if inspect.isfunction(value)]
+        facts = {
+            "class": _path_of(type(self)),
+            "attributes": attributes,
+            "sources": [_source_of(each) for each in [*self._own_classes(), *functions]],
+            "library": version(self.library) if self.library else "",
+        }
+        return hashlib.sha256(json.dumps(facts, sort_keys=True, default=_as_text).encode()).hexdigest()
+
     def check(self) -> None:
-        """See whether what the shift needs is there, before hours are spent on others.
+        """Import the library that the shift needs, before hours are spent on others.
 
         Raises:
-            ConfigError: torchio is needed and not installed.
+            ConfigError: it is not installed.
         """
-        if self.needs_torchio:
-            intensity.torchio()
+        if self.library:
+            try:
+                import_module(self.library)
+            except ImportError:
+                fix = "pip install 'medmtl[ood]'" if self.library == "torchio" else f"pip install {self.library}"
+                message = f"shift {self.name} needs {self.library}, which is not installed"
+                raise ConfigError(message, fix=fix) from None
 
     def apply(self, image: MetaTensor, severity: int, seed: int) -> MetaTensor:
         """Shift an image.
@@ -58,10 +102,10 @@ class Shift:
                 they differ in strength alone.
 
         Returns:
-            `(1, H, W, D)` float32, a new tensor, on the same grid unless the shift is geometric.
+            `(1, H, W, D)` float32, a new tensor, on the same grid unless `moves`.
 
         Raises:
-            ConfigError: the shift has no such severity, or torchio is needed and not installed.
+            ConfigError: the shift has no such severity, or needs a library that is not installed.
         """
         return self._applied(image.float(), severity, seed)
 
@@ -85,30 +129,28 @@ class Shift:
         if severity not in self.severities:
             known = ", ".join(map(str, self.severities))
             raise ConfigError(f"shift {self.name} has no severity {severity}", fix=f"choose among {known}")
+        self.check()
         strength = self.strengths[severity - 1] if self.strengths else 0.0
         return self.change(volume, strength, np.random.default_rng(seed))
 
+    def _own_classes(self) -> Iterator[type]:
+        """The class and those that it inherits from, up to `Shift`."""
+        return (each for each in type(self).__mro__ if issubclass(each, Shift) and each is not Shift)
 
-SHIFTS = {
-    shift.name: shift
-    for shift in (
-        Shift("noise", "covariate", intensity.noise, (0.02, 0.05, 0.1, 0.15, 0.25)),
-        Shift("bias_field", "covariate", intensity.bias_field, (0.3, 0.6, 0.9, 1.2, 1.5)),
-        Shift("motion", "covariate", intensity.motion, (0.5, 1, 2, 4, 8), needs_torchio=True),
-        Shift("ghosting", "covariate", intensity.ghosting, (0.2, 0.4, 0.6, 0.8, 1.0), needs_torchio=True),
-        Shift("spikes", "covariate", intensity.spikes, (0.03, 0.06, 0.1, 0.15, 0.25)),
-        Shift("blur", "covariate", intensity.blur, (0.5, 1, 1.5, 2, 3)),
-        Shift("anisotropy", "covariate", intensity.anisotropy, (2, 3, 4, 6, 8)),
-        Shift("contrast", "covariate", intensity.contrast, (0.2, 0.4, 0.6, 0.8, 1.0)),
-        Shift("inverted", "covariate", intensity.inverted),
-        Shift("elastic", "covariate", geometry.elastic, (0.02, 0.04, 0.06, 0.08, 0.1), moves=True),
-        Shift("crop", "covariate", geometry.crop, (0.1, 0.2, 0.3, 0.4, 0.5), moves=True),
-        Shift("wrong_orientation", "covariate", geometry.wrong_orientation, moves=True),
-        Shift("wrong_spacing", "covariate", geometry.wrong_spacing, (1.2, 1.4, 1.6, 1.8, 2.0), moves=True),
-        Shift("flip", "control", geometry.flip, moves=True),
-        Shift("declared_orientation", "control", geometry.declared_orientation, moves=True),
-        Shift("noise_only", "nonsense", intensity.noise_only),
-        Shift("constant", "nonsense", intensity.constant),
-        Shift("empty", "nonsense", intensity.empty),
-    )
-}
+
+def _path_of(defined: Any) -> str:
+    return f"{defined.__module__}.{defined.__qualname__}"
+
+
+def _source_of(defined: Any) -> str:
+    """Digest of the file that defines a class or function: its helpers and constants are there, too."""
+    try:
+        return hashlib.sha256(Path(inspect.getfile(defined)).read_bytes()).hexdigest()
+    except (TypeError, OSError):  # typed into a notebook
+        return inspect.getsource(defined)
+
+
+def _as_text(value: Any) -> Any:
+    if callable(value):
+        return _path_of(value)
+    return value.tolist() if hasattr(value, "tolist") else repr(value)

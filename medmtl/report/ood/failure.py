@@ -1,4 +1,4 @@
-"""Silent failure in the benchmark: does a score rise where the segmentation is bad?"""
+"""Silent failure in the benchmark: does a score increase where the segmentation is bad?"""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 
 from medmtl.ood.metrics.failure import Rejection, rejection, risk_coverage
 from medmtl.report.ood.figures import legend_of_scores, look_of
-from medmtl.report.ood.numbers import shown_by_name, tasks_of
+from medmtl.report.ood.numbers import score_label, shown_by_name, tasks_of
 from medmtl.report.ood.scores import wide_axis
-from medmtl.report.style import LINE, OOD_COLOUR, QUIET, WIDTH_INCHES, fitting, literal, score_name, style, task_colours
+from medmtl.report.style import LINE, OOD_COLOUR, QUIET, WIDTH_INCHES, fitting, literal, style, task_colours
 from medmtl.results.benchmark import Record
 
-REJECTED_SHARE = 0.1  # of the images, in the sentence that says what rejecting the worst would have gained
+REJECTED_SHARE = 0.1  # of the images, in the sentence on the effect of rejection
 
 
 def labelled(records: Iterable[Record], detector: str) -> list[Record]:
@@ -35,7 +35,7 @@ def labelled(records: Iterable[Record], detector: str) -> list[Record]:
 
 
 def rejecting(records: Iterable[Record], detector: str) -> Rejection | None:
-    """What rejecting a tenth of the labelled images would have done; None if nothing would be left."""
+    """The effect of rejecting a tenth of the labelled images; None if none would be left."""
     return rejection(*_points(labelled(records, detector)), REJECTED_SHARE)
 
 
@@ -62,11 +62,13 @@ def score_against_dice(records: Sequence[Record], names: Sequence[str], statisti
             axes.scatter(scores, dice, s=20, color=inside, edgecolor=edges, linewidth=0.8)
             wide_axis(axes, scores.tolist(), [r.score for r in known if r.group == "in_distribution"])
             correlation = statistics.get("failure", {}).get(name, {}).get("spearman")
-            axes.set_title(literal(score_name(name)), loc="left", fontsize=fitting(score_name(name)))
+            axes.set_title(
+                literal(score_label(statistics, name)), loc="left", fontsize=fitting(score_label(statistics, name))
+            )
             if correlation is not None:
                 words = f"Spearman {correlation:.2f}".replace("-", "\N{MINUS SIGN}")
                 axes.text(0.02, 0.03, words, transform=axes.transAxes)
-            axes.set_xlabel("score   (higher = more foreign)")
+            axes.set_xlabel("score   (higher = more out-of-distribution)")
             axes.set_ylim(-0.03, 1.03)
             axes.grid(axis="y")
             if not index:
@@ -82,7 +84,7 @@ def score_against_dice(records: Sequence[Record], names: Sequence[str], statisti
 
 
 def risk_coverage_curves(records: Sequence[Record], statistics: Mapping[str, Any]) -> Figure:
-    """Mean risk of the accepted images against their share, a line a detector, and what the best order would give.
+    """Mean risk of the accepted images against their share, a line a detector, and that of the best order.
 
     Args:
         records: all records.

@@ -1,4 +1,4 @@
-"""What an out-of-distribution benchmark measured, condition by condition: heat map and severity curves."""
+"""The AUROC of every condition of an out-of-distribution benchmark: heat map and severity curves."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -15,6 +15,8 @@ from matplotlib.lines import Line2D
 from medmtl.report.ood.numbers import (
     Condition,
     detectors_by_mean,
+    score_label,
+    shift_label,
     shown_by_name,
     tied,
 )
@@ -26,7 +28,6 @@ from medmtl.report.style import (
     fitting,
     literal,
     panel_grid,
-    score_name,
     style,
 )
 
@@ -40,10 +41,10 @@ _ROW_INCHES = 0.19
 def heat_map(values: Mapping[str, Mapping[Condition, float]], statistics: Mapping[str, Any]) -> Figure:
     """AUROC of every detector on every condition: a column a detector, the best in the mean first, a row a condition.
 
-    Controls stand in a strip of their own below.
+    Controls are in a separate strip below.
 
     Args:
-        values: detector -> condition -> AUROC against the familiar images.
+        values: detector -> condition -> AUROC against the in-distribution images.
         statistics: what `ood.json` holds, for the order.
     """
     names = [name for name in detectors_by_mean(statistics) if name in values]
@@ -57,28 +58,28 @@ def heat_map(values: Mapping[str, Mapping[Condition, float]], statistics: Mappin
     with style():
         height = _ROW_INCHES * (len(rows) + len(strip)) + 2.4
         figure = Figure(figsize=(WIDTH_INCHES, height), layout="constrained")
-        parts = [part for part in (rows, strip) if part] or [["no images but familiar ones"]]
+        parts = [part for part in (rows, strip) if part] or [["in-distribution images only"]]
         grid = figure.add_gridspec(len(parts), 1, height_ratios=[len(part) for part in parts])
         panels = [figure.add_subplot(grid[index]) for index in range(len(parts))]
         for axes, part in zip(panels, parts, strict=True):
-            _cells(axes, part, [values[name] for name in names])
+            _cells(axes, part, [values[name] for name in names], statistics)
         marks = dict.fromkeys(tied(statistics), " (tied)") | dict.fromkeys(names[:1], " (best)")
-        labels = [literal(f"{score_name(name)}{marks.get(name, '')}") for name in names]
+        labels = [literal(f"{score_label(statistics, name)}{marks.get(name, '')}") for name in names]
         top = panels[0]
         top.tick_params(labeltop=True, labelbottom=False)
         top.set_xticks(np.arange(len(names)) + 0.5, labels, rotation=55, ha="left", rotation_mode="anchor")
         look: dict[str, Any] = {"location": "bottom", "extend": "min", "aspect": 40, "shrink": 0.6, "pad": 0.01}
         bar = figure.colorbar(ScalarMappable(_SCALE, _COLOURS), ax=panels, **look)
-        bar.set_label("AUROC against the familiar images (0.5: chance, 1: all told apart)")
+        bar.set_label("AUROC against the in-distribution images (0.5: chance, 1: perfect separation)")
         bar.outline.set_visible(False)
     return figure
 
 
 def severity_curves(values: Mapping[str, Mapping[Condition, float]], statistics: Mapping[str, Any]) -> Figure:
-    """AUROC against severity, a panel a shift, a line a detector; the few that matter by name, the rest pale.
+    """AUROC against severity, a panel a shift, a line a detector; few by name, the rest pale.
 
     Args:
-        values: detector -> condition -> AUROC against the familiar images.
+        values: detector -> condition -> AUROC against the in-distribution images.
         statistics: what `ood.json` holds, for what is shown by name.
     """
     shown = shown_by_name(statistics)
@@ -98,12 +99,12 @@ def severity_curves(values: Mapping[str, Mapping[Condition, float]], statistics:
             for name in order:
                 heights = [values[name].get(Condition("covariate", shift, level), math.nan) for level in severities]
                 axes.plot(severities, heights, **look_of(name, shown))
-            axes.set_title(shift.replace("_", " "), fontsize=fitting(shift))
+            axes.set_title(literal(shift_label(statistics, shift)), fontsize=fitting(shift))
             axes.set_xticks(severities)
             axes.grid(axis="y")
             axes.tick_params(labelleft=not index % columns, labelbottom=index + columns >= len(levels))
         figure.supxlabel("severity", fontsize=8.5)
-        figure.supylabel("AUROC against the familiar images", fontsize=8.5)
+        figure.supylabel("AUROC against the in-distribution images", fontsize=8.5)
         legend_of_scores(figure, shown, statistics)
     return figure
 
@@ -124,14 +125,19 @@ def legend_of_scores(
     figure: Figure, shown: Sequence[str], statistics: Mapping[str, Any], columns: int = 3, more: Sequence[Line2D] = ()
 ) -> None:
     """Name the lines above the panels."""
-    handles = [Line2D([], [], label=literal(score_name(name)), **look_of(name, shown)) for name in shown]
+    handles = [Line2D([], [], label=literal(score_label(statistics, name)), **look_of(name, shown)) for name in shown]
     handles += more
     if len(statistics["detectors"]) > len(shown):
         handles.append(Line2D([], [], color=PALE, linewidth=0.8, label="all others"))
     figure.legend(handles=handles, loc="outside upper center", ncols=columns, handlelength=3)
 
 
-def _cells(axes: Axes, rows: Sequence[str | Condition], columns: Sequence[Mapping[Condition, float]]) -> None:
+def _cells(
+    axes: Axes,
+    rows: Sequence[str | Condition],
+    columns: Sequence[Mapping[Condition, float]],
+    statistics: Mapping[str, Any],
+) -> None:
     """The coloured cells with their numbers; a row that is a title stays empty."""
     values = np.full((len(rows), len(columns)), math.nan)
     for (row, column), _ in np.ndenumerate(values):
@@ -144,7 +150,7 @@ def _cells(axes: Axes, rows: Sequence[str | Condition], columns: Sequence[Mappin
     axes.pcolormesh(np.ma.masked_invalid(values), cmap=_COLOURS, norm=_SCALE, edgecolors="white", linewidth=0.8)
     labels, before = [], ""
     for row in rows:
-        labels.append(row if isinstance(row, str) else _label(row, before))
+        labels.append(row if isinstance(row, str) else _label(row, before, statistics))
         before = "" if isinstance(row, str) else row.name
     axes.set_yticks(np.arange(len(rows)) + 0.5, [literal(label) for label in labels])
     for row, tick in zip(rows, axes.get_yticklabels(), strict=True):
@@ -156,9 +162,9 @@ def _cells(axes: Axes, rows: Sequence[str | Condition], columns: Sequence[Mappin
     axes.spines[:].set_visible(False)
 
 
-def _label(where: Condition, before: str) -> str:
-    """What a row is called: the shift with its first severity, then the severities alone."""
-    condition = where.name.replace("_", " ") if where.group not in ("far", "near") else where.name
+def _label(where: Condition, before: str, statistics: Mapping[str, Any]) -> str:
+    """The label of a row: the shift with its first severity, then the severities alone."""
+    condition = shift_label(statistics, where.name)
     if not where.severity:
         return condition
     return f"{where.severity}" if where.name == before else f"{condition}   {where.severity}"

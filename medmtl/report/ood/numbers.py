@@ -1,4 +1,4 @@
-"""What the page and the figures of an out-of-distribution benchmark read from its records and from `ood.json`."""
+"""What the page and the figures of an out-of-distribution benchmark take from its records and from `ood.json`."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,15 +10,15 @@ from numpy.typing import NDArray
 from medmtl.ood.conformal import ConformalRule
 from medmtl.ood.metrics.benchmark_table import AVERAGED
 from medmtl.ood.metrics.detection import detection_metrics
-from medmtl.report.style import BARS, PAPER, SCORE_LOOKS
+from medmtl.report.style import SCORE_LOOKS
 from medmtl.results.benchmark import Record
 
 TITLES = {"covariate_severe": "severe"}  # of columns that are not headed by their own name
-SHIFTED = (*AVERAGED, "control")  # what is set against the familiar images
+SHIFTED = (*AVERAGED, "control")  # what is compared with the in-distribution images
 
 
 class Condition(NamedTuple):
-    """Where images come from or what was done to them.
+    """The origin of images, or how they were shifted.
 
     Attributes:
         group: as in `Record`.
@@ -41,32 +41,55 @@ def detectors_by_mean(statistics: Mapping[str, Any]) -> list[str]:
     return sorted(statistics["detectors"], key=mean, reverse=True)
 
 
+def score_label(statistics: Mapping[str, Any], detector: str) -> str:
+    """How pages and figures call a detector."""
+    label: str = statistics["scores"][detector]["label"]
+    return label
+
+
+def shift_label(statistics: Mapping[str, Any], condition: str) -> str:
+    """How pages and figures call a shift; a dataset by its name."""
+    label: str = statistics.get("shifts", {}).get(condition, {}).get("label", condition)
+    return label
+
+
+def without_network(statistics: Mapping[str, Any]) -> list[str]:
+    """The detectors that need no more of the network than its segmentation."""
+    return [name for name, score in statistics["scores"].items() if not score["needs_network"]]
+
+
+def in_role(statistics: Mapping[str, Any], role: str) -> list[str]:
+    """The detectors of a role, see `OODScore`."""
+    return [name for name, score in statistics["scores"].items() if score["role"] == role]
+
+
 def tied(statistics: Mapping[str, Any]) -> list[str]:
-    """Detectors whose mean cannot be told from the best one's, by the `rank` of their mean."""
+    """Detectors whose mean does not differ from the best one's, by the `rank` of their mean."""
     rows = statistics["detectors"]
     return [name for name in detectors_by_mean(statistics)[1:] if rows[name].get("mean", {}).get("rank") == "tied"]
 
 
 def shown_by_name(statistics: Mapping[str, Any]) -> list[str]:
-    """The few that figures name: the best in the mean, the paper's, entropy, and the bars; the rest are pale."""
+    """The few that figures name: the best in the mean, the paper's, and the baselines; the rest are pale."""
     ranked = detectors_by_mean(statistics)
-    wanted = dict.fromkeys([*ranked[:1], PAPER, "entropy", *BARS])
+    wanted = dict.fromkeys([*ranked[:1], *in_role(statistics, "paper"), *in_role(statistics, "baseline")])
     return [name for name in wanted if name in ranked][: len(SCORE_LOOKS)]
 
 
 def ood_detector(statistics: Mapping[str, Any]) -> str:
-    """The detector whose verdict is the benchmark's: the one that it names, else the first."""
+    """The detector that gives the verdict of the benchmark: the one that it names, else the first."""
     return statistics["verdict"].get("detector") or next(iter(statistics["detectors"]))
 
 
 def leading(statistics: Mapping[str, Any]) -> list[str]:
-    """The best detector in the mean, the one whose verdict counts, and the paper's: those to look at closely."""
+    """The best detector in the mean, the one that gives the verdict, and the paper's: those shown in detail."""
     ranked = detectors_by_mean(statistics)
-    return [name for name in dict.fromkeys([ranked[0], ood_detector(statistics), PAPER]) if name in ranked]
+    chosen = dict.fromkeys([ranked[0], ood_detector(statistics), *in_role(statistics, "paper")])
+    return [name for name in chosen if name in ranked]
 
 
 def tasks_of(records: Iterable[Record]) -> list[str]:
-    """The tasks of the familiar images, in the order that gives them their colours."""
+    """The tasks of the in-distribution images, in the order that gives them their colours."""
     return list(dict.fromkeys(r.task for r in records if r.group in ("in_distribution", "calibration")))
 
 
@@ -80,28 +103,28 @@ def conditions_of(records: Iterable[Record]) -> list[Condition]:
 def scores_of(
     records: Iterable[Record], detector: str
 ) -> tuple[NDArray[np.float64], dict[Condition, NDArray[np.float64]]]:
-    """A detector's scores of the familiar images and of each condition, `(n,)` each; only finite ones."""
-    familiar: list[float] = []
+    """A detector's scores of the in-distribution images and of each condition, `(n,)` each; only finite ones."""
+    inside: list[float] = []
     shifted: dict[Condition, list[float]] = {}
     for r in records:
         if r.detector == detector and math.isfinite(r.score):
             if r.group == "in_distribution":
-                familiar.append(r.score)
+                inside.append(r.score)
             elif r.group in SHIFTED:
                 shifted.setdefault(Condition(r.group, r.condition, r.severity), []).append(r.score)
-    return np.array(familiar), {where: np.array(scores) for where, scores in shifted.items()}
+    return np.array(inside), {where: np.array(scores) for where, scores in shifted.items()}
 
 
 def aurocs(records: Sequence[Record]) -> dict[str, dict[Condition, float]]:
-    """Detector -> condition, in the order of `conditions_of` -> AUROC of its images against the familiar ones.
+    """AUROC of each detector and condition against the in-distribution images.
 
-    NaN where one side is empty.
+    Conditions are in the order of `conditions_of`; NaN where one side is empty.
     """
     conditions = conditions_of(records)
     found: dict[str, dict[Condition, float]] = {}
     for detector in dict.fromkeys(record.detector for record in records):
-        familiar, shifted = scores_of(records, detector)
-        found[detector] = {where: detection_metrics(familiar, shifted.get(where, []))["auroc"] for where in conditions}
+        inside, shifted = scores_of(records, detector)
+        found[detector] = {where: detection_metrics(inside, shifted.get(where, []))["auroc"] for where in conditions}
     return found
 
 
@@ -134,16 +157,16 @@ def verdicts(records: Iterable[Record], detector: str) -> dict[str, Count]:
 
 
 def images_of(records: Iterable[Record]) -> dict[str, dict[str, int]]:
-    """Group -> how many `conditions`, `images`, `patients` and `labelled` images the benchmark saw of it."""
+    """Group -> number of its `conditions`, `images`, `patients` and `labelled` images."""
     images: dict[str, dict[tuple[str, str, int, str], Record]] = {}
     for r in records:
         images.setdefault(r.group, {})[r.condition, r.task, r.severity, r.case] = r
     return {
         group: {
-            "conditions": len({r.condition for r in seen.values()}),
-            "images": len(seen),
-            "patients": len({r.patient for r in seen.values()}),
-            "labelled": sum(r.dice is not None for r in seen.values()),
+            "conditions": len({r.condition for r in found.values()}),
+            "images": len(found),
+            "patients": len({r.patient for r in found.values()}),
+            "labelled": sum(r.dice is not None for r in found.values()),
         }
-        for group, seen in images.items()
+        for group, found in images.items()
     }

@@ -20,12 +20,13 @@ from medmtl.report.ood.numbers import (
     images_of,
     leading,
     ood_detector,
+    score_label,
     threshold,
     tied,
     verdicts,
+    without_network,
 )
 from medmtl.report.ood.scores import roc_by_group, scores_by_group
-from medmtl.report.style import BARS, score_name
 from medmtl.report.test.write import write_figures
 from medmtl.results.benchmark import Record
 
@@ -43,11 +44,11 @@ def write_ood_page(
     Args:
         folder: where they go, `ood` in the run folder.
         run: name of the run.
-        records: what every detector says of every image, tasks in the order of the configuration.
-        statistics: what `ood.json` holds: `detectors`, `verdict` and, where there are labels, `failure`. The verdict
-            may name its `detector`; without a name it is that of the first. A detector's columns may say their
+        records: the score of every detector for every image, tasks in the order of the configuration.
+        statistics: what `ood.json` holds: `scores`, `shifts`, `detectors`, `verdict` and, with labels, `failure`.
+            The verdict may name its `detector`; without a name it is the first. A detector's columns may have a
             `rank`: "first", "tied" or "behind".
-        facts: what to say of the run, in the order to show it; `data_note` as in `render_report`.
+        facts: of the run, in the order to show them; `data_note` as in `render_report`.
         notes: what was left out and why, a sentence each.
 
     Returns:
@@ -76,8 +77,8 @@ def write_ood_page(
         images=images_of(records),
         severities=sorted({where.severity for row in values.values() for where in row if where.severity}),
         leading=leading(statistics),
-        bars=BARS,
-        score_name=score_name,
+        bars=without_network(statistics),
+        labels={name: score_label(statistics, name) for name in ranked},
         figures={name: Picture.of(png) for name, png in figures.items()},
         facts={key: value for key, value in facts.items() if key != "data_note"},
         data_note=facts.get("data_note", ""),
@@ -87,36 +88,41 @@ def write_ood_page(
 
 
 def sentences(records: Sequence[Record], statistics: Mapping[str, Any]) -> list[str]:
-    """The result in plain words: the verdicts, the best detector and its rivals, and what was not measured."""
-    told = [_verdict_sentence(records, statistics)]
+    """The result in plain words: the verdicts, the best detector and those tied with it, and what was not measured."""
+    lines = [_verdict_sentence(records, statistics)]
     best, *_ = ranked = detectors_by_mean(statistics)
     mean = {name: statistics["detectors"][name].get("mean", {}).get("auroc") for name in ranked}
     if mean[best] is not None:
-        bare = ", which needs no network" if best in BARS else ""
+        bars = without_network(statistics)
+        bare = ", which needs no network" if best in bars else ""
         auroc = f"AUROC {number(mean[best])}"
-        told.append(f"The best detector in the mean is {score_name(best)}{bare}, {auroc}{_rivals(statistics)}.")
-        bars = [f"{score_name(name)} {number(mean[name])}" for name in BARS if name in mean and name != best]
-        if bars:
-            told.append(f"The bar to clear, without a network: {' and '.join(bars)}.")
+        lines.append(
+            f"The best detector in the mean is {score_label(statistics, best)}{bare}, {auroc}{_rivals(statistics)}."
+        )
+        others = [
+            f"{score_label(statistics, name)} {number(mean[name])}" for name in bars if name in mean and name != best
+        ]
+        if others:
+            lines.append(f"Baselines without a network: {' and '.join(others)}.")
     absent = [group for group in ("far", "near", "covariate", "nonsense") if group not in images_of(records)]
     if absent:
-        told.append(f"Not measured, and not in the mean: {', '.join(absent)}.")
-    return told
+        lines.append(f"Not measured, and not in the mean: {', '.join(absent)}.")
+    return lines
 
 
 def failure_sentences(records: Sequence[Record], statistics: Mapping[str, Any]) -> list[str]:
-    """What rejecting the images of highest score would have gained, for the detectors of `leading`."""
-    told = []
+    """The effect of rejecting the images of highest score, for the detectors of `leading`."""
+    lines = []
     for name in leading(statistics):
         gain = rejecting(records, name)
         if gain is not None:
             would = "would have raised" if gain.after > gain.before else "would not have raised"
             share = f"{100 * gain.rejected / gain.images:.0f}\N{NO-BREAK SPACE}%"
-            told.append(
-                f"By {score_name(name)}, rejecting the worst {share} ({gain.rejected} of {gain.images} images) "
+            lines.append(
+                f"By {score_label(statistics, name)}, rejecting the worst {share} ({gain.rejected} of {gain.images} images) "
                 f"{would} mean Dice from {gain.before:.2f} to {gain.after:.2f}."
             )
-    return told
+    return lines
 
 
 def _best_in(statistics: Mapping[str, Any], column: str) -> list[str]:
@@ -132,14 +138,14 @@ def _verdict_sentence(records: Sequence[Record], statistics: Mapping[str, Any]) 
     found = [f"flagged {c.flagged} of {c.decided} {group} images" for group, c in counts.items() if group == "far"]
     if "in_distribution" in counts:
         alarms = counts["in_distribution"]
-        found.append(f"raised a false alarm on {alarms.flagged} of {alarms.decided} familiar ones")
+        found.append(f"raised a false alarm on {alarms.flagged} of {alarms.decided} in-distribution ones")
     if not found:
         have = images_of(r for r in records if r.detector == name).get("calibration", {}).get("images", 0)
         return (
             f"No verdict can be given at \N{GREEK SMALL LETTER ALPHA} = {alpha:g}: too few calibration images "
             f"({have}; at least {cases_needed(alpha)} are needed)."
         )
-    return f"At \N{GREEK SMALL LETTER ALPHA} = {alpha:g} {score_name(name)} {' and '.join(found)}."
+    return f"At \N{GREEK SMALL LETTER ALPHA} = {alpha:g} {score_label(statistics, name)} {' and '.join(found)}."
 
 
 def _ties_known(statistics: Mapping[str, Any]) -> bool:
@@ -147,11 +153,11 @@ def _ties_known(statistics: Mapping[str, Any]) -> bool:
 
 
 def _rivals(statistics: Mapping[str, Any]) -> str:
-    """Who is tied with the best, as the end of a sentence; nothing where that is not known or there is no rival."""
+    """The detectors tied with the best, as the end of a sentence; empty where ranks are not known or there is one."""
     if not _ties_known(statistics) or len(statistics["detectors"]) < 2:
         return ""
-    names = [score_name(name) for name in tied(statistics)]
-    return f"; tied with it: {', '.join(names)}" if names else ", ahead of every rival"
+    names = [score_label(statistics, name) for name in tied(statistics)]
+    return f"; tied with it: {', '.join(names)}" if names else ", ahead of all others"
 
 
 def _draw(
@@ -167,7 +173,7 @@ def _draw(
     chosen = leading(statistics)
     for name in chosen:
         line = threshold(records, name, statistics["verdict"]["alpha"])
-        drawn[f"scores-{name}"] = scores_by_group(records, name, line)
+        drawn[f"scores-{name}"] = scores_by_group(records, name, line, statistics)
     if any(labelled(records, name) for name in chosen):
         drawn["failure"] = score_against_dice(records, chosen, statistics)
         drawn["risk-coverage"] = risk_coverage_curves(records, statistics)

@@ -1,1 +1,1 @@
-"""The gallery of a prediction: page and template."""
+"""The gallery of predictions: page and template."""

@@ -1,4 +1,4 @@
-"""The gallery of a prediction: every image with its mask and verdict on one self-contained page, the worst first."""
+"""The gallery: all predicted images with masks and verdicts on one self-contained page, OOD ones first."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,7 +15,7 @@ from medmtl.report.style import style, to_png
 from medmtl.results.prediction import IN, OUT, UNDECIDED, FailedCase, PredictedCase, worst_first
 
 MASK = Outline("mask", "#00C8F0", "solid", 1.3)
-SHOWN = 100  # pictures on a page, those of the worst verdicts: a browser opens 25 MB, but not much more
+SHOWN = 100  # pictures on a page, OOD images first: browsers open 25 MB, but not much more
 
 
 def write_gallery(
@@ -28,11 +28,11 @@ def write_gallery(
     """Write the page.
 
     Args:
-        folder: where it goes, and where the pictures of the cases are.
-        cases: all images that were predicted.
-        failed: all that could not be.
-        facts: what to say of network and options, in the order to show it.
-        note: what must be said of the network's training data; may be empty.
+        folder: to write to; it holds the pictures of the cases.
+        cases: the predicted images.
+        failed: the others.
+        facts: about network and options, in the order to show them.
+        note: about the training data; may be empty.
 
     Returns:
         The path of `gallery.html`.
@@ -54,21 +54,21 @@ def write_gallery(
 
 
 def headline(cases: Sequence[PredictedCase], failed: Sequence[FailedCase]) -> str:
-    """The verdicts in plain words."""
+    """The verdicts in a sentence."""
     words = [case.verdict for case in cases]
     total = len(cases) + len(failed)
     images = "image" if total == 1 else "images"
-    foreign, undecided = words.count(OUT), words.count(UNDECIDED)
-    told = []
-    if foreign:
-        told.append(f"{foreign} of {total} {images} {_are(foreign)} foreign to the network: do not trust their masks.")
+    ood, undecided = words.count(OUT), words.count(UNDECIDED)
+    sentences = []
+    if ood:
+        sentences.append(f"{ood} of {total} {images} {_are(ood)} {OUT}: do not trust their masks.")
     elif IN in words:
-        told.append(f"{words.count(IN)} of {total} {images} {_are(words.count(IN))} like those of the training.")
+        sentences.append(f"{words.count(IN)} of {total} {images} {_are(words.count(IN))} {IN}.")
     if undecided:
-        told.append(f"{undecided} of {total} {images} {_are(undecided)} undecided.")
+        sentences.append(f"{undecided} of {total} {images} {_are(undecided)} undecided.")
     if failed:
-        told.append(f"{len(failed)} could not be segmented.")
-    return " ".join(told) or "There are no images."
+        sentences.append(f"{len(failed)} could not be segmented.")
+    return " ".join(sentences) or "There are no images."
 
 
 def draw_case(name: str, image: MetaTensor, mask: NDArray[np.uint8] | None) -> bytes:
@@ -84,7 +84,7 @@ def draw_case(name: str, image: MetaTensor, mask: NDArray[np.uint8] | None) -> b
     """
     affine, voxels = image.affine.cpu().numpy(), image.as_tensor()[0].cpu().numpy()
     outlined = np.broadcast_to(np.uint8(0), voxels.shape) if mask is None else mask
-    # Turned to right-anterior-superior by views: a large volume is not copied.
+    # Reoriented to right-anterior-superior as views: a large volume is not copied.
     turned, turned_mask = (
         nibabel.as_closest_canonical(nibabel.Nifti1Image(values, affine)) for values in (voxels, outlined)
     )

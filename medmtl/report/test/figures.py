@@ -1,4 +1,4 @@
-"""The figures of the report, each a matplotlib `Figure` of its own: legible on a page and in a paper's column."""
+"""The figures of the report of a test, each a matplotlib `Figure` that fits a page and a paper's column."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -10,13 +10,12 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score, roc_curve
 
+from medmtl.quantity import Quantity
 from medmtl.report.style import (
     INK,
     LINE,
     OOD_COLOUR,
     QUIET,
-    SCORE_AXES,
-    SCORES,
     WIDTH_INCHES,
     fitting,
     literal,
@@ -24,7 +23,7 @@ from medmtl.report.style import (
     style,
     task_colours,
 )
-from medmtl.results.test import CaseResult, tasks_of
+from medmtl.results.case import CaseResult, tasks_of
 
 
 def spectra(signatures: Mapping[str, NDArray[np.float64]], layer: str, tasks: Sequence[str]) -> Figure:
@@ -64,23 +63,23 @@ def spectra(signatures: Mapping[str, NDArray[np.float64]], layer: str, tasks: Se
     return figure
 
 
-def score_distributions(results: Sequence[CaseResult], name: str, threshold: float | None) -> Figure:
-    """One out-of-distribution score of every case, a row a dataset.
+def score_distributions(results: Sequence[CaseResult], score: Quantity, threshold: float | None) -> Figure:
+    """One OOD score of every case, a row a dataset.
 
     Args:
         results: all cases.
-        name: the score, "spectral", "entropy" or "max_softmax".
+        score: description of the score.
         threshold: cases above it are flagged; None or infinite = no line is drawn.
     """
     values: dict[str, list[float]] = {}
     for result in sorted(results, key=lambda result: result.expected):
-        values.setdefault(result.dataset, []).append(result.scores.get(name, math.nan))
+        values.setdefault(result.dataset, []).append(result.scores.get(score.key, math.nan))
     with style():
         figure = Figure(figsize=(WIDTH_INCHES, 0.95 + 0.32 * max(len(values), 1)), layout="constrained")
         axes = figure.add_subplot()
         strips(axes, values, task_colours(tasks_of(results)))
-        axes.set_title(SCORES.get(name, name), loc="left")
-        axes.set_xlabel(f"{SCORE_AXES.get(name, name)}   (higher = more foreign)")
+        axes.set_title(score.label, loc="left")
+        axes.set_xlabel(f"{score.axis}   (higher = more out-of-distribution)")
         if threshold is not None and math.isfinite(threshold):
             axes.axvline(threshold, color=INK, linewidth=1, linestyle=(0, (4, 2)), zorder=1)
             axes.set_title("flagged right of the dashed line", loc="right", fontsize="small", fontweight="normal")
@@ -102,30 +101,34 @@ def dice_by_task(results: Sequence[CaseResult]) -> Figure:
     return figure
 
 
-def roc(results: Sequence[CaseResult]) -> Figure:
-    """Receiver operating characteristic of every score, with out of distribution as the positive class."""
-    names = list(dict.fromkeys(score for result in results for score in result.scores))
+def roc(results: Sequence[CaseResult], scores: Sequence[Quantity]) -> Figure:
+    """Receiver operating characteristic of every score, with out-of-distribution as the positive class.
+
+    Args:
+        results: all cases.
+        scores: descriptions of the scores.
+    """
     looks = ((INK, "-", 2.2), ("#7A8290", (0, (5, 2)), 1.6), ("#7A8290", (0, (1, 1.2)), 1.6), ("#A8AEB8", "-", 1.2))
     with style():
         figure = Figure(figsize=(4.8, 4.3), layout="constrained")
         axes = figure.add_subplot()
         axes.plot([0, 1], [0, 1], color=LINE, linewidth=1, zorder=0)
-        for index, name in enumerate(names):
-            scored = [r for r in results if math.isfinite(r.scores.get(name, math.nan))]
-            foreign = [result.expected == "out" for result in scored]
-            if len(set(foreign)) < 2:
+        for index, score in enumerate(scores):
+            scored = [r for r in results if math.isfinite(r.scores.get(score.key, math.nan))]
+            outside = [result.expected == "out" for result in scored]
+            if len(set(outside)) < 2:
                 continue
-            values = [result.scores[name] for result in scored]
-            false_alarms, detections, _ = roc_curve(foreign, values, drop_intermediate=False)
+            values = [result.scores[score.key] for result in scored]
+            false_alarms, detections, _ = roc_curve(outside, values, drop_intermediate=False)
             colour, dashes, width = looks[index % len(looks)]
-            label = f"{SCORES.get(name, name)}, AUROC {roc_auc_score(foreign, values):.3f}"
+            label = f"{score.label}, AUROC {roc_auc_score(outside, values):.3f}"
             (line,) = axes.plot(false_alarms, detections, color=colour, linestyle=dashes, linewidth=width, label=label)
             line.set_zorder(9 - index)
         if len(axes.lines) > 1:
             axes.legend(loc="lower right")
         else:
-            axes.text(0.5, 0.5, "needs familiar and foreign cases", ha="center", va="center", color=QUIET)
-        axes.set(xlabel="familiar cases flagged", ylabel="foreign cases flagged", aspect="equal")
+            axes.text(0.5, 0.5, "needs in-distribution and OOD cases", ha="center", va="center", color=QUIET)
+        axes.set(xlabel="in-distribution cases flagged", ylabel="OOD cases flagged", aspect="equal")
         axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_formatter(PercentFormatter(1.0))

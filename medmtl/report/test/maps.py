@@ -1,4 +1,4 @@
-"""The calibration map of a case: where the network overrates the organ, and where it underrates it."""
+"""The calibration map of a case: where the predicted probability of organ is too high, and where too low."""
 
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
@@ -34,9 +34,9 @@ def calibration_map(slices: CaseSlices, title: str) -> Figure:
         place = figure.add_axes((0.2, (0.25 + 0.36) / height, 0.6, 0.09 / height))
         bar = figure.colorbar(ScalarMappable(points, COLOURS), cax=place, orientation="horizontal", extend="both")
         bar.set_ticks((-50, -25, 0, 25, 50), labels=("\N{MINUS SIGN}50", "\N{MINUS SIGN}25", "0", "+25", "+50"))
-        bar.set_label("probability less observed frequency of organ (percentage points)", fontsize=7.5, labelpad=2)
+        bar.set_label("probability minus observed frequency of organ (percentage points)", fontsize=7.5, labelpad=2)
         bar.ax.tick_params(labelsize=7.5, length=2, pad=1.5)
-        for x, across, words in ((0.17, "right", "underrated"), (0.83, "left", "overrated")):
+        for x, across, words in ((0.17, "right", "too low"), (0.83, "left", "too high")):
             figure.text(x, (0.25 + 0.405) / height, words, ha=across, va="center", fontsize=7.5)
         add_legend(figure, TRUTH.handle, PREDICTION.handle, scale)
     return figure

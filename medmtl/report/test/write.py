@@ -19,49 +19,38 @@ from medmtl.report.style import to_png
 from medmtl.report.test import figures
 from medmtl.report.test.maps import calibration_map
 from medmtl.report.test.page import render_report
-from medmtl.results.test import CaseResult, best_and_worst, build_report, pooled_bins, tasks_of, write_cases
+from medmtl.results.case import CaseResult, best_and_worst, pooled_bins, tasks_of
+from medmtl.results.test import EvaluationResult, build_report, write_cases
 
 
 def write_report(
     folder: Path,
-    run: str,
-    results: Sequence[CaseResult],
-    alpha: float,
+    evaluation: EvaluationResult,
     signatures: Mapping[str, Mapping[str, NDArray[np.float64]]],
     slices: Mapping[tuple[str, str], CaseSlices],
     facts: Mapping[str, str],
-    ood_detector: str | None,
-    threshold: float | None,
-    scaling: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Write the whole report; what an earlier test left in its place is replaced.
+    """Write the whole report; files of an earlier test are replaced.
 
     Args:
         folder: where it goes, `report` in the run folder.
-        run: name of the run.
-        results: all cases, tasks in the order of the configuration.
-        alpha: the false alarm rate that the verdicts were set to allow.
+        evaluation: what the test found.
         signatures: layer -> dataset -> spectral signatures `(cases, K)`; empty without a signature bank.
         slices: (dataset, case) -> planes, for those cases that have them; the best and the worst of each task are
             shown.
-        facts: what to say of the run, see `render_report`.
-        ood_detector: name of the score that the verdicts follow; None without any.
-        threshold: of that score; None where nothing can be decided.
-        scaling: what was fitted after the training, see `build_report`.
+        facts: about the run, see `render_report`.
 
     Returns:
         The path of `report.html`.
     """
-    report = build_report(run, results, alpha, scaling, ood_detector)
-    note = facts.get("data_note", "")
-    pictures = write_figures(
-        folder / "figures", _draw(results, signatures, slices, {ood_detector or "": threshold}, scaling), note
-    )
-    write_cases(folder / "cases.csv", results)
-    write_text(folder / "bins.json", json.dumps(_bins(results), allow_nan=False) + "\n")
+    report = build_report(evaluation)
+    drawn = _draw(evaluation, signatures, slices)
+    pictures = write_figures(folder / "figures", drawn, facts.get("data_note", ""))
+    write_cases(folder / "cases.csv", evaluation.cases, evaluation.metrics)
+    write_text(folder / "bins.json", json.dumps(_bins(evaluation.cases), allow_nan=False) + "\n")
     write_text(folder / "report.json", json.dumps(report, indent=1, allow_nan=False) + "\n")
     page = folder / "report.html"
-    render_report(report, results, pictures, facts, page)
+    render_report(report, evaluation, pictures, facts, page)
     return page
 
 
@@ -86,7 +75,7 @@ def write_figures(folder: Path, drawn: Mapping[str, Figure], note: str) -> dict[
 
 
 def _bins(results: Sequence[CaseResult]) -> dict[str, dict[str, dict[str, Any]]]:
-    """Source -> case -> region -> reliability bins, of the cases that have some."""
+    """Dataset -> case -> region -> reliability bins, of the cases that have some."""
     bins: dict[str, dict[str, dict[str, Any]]] = {}
     for result in results:
         if result.calibration:
@@ -96,12 +85,11 @@ def _bins(results: Sequence[CaseResult]) -> dict[str, dict[str, dict[str, Any]]]
 
 
 def _draw(
-    results: Sequence[CaseResult],
+    evaluation: EvaluationResult,
     signatures: Mapping[str, Mapping[str, NDArray[np.float64]]],
     slices: Mapping[tuple[str, str], CaseSlices],
-    thresholds: Mapping[str, float | None],
-    scaling: Mapping[str, Any] | None,
 ) -> dict[str, Figure]:
+    results, scaling = evaluation.cases, evaluation.scaling
     tasks = tasks_of(results)
     cases = {task: [result for result in results if result.dataset == task] for task in tasks}
     drawn = {"dice": figures.dice_by_task(results)} if tasks else {}
@@ -117,10 +105,12 @@ def _draw(
                 drawn[name] = reliability_diagram(known, region, scaled, bands)
     for layer, by_dataset in signatures.items():
         drawn[f"spectra-{layer}"] = figures.spectra(by_dataset, layer, tasks)
-    for score in dict.fromkeys(score for result in results for score in result.scores):
-        drawn[f"score-{score}"] = figures.score_distributions(results, score, thresholds.get(score))
+    scores = [evaluation.score(name) for name in dict.fromkeys(name for result in results for name in result.scores)]
+    for score in scores:
+        threshold = evaluation.threshold if score.key == evaluation.ood_score else None
+        drawn[f"score-{score.key}"] = figures.score_distributions(results, score, threshold)
     if len({result.expected for result in results}) == 2:
-        drawn["roc"] = figures.roc(results)
+        drawn["roc"] = figures.roc(results, scores)
     for task in tasks:
         shown = best_and_worst(cases[task])
         for kind, draw in (("slices", case_slices), ("map", calibration_map)):

@@ -60,14 +60,15 @@ def assert_same(table: BinTable, expected: BinTable) -> None:
     assert table.negative_log_likelihood == pytest.approx(expected.negative_log_likelihood, rel=1e-11, abs=1e-12)
 
 
-@pytest.mark.parametrize("bins", [1, 2, 10, 15, 20, 101])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(
+    ("bins", "dtype"), [(1, torch.float32), (15, torch.float32), (15, torch.float64), (101, torch.float64)]
+)
 def test_bins_equal_brute_force_on_probabilities_like_a_networks(bins: int, dtype: torch.dtype) -> None:
     probability, label = volume((40, 30, 20))
     assert_same(bin_volume(probability.to(dtype), label, bins=bins), brute_force(probability.to(dtype), label, bins))
 
 
-@pytest.mark.parametrize("bins", [1, 3, 7, 10, 15, 20, 49, 1000])
+@pytest.mark.parametrize("bins", [10, 15, 49, 1000])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_probabilities_at_an_edge_and_next_to_it_fall_where_a_float64_comparison_puts_them(
     bins: int, dtype: type[np.floating[Any]]
@@ -86,7 +87,7 @@ def test_bins_are_closed_below_and_the_last_on_both_sides() -> None:
     assert edges(4).tolist() == [0, 0.25, 0.5, 0.75, 1]
 
 
-@pytest.mark.parametrize("voxels", [0, 1, PIECE - 1, PIECE, PIECE + 1, 3 * PIECE + 17])
+@pytest.mark.parametrize("voxels", [0, 1, PIECE, PIECE + 1, 3 * PIECE + 17])
 def test_size_need_not_be_a_multiple_of_the_pieces_it_is_worked_in(voxels: int) -> None:
     probability, label = volume((voxels,))
     assert_same(bin_volume(probability, label), brute_force(probability, label, 15))
@@ -107,7 +108,7 @@ def test_layout_in_memory_makes_no_difference() -> None:
     assert_same(bin_volume(channels_last, fortran), brute_force(probability, label, 15))
 
 
-@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int64, torch.float32])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
 def test_labels_may_be_numbers(dtype: torch.dtype) -> None:
     probability, label = volume((20, 20, 20))
     assert_same(bin_volume(probability, label.to(dtype)), brute_force(probability, label, 15))
@@ -194,7 +195,7 @@ class _LargestTensor(TorchDispatchMode):
         return result
 
 
-@pytest.mark.parametrize("axes", [(0, 1, 2), (2, 1, 0), (1, 2, 0)])
+@pytest.mark.parametrize("axes", [(0, 1, 2), (2, 1, 0)])
 def test_working_memory_does_not_grow_with_the_volume(axes: tuple[int, int, int]) -> None:
     inputs = [tensor.permute(axes) for tensor in (torch.rand(60, 70, 100), *torch.rand(2, 60, 70, 100).round().bool())]
     with _LargestTensor({tensor.untyped_storage().data_ptr() for tensor in inputs}) as largest:
@@ -245,7 +246,7 @@ def test_explicit_edges_close_bins_below_and_the_last_on_both_sides(dtype: torch
     assert_same(bin_volume(probability.to(dtype), label, bins=given), brute_force(probability.to(dtype), label, given))
 
 
-def test_fine_edges_ascend_and_are_close_where_networks_are_sure() -> None:
+def test_fine_edges_ascend_and_are_narrow_near_0_and_1() -> None:
     fine = fine_edges()
     assert torch.equal(edges(fine), fine)
     assert len(fine) == 4097
@@ -279,7 +280,7 @@ def classes_of(shape: tuple[int, ...], classes: int = 4) -> tuple[Tensor, Tensor
     return probability, probability.argmax(0).where(torch.rand(shape, generator=generator) < 0.7, random)
 
 
-@pytest.mark.parametrize("shape", [(70, 60, 50), (30, 40), (7,)])
+@pytest.mark.parametrize("shape", [(70, 60, 50), (7,)])
 def test_classes_are_binned_each_against_the_rest(shape: tuple[int, ...]) -> None:
     probability, label = classes_of(shape)
     for number, table in enumerate(bin_classes(probability, label)):

@@ -68,10 +68,9 @@ def brute_force(probability: Tensor, label: Tensor, bins: int) -> dict[str, floa
     }
 
 
-@pytest.mark.parametrize("bins", [1, 10, 15, 20])
-@pytest.mark.parametrize("seed", [0, 1])
-def test_metrics_equal_the_definition(bins: int, seed: int) -> None:
-    probability, label = skewed(50_000, seed)
+@pytest.mark.parametrize("bins", [1, 10, 15])
+def test_metrics_equal_the_definition(bins: int) -> None:
+    probability, label = skewed(50_000)
     found = summarise(bin_volume(probability, label, bins=bins), ALL_METRICS)
     assert found == pytest.approx(brute_force(probability, label, bins), abs=1e-7)
 
@@ -171,9 +170,8 @@ def rounded(voxels: int) -> tuple[Tensor, Tensor]:
     return (20 * probability).round() / 20, label
 
 
-@pytest.mark.parametrize("groups", [1, 5, 15])
 @pytest.mark.parametrize("make", [skewed, certain, rounded])
-@pytest.mark.parametrize("bins", [64, 512, 4096])
+@pytest.mark.parametrize(("groups", "bins"), [(1, 64), (15, 64), (15, 4096)])
 def test_adaptive_ece_is_that_of_sorted_voxels_within_its_bound(make: Any, groups: int, bins: int) -> None:
     probability, label = make(45_000)
     fine = fine_edges(bins)

@@ -20,8 +20,9 @@ def volume():
     return probability, label, region
 
 
-@pytest.mark.parametrize("spacing", [SPACING, (0.7, 0.7, 1.5), (8.0, 8.0, 8.0)])
-@pytest.mark.parametrize(("axis", "index"), [(0, 14), (1, 3), (2, 9)])
+@pytest.mark.parametrize(
+    ("axis", "index", "spacing"), [(0, 14, SPACING), (1, 3, (0.7, 0.7, 1.5)), (2, 9, SPACING), (2, 9, (8.0, 8.0, 8.0))]
+)
 def test_a_plane_is_that_of_the_whole_volume_smoothed(volume, axis, index, spacing):
     probability, label, region = volume
     sigma = [max(SIGMA_MM / step, 1) for step in spacing]

@@ -32,8 +32,10 @@ def organ_of(*voxels: tuple[int, int, int]) -> Tensor:
     return organ
 
 
-@pytest.mark.parametrize("spacing_mm", [(1, 2, 3), (3, 2, 1), (0.7, 0.7, 5.0), (6.0, 7.0, 8.0)])
-@pytest.mark.parametrize("margin_mm", [0.0, 2.0, 5.0, 100.0])
+# Spacing and margin, mm: below and above the voxels' sides, none, and beyond the volume.
+DISTANCES = [((1, 2, 3), 5.0), ((0.7, 0.7, 5.0), 2.0), ((6.0, 7.0, 8.0), 5.0), ((3, 2, 1), 0.0), ((1, 2, 3), 100.0)]
+
+
 @pytest.mark.parametrize(
     "organ",
     [
@@ -45,12 +47,11 @@ def organ_of(*voxels: tuple[int, int, int]) -> Tensor:
     ],
     ids=["inside", "corner", "border", "scattered", "everywhere"],
 )
-def test_band_holds_the_voxels_within_the_margin(
-    organ: Tensor, spacing_mm: tuple[float, float, float], margin_mm: float
-) -> None:
-    region = band(organ, spacing_mm, margin_mm)
-    assert region.dtype == torch.bool
-    assert torch.equal(region, near(organ, spacing_mm, margin_mm))
+def test_band_holds_the_voxels_within_the_margin(organ: Tensor) -> None:
+    for spacing_mm, margin_mm in DISTANCES:
+        region = band(organ, spacing_mm, margin_mm)
+        assert region.dtype == torch.bool
+        assert torch.equal(region, near(organ, spacing_mm, margin_mm))
 
 
 def test_band_holds_the_organ_and_a_voxel_that_is_exactly_the_margin_away() -> None:
@@ -99,8 +100,6 @@ def test_regions_are_found_by_name() -> None:
     assert REGIONS["whole"](organ, (1, 2, 3)).all()
 
 
-@pytest.mark.parametrize("spacing_mm", [(1, 2, 3), (0.7, 0.7, 5.0)])
-@pytest.mark.parametrize("radius_mm", [0.0, 1.0, 2.0, 5.0, 100.0])
 @pytest.mark.parametrize(
     "organ",
     [
@@ -113,17 +112,15 @@ def test_regions_are_found_by_name() -> None:
     ],
     ids=["corner", "scattered", "holes", "half", "everywhere", "nowhere"],
 )
-def test_shell_holds_the_voxels_with_one_of_the_other_side_within_the_radius(
-    organ: Tensor, spacing_mm: tuple[float, float, float], radius_mm: float
-) -> None:
-    outside_near = near(organ, spacing_mm, radius_mm) if organ.any() else torch.zeros_like(organ)
-    inside_near = near(~organ, spacing_mm, radius_mm) if (~organ).any() else torch.zeros_like(organ)
-    expected = outside_near.where(~organ, inside_near)
-    assert torch.equal(shell(organ, spacing_mm, radius_mm), expected)
+def test_shell_holds_the_voxels_with_one_of_the_other_side_within_the_radius(organ: Tensor) -> None:
+    for spacing_mm, radius_mm in DISTANCES:
+        outside_near = near(organ, spacing_mm, radius_mm) if organ.any() else torch.zeros_like(organ)
+        inside_near = near(~organ, spacing_mm, radius_mm) if (~organ).any() else torch.zeros_like(organ)
+        expected = outside_near.where(~organ, inside_near)
+        assert torch.equal(shell(organ, spacing_mm, radius_mm), expected)
 
 
-@pytest.mark.parametrize("margin_mm", [0.0, 2.0, 5.0, 100.0])
-@pytest.mark.parametrize("spacing_mm", [(1, 2, 3), (0.7, 0.7, 5.0)])
+@pytest.mark.parametrize(("spacing_mm", "margin_mm"), DISTANCES)
 def test_box_reaches_the_margin_beyond_the_organ(spacing_mm: tuple[float, float, float], margin_mm: float) -> None:
     organ = organ_of((5, 4, 3), (7, 3, 3))
     place = torch.ones(SHAPE).nonzero() * torch.tensor(spacing_mm, dtype=torch.float64)
@@ -206,7 +203,7 @@ def test_regions_take_what_they_need_of_a_case() -> None:
     assert torch.equal(found["likely"], likely(organ, probability))
 
 
-def test_a_region_that_changes_with_the_prediction_says_so() -> None:
+def test_follows_prediction_marks_the_regions_that_change_with_it() -> None:
     organ = organ_of((6, 4, 3))
     generator = torch.Generator().manual_seed(0)
     image, *predicted = torch.rand(3, *SHAPE, generator=generator)
@@ -216,7 +213,7 @@ def test_a_region_that_changes_with_the_prediction_says_so() -> None:
 
 
 def test_what_a_region_needs_must_be_given() -> None:
-    with pytest.raises(DataError, match="follows from the image"):
+    with pytest.raises(DataError, match="derives from the image"):
         REGIONS["body"](organ_of(), (1, 2, 3))
-    with pytest.raises(DataError, match="follows from the probability"):
+    with pytest.raises(DataError, match="derives from the probability"):
         REGIONS["likely"](organ_of(), (1, 2, 3), torch.rand(SHAPE))

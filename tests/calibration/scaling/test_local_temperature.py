@@ -1,4 +1,4 @@
-"""Local temperatures where the truth is known: of each volume a half is overconfident, and the image tells which."""
+"""Local temperatures where the truth is known: the bright half of each image has over-confident logits."""
 
 import math
 from collections.abc import Sequence
@@ -21,20 +21,20 @@ from medmtl.errors import DataError
 
 SHAPE = (10, 12, 10)
 HALF = SHAPE[0] // 2
-HOT, COLD = 4.0, 1.0
+OVERCONFIDENT, CALIBRATED = 4.0, 1.0
 SAME_GRID = torch.eye(4, dtype=torch.float64)
 
 Case = tuple[Tensor, Tensor, WorkingVolume]
 
 
-def case(seed: int, hot: float = HOT) -> Case:
-    """Labels drawn with probability sigmoid(z); the network says 4 z where the image is bright, and z where dark."""
+def case(seed: int, factor: float = OVERCONFIDENT) -> Case:
+    """Labels drawn with probability sigmoid(z); the logit is 4 z where the image is bright, and z where it is dark."""
     draw = torch.Generator().manual_seed(seed)
     z = 1.3 * torch.randn(SHAPE, generator=draw)
     label = torch.rand(SHAPE, generator=draw) < torch.sigmoid(z)
     bright = torch.arange(SHAPE[0])[:, None, None].expand(SHAPE) >= HALF
     image = torch.where(bright, 1.0, -1.0) + 0.2 * torch.randn(SHAPE, generator=draw)
-    probability = torch.sigmoid(z * torch.where(bright, hot, COLD))
+    probability = torch.sigmoid(z * torch.where(bright, factor, CALIBRATED))
     return probability, label, WorkingVolume(image, probability, SAME_GRID)
 
 
@@ -58,12 +58,12 @@ def fitted(cases: list[Case]) -> Fitted:
 
 @pytest.fixture
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Trainings of 40 steps, for what does not ask how good they are."""
+    """Trainings of 40 steps, for tests that do not depend on the quality of the fit."""
     monkeypatch.setattr(local_temperature, "STEPS", 40)
 
 
 def any_temperatures(spread: float = 8.0) -> LocalTemperature:
-    """A network that knows nothing and says very different temperatures."""
+    """A network with random weights and very different temperatures."""
     draw = torch.Generator().manual_seed(3)
     shapes = {"0.weight": (8, 54), "0.bias": (8,), "2.weight": (8, 8), "2.bias": (8,), "4.weight": (1, 8)}
     weights = {name: torch.randn(shape, generator=draw) for name, shape in shapes.items()}
@@ -75,19 +75,21 @@ def any_temperatures(spread: float = 8.0) -> LocalTemperature:
 def test_both_factors_are_found_where_one_temperature_finds_neither(fitted: Fitted, cases: list[Case]) -> None:
     scaling = fitted.scaling
     assert isinstance(scaling, LocalTemperature)
-    assert 1.3 * COLD < scaling.temperature < HOT / 1.3
+    assert 1.3 * CALIBRATED < scaling.temperature < OVERCONFIDENT / 1.3
     probability, label, working = case(99)
     temperatures = scaling.temperatures(working)
-    assert temperatures[:HALF].median().item() == pytest.approx(COLD, rel=0.2)
-    assert temperatures[HALF:].median().item() == pytest.approx(HOT, rel=0.2)
-    truth = torch.cat([probability[:HALF], torch.sigmoid(torch.logit(probability[HALF:].double()) / HOT).float()])
+    assert temperatures[:HALF].median().item() == pytest.approx(CALIBRATED, rel=0.2)
+    assert temperatures[HALF:].median().item() == pytest.approx(OVERCONFIDENT, rel=0.2)
+    truth = torch.cat(
+        [probability[:HALF], torch.sigmoid(torch.logit(probability[HALF:].double()) / OVERCONFIDENT).float()]
+    )
     ways = (probability, Temperature(scaling.temperature)(probability), scaling(probability, working), truth)
     raw, single, local, best = (nll(bin_volume(way, label)) for way in ways)
     assert local < single < raw
     assert single - local > 0.75 * (single - best)
 
 
-def test_the_gain_on_strangers_is_not_that_on_the_voxels_trained_on(fitted: Fitted) -> None:
+def test_the_held_out_gain_is_not_that_on_the_training_voxels(fitted: Fitted) -> None:
     scaling = fitted.scaling
     assert isinstance(scaling, LocalTemperature)
     assert 0 < scaling.held_out_gain < scaling.gain
@@ -136,11 +138,11 @@ def test_a_voxel_of_the_image_s_own_grid_has_the_temperature_of_the_nearest_of_t
 
 
 @pytest.mark.usefixtures("short")
-def test_temperatures_that_do_not_help_strangers_are_refused_and_one_is_kept() -> None:
-    histogram, samples = evidence([case(seed, hot=COLD) for seed in range(6)])
+def test_temperatures_without_held_out_gain_are_refused_and_one_is_kept() -> None:
+    histogram, samples = evidence([case(seed, factor=CALIBRATED) for seed in range(6)])
     found = Fitted.on(histogram, "local", samples)
     assert found.scaling == Temperature.fit(histogram)
-    assert "patients that it does not know" in found.refused
+    assert "on held-out patients" in found.refused
     assert "\n" not in found.refused
     assert found.nll_after == pytest.approx(Temperature.fit(histogram).nll(histogram))
 
@@ -158,20 +160,20 @@ def test_two_patients_are_needed(cases: list[Case]) -> None:
 @pytest.mark.usefixtures("short")
 def test_cases_weigh_as_many_voxels_as_they_stand_for(cases: list[Case]) -> None:
     # Where nearly all voxels are those of calibrated cases, hardly anything is to be gained.
-    plain = [case(seed, hot=COLD) for seed in range(20, 26)]
+    plain = [case(seed, factor=CALIBRATED) for seed in range(20, 26)]
     _, samples = evidence([*plain, *cases[:6]])
     heavy = [
         replace(sample, voxels=sample.voxels * (1000 if number < 6 else 1)) for number, sample in enumerate(samples)
     ]
     temperature = 1.0
     assert LocalTemperature.fit(samples, temperature).gain > 0.02
-    with pytest.raises(DataError, match="does not know"):
+    with pytest.raises(DataError, match="held-out patients"):
         LocalTemperature.fit(heavy, temperature)
 
 
 @pytest.mark.usefixtures("short")
 def test_fits_are_alike_bit_by_bit_in_any_order_of_cases_and_within_a_validation(cases: list[Case]) -> None:
-    histogram, samples = evidence(cases)
+    histogram, samples = evidence(cases[:6])
     once = Fitted.on(histogram, "local", samples)
     torch.manual_seed(7)
     before = torch.get_rng_state()
@@ -194,8 +196,8 @@ def test_a_state_loads_safely_and_scales_bit_for_bit_alike(fitted: Fitted, tmp_p
 
 
 @pytest.mark.usefixtures("short")
-def test_each_task_has_a_network_of_its_own_and_strangers_that_of_all(cases: list[Case]) -> None:
-    groups = {"A": cases[:5], "B": [case(seed, hot=COLD) for seed in range(30, 35)]}
+def test_each_task_has_a_network_of_its_own_and_other_tasks_that_of_all(cases: list[Case]) -> None:
+    groups = {"A": cases[:5], "B": [case(seed, factor=CALIBRATED) for seed in range(30, 35)]}
     found = {task: evidence(group) for task, group in groups.items()}
     histograms = {task: histogram for task, (histogram, _) in found.items()}
     samples = {task: taken for task, (_, taken) in found.items()}
@@ -208,9 +210,9 @@ def test_each_task_has_a_network_of_its_own_and_strangers_that_of_all(cases: lis
 
 
 def test_without_the_image_there_is_no_local_temperature() -> None:
-    with pytest.raises(DataError, match="follow from the image"):
+    with pytest.raises(DataError, match="depend on the image"):
         any_temperatures()(torch.rand(2, 3, 4))
 
 
-def test_it_says_its_temperature() -> None:
+def test_it_prints_its_temperature() -> None:
     assert str(any_temperatures()) == "local T around 1.50"

@@ -36,7 +36,7 @@ def loss(scaled: NDArray[np.float64], label: NDArray[np.float64]) -> float:
     return float(np.mean(np.logaddexp(0, scaled) - label * scaled))
 
 
-@pytest.mark.parametrize("temperature", [0.1, 0.5, 1.0, 1.7, 4.0])
+@pytest.mark.parametrize("temperature", [0.1, 1.0, 4.0])
 def test_a_temperature_is_that_of_least_nll_over_all_voxels(temperature: float) -> None:
     probability, label = network(temperature)
     found = Temperature.fit(logit_histogram(probability, label)).temperature
@@ -116,7 +116,7 @@ def test_volumes_of_any_layout_are_scaled_voxel_by_voxel() -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_what_cannot_be_fitted_is_left_as_it_is_and_said(method: str) -> None:
+def test_a_refused_fit_is_the_identity_with_a_reason(method: str) -> None:
     probability = torch.rand(1000, generator=torch.Generator().manual_seed(0))
     empty = LogitHistogram.empty()
     background = logit_histogram(probability, torch.zeros(1000))
@@ -145,7 +145,7 @@ def test_isotonic_makes_nothing_more_certain_than_its_voxels_allow() -> None:
     assert fitted(torch.tensor([0.0, 1.0])).tolist() == pytest.approx([1 / 6, 5 / 6])
 
 
-def test_each_task_has_its_own_scaling_and_strangers_the_single_one() -> None:
+def test_each_task_has_its_own_scaling_and_other_tasks_the_single_one() -> None:
     histograms = {name: logit_histogram(*network(t, seed=int(t))) for name, t in {"A": 2.0, "B": 4.0}.items()}
     scalings = TaskScalings.fit(histograms, "temperature", per_task=True)
     assert scalings.choose("A") == Temperature.fit(histograms["A"])
@@ -171,6 +171,6 @@ def test_a_state_loads_safely_and_scales_bit_for_bit_alike(method: str, tmp_path
     assert "no voxel" in loaded.tasks["B"].refused
 
 
-def test_every_method_says_its_parameters() -> None:
+def test_every_method_prints_its_parameters() -> None:
     kinds: list[Scaling] = [Temperature(1.416), Platt(0.5, -0.25), Isotonic(torch.zeros(3), torch.zeros(3))]
     assert [str(kind) for kind in kinds] == ["T = 1.42", "a = 0.50, b = -0.25", "isotonic, 3 points"]

@@ -13,8 +13,9 @@ from medmtl.calibration.metrics.bins import bin_volume
 from medmtl.calibration.metrics.definitions import summarise
 from medmtl.experiment.analysis.compare import compare
 from medmtl.experiment.analysis.records import read_records
+from medmtl.results.case import CaseResult
 from medmtl.results.compared import COMPARED
-from medmtl.results.test import CaseResult, write_cases
+from medmtl.results.test import write_cases
 
 
 def test_a_finished_run_is_read_with_its_cell_and_cases(tmp_path: Path, write_run: Callable[..., Path]) -> None:

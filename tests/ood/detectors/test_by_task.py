@@ -3,12 +3,12 @@
 from dataclasses import replace
 
 import pytest
-from evidence_sample import draw_evidence, draw_training
 
 from medmtl.errors import DataError
 from medmtl.ood.detectors.by_task import ByTask
 from medmtl.ood.detectors.distances import KNN
 from medmtl.ood.detectors.fusion import Fusion
+from medmtl.ood.detectors.synthetic import draw_evidence, draw_training
 from medmtl.ood.evidence.evidence import Evidence
 
 

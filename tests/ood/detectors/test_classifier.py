@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from evidence_sample import TASKS, draw_evidence, draw_training
 
 from medmtl.errors import DataError
 from medmtl.ood.detectors.classifier import TaskClassifier
+from medmtl.ood.detectors.synthetic import TASKS, draw_evidence, draw_training
 
 
 def test_it_is_surer_of_its_tasks_than_of_others() -> None:

@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from evidence_sample import draw_evidence, draw_training, without_layer
 
 from medmtl.errors import DataError
 from medmtl.ood.detectors.base import Detector, ViewDetector
@@ -17,6 +16,7 @@ from medmtl.ood.detectors.fusion import Fusion
 from medmtl.ood.detectors.intensity import IntensityHistogram
 from medmtl.ood.detectors.output import OutputScore, Volume
 from medmtl.ood.detectors.spectral import Spectral
+from medmtl.ood.detectors.synthetic import draw_evidence, draw_training, without_layer
 
 IN_LAYERS: dict[str, Callable[[], ViewDetector]] = {
     "spectral": Spectral,

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
-from evidence_sample import draw_evidence, draw_training
 
 from medmtl.errors import ConfigError, DataError
 from medmtl.ood.detectors.base import Detector
@@ -14,6 +13,7 @@ from medmtl.ood.detectors.fusion import Fusion
 from medmtl.ood.detectors.intensity import IntensityHistogram
 from medmtl.ood.detectors.output import OutputScore
 from medmtl.ood.detectors.spectral import Spectral
+from medmtl.ood.detectors.synthetic import draw_evidence, draw_training
 from medmtl.ood.evidence.evidence import Evidence
 
 

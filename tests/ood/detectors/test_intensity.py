@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 import torch
-from evidence_sample import draw_evidence, draw_training
 from monai.data import MetaTensor
 from scipy.spatial.distance import cdist
 from sklearn.decomposition import PCA
 
 from medmtl.ood.detectors.classifier import thumbnail
 from medmtl.ood.detectors.intensity import BINS, IntensityHistogram, intensity_histogram
+from medmtl.ood.detectors.synthetic import draw_evidence, draw_training
 
 
 def noise(*shape: int, seed: int = 0) -> torch.Tensor:

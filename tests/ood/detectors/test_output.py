@@ -4,9 +4,9 @@ import math
 from dataclasses import replace
 
 import pytest
-from evidence_sample import draw_evidence
 
 from medmtl.ood.detectors.output import OutputScore, Volume
+from medmtl.ood.detectors.synthetic import draw_evidence
 from medmtl.ood.evidence.evidence import Evidence
 
 SAMPLE = draw_evidence("A", 0)

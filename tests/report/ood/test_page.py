@@ -265,6 +265,7 @@ def test_the_failure_figures_show_every_labelled_image(records, statistics):
     np.testing.assert_allclose(ends, ends[0])
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_without_calibration_images_no_verdict_is_given(tmp_path):
     records = make_records(calibration=2)
     page = Page(write_ood_page(tmp_path, "run", records, make_statistics(records), {}, []).read_text())

@@ -4,10 +4,13 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_hex
 
+from medmtl.quantity import Quantity
 from medmtl.report import style
 from medmtl.report.reliability import reliability_diagram
 from medmtl.report.test import figures
-from medmtl.results.test import pooled_bins, tasks_of
+from medmtl.results.case import pooled_bins, tasks_of
+
+SPECTRAL, ENTROPY, SOFTMAX = (Quantity(key, key.title()) for key in ("spectral", "entropy", "max_softmax"))
 
 
 def lines_in(axes, colour):
@@ -37,7 +40,7 @@ def test_a_task_has_the_same_colour_in_every_figure(results, tables, signatures)
         spectrum = panel(figures.spectra(signatures, "decoder", tasks_of(results)), task)
         assert lines_in(reliability, colour)
         assert lines_in(spectrum, colour)
-        for figure in (figures.dice_by_task(results), figures.score_distributions(results, "spectral", None)):
+        for figure in (figures.dice_by_task(results), figures.score_distributions(results, SPECTRAL, None)):
             row = next(
                 index
                 for index, label in enumerate(figure.axes[0].get_yticklabels())
@@ -47,7 +50,7 @@ def test_a_task_has_the_same_colour_in_every_figure(results, tables, signatures)
             assert to_hex(median.get_color()) == colour.lower()
 
 
-def test_foreign_sources_are_grey_and_no_task_is(results, signatures):
+def test_ood_datasets_are_grey_and_no_task_is(results, signatures):
     figure = figures.spectra(signatures, "decoder", tasks_of(results))
     assert lines_in(panel(figure, "Other"), style.OOD_COLOUR)
     assert style.OOD_COLOUR not in style.PALETTE
@@ -68,7 +71,7 @@ def test_the_lower_row_of_the_spectra_shows_the_difference_from_the_mean_of_the_
 
 def test_the_threshold_is_drawn_where_there_is_one(results):
     def dashed(threshold):
-        axes = figures.score_distributions(results, "spectral", threshold).axes[0]
+        axes = figures.score_distributions(results, SPECTRAL, threshold).axes[0]
         return [line.get_xdata()[0] for line in axes.lines if line.get_linestyle() == "--"]
 
     assert dashed(0.05) == [0.05]
@@ -76,7 +79,7 @@ def test_the_threshold_is_drawn_where_there_is_one(results):
 
 
 def test_roc_names_the_auroc_of_every_score(results):
-    figure = figures.roc(results)
+    figure = figures.roc(results, [SPECTRAL, ENTROPY, SOFTMAX])
     legend = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
     assert len(legend) == 3
     assert legend[0].endswith("AUROC 1.000")
@@ -89,10 +92,10 @@ def test_figures_survive_what_a_small_or_odd_run_gives(make_case):
         figures.spectra({"Liver": np.ones((1, 1)), "Other": np.zeros((0, 1))}, "decoder", ["Liver"]),
         figures.dice_by_task(one),
         figures.dice_by_task([]),
-        figures.score_distributions(one, "entropy", None),
-        figures.score_distributions(one, "a score unknown here", 0.5),
-        figures.roc(one),
-        figures.roc([]),
+        figures.score_distributions(one, ENTROPY, None),
+        figures.score_distributions(one, SPECTRAL, 0.5),
+        figures.roc(one, [ENTROPY]),
+        figures.roc([], []),
     ):
         figure.draw_without_rendering()
 

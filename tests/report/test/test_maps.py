@@ -14,7 +14,7 @@ SPACING = (2.0, 2.0, 3.0)
 
 @pytest.fixture
 def volume():
-    """An organ that is overrated on its left and underrated on its right."""
+    """An organ that is too probable on its left and too improbable on its right."""
     image = np.random.default_rng(0).normal(size=(24, 20, 16)).astype(np.float32)
     label = np.zeros(image.shape, dtype=bool)
     label[8:16, 6:14, 5:11] = True
@@ -46,7 +46,7 @@ def test_a_map_shows_points_within_the_band_alone_on_one_scale_for_all_cases(vol
         assert overlay.get_clim() == (-LIMIT_POINTS, LIMIT_POINTS)
 
 
-def test_what_is_overrated_is_orange_and_what_is_underrated_is_purple(volume):
+def test_too_high_a_probability_is_orange_and_too_low_a_one_is_purple(volume):
     figure = calibration_map(CaseSlices.cut(*volume, SPACING), "case")
     axial = overlays(figure)["axial"]
     left, right = (np.nanmean(axial.get_array()[:, half]) for half in (slice(0, 9), slice(13, 24)))
@@ -57,7 +57,7 @@ def test_what_is_overrated_is_orange_and_what_is_underrated_is_purple(volume):
     assert blue > red
     assert to_rgb(axial.cmap(axial.norm(0.0))) == pytest.approx((0.97, 0.97, 0.97), abs=0.02)
     words = [text.get_text() for text in figure.texts]
-    assert words[1:] == ["underrated", "overrated"]
+    assert words[1:] == ["too low", "too high"]
     assert "percentage points" in figure.axes[3].get_xlabel()
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["truth", "prediction", "20 mm"]
 

@@ -12,16 +12,21 @@ from medmtl.calibration.scaling.histogram import LogitHistogram, logit_histogram
 from medmtl.calibration.scaling.per_task import TaskScalings
 from medmtl.report.html import number
 from medmtl.report.slices import CaseSlices
-from medmtl.report.test.page import headline
+from medmtl.report.test.sentences import headline
 from medmtl.report.test.write import write_report
-from medmtl.results.test import build_report
+from medmtl.results.test import EvaluationResult, build_report
 
 NOTE = "Digital phantoms, not patients"
 
 
 def write(folder, results, facts=None, **given):
-    values = {"alpha": 0.05, "signatures": {}, "slices": {}, "ood_detector": "spectral", "threshold": 0.05} | given
-    return write_report(folder, "a run", results, facts=facts or {}, **values)
+    drawn = {name: given.pop(name, {}) for name in ("signatures", "slices")}
+    return write_report(folder, evaluation_of(results, **given), facts=facts or {}, **drawn)
+
+
+def evaluation_of(results, **given):
+    values = {"alpha": 0.05, "ood_score": "spectral", "threshold": 0.05} | given
+    return EvaluationResult("a run", results, **values)
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +51,7 @@ def folder(tmp_path_factory, results, inputs):
 
 def test_a_report_is_a_page_a_table_a_json_file_and_figures(folder, results):
     report = json.loads((folder / "report.json").read_text())
-    assert report == build_report("a run", results, 0.05, ood_detector="spectral")
+    assert report == build_report(evaluation_of(results))
     assert len((folder / "cases.csv").read_text().splitlines()) == 1 + len(results)
     bins = json.loads((folder / "bins.json").read_text())
     labelled = [result for result in results if result.calibration]
@@ -75,8 +80,8 @@ def test_a_report_is_a_page_a_table_a_json_file_and_figures(folder, results):
     assert words.count(NOTE) >= 1 + len(drawn - slices)
     assert "best.ckpt" in words
     assert f"{report['tasks']['Heart']['calibration']['band']['ace']:.4f}" in words
-    assert "HD95, mm" in words
-    assert f"{report['tasks']['Heart']['hd95_mm']['mean']:.1f} " in words
+    assert "95th-percentile Hausdorff distance, mm" in words
+    assert f"{report['tasks']['Heart']['hd95_mm']['mean']:.2f} " in words
 
 
 def test_the_page_needs_nothing_but_itself(folder):
@@ -88,6 +93,7 @@ def test_the_page_needs_nothing_but_itself(folder):
     assert not re.search(r"url\(|@import|https?://", html.text)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_region_that_follows_from_the_prediction_is_marked(tmp_path, make_case):
     table = make_case().calibration["band"]
 
@@ -140,17 +146,18 @@ def test_the_same_results_give_the_same_files(tmp_path, make_case):
     assert all((tmp_path / "first" / file).read_bytes() == (tmp_path / "second" / file).read_bytes() for file in files)
 
 
-@pytest.mark.parametrize("odd", ["no foreign cases", "no bank", "one case", "only foreign cases", "nothing"])
+@pytest.mark.parametrize("odd", ["no OOD cases", "no bank", "one case", "only OOD cases", "nothing"])
 def test_odd_runs_give_a_page_too(tmp_path, results, make_case, odd):
     bare = {"scores": {"entropy": 0.2}, "p_value": None, "rejected": None, "nearest_task": None}
     given = {
-        "no foreign cases": [result for result in results if result.expected == "in"],
+        "no OOD cases": [result for result in results if result.expected == "in"],
         "no bank": [make_case("a", **bare), make_case("b", "Other", "out", **bare)],
         "one case": [make_case(dice=float("nan"))],
-        "only foreign cases": [result for result in results if result.expected == "out"],
+        "only OOD cases": [result for result in results if result.expected == "out"],
         "nothing": [],
     }[odd]
-    html = Page(write(tmp_path, given, threshold=None).read_text())
+    score = None if odd == "no bank" else "spectral"
+    html = Page(write(tmp_path, given, ood_score=score, threshold=None).read_text())
     words = html.words
     assert "nan" not in words.lower().split()
     assert "None" not in words
@@ -171,7 +178,11 @@ def test_what_scaling_changed_stands_beside_what_it_did_not(tmp_path, results, p
     words = html.words
     report = json.loads((tmp_path / "report.json").read_text())
     assert html.open == []
-    assert words.index("Dice and surface distances") < words.index("After scaling") < words.index("Familiar or foreign")
+    assert (
+        words.index("Dice and surface distances")
+        < words.index("After scaling")
+        < words.index("In-distribution or out-of-distribution")
+    )
     shown = fitted.tasks["Liver"].scaling if per_task else fitted.single.scaling
     assert str(shown) in words
     assert ("T = 1.00 (kept)" in words) == ("Heart keeps T = 1.00" in words) == per_task
@@ -190,19 +201,19 @@ def test_the_headline_says_in_words_what_was_found(make_case):
     outside = [make_case(str(i), "Other", "out", rejected=i < 2) for i in range(3)]
 
     def of(results):
-        return headline(build_report("run", results, 0.05))
+        return headline(build_report(evaluation_of(results)))
 
     alpha = "\N{GREEK SMALL LETTER ALPHA}"
     assert of(inside + outside) == (
-        f"Mean Dice 0.80 over two tasks. At {alpha} = 0.05 it flagged 2 of 3 foreign volumes and raised a false alarm "
-        "on 1 of 4 familiar ones."
+        f"Mean Dice 0.80 over two tasks. At {alpha} = 0.05 it flagged 2 of 3 OOD volumes and raised a false alarm "
+        "on 1 of 4 in-distribution volumes."
     )
     assert of(inside[1:2] + outside[:1]) == (
-        f"Mean Dice 0.80 on Task1. At {alpha} = 0.05 it flagged 1 of 1 foreign volume and raised a false alarm on 0 of "
-        "1 familiar ones."
+        f"Mean Dice 0.80 on Task1. At {alpha} = 0.05 it flagged 1 of 1 OOD volume and raised a false alarm on 0 of "
+        "1 in-distribution volume."
     )
     assert of(inside[1:2]) == (
-        f"Mean Dice 0.80 on Task1. At {alpha} = 0.05 it raised a false alarm on 0 of 1 familiar volumes. "
+        f"Mean Dice 0.80 on Task1. At {alpha} = 0.05 it raised a false alarm on 0 of 1 in-distribution volume. "
         "No out-of-distribution cases were tested."
     )
     assert of([make_case(dice=float("nan"), rejected=None), outside[0]]).startswith("No test case had a Dice")
