@@ -96,7 +96,7 @@ def _data(argv: list[str]) -> None:
 # Commands whose options LightningCLI makes, and those whose options are arguments of a class but for these.
 LIGHTNING = ("fit", "test", "calibrate")
 CLASSES = ("ood", "experiment")
-HYPHENATED = ("ckpt-path", "dry-run", "at-once")
+HYPHENATED = ("ckpt-path", "dry-run")
 
 COMMANDS: dict[str, tuple[Callable[[list[str]], None], str]] = {
     "fit": (_train_or_test, "train one network on several tasks: medmtl fit --config multitask.yaml"),

@@ -122,18 +122,13 @@ def _parse(argv: list[str]) -> tuple[Protocol, Path, bool]:
     config = find_config(options.config) if options.config else saved
     content = with_new_names(read_yaml(config), str(config))
     try:
-        parsed = parser.parse_args(_with_underscores(flags), namespace=parser.parse_object(content))
+        parsed = parser.parse_args(flags, namespace=parser.parse_object(content))
         chosen = {key: value for key, value in parsed.items() if key not in ("config", "run", "dry_run")}
         folder = Path(options.run) if options.run else RUNS / Path(parsed.run or config.stem).name
         # A key without a value, all its lines commented out, gets its default.
         return Protocol(**{key: value for key, value in chosen.items() if value is not None}), folder, parsed.dry_run
     except ArgumentError as error:
         raise ConfigError(" ".join(str(error).split())) from None
-
-
-def _with_underscores(flags: list[str]) -> list[str]:
-    """Flags as the parser has them, by the names of `Protocol`: `--at-once=2` as `--at_once=2`."""
-    return [re.sub(r"^--[^.=]+", lambda flag: "--" + flag[0][2:].replace("-", "_"), flag) for flag in flags]
 
 
 def _table(jobs: list[Job]) -> Table:
