@@ -1,8 +1,11 @@
 """What a checkpoint names is built only if it is a network, detector or layout of known packages; nothing else runs."""
 
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -274,19 +277,145 @@ def test_a_loss_that_is_not_installed_is_no_obstacle_to_predicting(changed: Chan
     assert load(run, device="cpu").tasks
 
 
-def test_modules_of_the_current_folder_are_found_where_the_user_names_them(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty current folder, which Python does not find modules in by itself."""
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "ownloss.py").touch()
-    installed = [place for place in sys.path if place not in ("", str(tmp_path))]
-    for given, found in (
+    monkeypatch.setattr(sys, "path", [place for place in sys.path if place not in ("", str(tmp_path))])
+    monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [
         (["--run=runs/x"], False),
         (["--a.b=other.Loss"], False),
         (["a: ownloss.Loss"], True),
+        (['--layout={"class_path":"ownloss.Loss"}'], True),
         (None, True),
-    ):
-        monkeypatch.setattr(sys, "path", list(installed))
-        use_current_folder(given)
-        # The last place: a file of the folder never takes the place of an installed module.
-        assert sys.path == [*installed, *([str(tmp_path)] if found else [])]
+    ],
+)
+def test_modules_of_the_current_folder_are_found_where_the_user_names_them(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch, given: list[str] | None, found: bool
+) -> None:
+    (workplace / "ownloss.py").write_text("import ownhelper")
+    (workplace / "ownhelper.py").touch()
+    (workplace / "yaml.py").write_text("open('marker', 'w')")
+    use_current_folder(given)
+    for name in ("ownloss", "ownhelper", "yaml"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    assert (find_spec("ownloss") is not None) == found
+    if found:
+        import_module("ownloss")  # with what it imports
+    import_module("yaml")  # a file of the folder never takes the place of an installed module
+    for name in ("ownloss", "ownhelper"):
+        sys.modules.pop(name, None)
+
+
+def test_a_module_that_nobody_names_does_not_stand_in_for_a_library_that_is_not_installed(workplace: Path) -> None:
+    (workplace / "ood.py").touch()
+    (workplace / "strangers.py").write_text("open('marker', 'w')")
+    use_current_folder(["report: runs/ood.html", "--trainer.devices=1"])
+    with pytest.raises(ImportError):
+        import_module("strangers")
+
+
+def test_python_may_be_started_not_to_use_the_current_folder(workplace: Path) -> None:
+    (workplace / "strangers.py").touch()
+    program = "from medmtl.training.trust import use_current_folder; use_current_folder(); import strangers"
+    ended = subprocess.run([sys.executable, "-P", "-c", program], capture_output=True, text=True, check=False)
+    assert "No module named 'strangers'" in ended.stderr
+
+
+def test_names_of_layers_and_arguments_are_words() -> None:
+    for name in ('x"), print("y', "a.b", "a b", 1):
+        inner = {"class_path": "torch.nn.ModuleDict", "init_args": {"modules": {name: {"class_path": "torch.nn.ReLU"}}}}
+        for network in (inner, {"class_path": "torch.nn.ReLU", "init_args": {name: True}}):
+            with pytest.raises(RunError, match=r"x sets model\.network"):
+                Checker("x").section("model", {"network": network}, Segmenter)
+    traced = {"class_path": "monai.networks.nets.NetAdapter", "init_args": {"node_name": "x"}}
+    with pytest.raises(RunError, match="NetAdapter"):
+        Checker("x").section("model", {"network": traced}, Segmenter)
+
+
+def test_the_benchmark_does_not_read_a_configuration_that_nobody_named(
+    changed: Change, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = changed("data.tasks.LiverCT.root", "nowhere")
+    Path("ood-benchmark.yaml").write_text("detectors: [{class_path: strangers.Part}]")
+    with pytest.raises(SystemExit):
+        main(["ood", "--run", str(run)])
+    assert "LiverCT: the data root nowhere is not a folder" in capsys.readouterr().err
+
+
+# Keys of a saved experiment, and keys of its base.
+SAVED: dict[str, Any] = {
+    "arms": [
+        ["dedicated", "strangers.Part"],
+        [OWN],
+        [{"class_path": "medmtl.training.trust.Checker"}],
+        "strangers.yaml",
+    ],
+    "overrides": [
+        {"model.network": OWN},
+        {"model.network": OWN, "model": {}},
+        {"model": {"network": OWN}},
+        {"model.loss": GRAPH},
+        {"model.network.init_args": {"act": OWN}},
+        {"more": OWN},
+        {"trainer.callbacks": [OWN]},
+        "strangers.yaml",
+    ],
+    "finetune_overrides": [{"model.optimizer": POPEN}, {"model.loss": OWN}],
+    "cluster": [{"slurm_setup": ["touch marker"]}, "strangers.yaml"],
+    "config": ["strangers.yaml"],
+    "steps": [OWN],
+    "launcher": [OWN],
+}
+OF_BASE: dict[str, Any] = {
+    key: TRAINING_ONLY[key] + NEEDED.get(key, []) for key in ("model.loss", "model.optimizer", "trainer.callbacks")
+} | {key: NEEDED[key] for key in ("model.network", "data.tasks.LiverCT.layout", "spectral.detector")}
+EXPERIMENT = {"base": "base.yaml", "arms": ["multitask"], "steps": 4, "validations": 2}
+
+
+def write_saved(base: Mapping[str, Any], **keys: Any) -> None:
+    Path("study").mkdir()
+    Path("study/experiment.yaml").write_text(yaml.safe_dump({**EXPERIMENT, **keys}))
+    Path("base.yaml").write_text(yaml.safe_dump(base))
+
+
+@pytest.mark.parametrize(("key", "value"), [*cases(SAVED), *cases(OF_BASE)])
+def test_a_saved_experiment_names_nothing_that_is_not_accepted(
+    changed: Change, capsys: pytest.CaptureFixture[str], key: str, value: Any
+) -> None:
+    run = changed("seed_everything", 0)
+    text = (run / "config.yaml").read_text()
+    base = yaml.safe_load(_with(text, key, value) if key in OF_BASE else text)
+    write_saved(
+        {name: base[name] for name in ("data", "model", "spectral", "trainer")},
+        **({key: value} if key in SAVED else {}),
+    )
+    with pytest.raises(SystemExit):
+        main(["experiment", "--run", "study", "--dry-run"])
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert "study/experiment.yaml" in said
+    assert "--trust" in said
+    assert not Path("study/configs").exists()
+
+
+def test_a_saved_experiment_of_arms_and_classes_of_medmtl_goes_on(changed: Change) -> None:
+    base = yaml.safe_load((changed("seed_everything", 0) / "config.yaml").read_text())
+    base = {name: base[name] for name in ("data", "model", "calibration", "spectral", "scaling")}
+    base["model"]["finetune"] = None
+    arm = {"class_path": "medmtl.experiment.plan.arms.Transfer", "init_args": {"key": "heads", "layers": "head"}}
+    write_saved(
+        base, arms=["multitask", arm], overrides={"data.foreign": {}, "model.optimizer.init_args.lr": 0.1}, cluster={}
+    )
+    main(["experiment", "--run", "study", "--dry-run"])
+    assert len(list(Path("study/configs").iterdir())) == 5
+
+
+def test_a_training_reads_no_checkpoint_with_code_that_lies_in_its_folder(changed: Change) -> None:
+    Path("own.yaml").write_text("run: x")
+    assert "--weights_only=true" in parse_request(["fit", "--config", "own.yaml", "--run", "empty"]).argv
