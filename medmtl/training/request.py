@@ -244,12 +244,15 @@ def known_config(checkpoint: Path, trust: bool = False, sections: Collection[str
     for section, keys in FOR_TRAINING.items():
         for key in keys:
             config.get(section, {}).pop(key, None)
+    where = Checker(str(checkpoint))
     for section, owner in STORED.items():
+        if not isinstance(config.get(section) or {}, dict):
+            where.refuse(config[section], section)
         known = inspect.signature(owner).parameters
         for key in sorted(set(config.get(section) or {}) - set(known)):
             logger.warning("the checkpoint sets %s.%s, which no longer exists: left out", section, key)
             del config[section][key]
-    return config if trust else checked(config, Checker(str(checkpoint)))
+    return config if trust else checked(config, where)
 
 
 def resumed_config(run: RunFolder, trust: bool = False) -> str:

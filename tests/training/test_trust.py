@@ -1,5 +1,6 @@
 """What a checkpoint names is built only if it is a network, detector or layout of known packages; nothing else runs."""
 
+import inspect
 import shutil
 import subprocess
 import sys
@@ -13,14 +14,21 @@ import pytest
 import torch
 import yaml
 from pytorch_lightning import Trainer
+from pytorch_lightning.cli import LightningArgumentParser
 
 from medmtl import load
+from medmtl.callbacks.spectral import SpectralCallback
 from medmtl.cli import main
+from medmtl.data import layouts
+from medmtl.data.datamodule import MultiTaskData
+from medmtl.data.layouts import Layout
 from medmtl.errors import RunError
 from medmtl.models.segmenter import Segmenter
+from medmtl.ood import detectors
+from medmtl.ood.detectors import Detector
 from medmtl.runs.checkpoint import CHECKPOINT_KEY
 from medmtl.runs.folder import RunFolder
-from medmtl.training.request import known_config, parse_request, resumed_config
+from medmtl.training.request import checked, find_config, known_config, parse_request, resumed_config
 from medmtl.training.trust import TO_TRAIN, Checker, use_current_folder
 
 OLD = Path(__file__).parents[1] / "fixtures" / "old-0.1"
@@ -414,6 +422,85 @@ def test_a_saved_experiment_of_arms_and_classes_of_medmtl_goes_on(changed: Chang
     )
     main(["experiment", "--run", "study", "--dry-run"])
     assert len(list(Path("study/configs").iterdir())) == 5
+
+
+@pytest.mark.parametrize("value", ["strangers.yaml", [1], 5])
+@pytest.mark.parametrize("section", ["spectral", "scaling", "wandb"])
+def test_a_section_that_is_no_mapping_is_refused_in_one_line(changed: Change, section: str, value: Any) -> None:
+    with pytest.raises(RunError, match=rf"best\.ckpt sets {section} to"):
+        parse_request(["test", "--run", str(changed(section, value))])
+
+
+def _first_weight(checkpoint: dict[str, Any]) -> None:
+    weights = checkpoint["state_dict"]
+    weights[next(iter(weights))] = "x"
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda checkpoint: checkpoint.update(callbacks="x"),
+        lambda checkpoint: checkpoint.update(state_dict=[1]),
+        lambda checkpoint: checkpoint["callbacks"].update(SpectralCallback={"fitted": 5}),
+        lambda checkpoint: checkpoint["callbacks"].update(ScalingCallback={"single": 5}),
+        lambda checkpoint: checkpoint.update(config="!!python/object/apply:builtins.open [marker, w]"),
+        _first_weight,
+    ],
+)
+def test_a_damaged_checkpoint_is_refused_in_one_line(changed: Change, spoil: Callable[[dict[str, Any]], None]) -> None:
+    best = RunFolder(changed("seed_everything", 0)).best
+    checkpoint = torch.load(best, weights_only=True)
+    spoil(checkpoint)
+    torch.save(checkpoint, best)
+    with pytest.raises(RunError) as refused:
+        load(best, device="cpu")
+    assert "\n" not in str(refused.value)
+
+
+def builtin(base: type, package: Any) -> list[Any]:
+    """Classes of a package that are built without arguments, or with those that they need."""
+    needed = {
+        "Fusion": {"members": ["Spectral", "KNN"]},
+        "OutputScore": {"output": "entropy"},
+        "Folders": {"images": "a/{case}", "labels": "b/{case}"},
+        "FileList": {"file": "cases.csv"},
+    }
+    found = [each for _, each in sorted(vars(package).items()) if inspect.isclass(each) and issubclass(each, base)]
+    return [
+        pytest.param({"class_path": each.__name__, "init_args": needed.get(each.__name__, {})}, id=each.__name__)
+        for each in found
+        if not inspect.isabstract(each)
+    ]
+
+
+def _written(section: str, owner: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    """A section as `medmtl fit` writes it into a checkpoint, with all defaults."""
+    parser = LightningArgumentParser(exit_on_error=False)
+    parser.add_lightning_class_args(owner, section)
+    written = yaml.safe_load(parser.dump(parser.parse_object({section: dict(values)}), skip_none=False))
+    return dict(written[section])
+
+
+@pytest.mark.parametrize("detector", builtin(Detector, detectors))
+def test_every_built_in_detector_is_accepted(detector: dict[str, Any]) -> None:
+    written = _written("spectral", SpectralCallback, {"layers": ["model.1"], "detector": detector})
+    assert Checker("x").section("spectral", written, SpectralCallback) == written
+
+
+@pytest.mark.parametrize("layout", builtin(Layout, layouts))
+def test_every_built_in_layout_is_accepted(layout: dict[str, Any]) -> None:
+    task = {"root": "x", "modality": "CT", "organ": [1], "spacing": [1, 1, 1], "layout": layout}
+    written = _written("data", MultiTaskData, {"tasks": {"A": task}, "patch_size": [8, 8, 8]})
+    assert Checker("x").section("data", written, MultiTaskData) == written
+
+
+CONFIGS = sorted(path for path in find_config("multitask.yaml").parent.glob("multitask*.yaml"))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_shipped_configuration_is_accepted(path: Path) -> None:
+    config = {key: value for key, value in yaml.safe_load(path.read_text()).items() if key != "run"}
+    assert checked(config, Checker("x", TO_TRAIN)) == config
 
 
 def test_a_training_reads_no_checkpoint_with_code_that_lies_in_its_folder(changed: Change) -> None:
