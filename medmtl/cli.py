@@ -52,9 +52,7 @@ def _train_or_test(argv: list[str]) -> None:
 
 def _experiment(argv: list[str]) -> None:
     from medmtl.experiment.command import run_experiment
-    from medmtl.training.trust import use_current_folder
 
-    use_current_folder()
     run_experiment(argv[1:])
 
 
@@ -87,9 +85,7 @@ def _ood(argv: list[str]) -> None:
 
 def _data(argv: list[str]) -> None:
     from medmtl.data_tools.command import run_data
-    from medmtl.training.trust import use_current_folder
 
-    use_current_folder()
     run_data(argv[1:])
 
 

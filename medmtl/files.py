@@ -1,7 +1,7 @@
 """Files written atomically: under a temporary name, then renamed, so that a reader never reads half of one."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -29,3 +29,18 @@ def write_text(path: Path, text: str) -> None:
     """Write a text file atomically."""
     with written_whole(path) as beside:
         beside.write_text(text)
+
+
+def remove_others(folder: Path, pattern: str, kept: Container[Path] = ()) -> None:
+    """Remove files that an earlier command left in a folder.
+
+    Nothing is removed where the folder is a link: what it leads to may be anyone's.
+
+    Args:
+        folder: the folder.
+        pattern: of their names.
+        kept: paths that stay.
+    """
+    for path in [] if folder.is_symlink() else list(folder.glob(pattern)):
+        if path not in kept:
+            path.unlink()

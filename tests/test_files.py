@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from medmtl.files import write_text, written_whole
+from medmtl.files import remove_others, write_text, written_whole
 
 
 def test_a_file_appears_only_when_it_is_complete(tmp_path: Path) -> None:
@@ -55,3 +55,15 @@ def test_text_is_read_back_as_it_was_written(tmp_path: Path) -> None:
     text = "first line\nsecond: café\n"
     write_text(tmp_path / "notes.txt", text)
     assert (tmp_path / "notes.txt").read_text() == text
+
+
+def test_only_other_files_of_the_folder_itself_are_removed(tmp_path: Path) -> None:
+    for name in ("old.png", "new.png", "notes.txt"):
+        (tmp_path / name).touch()
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path, target_is_directory=True)
+    remove_others(link, "*.png")  # leads to files that may be anyone's
+    assert (tmp_path / "old.png").exists()
+    remove_others(tmp_path, "*.png", {tmp_path / "new.png"})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "new.png", "notes.txt"]
+    remove_others(tmp_path / "nowhere", "*")

@@ -103,15 +103,19 @@ def _check(options: argparse.Namespace) -> None:
 
     from medmtl.data_tools.check import check
     from medmtl.data_tools.listing import list_config, list_folder, parse_layout
+    from medmtl.training.trust import use_current_folder
 
     if options.config is None:
+        use_current_folder([options.layout or ""])
         layout = None if options.layout is None else parse_layout(options.layout)
         datasets = [list_folder(options.path, layout, options.patient)]
         title = datasets[0].name
     else:
         from medmtl.training.request import find_config
 
-        datasets = list_config(find_config(options.config), options.patient)
+        config = find_config(options.config)
+        use_current_folder([config.read_text()])
+        datasets = list_config(config, options.patient)
         title = Path(options.config).stem
     out = options.output or Path("data-check") / title
     if not check(datasets, title, out, options.jobs, options.fix_affine):
@@ -120,7 +124,9 @@ def _check(options: argparse.Namespace) -> None:
 
 def _import(options: argparse.Namespace) -> None:
     from medmtl.data_tools.block import task_block
+    from medmtl.training.trust import use_current_folder
 
+    use_current_folder([options.layout or ""])
     sys.stdout.write(task_block(options.path, options.name, options.modality, options.organ, options.layout))
 
 

@@ -12,6 +12,7 @@ from rich.table import Column, Table
 from medmtl.errors import ConfigError, RunError
 from medmtl.experiment.analysis.compare import print_comparison, write_compare
 from medmtl.experiment.plan.arms import find_arms
+from medmtl.experiment.plan.base import check_saved
 from medmtl.experiment.plan.job import Job
 from medmtl.experiment.plan.prepare import prepare, write_plan
 from medmtl.experiment.plan.protocol import Protocol
@@ -21,11 +22,14 @@ from medmtl.experiment.run.runner import only_runner, run_jobs
 from medmtl.renamed import with_new_names
 from medmtl.runs.folder import RUNS
 from medmtl.training.request import find_config, read_yaml
+from medmtl.training.trust import TRUST_HELP, use_current_folder
 
 DESCRIPTION = (
     "Compare dedicated, transfer and multi-task training, and arms of your own. Every training run is a plain "
     "configuration that is written to disk before it runs; runs that are finished are not repeated, so it is safe to "
-    "stop and start again. Ends with the comparison in runs/NAME/compare, NAME being that of the configuration."
+    "stop and start again. Ends with the comparison in runs/NAME/compare, NAME being that of the configuration. --run "
+    "without --config goes on with the experiment in that folder, of which only arms of medmtl and classes of medmtl, "
+    "MONAI and torch are used, unless --trust is given."
 )
 
 WIDE = 160  # columns of the table of runs where the output is no terminal
@@ -106,10 +110,12 @@ def _parse(argv: list[str]) -> tuple[Protocol, Path, bool]:
     parser.add_argument("--config", action="config", help="the experiment: a file, or the bare name of a shipped one")
     parser.add_argument("--run", type=str | None, default=None, help="its folder, or in a configuration its name")
     parser.add_argument("--dry-run", action="store_true", help="write the configurations, list them and stop")
+    parser.add_argument("--trust", action="store_true", help=f"without --config: {TRUST_HELP}")
     parser.add_class_arguments(Protocol)
     own = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     own.add_argument("-c", "--config")
     own.add_argument("--run")
+    own.add_argument("--trust", action="store_true")
     options, flags = own.parse_known_args(argv)
     if {"-h", "--help"} & set(flags):
         sys.stdout.write(re.sub(r"--\w+", lambda flag: flag[0].replace("_", "-"), parser.format_help()))
@@ -121,14 +127,19 @@ def _parse(argv: list[str]) -> tuple[Protocol, Path, bool]:
         raise RunError(f"{options.run} holds no experiment", fix="add --config")
     config = find_config(options.config) if options.config else saved
     content = with_new_names(read_yaml(config), str(config))
+    trusted = bool(options.config or options.trust)
+    use_current_folder(None if trusted else flags)
+    if not trusted:
+        check_saved(content, config)  # the parser imports what `overrides` names
     try:
         parsed = parser.parse_args(flags, namespace=parser.parse_object(content))
-        chosen = {key: value for key, value in parsed.items() if key not in ("config", "run", "dry_run")}
+        chosen = {key: value for key, value in parsed.items() if key not in ("config", "run", "dry_run", "trust")}
         folder = Path(options.run) if options.run else RUNS / Path(parsed.run or config.stem).name
         # A key without a value, all its lines commented out, gets its default.
-        return Protocol(**{key: value for key, value in chosen.items() if value is not None}), folder, parsed.dry_run
+        protocol = Protocol(**{key: value for key, value in chosen.items() if value is not None})
     except ArgumentError as error:
         raise ConfigError(" ".join(str(error).split())) from None
+    return protocol, folder, parsed.dry_run
 
 
 def _table(jobs: list[Job]) -> Table:

@@ -55,7 +55,9 @@ def load_weights(network: nn.Module, checkpoint: Path) -> None:
     source = {name.removeprefix(PREFIX): value for name, value in kept.items() if name.startswith(PREFIX)}
     own = network.state_dict()
     for name in (*own, *source):
-        there, here = (tuple(state[name].shape) if name in state else "absent" for state in (source, own))
+        there, here = (
+            tuple(getattr(state[name], "shape", ())) if name in state else "absent" for state in (source, own)
+        )
         if there != here:
             raise RunError(
                 f"{checkpoint} holds another network: {name} is {there} there and {here} here",

@@ -22,7 +22,7 @@ from medmtl.ood_benchmark.worker import members_of
 from medmtl.report.ood.page import write_ood_page
 from medmtl.results.benchmark import Record, write_records
 from medmtl.runs.folder import RunFolder, environment
-from medmtl.training.request import find_config, renamed_config, run_and_checkpoint
+from medmtl.training.request import find_config, renamed_config, run_and_checkpoint, shipped_config
 from medmtl.training.trained import load_trained
 from medmtl.training.trust import TRUST_HELP, use_current_folder
 
@@ -91,7 +91,7 @@ def _parse(argv: list[str]) -> tuple[Options, RunFolder, Path, str, bool]:
     parser.add_argument("--trust", action="store_true", help=TRUST_HELP)
     parser.add_class_arguments(Options)
     own = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    own.add_argument("-c", "--config", default="ood-benchmark.yaml")
+    own.add_argument("-c", "--config")
     own.add_argument("--run")
     own.add_argument("--ckpt-path", "--ckpt_path")
     own.add_argument("--trust", action="store_true")
@@ -99,7 +99,7 @@ def _parse(argv: list[str]) -> tuple[Options, RunFolder, Path, str, bool]:
     wants_help = {"-h", "--help"} & set(flags)
     if not (given.run or given.ckpt_path or wants_help):
         raise ConfigError("no run is named", fix="add --run FOLDER or --ckpt-path FILE")
-    config = find_config(given.config)
+    config = find_config(given.config) if given.config else shipped_config("ood-benchmark.yaml")
     use_current_folder(None if given.trust else [config.read_text(), *flags])
     try:
         parsed: Any = parser.parse_args(flags if wants_help else [f"--config={renamed_config(config)}", *flags])

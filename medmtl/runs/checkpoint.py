@@ -30,7 +30,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise RunError(f"the checkpoint {path} does not exist", fix="correct the path") from None
     except Exception as error:  # torch raises many kinds for a file that is none, some with unsafe advice
         raise RunError(f"{path} is not a checkpoint that loads safely", fix="name another") from error
-    if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
+    if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state_dict"), dict):
         raise RunError(f"{path} is not a checkpoint of medmtl", fix="name another")
     return checkpoint
 

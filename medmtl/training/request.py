@@ -9,7 +9,7 @@ import inspect
 import logging
 import os
 import shutil
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -94,7 +94,8 @@ def parse_request(argv: list[str]) -> Request:
         run, checkpoint, base = _to_use(options, name, argv[0])
     use_current_folder(None if argv[0] == "fit" or options.trust else _given(configs, flags))
     given = [f"--config={config}" for config in (*base, *map(renamed_config, configs))]
-    resumed = [f"--ckpt_path={checkpoint}", "--weights_only=true"] if checkpoint else []
+    # Also without a checkpoint: on a cluster Lightning loads `hpc_ckpt_1.ckpt` of the run folder by itself.
+    resumed = ["--weights_only=true", *([f"--ckpt_path={checkpoint}"] if checkpoint else [])]
     quiet = [] if argv[0] == "fit" else ["--verbose=false"]
     return Request(argv[0], run, checkpoint, [argv[0], *given, *quiet, *flags, f"--run={run.path}", *resumed])
 
@@ -172,6 +173,12 @@ def run_and_checkpoint(folder: str | None, checkpoint: str | None) -> tuple[RunF
     return RunFolder(Path(folder) if folder else _relative(home)), path
 
 
+def shipped_config(name: str) -> Path:
+    """A configuration of the installed package, whatever the current folder holds under its name."""
+    package = Path(medmtl.__file__).parent
+    return next(path for place in (package, package.parent) if (path := place / "configs" / name).is_file())
+
+
 def find_config(name: str) -> Path:
     """A configuration by path, or by bare name in the current folder, `configs/`, or the installed package.
 
@@ -237,12 +244,15 @@ def known_config(checkpoint: Path, trust: bool = False, sections: Collection[str
     for section, keys in FOR_TRAINING.items():
         for key in keys:
             config.get(section, {}).pop(key, None)
+    where = Checker(str(checkpoint))
     for section, owner in STORED.items():
+        if not isinstance(config.get(section) or {}, dict):
+            where.refuse(config[section], section)
         known = inspect.signature(owner).parameters
         for key in sorted(set(config.get(section) or {}) - set(known)):
             logger.warning("the checkpoint sets %s.%s, which no longer exists: left out", section, key)
             del config[section][key]
-    return config if trust else _checked(config, Checker(str(checkpoint)))
+    return config if trust else checked(config, where)
 
 
 def resumed_config(run: RunFolder, trust: bool = False) -> str:
@@ -258,10 +268,15 @@ def resumed_config(run: RunFolder, trust: bool = False) -> str:
     """
     content = with_new_names(read_yaml(run.config), str(run.config))
     config = {key: value for key, value in content.items() if key in (*STORED, "trainer", "seed_everything")}
-    return yaml.safe_dump(config if trust else _checked(config, Checker(str(run.config), TO_TRAIN)), sort_keys=False)
+    return yaml.safe_dump(config if trust else checked(config, Checker(str(run.config), TO_TRAIN)), sort_keys=False)
 
 
-def _checked(config: dict[str, Any], checker: Checker) -> dict[str, Any]:
+def checked(config: Mapping[str, Any], checker: Checker) -> dict[str, Any]:
+    """A configuration from a file of unknown origin, as it may be built.
+
+    Raises:
+        RunError: it names a class that is not accepted.
+    """
     owners = {**STORED, "trainer": Trainer}
     return {
         key: checker.section(key, values, owners[key]) if key in owners else checker.value(values, int, key)

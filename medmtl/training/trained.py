@@ -18,6 +18,7 @@ from medmtl.models.segmenter import Segmenter
 from medmtl.runs.checkpoint import read_checkpoint
 from medmtl.training.request import known_config
 
+UNFIT = (AttributeError, IndexError, KeyError, TypeError, ValueError)  # what a damaged file makes classes raise
 PARTS = ("data", "model", "spectral", "scaling")  # sections of the configuration that are built
 
 
@@ -79,20 +80,25 @@ def load_trained(checkpoint: Path, device: str = "auto", trust: bool = False) ->
     try:
         wanted = {key: config[key] for key in PARTS if config.get(key) is not None}
         built: Any = parser.instantiate_classes(parser.parse_object(wanted))
-    except (ArgumentError, KeyError) as error:
-        reason = " ".join(str(error).split())
-        raise RunError(
-            f"{checkpoint} holds a configuration that cannot be used ({reason})", fix="train again"
-        ) from None
+    except (ArgumentError, *UNFIT) as error:
+        raise _unfit(checkpoint, "a configuration", error) from None
     kept = read_checkpoint(checkpoint)
     load_weights(built.model.network, checkpoint)
-    for callback in (built.spectral, built.scaling):
-        callback.load_state_dict(kept.get("callbacks", {}).get(callback.state_key, {}))
+    try:
+        for callback in (built.spectral, built.scaling):
+            callback.load_state_dict(kept.get("callbacks", {}).get(callback.state_key, {}))
+    except UNFIT as error:
+        raise _unfit(checkpoint, "an OOD detector or a scaling", error) from None
     if built.spectral.mismatch is not None:
         raise built.spectral.mismatch
     chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     segmenter = built.model.to(chosen).eval()
     return Trained(segmenter, built.data, built.spectral, built.scaling, kept, _digest(segmenter), trust)
+
+
+def _unfit(checkpoint: Path, what: str, error: Exception) -> RunError:
+    reason = " ".join(str(error).split())
+    return RunError(f"{checkpoint} holds {what} that cannot be used ({reason})", fix="train again")
 
 
 def _digest(segmenter: Segmenter) -> str:

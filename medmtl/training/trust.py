@@ -9,11 +9,13 @@ import dataclasses
 import inspect
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import timedelta
 from importlib import import_module
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
-from types import NoneType, UnionType
+from types import ModuleType, NoneType, UnionType
 from typing import Any, Literal, NoReturn, Union, get_args, get_origin, get_type_hints
 
 from medmtl.errors import RunError
@@ -21,10 +23,11 @@ from medmtl.errors import RunError
 # Where a class may come from: to test and predict, and to resume a training.
 TO_USE = ("medmtl", "monai.networks", "torch.nn")
 TO_TRAIN = (*TO_USE, "monai.losses", "monai.optimizers", "torch.optim", "pytorch_lightning.cli")
-# These load weights or code by a name that the configuration gives, or unpickle a file.
+# These load weights or code by a name that the configuration gives, unpickle a file, or make code from layers' names.
 REFUSED = (
     "monai.losses.perceptual",
     "monai.networks.nets.cell_sam_wrapper",
+    "monai.networks.nets.netadapter",
     "monai.networks.nets.torchvision_fc",
     "monai.networks.nets.transchex",
 )
@@ -70,10 +73,10 @@ class Checker:
 
     def _options(self, values: Any, hints: Hints, key: str) -> dict[str, Any]:
         if not isinstance(values, Mapping):
-            self._refuse(values, key)
+            self.refuse(values, key)
         for name in values:
             if name not in hints:
-                self._refuse(name, key)
+                self.refuse(name, key)
         return {name: self.value(value, hints[name], f"{key}.{name}") for name, value in values.items()}
 
     def value(self, value: Any, hint: Any, key: str) -> Any:
@@ -102,11 +105,11 @@ class Checker:
             return self._spec(value, returned, key) if returned else self._loose(value, key)
         if inspect.isclass(origin) and issubclass(origin, Mapping):
             if not isinstance(value, Mapping):
-                self._refuse(value, key)
+                self.refuse(value, key)
             return {self._name(name, key): self.value(each, args[1], f"{key}.{name}") for name, each in value.items()}
         if inspect.isclass(origin) and issubclass(origin, Sequence):
             if not isinstance(value, list):
-                self._refuse(value, key)
+                self.refuse(value, key)
             return [self.value(each, args[0], f"{key}.{number}") for number, each in enumerate(value)]
         if inspect.isclass(only):
             return self._spec(value, (only,), key)
@@ -116,16 +119,16 @@ class Checker:
         """A class with its arguments, which must be a subclass of one of `bases`."""
         spec = {"class_path": value} if isinstance(value, str) else value
         if not isinstance(spec, Mapping) or not set(spec) <= SPEC or not isinstance(spec.get("class_path"), str):
-            self._refuse(value, key)
+            self.refuse(value, key)
         found = self.resolve(spec["class_path"], bases, key)
         given = spec.get("init_args") or {}
         if not isinstance(given, Mapping):
-            self._refuse(given, f"{key}.init_args")
+            self.refuse(given, f"{key}.init_args")
         if _within(found.__module__, ("medmtl",)):
             arguments = self._options(given, hints_of(found), key)
         else:
             arguments = {
-                self._name(name, key): self._loose(each, f"{key}.{name}", bases) for name, each in given.items()
+                self._word(name, key): self._loose(each, f"{key}.{name}", bases) for name, each in given.items()
             }
         for name, parameter in inspect.signature(found).parameters.items():
             if name.startswith("pretrained"):
@@ -140,47 +143,54 @@ class Checker:
         """
         module, _, name = path.rpartition(".")
         if not all(part.isidentifier() for part in path.split(".")) or not _within(module, self.packages):
-            self._refuse(path, key)
+            self.refuse(path, key)
         try:
             found = getattr(import_module(module), name)
         except (ImportError, AttributeError):
-            self._refuse(path, key)
+            self.refuse(path, key)
         allowed = inspect.isclass(found) and _within(found.__module__, self.packages)
         if not allowed or _within(found.__module__, REFUSED) or not issubclass(found, bases):
-            self._refuse(path, key)
+            self.refuse(path, key)
         return found
 
     def _loose(self, value: Any, key: str, bases: tuple[type, ...] = ()) -> Any:
         """A value whose option may take anything: numbers, single words, classes where there are `bases`, and these."""
         if isinstance(value, Mapping):
             if "class_path" in value:
-                return self._spec(value, bases, key) if bases else self._refuse(value, key)
-            return {self._name(name, key): self._loose(each, f"{key}.{name}", bases) for name, each in value.items()}
+                return self._spec(value, bases, key) if bases else self.refuse(value, key)
+            return {self._word(name, key): self._loose(each, f"{key}.{name}", bases) for name, each in value.items()}
         if isinstance(value, list):
             return [self._loose(each, f"{key}.{number}", bases) for number, each in enumerate(value)]
         # A path of a class has a dot, and the name of a file would be read as a part of the configuration.
         if isinstance(value, str) and (not WORD.fullmatch(value) or Path(value).is_file()):
-            self._refuse(value, key)
+            self.refuse(value, key)
         return value
 
     def _without_specs(self, value: Any, key: str) -> Any:
         """A value of an option that takes text, numbers and collections of them."""
         if isinstance(value, Mapping):
             if "class_path" in value:
-                self._refuse(value, key)
+                self.refuse(value, key)
             return {self._name(name, key): self._without_specs(each, f"{key}.{name}") for name, each in value.items()}
         if isinstance(value, list):
             return [self._without_specs(each, f"{key}.{number}") for number, each in enumerate(value)]
         if isinstance(value, str) and any(word in value for word in RESERVED):
-            self._refuse(value, key)
+            self.refuse(value, key)
         return value
 
     def _name(self, name: Any, key: str) -> Any:
         if any(part in RESERVED for part in str(name).split(".")):  # a dot may stand for one level more
-            self._refuse(name, key)
+            self.refuse(name, key)
         return name
 
-    def _refuse(self, value: Any, key: str) -> NoReturn:
+    def _word(self, name: Any, key: str) -> Any:
+        """Name of an argument or layer; what traces a network writes its names into source text, and runs that."""
+        if not isinstance(name, str) or not WORD.fullmatch(name):
+            self.refuse(name, key)
+        return self._name(name, key)
+
+    def refuse(self, value: Any, key: str) -> NoReturn:
+        """Raise the error for a value that is not accepted."""
         named = value.get("class_path", value) if isinstance(value, Mapping) else value
         raise RunError(f"{self.where} sets {key} to {str(named)[:80]!r}, which is not used from a file", fix=FIX)
 
@@ -203,20 +213,39 @@ def is_plain(hint: Any) -> bool:
 
 
 def use_current_folder(given: Iterable[str] | None = None) -> None:
-    """Find modules in the current folder, after all that are installed.
+    """Find modules in the current folder, after all that are installed, unless Python was started not to (`python -P`).
 
     Args:
-        given: what the user wrote on the command line and in configurations; the folder is used only if it holds a
-            module named there. None: whatever they say.
+        given: what the user wrote on the command line and in configurations: modules that it names are found there, and
+            what those import. None: all modules.
     """
     here = str(Path.cwd())
-    if here in sys.path or "" in sys.path:
+    if sys.flags.safe_path or here in sys.path or "" in sys.path:
         return
-    words = (
-        None if given is None else {found for text in given for found in re.findall(r"([A-Za-z_]\w*)\.[A-Za-z_]", text)}
-    )
-    if words is None or any(Path(f"{word}.py").is_file() or Path(word, "__init__.py").is_file() for word in words):
+    if given is None:
         sys.path.append(here)
+        return
+    names = {found for text in given for found in re.findall(r"\b([A-Za-z_]\w*)\.[A-Za-z_]", text)}
+    if names:
+        sys.meta_path.append(_NamedModules(here, names))
+
+
+class _NamedModules(MetaPathFinder):
+    """Finds modules of a folder by name; a file beside them does not stand in for a library that is not installed."""
+
+    def __init__(self, folder: str, names: Collection[str]) -> None:
+        self.folder = folder
+        self.names = names
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if path is not None or fullname not in self.names:
+            return None
+        found = PathFinder.find_spec(fullname, [self.folder], target)
+        if found is not None and self.folder not in sys.path:
+            sys.path.append(self.folder)  # for what it imports, and for processes that are started
+        return found
 
 
 def _members(hint: Any) -> tuple[Any, ...]:

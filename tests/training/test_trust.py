@@ -1,8 +1,12 @@
 """What a checkpoint names is built only if it is a network, detector or layout of known packages; nothing else runs."""
 
+import inspect
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +14,21 @@ import pytest
 import torch
 import yaml
 from pytorch_lightning import Trainer
+from pytorch_lightning.cli import LightningArgumentParser
 
 from medmtl import load
+from medmtl.callbacks.spectral import SpectralCallback
 from medmtl.cli import main
+from medmtl.data import layouts
+from medmtl.data.datamodule import MultiTaskData
+from medmtl.data.layouts import Layout
 from medmtl.errors import RunError
 from medmtl.models.segmenter import Segmenter
+from medmtl.ood import detectors
+from medmtl.ood.detectors import Detector
 from medmtl.runs.checkpoint import CHECKPOINT_KEY
 from medmtl.runs.folder import RunFolder
-from medmtl.training.request import known_config, parse_request, resumed_config
+from medmtl.training.request import checked, find_config, known_config, parse_request, resumed_config
 from medmtl.training.trust import TO_TRAIN, Checker, use_current_folder
 
 OLD = Path(__file__).parents[1] / "fixtures" / "old-0.1"
@@ -274,19 +285,224 @@ def test_a_loss_that_is_not_installed_is_no_obstacle_to_predicting(changed: Chan
     assert load(run, device="cpu").tasks
 
 
-def test_modules_of_the_current_folder_are_found_where_the_user_names_them(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty current folder, which Python does not find modules in by itself."""
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "ownloss.py").touch()
-    installed = [place for place in sys.path if place not in ("", str(tmp_path))]
-    for given, found in (
+    monkeypatch.setattr(sys, "path", [place for place in sys.path if place not in ("", str(tmp_path))])
+    monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [
         (["--run=runs/x"], False),
         (["--a.b=other.Loss"], False),
         (["a: ownloss.Loss"], True),
+        (['--layout={"class_path":"ownloss.Loss"}'], True),
         (None, True),
-    ):
-        monkeypatch.setattr(sys, "path", list(installed))
-        use_current_folder(given)
-        # The last place: a file of the folder never takes the place of an installed module.
-        assert sys.path == [*installed, *([str(tmp_path)] if found else [])]
+    ],
+)
+def test_modules_of_the_current_folder_are_found_where_the_user_names_them(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch, given: list[str] | None, found: bool
+) -> None:
+    (workplace / "ownloss.py").write_text("import ownhelper")
+    (workplace / "ownhelper.py").touch()
+    (workplace / "yaml.py").write_text("open('marker', 'w')")
+    use_current_folder(given)
+    for name in ("ownloss", "ownhelper", "yaml"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    assert (find_spec("ownloss") is not None) == found
+    if found:
+        import_module("ownloss")  # with what it imports
+    import_module("yaml")  # a file of the folder never takes the place of an installed module
+    for name in ("ownloss", "ownhelper"):
+        sys.modules.pop(name, None)
+
+
+def test_a_module_that_nobody_names_does_not_stand_in_for_a_library_that_is_not_installed(workplace: Path) -> None:
+    (workplace / "ood.py").touch()
+    (workplace / "strangers.py").write_text("open('marker', 'w')")
+    use_current_folder(["report: runs/ood.html", "--trainer.devices=1"])
+    with pytest.raises(ImportError):
+        import_module("strangers")
+
+
+def test_python_may_be_started_not_to_use_the_current_folder(workplace: Path) -> None:
+    (workplace / "strangers.py").touch()
+    program = "from medmtl.training.trust import use_current_folder; use_current_folder(); import strangers"
+    ended = subprocess.run([sys.executable, "-P", "-c", program], capture_output=True, text=True, check=False)
+    assert "No module named 'strangers'" in ended.stderr
+
+
+def test_names_of_layers_and_arguments_are_words() -> None:
+    for name in ('x"), print("y', "a.b", "a b", 1):
+        inner = {"class_path": "torch.nn.ModuleDict", "init_args": {"modules": {name: {"class_path": "torch.nn.ReLU"}}}}
+        for network in (inner, {"class_path": "torch.nn.ReLU", "init_args": {name: True}}):
+            with pytest.raises(RunError, match=r"x sets model\.network"):
+                Checker("x").section("model", {"network": network}, Segmenter)
+    traced = {"class_path": "monai.networks.nets.NetAdapter", "init_args": {"node_name": "x"}}
+    with pytest.raises(RunError, match="NetAdapter"):
+        Checker("x").section("model", {"network": traced}, Segmenter)
+
+
+def test_the_benchmark_does_not_read_a_configuration_that_nobody_named(
+    changed: Change, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = changed("data.tasks.LiverCT.root", "nowhere")
+    Path("ood-benchmark.yaml").write_text("detectors: [{class_path: strangers.Part}]")
+    with pytest.raises(SystemExit):
+        main(["ood", "--run", str(run)])
+    assert "LiverCT: the data root nowhere is not a folder" in capsys.readouterr().err
+
+
+# Keys of a saved experiment, and keys of its base.
+SAVED: dict[str, Any] = {
+    "arms": [
+        ["dedicated", "strangers.Part"],
+        [OWN],
+        [{"class_path": "medmtl.training.trust.Checker"}],
+        "strangers.yaml",
+    ],
+    "overrides": [
+        {"model.network": OWN},
+        {"model.network": OWN, "model": {}},
+        {"model": {"network": OWN}},
+        {"model.loss": GRAPH},
+        {"model.network.init_args": {"act": OWN}},
+        {"more": OWN},
+        {"trainer.callbacks": [OWN]},
+        "strangers.yaml",
+    ],
+    "finetune_overrides": [{"model.optimizer": POPEN}, {"model.loss": OWN}],
+    "cluster": [{"slurm_setup": ["touch marker"]}, "strangers.yaml"],
+    "config": ["strangers.yaml"],
+    "steps": [OWN],
+    "launcher": [OWN],
+}
+OF_BASE: dict[str, Any] = {
+    key: TRAINING_ONLY[key] + NEEDED.get(key, []) for key in ("model.loss", "model.optimizer", "trainer.callbacks")
+} | {key: NEEDED[key] for key in ("model.network", "data.tasks.LiverCT.layout", "spectral.detector")}
+EXPERIMENT = {"base": "base.yaml", "arms": ["multitask"], "steps": 4, "validations": 2}
+
+
+def write_saved(base: Mapping[str, Any], **keys: Any) -> None:
+    Path("study").mkdir()
+    Path("study/experiment.yaml").write_text(yaml.safe_dump({**EXPERIMENT, **keys}))
+    Path("base.yaml").write_text(yaml.safe_dump(base))
+
+
+@pytest.mark.parametrize(("key", "value"), [*cases(SAVED), *cases(OF_BASE)])
+def test_a_saved_experiment_names_nothing_that_is_not_accepted(
+    changed: Change, capsys: pytest.CaptureFixture[str], key: str, value: Any
+) -> None:
+    run = changed("seed_everything", 0)
+    text = (run / "config.yaml").read_text()
+    base = yaml.safe_load(_with(text, key, value) if key in OF_BASE else text)
+    write_saved(
+        {name: base[name] for name in ("data", "model", "spectral", "trainer")},
+        **({key: value} if key in SAVED else {}),
+    )
+    with pytest.raises(SystemExit):
+        main(["experiment", "--run", "study", "--dry-run"])
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert "study/experiment.yaml" in said
+    assert "--trust" in said
+    assert not Path("study/configs").exists()
+
+
+def test_a_saved_experiment_of_arms_and_classes_of_medmtl_goes_on(changed: Change) -> None:
+    base = yaml.safe_load((changed("seed_everything", 0) / "config.yaml").read_text())
+    base = {name: base[name] for name in ("data", "model", "calibration", "spectral", "scaling")}
+    base["model"]["finetune"] = None
+    arm = {"class_path": "medmtl.experiment.plan.arms.Transfer", "init_args": {"key": "heads", "layers": "head"}}
+    write_saved(
+        base, arms=["multitask", arm], overrides={"data.foreign": {}, "model.optimizer.init_args.lr": 0.1}, cluster={}
+    )
+    main(["experiment", "--run", "study", "--dry-run"])
+    assert len(list(Path("study/configs").iterdir())) == 5
+
+
+@pytest.mark.parametrize("value", ["strangers.yaml", [1], 5])
+@pytest.mark.parametrize("section", ["spectral", "scaling", "wandb"])
+def test_a_section_that_is_no_mapping_is_refused_in_one_line(changed: Change, section: str, value: Any) -> None:
+    with pytest.raises(RunError, match=rf"best\.ckpt sets {section} to"):
+        parse_request(["test", "--run", str(changed(section, value))])
+
+
+def _first_weight(checkpoint: dict[str, Any]) -> None:
+    weights = checkpoint["state_dict"]
+    weights[next(iter(weights))] = "x"
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda checkpoint: checkpoint.update(callbacks="x"),
+        lambda checkpoint: checkpoint.update(state_dict=[1]),
+        lambda checkpoint: checkpoint["callbacks"].update(SpectralCallback={"fitted": 5}),
+        lambda checkpoint: checkpoint["callbacks"].update(ScalingCallback={"single": 5}),
+        lambda checkpoint: checkpoint.update(config="!!python/object/apply:builtins.open [marker, w]"),
+        _first_weight,
+    ],
+)
+def test_a_damaged_checkpoint_is_refused_in_one_line(changed: Change, spoil: Callable[[dict[str, Any]], None]) -> None:
+    best = RunFolder(changed("seed_everything", 0)).best
+    checkpoint = torch.load(best, weights_only=True)
+    spoil(checkpoint)
+    torch.save(checkpoint, best)
+    with pytest.raises(RunError) as refused:
+        load(best, device="cpu")
+    assert "\n" not in str(refused.value)
+
+
+def builtin(base: type, package: Any) -> list[Any]:
+    """Classes of a package that are built without arguments, or with those that they need."""
+    needed = {
+        "Fusion": {"members": ["Spectral", "KNN"]},
+        "OutputScore": {"output": "entropy"},
+        "Folders": {"images": "a/{case}", "labels": "b/{case}"},
+        "FileList": {"file": "cases.csv"},
+    }
+    found = [each for _, each in sorted(vars(package).items()) if inspect.isclass(each) and issubclass(each, base)]
+    return [
+        pytest.param({"class_path": each.__name__, "init_args": needed.get(each.__name__, {})}, id=each.__name__)
+        for each in found
+        if not inspect.isabstract(each)
+    ]
+
+
+def _written(section: str, owner: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    """A section as `medmtl fit` writes it into a checkpoint, with all defaults."""
+    parser = LightningArgumentParser(exit_on_error=False)
+    parser.add_lightning_class_args(owner, section)
+    written = yaml.safe_load(parser.dump(parser.parse_object({section: dict(values)}), skip_none=False))
+    return dict(written[section])
+
+
+@pytest.mark.parametrize("detector", builtin(Detector, detectors))
+def test_every_built_in_detector_is_accepted(detector: dict[str, Any]) -> None:
+    written = _written("spectral", SpectralCallback, {"layers": ["model.1"], "detector": detector})
+    assert Checker("x").section("spectral", written, SpectralCallback) == written
+
+
+@pytest.mark.parametrize("layout", builtin(Layout, layouts))
+def test_every_built_in_layout_is_accepted(layout: dict[str, Any]) -> None:
+    task = {"root": "x", "modality": "CT", "organ": [1], "spacing": [1, 1, 1], "layout": layout}
+    written = _written("data", MultiTaskData, {"tasks": {"A": task}, "patch_size": [8, 8, 8]})
+    assert Checker("x").section("data", written, MultiTaskData) == written
+
+
+CONFIGS = sorted(path for path in find_config("multitask.yaml").parent.glob("multitask*.yaml"))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_shipped_configuration_is_accepted(path: Path) -> None:
+    config = {key: value for key, value in yaml.safe_load(path.read_text()).items() if key != "run"}
+    assert checked(config, Checker("x", TO_TRAIN)) == config
+
+
+def test_a_training_reads_no_checkpoint_with_code_that_lies_in_its_folder(changed: Change) -> None:
+    Path("own.yaml").write_text("run: x")
+    assert "--weights_only=true" in parse_request(["fit", "--config", "own.yaml", "--run", "empty"]).argv

@@ -18,7 +18,7 @@ from medmtl.experiment.plan.labels import ARMS_FILE, describe_arms
 from medmtl.experiment.plan.planning import plan
 from medmtl.experiment.plan.protocol import EVERY_CASE, Protocol
 from medmtl.experiment.plan.setting import Planned, Setting
-from medmtl.files import write_text
+from medmtl.files import remove_others, write_text
 from medmtl.runs.folder import RunFolder
 
 logger = logging.getLogger(__name__)
@@ -63,7 +63,7 @@ def prepare(protocol: Protocol, folder: Path) -> list[Job]:
             for name, cases in listed.items()
         }
     jobs = _jobs(runs, folder, split_of, files)
-    _remove_others(folder / "configs", [job.config for job in jobs])
+    remove_others(folder / "configs", "*.*", {job.config for job in jobs})
     return jobs
 
 
@@ -87,15 +87,9 @@ def write_plan(protocol: Protocol, folder: Path, jobs: Sequence[Job]) -> None:
     """
     for job in jobs:
         write_text(job.file, json.dumps(job.to_dict(), indent=1) + "\n")
-    _remove_others(folder / "jobs", [job.file for job in jobs])
+    remove_others(folder / "jobs", "*.*", {job.file for job in jobs})
     write_text(folder / ARMS_FILE, json.dumps(describe_arms(find_arms(protocol.arms)), indent=1) + "\n")
     write_text(folder / "experiment.yaml", protocol.to_yaml())
-
-
-def _remove_others(folder: Path, wanted: Sequence[Path]) -> None:
-    """Remove what an earlier protocol has left in a folder."""
-    for stale in set(folder.glob("*.*")) - set(wanted):
-        stale.unlink()
 
 
 def _splits(protocol: Protocol, data: MultiTaskData) -> dict[tuple[int | None, int | None], Splits]:

@@ -53,13 +53,13 @@ class LocalLauncher:
 
     def __init__(self, workers: int, cores: int | None = None, devices: Sequence[str] | None = None) -> None:
         share = max(1, (cores or _usable_cores()) // workers)
-        self._environment = {"OMP_NUM_THREADS": str(share), **os.environ}
+        self._environment = {"OMP_NUM_THREADS": str(share), **os.environ, **_current_folder()}
         found = _usable_devices() if devices is None else list(devices)
         self._free = deque(found[place % len(found)] for place in range(workers)) if found and workers > 1 else None
 
     def start(self, job: Job) -> Handle:
         """Start a process that ends with this one, and writes its output to the job's log."""
-        command = [sys.executable, "-u", "-m", worker.__name__, str(job.file), "--tied"]
+        command = [sys.executable, "-P", "-u", "-m", worker.__name__, str(job.file), "--tied"]
         device = self._free.popleft() if self._free else None
         pinned = {} if device is None else {"CUDA_VISIBLE_DEVICES": device}
         try:
@@ -200,6 +200,13 @@ def _usable_devices() -> list[str]:
 
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     return named.split(",") if named else [str(number) for number in range(torch.cuda.device_count())]
+
+
+def _current_folder() -> dict[str, str]:
+    """What has a worker find modules where this process does, and `python -m` not add the current folder by itself."""
+    here = str(Path.cwd())
+    known = os.environ.get("PYTHONPATH", "").split(os.pathsep) if os.environ.get("PYTHONPATH") else []
+    return {"PYTHONPATH": os.pathsep.join([*known, here])} if here in sys.path or "" in sys.path else {}
 
 
 def _usable_cores() -> int:

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from medmtl.calibration.metrics.intervals import FrequencyBand, frequency_band
-from medmtl.files import write_text, written_whole
+from medmtl.files import remove_others, write_text, written_whole
 from medmtl.report.html import number
 from medmtl.report.reliability import reliability_diagram
 from medmtl.report.slices import CaseSlices, case_slices
@@ -66,8 +66,7 @@ def write_figures(folder: Path, drawn: Mapping[str, Figure], note: str) -> dict[
         Name -> PNG.
     """
     pictures = {name: to_png(figure, note) for name, figure in drawn.items()}
-    for old in folder.glob("*.png"):
-        old.unlink()
+    remove_others(folder, "*.png")
     for name, png in pictures.items():
         with written_whole(folder / f"{re.sub(r'[^A-Za-z0-9_.-]+', '_', name)}.png") as beside:
             beside.write_bytes(png)
