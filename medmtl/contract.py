@@ -1,24 +1,24 @@
-"""How a contract test, such as `check_metric`, reports a broken promise."""
+"""How a contract check, such as `check_metric`, reports a requirement that is not met."""
 
 from collections.abc import Callable
 from functools import partial
 
 
-def promises_of(owner: object, kind: str) -> Callable[[bool, str], None]:
+def requirements(owner: object, kind: str) -> Callable[[object, str], None]:
     """A function of a condition and its description that raises AssertionError if the condition is false.
 
     Args:
-        owner: the tested instance, named by its class.
+        owner: the checked instance, named by its class.
         kind: what it is, with its article: "a loss".
 
     Example:
-        >>> promises_of(1.5, "a number")(False, "is whole")
+        >>> requirements(1.5, "a number")(False, "is whole")
         Traceback (most recent call last):
         AssertionError: float breaks its contract: a number is whole
     """
-    return partial(_promise, f"{type(owner).__name__} breaks its contract: {kind}")
+    return partial(_require, f"{type(owner).__name__} breaks its contract: {kind}")
 
 
-def _promise(broken: str, kept: bool, words: str) -> None:
-    if not kept:
+def _require(broken: str, met: object, words: str) -> None:
+    if not met:
         raise AssertionError(f"{broken} {words}")

@@ -28,7 +28,7 @@ from medmtl.callbacks.scaling import ScalingCallback
 from medmtl.callbacks.spectral import SpectralCallback
 from medmtl.data.datamodule import MultiTaskData
 from medmtl.distributed import is_first, part
-from medmtl.errors import ConfigError
+from medmtl.errors import ConfigError, MedMTLError
 from medmtl.models.finetune import load_weights
 from medmtl.models.segmenter import Segmenter
 from medmtl.report.test.sentences import headline
@@ -203,6 +203,8 @@ def run_command(argv: Sequence[str]) -> None:
     except MisconfigurationException as error:
         raise ConfigError(" ".join(str(error).split())) from None
     except ValueError as error:
+        if isinstance(error.__cause__, MedMTLError):  # jsonargparse wraps what an optional class raises
+            raise error.__cause__ from None
         if "specified number of total steps" not in str(error):
             raise
         fix = "train longer from the beginning, without --resume"

@@ -72,7 +72,7 @@ def test_a_label_of_another_shape(config: Path, capsys: pytest.CaptureFixture[st
     line = fails(config, capsys)
     assert "LiverCT" in line
     assert case_of(path) in line
-    assert "shape" in line
+    assert "55 x 44 x 48 voxels, its image 56 x 44 x 48" in line
 
 
 def test_a_label_of_another_affine(config: Path, capsys: pytest.CaptureFixture[str]) -> None:

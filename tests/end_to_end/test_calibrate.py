@@ -99,7 +99,7 @@ def test_each_case_gets_the_temperature_of_its_nearest_task(
         nearest = [row["nearest_task"] for row in csv.DictReader(stream) if row["ece_band"]]
     assert used == [{"LiverCT": 2.0, "KidneyT2": 5.0}[task] for task in nearest]
     page = Path("told/report/report.html").read_text()
-    assert "No case tells its task" in page
+    assert "The task of a test case is not given" in page
     assert "T = 2.00" in page
     used.clear()
     main(["test", "--ckpt_path", "told.ckpt", "--run", "bare", "--spectral.layers=[]"])

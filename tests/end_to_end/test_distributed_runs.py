@@ -98,7 +98,7 @@ def test_two_processes_train_like_one_with_a_batch_of_twice_the_size(tiny: Path,
     main(["fit", "--run", str(run), "--resume", "--trainer.strategy=auto", "--trainer.devices=1"])
     assert best.stat().st_mtime_ns > written
     found = bank(best)
-    assert merged["in_distribution"] == found["in_distribution"]
+    assert merged["held_out"] == found["held_out"]
     assert all(merged["bank"][key] == found["bank"][key] for key in ("tasks", "cases"))
     assert merged["bank"]["signatures"].keys() == found["bank"]["signatures"].keys()
     for layer, rows in merged["bank"]["signatures"].items():

@@ -168,7 +168,7 @@ def test_best_holds_bank_threshold_and_split_and_loads_safely(trained: Path) -> 
             case for case, owner in zip(state["bank"]["cases"], state["bank"]["tasks"], strict=True) if owner == task
         ]
         assert sorted(in_bank) == sorted(parts["train"])
-        assert [each[0] for each in state["in_distribution"]].count(task) == len(parts["val"])
+        assert [each[0] for each in state["held_out"]].count(task) == len(parts["val"])
     assert best["MultiTaskData"]["splits"] == splits
 
 
@@ -338,7 +338,7 @@ def test_a_schedule_that_cannot_be_made_or_has_ended_is_one_line(
     capsys.readouterr()
     code, line = error_of(capsys, "fit", "--run", "b", "--resume", "--trainer.max_steps=6")
     assert code == 2
-    assert "schedule of the learning rate has come to its end" in line
+    assert "schedule of the learning rate has ended" in line
 
 
 def test_wrong_layers_are_named_before_training(

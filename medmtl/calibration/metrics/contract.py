@@ -8,7 +8,7 @@ from torch import Tensor
 
 from medmtl.calibration.metrics.bins import BinTable, bin_volume
 from medmtl.calibration.metrics.definitions import ALL_METRICS, BinMetric
-from medmtl.contract import promises_of
+from medmtl.contract import requirements
 
 VOXELS = 4000
 
@@ -20,29 +20,29 @@ def check_metric(metric: BinMetric) -> None:
         metric: an instance, as `class_path` constructs it.
 
     Raises:
-        AssertionError: says which promise is broken.
+        AssertionError: names the requirement that is not met.
     """
-    promise = promises_of(metric, "a calibration metric")
+    require = requirements(metric, "a calibration metric")
     key = getattr(metric, "key", "")
-    promise(isinstance(key, str) and key.isidentifier(), "has a key of letters, digits and underscores")
-    promise(ALL_METRICS.get(key, metric) is metric, "has a key that no built-in metric has")
-    promise(isinstance(getattr(metric, "label", None), str) and bool(metric.label), "has a label")
-    promise(isinstance(metric.unit, str), "has a unit, or an empty one")
-    promise(metric.higher_is_better in (True, False, None), "is better higher or lower, or neither")
-    promise(isinstance(metric.digits, int) and metric.digits >= 0, "has a number of digits")
+    require(isinstance(key, str) and key.isidentifier(), "has a key of letters, digits and underscores")
+    require(ALL_METRICS.get(key, metric) is metric, "has a key that no built-in metric has")
+    require(isinstance(getattr(metric, "label", None), str) and bool(metric.label), "has a label")
+    require(isinstance(metric.unit, str), "has a unit, or an empty one")
+    require(metric.higher_is_better in (True, False, None), "is better higher or lower, or neither")
+    require(isinstance(metric.digits, int) and metric.digits >= 0, "has a number of digits")
 
     probability, label = _volume(0)
     table = bin_volume(probability, label)
     before = _copy(table)
     value = metric(table)
-    promise(isinstance(value, float) and math.isfinite(value), "gives a finite float for a usual table")
-    promise(_alike(table, before), "leaves the table as it is")
-    promise(metric(table) == value, "gives the same for the same table")
+    require(isinstance(value, float) and math.isfinite(value), "gives a finite float for a usual table")
+    require(_alike(table, before), "leaves the table as it is")
+    require(metric(table) == value, "gives the same for the same table")
 
     more, more_label = _volume(1, VOXELS // 3)
     pooled = metric(table + bin_volume(more, more_label))
     together = metric(bin_volume(torch.cat([probability, more]), torch.cat([label, more_label])))
-    promise(
+    require(
         math.isclose(pooled, together, rel_tol=1e-9, abs_tol=1e-12),
         "gives for two volumes pooled what it gives for all their voxels binned at once",
     )
@@ -53,15 +53,15 @@ def check_metric(metric: BinMetric) -> None:
         try:
             found = metric(binned)
         except Exception as error:
-            promise(False, f"gives a float, NaN where it is undefined, for {name}, but raises {error!r}")
-        promise(isinstance(found, float), f"gives a float, NaN where it is undefined, for {name}")
+            require(False, f"gives a float, NaN where it is undefined, for {name}, but raises {error!r}")
+        require(isinstance(found, float), f"gives a float, NaN where it is undefined, for {name}")
 
     if metric.higher_is_better is not None:
         best = metric(bin_volume(label.float(), label))
         for p in (1 - label.float(), probability.round(), probability):  # wrong, too sure, as they are
             other = metric(bin_volume(p, label))
             better = other > best if metric.higher_is_better else other < best
-            promise(not better, "is at its best where probabilities are 0 for background and 1 for foreground")
+            require(not better, "is at its best where probabilities are 0 for background and 1 for foreground")
 
 
 def _volume(seed: int, voxels: int = VOXELS) -> tuple[Tensor, Tensor]:

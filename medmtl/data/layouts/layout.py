@@ -9,6 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, ClassVar
 
+from medmtl.contract import requirements
 from medmtl.data.case import Case
 from medmtl.errors import DataError
 
@@ -187,6 +188,5 @@ def _lies_in(root: Path, path: Path) -> bool:
     return Path(os.path.normpath(path)).is_relative_to(os.path.normpath(root))
 
 
-def _require(layout: Layout, kept: bool, words: str) -> None:
-    if not kept:
-        raise AssertionError(f"{type(layout).__name__} does not meet its contract: a layout {words}")
+def _require(layout: Layout, met: object, words: str) -> None:
+    requirements(layout, "a layout")(met, words)

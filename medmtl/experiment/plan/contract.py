@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
+from medmtl.contract import requirements
 from medmtl.errors import ConfigError
 from medmtl.experiment.plan.arms import Arm
 from medmtl.experiment.plan.labels import describe_arms
@@ -49,12 +50,12 @@ def check_arm(arm: Arm) -> None:
         arm: an arm of one's own.
 
     Raises:
-        AssertionError: says which promise is broken.
+        AssertionError: names the requirement that is not met.
     """
     try:
         describe_arms([arm])
     except ConfigError as error:
-        raise _broken(arm, f"can be shown, but {error}") from None
+        _require(arm, False, f"can be shown, but {error}")
     for budget in ("steps", "samples"):
         # A share of its own, so that the two parts of a budget cannot be confused.
         protocol = Protocol(steps=120, validations=3, finetune_share=0.25, budget=budget)
@@ -63,7 +64,7 @@ def check_arm(arm: Arm) -> None:
             setting = Setting("contract", protocol, _base(), "split.json", seed, fold, cases)
             runs = list(arm.plan(setting))
             _check_runs(arm, setting, runs)
-            _promise(arm, not names & {planned.name for planned in runs}, "names runs by seed, fold and size")
+            _require(arm, not names & {planned.name for planned in runs}, "names runs by seed, fold and size")
             names |= {planned.name for planned in runs}
 
 
@@ -78,48 +79,48 @@ def _check_runs(arm: Arm, setting: Setting, runs: Sequence[Planned]) -> None:
     from medmtl.experiment.plan.fingerprint import resolve
 
     protocol = setting.protocol
-    _promise(arm, list(arm.plan(setting)) == runs, "plans the same twice")
+    _require(arm, list(arm.plan(setting)) == runs, "plans the same twice")
     reason = hindrance(arm, setting, runs)
-    _promise(arm, reason is None, f"can be compared, but it {reason}")
+    _require(arm, reason is None, f"can be compared, but it {reason}")
     by_name = {planned.name: planned for planned in runs}
-    _promise(arm, len(by_name) == len(runs), "gives every run a name of its own")
+    _require(arm, len(by_name) == len(runs), "gives every run a name of its own")
     tested = [task for run in runs if run.cell for task in ([run.cell.task] if run.cell.task else setting.tasks)]
-    _promise(arm, sorted(tested) == sorted(setting.tasks), "tests every task once")
+    _require(arm, sorted(tested) == sorted(setting.tasks), "tests every task once")
     batch_size = setting.base["data"]["batch_size"]
     for run in runs:
         config = run.config
         try:
             complete = resolve(config)
         except ConfigError as error:
-            raise _broken(arm, f"plans complete configurations, but that of {run.name} is wrong: {error}") from None
-        _promise(arm, complete == config, "plans complete configurations")
+            _require(arm, False, f"plans complete configurations, but that of {run.name} is wrong: {error}")
+        _require(arm, complete == config, "plans complete configurations")
         found, base = _flat(config), _flat(setting.base)
         changed = {key for key in found.keys() | base.keys() if found.get(key) != base.get(key)}
         changed -= {key for key in base if key.startswith("data.tasks.") and key not in found}
         allowed = tuple(f"{key}." for key in MAY_SET)
         others = sorted(key for key in changed if not f"{key}.".startswith(allowed))
-        _promise(arm, not others, f"leaves the base as it is, but it sets {', '.join(others)}")
+        _require(arm, not others, f"leaves the base as it is, but it sets {', '.join(others)}")
         steps = config["data"]["batches"] * config["trainer"]["max_epochs"]
-        _promise(arm, steps == run.steps, "trains for the steps that it plans")
-        _promise(arm, config["trainer"]["max_epochs"] == protocol.validations, "validates as often as the protocol")
-        _promise(arm, (run.needs is None) == (run.layers is None), "names the layers of a fine-tuning")
+        _require(arm, steps == run.steps, "trains for the steps that it plans")
+        _require(arm, config["trainer"]["max_epochs"] == protocol.validations, "validates as often as the protocol")
+        _require(arm, (run.needs is None) == (run.layers is None), "names the layers of a fine-tuning")
         if run.cell is None:
             continue
-        _promise(arm, run.cell.budget == protocol.budget_of(batch_size), "states the budget of the protocol")
+        _require(arm, run.cell.budget == protocol.budget_of(batch_size), "states the budget of the protocol")
         chain = _chain(run, by_name)
         own = [run.cell.task] if run.cell.task is not None else setting.tasks
-        _promise(arm, set(own) <= set(config["data"]["tasks"]), "trains on the tasks that it tests")
+        _require(arm, set(own) <= set(config["data"]["tasks"]), "trains on the tasks that it tests")
         if protocol.budget == "steps":
             spent = sum(one.steps for one in chain)
-            _promise(arm, spent == protocol.steps, "keeps to the budget of steps, pre-training included")
+            _require(arm, spent == protocol.steps, "keeps to the budget of steps, pre-training included")
             continue
         for task in own:
             trained = sum(one.steps / len(_tasks(one)) for one in chain if task in _tasks(one))
-            _promise(
+            _require(
                 arm, math.isclose(trained, protocol.steps), "keeps to the budget of samples, pre-training included"
             )
         balanced = all(len(_tasks(one)) == 1 or one.config["data"]["balance"] == 0 for one in chain)
-        _promise(arm, balanced, "draws tasks equally often under the budget of samples")
+        _require(arm, balanced, "draws tasks equally often under the budget of samples")
 
 
 def _chain(run: Planned, by_name: Mapping[str, Planned]) -> list[Planned]:
@@ -140,10 +141,5 @@ def _flat(config: Mapping[str, Any], above: str = "") -> dict[str, Any]:
     return flat
 
 
-def _promise(arm: Arm, kept: bool, words: str) -> None:
-    if not kept:
-        raise _broken(arm, words)
-
-
-def _broken(arm: Arm, words: str) -> AssertionError:
-    return AssertionError(f"{type(arm).__name__} breaks its contract: an arm {words}")
+def _require(arm: Arm, met: object, words: str) -> None:
+    requirements(arm, "an arm")(met, words)

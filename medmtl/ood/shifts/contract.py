@@ -9,7 +9,8 @@ import torch
 from monai.data import MetaTensor
 from scipy.ndimage import gaussian_filter
 
-from medmtl.ood.promises import global_random_state, promise
+from medmtl.contract import requirements
+from medmtl.ood.random_state import global_random_state
 from medmtl.ood.shifts.shift import Shift
 
 GRIDS = {
@@ -27,13 +28,13 @@ def check_shift(shift: Shift) -> None:
         shift: the shift.
 
     Raises:
-        AssertionError: says which promise is broken.
+        AssertionError: names the requirement that is not met.
         ConfigError: it needs a library that is not installed.
     """
-    _promise(shift, shift.name and shift.name == shift.name.strip(), "has a name")
-    _promise(shift, len(shift.strengths) in (0, 5), "has five strengths or none")
-    _promise(shift, all(one < other for one, other in pairwise(shift.strengths)), "has rising strengths")
-    _promise(shift, bool(shift.unit) == bool(shift.strengths), "names the unit of its strengths")
+    _require(shift, shift.name and shift.name == shift.name.strip(), "has a name")
+    _require(shift, len(shift.strengths) in (0, 5), "has five strengths or none")
+    _require(shift, all(one < other for one, other in pairwise(shift.strengths)), "has rising strengths")
+    _require(shift, bool(shift.unit) == bool(shift.strengths), "names the unit of its strengths")
     _check_identity(shift)
     for seed, grid in enumerate(GRIDS):
         image = synthetic_image(grid)
@@ -64,19 +65,19 @@ def _check_images(shift: Shift, image: MetaTensor, seed: int) -> None:
     for severity in shift.severities:
         state = global_random_state()
         shifted = shift.apply(image, severity, seed)
-        _promise(
+        _require(
             shift, state == global_random_state(), "leaves the global random numbers of torch and numpy as they are"
         )
-        _promise(shift, isinstance(shifted, MetaTensor) and shifted.dtype == torch.float32, "gives float32 MetaTensors")
-        _promise(shift, shifted.ndim == 4 and len(shifted) == 1, "gives (1, H, W, D)")
-        _promise(shift, torch.isfinite(shifted.as_tensor()).all(), "gives finite intensities")
+        _require(shift, isinstance(shifted, MetaTensor) and shifted.dtype == torch.float32, "gives float32 MetaTensors")
+        _require(shift, shifted.ndim == 4 and len(shifted) == 1, "gives (1, H, W, D)")
+        _require(shift, torch.isfinite(shifted.as_tensor()).all(), "gives finite intensities")
         kept = shifted.shape == image.shape and torch.equal(shifted.affine, affine)
-        _promise(shift, shift.moves or kept, "keeps shape and affine unless it moves the organ")
+        _require(shift, shift.moves or kept, "keeps shape and affine unless it moves the organ")
         if severity == shift.severities[-1]:
-            _promise(shift, _same(shift.apply(image, severity, seed), shifted), "gives the same for the same seed")
+            _require(shift, _same(shift.apply(image, severity, seed), shifted), "gives the same for the same seed")
         shifted += 1
         same = torch.equal(image.as_tensor(), before) and torch.equal(image.affine, affine)
-        _promise(shift, same, "leaves its input as it is")
+        _require(shift, same, "leaves its input as it is")
 
 
 def _check_severities(shift: Shift, image: MetaTensor, seed: int) -> None:
@@ -92,7 +93,7 @@ def _check_severities(shift: Shift, image: MetaTensor, seed: int) -> None:
         for severity in shift.severities
     ]
     grows = all((other >= one).all() and (other > one).any() for one, other in pairwise([np.zeros(3), *differences]))
-    _promise(shift, grows, "changes an image more at a higher severity")
+    _require(shift, grows, "changes an image more at a higher severity")
 
 
 def _difference(shifted: MetaTensor, image: MetaTensor) -> np.ndarray:
@@ -110,31 +111,31 @@ def _check_label(shift: Shift, image: MetaTensor, seed: int) -> None:
     for severity in shift.severities:
         moved = shift.apply_to_label(label, severity, seed)
         if moved is None:
-            _promise(shift, shift.kind == "nonsense", "keeps the label unless it is nonsense")
+            _require(shift, shift.kind == "nonsense", "keeps the label unless it is nonsense")
             continue
-        _promise(shift, moved.dtype == torch.uint8 and set(moved.unique().tolist()) <= {0, 1}, "keeps label values")
+        _require(shift, moved.dtype == torch.uint8 and set(moved.unique().tolist()) <= {0, 1}, "keeps label values")
         if not shift.moves:
-            _promise(shift, _same(moved, label), "keeps the label where the organ does not move")
+            _require(shift, _same(moved, label), "keeps the label where the organ does not move")
             continue
         shifted = shift.apply(MetaTensor(label.float().as_tensor(), affine=image.affine), severity, seed)
         same = moved.shape == shifted.shape and torch.allclose(moved.affine, shifted.affine)
-        _promise(shift, same, "moves image and label to the same grid")
+        _require(shift, same, "moves image and label to the same grid")
         agreement = float(((shifted.as_tensor() >= 0.5) == moved.as_tensor().bool()).double().mean())
-        _promise(shift, agreement > LEAST_AGREEMENT, "moves the label with its image")
+        _require(shift, agreement > LEAST_AGREEMENT, "moves the label with its image")
 
 
 def _check_identity(shift: Shift) -> None:
     """The digest, by which cached results are found, follows the definition; worker processes get a copy."""
     copied = pickle.loads(pickle.dumps(shift))
-    _promise(shift, copied.digest() == shift.digest(), "has the same digest in another process")
+    _require(shift, copied.digest() == shift.digest(), "has the same digest in another process")
     other = copy(shift)
     vars(other)["strengths"] = tuple(2 * strength for strength in shift.strengths) or (1.0,)
-    _promise(shift, other.digest() != shift.digest(), "has another digest with other strengths")
+    _require(shift, other.digest() != shift.digest(), "has another digest with other strengths")
 
 
 def _same(one: MetaTensor, other: MetaTensor) -> bool:
     return torch.equal(one.as_tensor(), other.as_tensor()) and torch.equal(one.affine, other.affine)
 
 
-def _promise(shift: Shift, kept: object, words: str) -> None:
-    promise(shift, "shift", kept, f"{words} ({shift.name})")
+def _require(shift: Shift, met: object, words: str) -> None:
+    requirements(shift, "a shift")(met, f"{words} ({shift.name})")

@@ -279,7 +279,7 @@ def test_the_contract_finds_what_a_layout_gets_wrong(tmp_path: Path, change: dic
         return Broken(Corpus((Case(**fields),), {"liver": (1,)}))
 
     check_layout(layout(good), root)
-    with pytest.raises(AssertionError, match=f"Broken does not meet its contract: .*{promise}"):
+    with pytest.raises(AssertionError, match=f"Broken breaks its contract: .*{promise}"):
         check_layout(layout(good | change), root)
 
 

@@ -56,7 +56,7 @@ def changed(config: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
 def test_a_resolved_configuration_holds_every_default_and_resolves_to_itself(resolved: dict[str, Any]) -> None:
     assert resolved["data"]["batch_size"] == 4
     assert resolved["model"]["overlap"] == 0.25
-    assert resolved["calibration"] == {"bins": 15, "regions": ["whole", "band"]}
+    assert resolved["calibration"] == {"bins": 15, "regions": ["whole", "band"], "metrics": None}
     assert resolve(resolved) == resolved
     assert number(resolve(changed(CONFIG, "data.batch_size", 4))) == number(resolved)
 
