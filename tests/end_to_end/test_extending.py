@@ -2,7 +2,6 @@
 
 import ast
 import csv
-import glob
 import importlib
 import json
 import math
@@ -91,7 +90,7 @@ def run(page: Page, *commands: str) -> None:
     for words in page.commands:
         if words[0] in commands:
             forget()
-            expanded = [name for word in words for name in (glob.glob(word) if "*" in word else [word])]
+            expanded = [name for word in words for name in (map(str, Path().glob(word)) if "*" in word else [word])]
             main([*expanded, *(["--device", "cpu"] if words[0] == "predict" else [])])
 
 
@@ -157,10 +156,8 @@ def test_a_loss_of_ones_own_trains_and_is_needed_for_nothing_else(tiny: Path, ph
     Path("my_loss.py").write_text(page.code)
     config = yaml.safe_load(tiny.read_text())
     config["trainer"]["log_every_n_steps"] = 1
+    config["data"]["ood"] = {}
     Path("multitask.yaml").write_text(yaml.safe_dump(config))
-    config["model"] |= page.config
-    Path("weighted.yaml").write_text(yaml.safe_dump(config))
-    main(["fit", "--config", "weighted.yaml", "--trainer.max_steps=1", "--data.batches=1", "--spectral.layers=[]"])
     run(page, "fit")
     assert yaml.safe_load(Path("runs/topk/config.yaml").read_text())["model"]["loss"] == {
         "class_path": "my_loss.TopKCrossEntropy",
@@ -181,7 +178,8 @@ def test_a_layout_of_ones_own_is_checked_trained_and_tested(
     Path("my_layout.py").write_text(page.code)
     config = yaml.safe_load(tiny.read_text())
     page.config["Lesion"]["spacing"] = [8, 8, 8]
-    config["data"]["tasks"] |= page.config
+    config["data"] |= {"tasks": page.config, "ood": {}}
+    config["spectral"]["layers"] = []
     Path("lesions.yaml").write_text(yaml.safe_dump(config))
     lay_scan(phantoms)
     run(page, "data", "fit", "test", "predict")
@@ -203,9 +201,12 @@ def test_a_layout_of_ones_own_is_checked_trained_and_tested(
 
 
 def test_a_metric_of_ones_own_is_computed_and_shown(tiny: Path, phantoms: Path, own_folder: Path) -> None:
-    page = Page.of("metric")
+    page, loss = Page.of("metric"), Page.of("loss")
     Path("my_metric.py").write_text(page.code)
+    Path("my_loss.py").write_text(loss.code)  # the weighted sum is trained as well
     config = yaml.safe_load(tiny.read_text())
+    config["data"]["ood"] = {}
+    config["model"] |= loss.config
     Path("overconfidence.yaml").write_text(yaml.safe_dump(config | page.config))
     lay_scan(phantoms)
     run(page, "fit", "test")
