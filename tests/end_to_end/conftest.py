@@ -1,12 +1,50 @@
-from collections.abc import Callable
+import multiprocessing
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
+from types import SimpleNamespace
+from typing import IO, Any
 
 import pytest
 import yaml
+from matplotlib.figure import Figure
 
 from medmtl.cli import main
+from medmtl.experiment.run import launchers, worker
 
 LAYERS = ["model.0", "model.1.submodule"]
+
+
+class Fork:
+    """Stands in for `subprocess.Popen` of a worker: a fork of this process, which has imported everything already.
+
+    Real workers are started in test_workers.py and by the notebook on experiments.
+    """
+
+    stdin = None
+
+    def __init__(self, command: list[str], stdout: IO[bytes], **_: Any) -> None:
+        file = command[command.index(worker.__name__) + 1]
+        self._process = multiprocessing.get_context("fork").Process(target=self._work, args=(file, stdout.fileno()))
+        self._process.start()
+
+    @staticmethod
+    def _work(file: str, log: int) -> None:
+        os.dup2(log, 1), os.dup2(log, 2)
+        with os.fdopen(log, "w", buffering=1) as stream, redirect_stdout(stream), redirect_stderr(stream):
+            worker.main([file])
+
+    def poll(self) -> int | None:
+        self._process.join(0)
+        return self._process.exitcode
+
+    def kill(self) -> None:
+        self._process.kill()
+
+    def wait(self) -> None:
+        self._process.join()
 
 
 @pytest.fixture(scope="session")
@@ -67,6 +105,16 @@ def trained(tiny: Path, made_once: Callable[[str, Callable[[Path], None]], Path]
         main(["test", "--run", str(folder / "runs" / "tiny")])
 
     return made_once("trained", train) / "runs" / "tiny"
+
+
+@pytest.fixture(scope="module")
+def forked(blank: bytes) -> Iterator[None]:
+    """Let experiments start forks instead of processes, and let none of their figures be drawn."""
+    with pytest.MonkeyPatch.context() as patch:
+        stand_in = SimpleNamespace(Popen=Fork, PIPE=subprocess.PIPE, STDOUT=subprocess.STDOUT)
+        patch.setattr(launchers, "subprocess", stand_in)
+        patch.setattr(Figure, "savefig", lambda self, stream, **_: stream.write(blank))
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -2,23 +2,14 @@
 
 import csv
 import json
-import multiprocessing
-import os
 import shutil
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
-from types import SimpleNamespace
-from typing import IO, Any
+from typing import Any
 
 import pytest
 import yaml
-from matplotlib.figure import Figure
 
 from medmtl.cli import main
-from medmtl.experiment.run import launchers, worker
 from medmtl.runs.checkpoint import read_checkpoint
 
 EXPERIMENT = {"arms": ["dedicated", "transfer", "multitask"], "steps": 12, "validations": 2, "at_once": 2}
@@ -32,44 +23,9 @@ def write_experiment(folder: Path, base: Path, **options: Any) -> Path:
     return path
 
 
-class Fork:
-    """Stands in for `subprocess.Popen` of a worker: a fork of this process, which has imported everything already.
-
-    Real workers are started in test_workers.py and by the notebook on experiments.
-    """
-
-    stdin = None
-
-    def __init__(self, command: list[str], stdout: IO[bytes], **_: Any) -> None:
-        file = command[command.index(worker.__name__) + 1]
-        self._process = multiprocessing.get_context("fork").Process(target=self._work, args=(file, stdout.fileno()))
-        self._process.start()
-
-    @staticmethod
-    def _work(file: str, log: int) -> None:
-        os.dup2(log, 1), os.dup2(log, 2)
-        with os.fdopen(log, "w", buffering=1) as stream, redirect_stdout(stream), redirect_stderr(stream):
-            worker.main([file])
-
-    def poll(self) -> int | None:
-        self._process.join(0)
-        return self._process.exitcode
-
-    def kill(self) -> None:
-        self._process.kill()
-
-    def wait(self) -> None:
-        self._process.join()
-
-
 @pytest.fixture(scope="module", autouse=True)
-def _forked(blank: bytes) -> Iterator[None]:
-    """Let every experiment here start forks, and let none of its figures be drawn."""
-    with pytest.MonkeyPatch.context() as patch:
-        forked = SimpleNamespace(Popen=Fork, PIPE=subprocess.PIPE, STDOUT=subprocess.STDOUT)
-        patch.setattr(launchers, "subprocess", forked)
-        patch.setattr(Figure, "savefig", lambda self, stream, **_: stream.write(blank))
-        yield
+def _forked(forked: None) -> None:
+    """Every experiment here starts forks, and none of its figures is drawn."""
 
 
 @pytest.fixture(scope="module")
@@ -172,42 +128,6 @@ def test_a_key_without_a_value_is_as_if_it_were_not_there_and_run_names_the_fold
     Path("study.yaml").write_text(f"base: {tiny}\nrun: another\nsteps: 12\nvalidations: 2\noverrides:\n")
     main(["experiment", "--config", "study.yaml", "--dry-run"])
     assert len(list(Path("runs/another/configs").iterdir())) == 7
-
-
-OWN_ARM = """
-from medmtl.experiment import Arm
-
-
-class Alone(Arm):
-    key = "alone"
-    label = "one model, one task"
-
-    def plan(self, setting):
-        for task in setting.tasks:
-            yield setting.training(self.key, task, setting.protocol.steps_of(setting.protocol.steps))
-"""
-
-
-def test_an_arm_of_ones_own_is_trained_and_shown_and_compared_again_without_its_module(
-    tiny: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    Path("own_arms.py").write_text(OWN_ARM)
-    monkeypatch.syspath_prepend(workplace)
-    config = write_experiment(workplace, tiny, arms=["multitask", {"class_path": "own_arms.Alone"}], at_once=3)
-    main(["experiment", "--config", str(config)])
-    first = comparison(Path("runs/study"))
-    assert {arm: about["label"] for arm, about in first["arms"].items()} == {
-        "multitask": "multi-task training",
-        "alone": "one model, one task",
-    }
-    pairs = {(pair["a"], pair["b"]) for pair in first["tasks"]["LiverCT"]["pairs"]}
-    assert pairs == {("alone", "multitask")}
-    assert "one model, one task" in Path("runs/study/compare/compare.html").read_text()
-    assert "one model, one task" in Path("runs/study/compare/compare.tex").read_text()
-    Path("own_arms.py").unlink()
-    monkeypatch.delitem(sys.modules, "own_arms")
-    main(["compare", "runs/study"])
-    assert comparison(Path("runs/study")) == first
 
 
 def test_an_experiment_of_an_earlier_version_is_read_with_one_warning(

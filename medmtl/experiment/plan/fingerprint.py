@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from copy import deepcopy
+from functools import cache
 from pathlib import Path
 from typing import Any, Self
 
@@ -166,6 +167,7 @@ class Digests:
         return str(digest)
 
 
+@cache
 def _parser() -> LightningArgumentParser:
     parser = LightningArgumentParser(exit_on_error=False)
     for section, owner in SECTIONS.items():

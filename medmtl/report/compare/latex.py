@@ -1,4 +1,4 @@
-"""The LaTeX table of a comparison: arms within tasks, three metrics with their intervals, in the manner of booktabs."""
+"""The LaTeX table of a comparison: arms within tasks, metrics with their intervals, in the manner of booktabs."""
 
 import re
 from collections.abc import Mapping
@@ -17,6 +17,7 @@ from medmtl.report.compare.reading import (
     value_of,
     with_interval,
 )
+from medmtl.results.compared import COMPARED
 
 COLUMNS = {"dice": "Dice", "hd95_mm": "HD95 (mm)", "ace_band": "ACE in the band"}
 _SPECIAL = {
@@ -44,14 +45,15 @@ def latex_table(comparison: Mapping[str, Any]) -> str:
     """
     arms = arms_of(comparison, comparison["arms"])
     groups = [_group(comparison, name, row, arms) for name, row in rows_of(comparison).items()]
-    head = " & ".join(("Task", "Training", *COLUMNS.values()))
+    columns = _columns(comparison)
+    head = " & ".join(("Task", "Training", *columns.values()))
     lines = [
         r"% Needs \usepackage{booktabs}.",
         r"\begin{table}",
         r"\centering",
         r"\footnotesize",
         rf"\caption{{{_caption(comparison)}}}",
-        r"\begin{tabular}{ll" + "r" * len(COLUMNS) + "}",
+        r"\begin{tabular}{ll" + "r" * len(columns) + "}",
         r"\toprule",
         rf"{head} \\",
         r"\midrule",
@@ -69,12 +71,18 @@ def escaped(text: str) -> str:
     return f"{{}}{plain}" if plain.startswith(("[", "*")) else plain  # options of the line break before it, otherwise
 
 
+def _columns(comparison: Mapping[str, Any]) -> dict[str, str]:
+    """Metric -> head of its column: three built-in ones, and the user's own."""
+    own = [metric for metric in comparison["metrics"] if metric not in COMPARED]
+    return COLUMNS | {metric: escaped(metric_of(comparison, metric).label) for metric in own}
+
+
 def _group(comparison: Mapping[str, Any], name: str, row: Mapping[str, Any], arms: list[str]) -> str:
     """The lines of a task: one an arm, the task's name in the first."""
     lines = []
     for index, arm in enumerate(arms):
         cells = [escaped(name) if index == 0 else "", escaped(label_of(comparison, arm))]
-        for metric in COLUMNS:
+        for metric in _columns(comparison):
             text = escaped(with_interval(value_of(row, arm, metric), metric_of(comparison, metric)))
             cells.append(rf"\textbf{{{text}}}" if _best(row, arm, arms, metric) else text)
         lines.append(" & ".join(cells) + r" \\")
