@@ -16,8 +16,10 @@ ACCURACY: Mapping[str, Quantity] = MappingProxyType(
         quantity.key: quantity
         for quantity in (
             Quantity("dice", "Dice", higher_is_better=True),
-            Quantity("hd95_mm", "95th-percentile Hausdorff distance", "mm", higher_is_better=False, digits=2),
-            Quantity("asd_mm", "average surface distance", "mm", higher_is_better=False, digits=2),
+            Quantity(
+                "hd95_mm", "95th-percentile Hausdorff distance", "mm", higher_is_better=False, digits=2, short="HD95"
+            ),
+            Quantity("asd_mm", "average surface distance", "mm", higher_is_better=False, digits=2, short="ASD"),
         )
     }
 )

@@ -13,6 +13,7 @@ class Quantity:
         unit: of its values; empty for a number without one.
         higher_is_better: whether a higher value is better; None where neither is.
         digits: after the decimal point.
+        short: for the head of a narrow column; the label is used if empty.
     """
 
     key: str
@@ -20,6 +21,7 @@ class Quantity:
     unit: str = ""
     higher_is_better: bool | None = None
     digits: int = 3
+    short: str = ""
 
     @property
     def axis(self) -> str:

@@ -20,7 +20,7 @@ from medmtl.results.case import CaseResult, is_number, pooled_bins, tasks_of
 from medmtl.results.intervals import calibration_intervals
 
 SCHEMA = 2
-DESCRIBED = ("label", "unit", "higher_is_better", "digits")  # of a `Quantity`
+DESCRIBED = ("label", "unit", "higher_is_better", "digits", "short")  # of a `Quantity`
 KINDS = ("calibration", "calibration_per_case", "calibration_scaled")
 
 

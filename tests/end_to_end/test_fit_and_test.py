@@ -118,7 +118,7 @@ def test_a_metric_of_one_s_own_is_in_every_table(
     monkeypatch.syspath_prepend(workplace)
     main(["test", "--run", "tiny", "--calibration.metrics=[{class_path: own_metric.Voxels}]"])
     report, plain = figures(run), figures(trained)
-    description = {"label": "Voxels measured", "unit": "k", "higher_is_better": True, "digits": 1}
+    description = {"label": "Voxels measured", "unit": "k", "higher_is_better": True, "digits": 1, "short": ""}
     assert report["metrics"].pop("voxels") == description
     assert report["metrics"] == plain["metrics"]
     found = report["tasks"]["LiverCT"]["calibration"]["whole"].pop("voxels")

@@ -184,6 +184,7 @@ class BinMetric(ABC):
         unit: of its values; empty for a number without one.
         higher_is_better: whether a higher value is better; None where neither is.
         digits: after the decimal point.
+        short: for the head of a narrow column; the label is used if empty.
 
     Example:
         >>> class OverConfidence(BinMetric):
@@ -204,6 +205,7 @@ class BinMetric(ABC):
     unit: str = ""
     higher_is_better: bool | None = None
     digits: int = 3
+    short: str = ""
 
     @abstractmethod
     def __call__(self, table: BinTable) -> float:
@@ -212,22 +214,27 @@ class BinMetric(ABC):
     @property
     def quantity(self) -> Quantity:
         """The description alone, for JSON and pages."""
-        return Quantity(self.key, self.label, self.unit, self.higher_is_better, self.digits)
+        return Quantity(self.key, self.label, self.unit, self.higher_is_better, self.digits, self.short)
 
     def over(self, region: Region) -> Quantity:
         """The description of this metric over a region, a column of `cases.csv`: `ece_band`, "ECE in the band"."""
-        return replace(self.quantity, key=f"{self.key}_{region.key}", label=f"{self.label} in the {region.label}")
+        return replace(
+            self.quantity, key=f"{self.key}_{region.key}", label=f"{self.label} in the {region.label}", short=""
+        )
 
 
 class _BuiltIn(BinMetric):
     """A function of this module as a `BinMetric`."""
 
-    def __init__(self, function: Metric, label: str, higher_is_better: bool | None = False, unit: str = "") -> None:
+    def __init__(
+        self, function: Metric, label: str, higher_is_better: bool | None = False, unit: str = "", short: str = ""
+    ) -> None:
         self.function = function
         self.key = function.__name__
         self.label = label
         self.higher_is_better = higher_is_better
         self.unit = unit
+        self.short = short
 
     def __call__(self, table: BinTable) -> float:
         return self.function(table)
@@ -242,7 +249,7 @@ METRICS: Mapping[str, BinMetric] = _by_key(
     _BuiltIn(ece, "ECE"),
     _BuiltIn(ace, "ACE"),
     _BuiltIn(mce, "MCE"),
-    _BuiltIn(brier, "Brier score"),
+    _BuiltIn(brier, "Brier score", short="Brier"),
     _BuiltIn(nll, "NLL", unit="nats"),
     _BuiltIn(gap, "gap", higher_is_better=None),
 )

@@ -80,7 +80,7 @@ def test_a_report_is_a_page_a_table_a_json_file_and_figures(folder, results):
     assert words.count(NOTE) >= 1 + len(drawn - slices)
     assert "best.ckpt" in words
     assert f"{report['tasks']['Heart']['calibration']['band']['ace']:.4f}" in words
-    assert "95th-percentile Hausdorff distance, mm" in words
+    assert "HD95, mm" in words
     assert f"{report['tasks']['Heart']['hd95_mm']['mean']:.2f} " in words
 
 
