@@ -4,6 +4,7 @@ import base64
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined, Template
@@ -33,6 +34,7 @@ class Picture:
         return cls(base64.b64encode(png).decode("ascii"), round(pixels * PAGE_DOTS_PER_INCH / DOTS_PER_INCH))
 
 
+@lru_cache
 def page_template(name: str) -> Template:
     """A template by its file name; values are escaped, and an undefined name is an error."""
     environment = Environment(

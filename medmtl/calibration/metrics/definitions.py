@@ -250,7 +250,7 @@ METRICS: Mapping[str, BinMetric] = _by_key(
     _BuiltIn(ace, "ACE"),
     _BuiltIn(mce, "MCE"),
     _BuiltIn(brier, "Brier score", short="Brier"),
-    _BuiltIn(nll, "NLL", unit="nats"),
+    _BuiltIn(nll, "NLL", unit="nats", short="NLL"),
     _BuiltIn(gap, "gap", higher_is_better=None),
 )
 # All metrics of any table; `adaptive_ece` needs one of small bins.
