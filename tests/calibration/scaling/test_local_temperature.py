@@ -22,26 +22,31 @@ from medmtl.errors import DataError
 SHAPE = (10, 12, 10)
 HALF = SHAPE[0] // 2
 OVERCONFIDENT, CALIBRATED = 4.0, 1.0
+NULLS = 20
 SAME_GRID = torch.eye(4, dtype=torch.float64)
 
 Case = tuple[Tensor, Tensor, WorkingVolume]
 
 
-def case(seed: int, factor: float = OVERCONFIDENT) -> Case:
+def case(
+    seed: int, factor: float = OVERCONFIDENT, dark: float = CALIBRATED, shape: tuple[int, int, int] = SHAPE
+) -> Case:
     """Labels drawn with probability sigmoid(z); the logit is 4 z where the image is bright, and z where it is dark."""
     draw = torch.Generator().manual_seed(seed)
-    z = 1.3 * torch.randn(SHAPE, generator=draw)
-    label = torch.rand(SHAPE, generator=draw) < torch.sigmoid(z)
-    bright = torch.arange(SHAPE[0])[:, None, None].expand(SHAPE) >= HALF
-    image = torch.where(bright, 1.0, -1.0) + 0.2 * torch.randn(SHAPE, generator=draw)
-    probability = torch.sigmoid(z * torch.where(bright, factor, CALIBRATED))
+    z = 1.3 * torch.randn(shape, generator=draw)
+    label = torch.rand(shape, generator=draw) < torch.sigmoid(z)
+    bright = torch.arange(shape[0])[:, None, None].expand(shape) >= shape[0] // 2
+    image = torch.where(bright, 1.0, -1.0) + 0.2 * torch.randn(shape, generator=draw)
+    probability = torch.sigmoid(z * torch.where(bright, factor, dark))
     return probability, label, WorkingVolume(image, probability, SAME_GRID)
 
 
 def evidence(cases: Sequence[Case]) -> tuple[LogitHistogram, list[VoxelSample]]:
-    everywhere = torch.ones(SHAPE, dtype=torch.bool)
     histograms = [logit_histogram(probability, label) for probability, label, _ in cases]
-    samples = [sample_voxels(*pair, everywhere, working, f"p{number}") for number, (*pair, working) in enumerate(cases)]
+    samples = [
+        sample_voxels(probability, label, torch.ones_like(label), working, f"p{number}")
+        for number, (probability, label, working) in enumerate(cases)
+    ]
     return sum(histograms, LogitHistogram.empty()), samples
 
 
@@ -145,6 +150,28 @@ def test_temperatures_without_held_out_gain_are_refused_and_one_is_kept() -> Non
     assert "on held-out patients" in found.refused
     assert "\n" not in found.refused
     assert found.nll_after == pytest.approx(Temperature.fit(histogram).nll(histogram))
+
+
+@pytest.mark.usefixtures("short")
+def test_of_sets_of_cases_with_nothing_local_to_learn_at_most_one_in_twenty_is_accepted() -> None:
+    # Logits are twice too large everywhere. A small set is easily overfitted, and has chances to look better by.
+    accepted = 0
+    for number in range(NULLS):
+        _, samples = evidence([case(3 * number + patient, 2, 2, (6, 6, 6)) for patient in range(3)])
+        try:
+            LocalTemperature.fit(samples, 2.0)
+        except DataError:
+            continue
+        accepted += 1
+    assert accepted <= 0.05 * NULLS
+
+
+@pytest.mark.usefixtures("short")
+def test_a_local_effect_of_the_size_of_real_ones_is_found_in_few_patients() -> None:
+    # Logits are 3 times too large where the image is bright, and 1.5 times where it is dark.
+    for number in range(3):
+        _, samples = evidence([case(100 * number + patient, 3.0, 1.5) for patient in range(6)])
+        assert LocalTemperature.fit(samples, 2.0).held_out_gain > 0
 
 
 def test_two_patients_are_needed(cases: list[Case]) -> None:
