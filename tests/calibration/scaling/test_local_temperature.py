@@ -174,12 +174,12 @@ def test_a_local_effect_of_the_size_of_real_ones_is_found_in_few_patients() -> N
         assert LocalTemperature.fit(samples, 2.0).held_out_gain > 0
 
 
-def test_two_patients_are_needed(cases: list[Case]) -> None:
+def test_three_patients_are_needed(cases: list[Case]) -> None:
     histogram, samples = evidence(cases[:4])
     same = [replace(sample, patient="p0") for sample in samples]
-    for given in (same, samples[:1], [*samples[:1], replace(samples[1], voxels=0)], []):
+    for given in (same, samples[:2], [*samples[:2], replace(samples[2], voxels=0)], []):
         found = Fitted.on(histogram, "local", given)
-        assert "two patients" in found.refused
+        assert "three patients" in found.refused
         assert found.scaling == Temperature.fit(histogram)
     assert "no voxel" in Fitted.on(LogitHistogram.empty(), "local", []).refused
 
