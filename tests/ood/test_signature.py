@@ -102,6 +102,26 @@ def test_log_singular_values_are_right_down_to_small_ones(smallest: float) -> No
     assert float((log_singular_values(features.T @ features) - sigma.log()).abs().max()) < 1e-4
 
 
+@pytest.mark.parametrize("channels", [16, 64])
+def test_signatures_of_float32_features_are_right_where_the_spectrum_falls_far(channels: int) -> None:
+    # Singular values from 1 down to 1e-5 of the largest; products are float32, and the oracle is float64.
+    windows, side = 3, 12
+    generator = torch.Generator().manual_seed(1)
+    left = torch.linalg.qr(torch.randn(windows * side**3, channels, generator=generator, dtype=torch.float64)).Q
+    sigma = torch.logspace(0, -5, channels, dtype=torch.float64) * 700
+    features = ((left * sigma) @ rotation(channels)).float()
+    network = torch.nn.Sequential(torch.nn.Identity())
+    tap = FeatureTap(network, ["0"])
+    with tap.weighing([torch.ones(windows, side)] * 3):
+        network(features.view(windows, side, side, side, channels).movedim(-1, 1))
+    exact = torch.linalg.svdvals(features.double())
+    expected = torch.maximum(exact, RELATIVE_FLOOR * exact[0]).log()
+    found = log_singular_values(tap.gram_matrices["0"].gram)
+    assert float((found - expected).abs().max()) < 5e-3
+    per_voxel = expected - np.log(len(features)) / 2
+    assert float((signature(tap.per_voxel())["0"] - per_voxel / per_voxel.norm()).abs().max()) < 1e-3
+
+
 def test_dead_channels_and_too_few_voxels_are_held_at_the_floor() -> None:
     features = features_of(channels=8)
     features[:, 3:5] = 0
