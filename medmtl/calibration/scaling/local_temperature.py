@@ -73,7 +73,8 @@ class LocalTemperature(Scaling):
             temperature: T, fitted on the same cases.
 
         Raises:
-            DataError: there are fewer than three patients, or the held-out gain over a single temperature may be chance.
+            DataError: there are fewer than three patients, or the held-out gain over a single temperature may be
+                chance.
         """
         with torch.inference_mode(False), torch.enable_grad():  # both are off during validation
             voxels = _Voxels.of(samples)
