@@ -9,6 +9,7 @@ import torch
 
 from medmtl.errors import DataError, RunError
 from medmtl.ood.conformal import ConformalRule, p_value
+from medmtl.ood.detectors import SCORES
 from medmtl.ood.detectors.base import Detector
 from medmtl.ood.detectors.by_task import ByTask
 from medmtl.ood.detectors.classifier import TaskClassifier
@@ -18,7 +19,7 @@ from medmtl.ood.detectors.intensity import IntensityHistogram
 from medmtl.ood.detectors.output import OutputScore, Volume
 from medmtl.ood.detectors.spectral import Spectral
 from medmtl.ood.detectors.synthetic import TASKS, draw_evidence, draw_training
-from medmtl.ood.evidence.evidence import Evidence
+from medmtl.ood.evidence.evidence import Evidence, LayerEvidence
 from medmtl.ood.signature import SignatureBank, signature
 from medmtl.ood.verdict import ConformalDetector, Given, HeldOutScore, with_preprocessings
 
@@ -67,7 +68,49 @@ def test_the_verdict_names_the_nearest_task(ood_detector: ConformalDetector, tas
     assert {name: verdict.scores[name] for name in ("entropy", "max_softmax")} == {
         name: view.outputs[name] for name in ("entropy", "max_softmax")
     }
-    assert set(verdict.scores) == {"by_task", "spectral", "entropy", "max_softmax"}
+    assert set(verdict.scores) == {"by_task", "spectral", "spectral_published", "entropy", "max_softmax"}
+
+
+def image_with(features: torch.Tensor, patient: int) -> Evidence:
+    """An image with one layer, of some feature map of voxels by channels."""
+    kept = LayerEvidence(features.T @ features / len(features), features.mean(0), len(features))
+    drawn = draw_evidence("LiverCT", patient)
+    return replace(drawn, views=(replace(drawn.view, layers={"layer": kept}),))
+
+
+def test_the_published_score_is_the_distance_of_log_singular_values_of_the_feature_map() -> None:
+    # Fields of view of different sizes: the published signature depends on it, ours does not.
+    draw = torch.Generator().manual_seed(0)
+    maps = [torch.randn(200 * (1 + number), 6, generator=draw, dtype=torch.float64) for number in range(8)]
+    images = [image_with(features, number) for number, features in enumerate(maps)]
+    fitted = ConformalDetector.fit(Spectral(), images[:5], images[5:7], alpha=0.5, modalities=MODALITIES)
+    logs = [torch.linalg.svdvals(features).log() for features in maps]
+    signatures = [found / found.norm() for found in logs]
+    expected = min(float((known - signatures[7]).norm()) for known in signatures[:5])
+    again = ConformalDetector.from_state_dict(fitted.state_dict(), Spectral(), alpha=0.5)
+    for detector in (fitted, again):
+        scores = detector(images[7]).scores
+        assert scores["spectral_published"] == pytest.approx(expected, abs=1e-9)
+        assert scores["spectral"] != pytest.approx(expected, rel=0.1)
+    assert SCORES["spectral_published"].label == "Spectral (as published)"
+    assert [name for name, score in SCORES.items() if score.role == "paper"] == ["spectral_published"]
+
+
+def test_signatures_of_a_checkpoint_keep_their_floor() -> None:
+    draw = torch.Generator().manual_seed(0)
+    scales = torch.logspace(0, -5, 6, dtype=torch.float64)
+    images = [image_with(torch.randn(50, 6, generator=draw, dtype=torch.float64) * scales, n) for n in range(6)]
+    earlier = ConformalDetector.fit(Spectral(floor=1e-6), images[:5], [], alpha=0.5, modalities=MODALITIES)
+    earlier.bank = SignatureBank.fit([("LiverCT", n.case, signature(n.view.grams, 1e-6)) for n in images[:5]], 1e-6)
+    state = earlier.state_dict()
+    for bank in (state["bank"], state["fitted"]["bank"]):
+        del bank["floor"]  # of earlier versions, whose floor was one in a million
+    del state["spectral_published"]
+    found = ConformalDetector.from_state_dict(state, Spectral(), alpha=0.5)(images[5])
+    assert found.score == pytest.approx(earlier(images[5]).scores["spectral"], abs=1e-12)
+    assert set(found.scores) == {"spectral", "entropy", "max_softmax"}
+    with pytest.raises(RunError, match="other options"):
+        ConformalDetector.from_state_dict(state, Spectral(floor=1e-4), alpha=0.5)
 
 
 def test_the_decision_is_that_of_the_conformal_rule_on_the_score_of_the_detector(
