@@ -81,7 +81,16 @@ def state_with_new_names(state: Mapping[str, Any]) -> dict[str, Any]:
     """
     names = {"recipes": "preprocessings", "familiar": "held_out"}
     renamed = {names.get(key, key): value for key, value in state.items()}
-    return {**renamed, "fitted": _detector_state(renamed["fitted"])} if "fitted" in renamed else renamed
+    converted = {"fitted": _detector_state, "configured": _without_floors}
+    return {key: converted[key](value) if key in converted else value for key, value in renamed.items()}
+
+
+def _without_floors(value: Any) -> Any:
+    """The options of a detector without the floor of `Spectral`, whose default changed: its signatures have it."""
+    if isinstance(value, Mapping):
+        dropped = "floor" if "per_voxel" in value else None
+        return {key: _without_floors(each) for key, each in value.items() if key != dropped}
+    return [_without_floors(each) for each in value] if isinstance(value, list) else value
 
 
 def _detector_state(value: Any) -> Any:

@@ -15,8 +15,11 @@ from medmtl.errors import DataError
 Signature = dict[str, torch.Tensor]
 
 # Singular values below this share of the largest are rounding noise or dead channels, whose logarithm would otherwise
-# dominate the distance. (The public implementation adds 1e-10 instead, in units of the feature scale.)
-RELATIVE_FLOOR = 1e-6
+# dominate the distance. A Gram matrix holds their squares: with products in float32, logarithms of singular values down
+# to this share are right to 2e-3, and those at 1e-5 wrong by up to 2.7. (The public implementation adds 1e-10 instead,
+# in units of the feature scale.)
+RELATIVE_FLOOR = 1e-3
+FIRST_FLOOR = 1e-6  # of banks that do not name theirs, those of earlier versions
 MEDICOOD_EPSILON = 1e-10
 
 Norm = Literal["l2", "none"]
@@ -135,16 +138,28 @@ class SignatureBank:
         tasks: task of each image.
         cases: name of each image.
         signatures: layer -> `(images, C)` float64.
+        floor: of the singular values in these signatures, and in those that are compared with them.
     """
 
-    def __init__(self, tasks: Sequence[str], cases: Sequence[str], signatures: Mapping[str, torch.Tensor]) -> None:
+    def __init__(
+        self,
+        tasks: Sequence[str],
+        cases: Sequence[str],
+        signatures: Mapping[str, torch.Tensor],
+        floor: float = RELATIVE_FLOOR,
+    ) -> None:
         self.tasks = list(tasks)
         self.cases = list(cases)
         self.signatures = dict(signatures)
+        self.floor = floor
 
     @classmethod
-    def fit(cls, images: Sequence[tuple[str, str, Signature]]) -> "SignatureBank":
+    def fit(cls, images: Sequence[tuple[str, str, Signature]], floor: float = RELATIVE_FLOOR) -> "SignatureBank":
         """Collect `(task, case, signature)` of the training images.
+
+        Args:
+            images: the training images.
+            floor: of the singular values in their signatures.
 
         Raises:
             DataError: there are none.
@@ -153,7 +168,7 @@ class SignatureBank:
             raise DataError("no training image for the signature bank", fix="add cases")
         layers = images[0][2]
         stacked = {layer: torch.stack([found[layer] for _, _, found in images]) for layer in layers}
-        return cls([task for task, _, _ in images], [case for _, case, _ in images], stacked)
+        return cls([task for task, _, _ in images], [case for _, case, _ in images], stacked, floor)
 
     def nearest(self, image: Signature, neighbour: int = 1, tasks: Container[str] | None = None) -> Nearest:
         """Compare one image with the bank.
@@ -172,10 +187,10 @@ class SignatureBank:
         return Nearest(oodm=float(oodm), task=self.tasks[index], case=self.cases[index])
 
     def state_dict(self) -> dict[str, Any]:
-        """Tensors and strings, for a checkpoint that loads with `weights_only=True`."""
-        return {"tasks": self.tasks, "cases": self.cases, "signatures": self.signatures}
+        """Tensors, numbers and strings, for a checkpoint that loads with `weights_only=True`."""
+        return {"tasks": self.tasks, "cases": self.cases, "signatures": self.signatures, "floor": self.floor}
 
     @classmethod
     def from_state_dict(cls, state: Mapping[str, Any]) -> "SignatureBank":
-        """The bank that `state_dict` described."""
-        return cls(state["tasks"], state["cases"], state["signatures"])
+        """The bank that `state_dict` of this version or an earlier one described."""
+        return cls(state["tasks"], state["cases"], state["signatures"], state.get("floor", FIRST_FLOOR))

@@ -286,7 +286,7 @@ def nearest_task(
             if preprocessing == view.preprocessing and (tasks is None or task in tasks)
         ]
         if same:
-            own = signature(view.grams)
+            own = signature(view.grams, bank.floor)
             found.append(NearestTask(index, own, bank.nearest(own, tasks=same)))
     if not found:
         raise DataError(f"{image.case} was prepared with no preprocessing of a task")

@@ -23,7 +23,8 @@ class Spectral(ViewDetector):
         per_voxel: divide each map by the root of its number of voxels, so that the field of view does not count; off
             is as the paper describes it.
         centre: see `medmtl.ood.signature.signature`.
-        floor: see `medmtl.ood.signature.log_singular_values`.
+        floor: see `medmtl.ood.signature.log_singular_values`; None takes `RELATIVE_FLOOR`, and of a checkpoint that of
+            its signatures.
         norm: see `medmtl.ood.signature.signature`.
         neighbour: which nearest signature counts, from 1.
         whitening: divide each coordinate of the signature by its spread within tasks.
@@ -45,7 +46,7 @@ class Spectral(ViewDetector):
         layers: list[str] | None = None,
         per_voxel: bool = True,
         centre: bool = False,
-        floor: float = RELATIVE_FLOOR,
+        floor: float | None = None,
         norm: Norm = "l2",
         neighbour: int = 1,
         whitening: bool = False,
@@ -53,7 +54,7 @@ class Spectral(ViewDetector):
     ) -> None:
         if neighbour < 1:
             raise ConfigError(f"detector {name}: neighbour {neighbour}", fix="count neighbours from 1")
-        if not 0 <= floor < 1:
+        if floor is not None and not 0 <= floor < 1:
             raise ConfigError(f"detector {name}: floor {floor}", fix="use a share of the largest singular value")
         self.name = name
         self.layers = layers
@@ -74,7 +75,7 @@ class Spectral(ViewDetector):
             DataError: there is no training image, or a layer is missing.
         """
         require(self, cases)
-        self.scale = {}
+        self.scale, self.bank = {}, None
         found = [self.signature_of(case.view, self._wanted(case.view)) for case in cases]
         tasks = [case.dataset for case in cases]
         if self.whitening:
@@ -82,7 +83,7 @@ class Spectral(ViewDetector):
             self.scale = {layer: spread(task_means(vectors, tasks)[1]) for layer, vectors in stacked.items()}
             found = [{layer: vector / self.scale[layer] for layer, vector in each.items()} for each in found]
         self.bank = SignatureBank.fit(
-            [(case.dataset, case.case, each) for case, each in zip(cases, found, strict=True)]
+            [(case.dataset, case.case, each) for case, each in zip(cases, found, strict=True)], self._floor
         )
 
     def nearest(self, view: View) -> Nearest:
@@ -101,7 +102,7 @@ class Spectral(ViewDetector):
             found = medicood_signature({layer: each.gram * each.voxels for layer, each in kept.items()})
         else:
             grams = {layer: each.gram * (1 if self.per_voxel else each.voxels) for layer, each in kept.items()}
-            found = signature(grams, self.floor, self.centre, self.norm)
+            found = signature(grams, self._floor, self.centre, self.norm)
         return {layer: vector / self.scale[layer] if self.scale else vector for layer, vector in found.items()}
 
     def missing(self, image: Evidence) -> str:
@@ -114,11 +115,24 @@ class Spectral(ViewDetector):
         return {"bank": self.bank.state_dict(), "scale": self.scale}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """See `Detector.load_state_dict`."""
-        self.bank = SignatureBank.from_state_dict(state["bank"])
+        """See `Detector.load_state_dict`.
+
+        Raises:
+            ValueError: the signatures were fitted with another floor than `floor`.
+        """
+        bank = SignatureBank.from_state_dict(state["bank"])
+        if self.floor is not None and bank.floor != self.floor:
+            raise ValueError(f"floor {bank.floor}")
+        self.bank = bank
         self.scale = dict(state["scale"])
 
     def _wanted(self, view: View) -> list[str]:
         if self.bank is not None:
             return list(self.bank.signatures)
         return list(view.layers) if self.layers is None else self.layers
+    @property
+    def _floor(self) -> float:
+        if self.bank is not None:
+            return self.bank.floor
+        return RELATIVE_FLOOR if self.floor is None else self.floor
+
