@@ -16,7 +16,7 @@ TASKS = {"LiverCT": 3, "KidneyT2": 3, "HeartPET": 2}
 GRADED = ("noise", "blur", "wrong_spacing")
 UNGRADED = ("inverted",)
 # Detector -> how far it shifts scores, in standard deviations of the in-distribution scores.
-DETECTORS = {"spectral": 2.6, "entropy": 1.0, "ihf": 3.0, "fusion": 3.6, "volume": 0.5, "some_new_one": 1.6}
+DETECTORS = {"spectral_published": 2.6, "entropy": 1.0, "ihf": 3.0, "fusion": 3.6, "volume": 0.5, "some_new_one": 1.6}
 ALPHA = 0.05
 DESCRIBED = {name: SHIFTS[name].description() for name in (*GRADED, *UNGRADED, "flip", "constant")}
 

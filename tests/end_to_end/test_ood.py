@@ -113,7 +113,7 @@ def test_it_scores_every_image_and_names_what_it_left_out(
             assert (record.severity == 0) == (record.condition in ("flip", "empty"))
     assert summary["schema"] == 2
     assert list(summary["scores"]) == list(summary["detectors"]) == ["spectral", "entropy"]
-    assert summary["scores"]["spectral"]["label"] == "Spectral signature (OODM)"
+    assert summary["scores"]["spectral"]["label"] == "Spectral (per voxel, ours)"
     assert list(summary["shifts"]) == ["noise", "crop", "flip", "empty"]
     assert summary["detectors"]["spectral"].keys() == {
         "far",

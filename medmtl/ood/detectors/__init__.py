@@ -43,6 +43,7 @@ SCORES: Mapping[str, OODScore] = {
         ByTask(),
         Fusion(),
         Spectral(),
+        Spectral.published(),
         *map(OutputScore, OUTPUT_SCORES),
         FRODO(),
         MDPool(),

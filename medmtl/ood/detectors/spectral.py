@@ -1,4 +1,4 @@
-"""Spectral: the detector of the paper, with options of the signature."""
+"""Spectral: the distance of spectral signatures, as published or with options of the signature."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
@@ -13,6 +13,8 @@ from medmtl.ood.evidence.evidence import Evidence, View
 from medmtl.ood.score import Role
 from medmtl.ood.signature import RELATIVE_FLOOR, Nearest, Norm, Signature, SignatureBank, medicood_signature, signature
 
+PUBLISHED = "spectral_published"
+
 
 class Spectral(ViewDetector):
     """OODM, the distance to the nearest spectral signature of the training images, averaged over layers.
@@ -20,8 +22,8 @@ class Spectral(ViewDetector):
     Args:
         name: its key in tables and files.
         layers: which layers; None takes all that the evidence holds.
-        per_voxel: divide each map by the root of its number of voxels, so that the field of view does not count; off
-            is as the paper describes it.
+        per_voxel: divide each map by the root of its number of voxels, so that the field of view does not count. This
+            is ours; off is as the paper describes it.
         centre: see `medmtl.ood.signature.signature`.
         floor: see `medmtl.ood.signature.log_singular_values`; None takes `RELATIVE_FLOOR`, and of a checkpoint that of
             its signatures.
@@ -35,9 +37,7 @@ class Spectral(ViewDetector):
         ConfigError: an option outside its domain.
     """
 
-    label = "Spectral signature (OODM)"
     meaning = "OODM: distance to the nearest training signature"
-    role: Role = "paper"
     reference = "Karimi & Gholipour, arXiv 2004.06569; several layers: Lambert et al., arXiv 2307.15647"
 
     def __init__(
@@ -67,6 +67,17 @@ class Spectral(ViewDetector):
         self.compat = compat
         self.scale: Signature = {}
         self.bank: SignatureBank | None = None
+        plain = (centre, norm, neighbour, whitening, compat) == (False, "l2", 1, False, None)
+        self.role: Role = "paper" if plain and not per_voxel else ""
+        self.label = ("Spectral (per voxel, ours)" if per_voxel else "Spectral (as published)") if plain else ""
+
+    @classmethod
+    def published(cls) -> "Spectral":
+        """The signature that the paper describes: singular values of the feature map as it is.
+
+        What the paper does not say is ours: the layers, the mean over several, and the floor.
+        """
+        return cls(PUBLISHED, per_voxel=False)
 
     def fit(self, cases: Sequence[Evidence]) -> None:
         """See `Detector.fit`.
@@ -126,13 +137,13 @@ class Spectral(ViewDetector):
         self.bank = bank
         self.scale = dict(state["scale"])
 
-    def _wanted(self, view: View) -> list[str]:
-        if self.bank is not None:
-            return list(self.bank.signatures)
-        return list(view.layers) if self.layers is None else self.layers
     @property
     def _floor(self) -> float:
         if self.bank is not None:
             return self.bank.floor
         return RELATIVE_FLOOR if self.floor is None else self.floor
 
+    def _wanted(self, view: View) -> list[str]:
+        if self.bank is not None:
+            return list(self.bank.signatures)
+        return list(view.layers) if self.layers is None else self.layers

@@ -164,7 +164,7 @@ def test_the_built_in_scores_are_described() -> None:
     assert set(OUTPUT_SCORES) < set(SCORES)
     assert SCORES["entropy"].axis == "mean entropy over the predicted foreground (nats)"
     assert SCORES["ihf_whitened"].label == "IHF, whitened"
-    assert [name for name, score in SCORES.items() if score.role == "paper"] == ["spectral"]
+    assert [name for name, score in SCORES.items() if score.role == "paper"] == ["spectral_published"]
     assert {name for name, score in SCORES.items() if not score.needs_network} == {"ihf", "ihf_whitened", "volume"}
     assert OutputScore("energy", name="mine").quantity == replace(SCORES["energy"], key="mine")
     assert all(json.loads(json.dumps(score.description()))["axis"] == score.axis for score in SCORES.values())

@@ -63,7 +63,7 @@ def page(folder):
 
 def test_a_benchmark_is_a_page_and_its_figures(folder, page):
     drawn = {path.stem for path in (folder / "figures").iterdir()}
-    scores = {"scores-spectral", "scores-fusion"}
+    scores = {"scores-spectral_published", "scores-fusion"}
     assert drawn == {"heat-map", "severity", "roc", "failure", "risk-coverage"} | scores
     assert page.open == []
     images = [attributes for tag, attributes in page.tags if tag == "img"]
@@ -129,7 +129,7 @@ def test_the_headline_counts_the_verdicts(page, records, statistics):
 
 def test_the_verdict_is_the_first_detectors_where_none_is_named(records, statistics):
     unnamed = {**statistics, "verdict": {"alpha": 0.05}}
-    assert sentences(records, unnamed)[0].startswith(f"At {ALPHA} = 0.05 Spectral signature (OODM) flagged")
+    assert sentences(records, unnamed)[0].startswith(f"At {ALPHA} = 0.05 Spectral (as published) flagged")
 
 
 def test_rivals_that_are_behind_are_said_to_be(records, statistics):
@@ -207,7 +207,7 @@ def test_a_severity_curve_runs_through_the_aurocs_of_its_shift(records, statisti
 
 def test_named_lines_differ_without_colour(statistics):
     shown = shown_by_name(statistics)
-    assert shown[:2] == ["fusion", "spectral"]
+    assert shown[:2] == ["fusion", "spectral_published"]
     assert {"entropy", "ihf", "volume"} <= set(shown)
     looks = style.SCORE_LOOKS[: len(shown)]
     assert len({look.marker for look in looks}) == len({(str(look.dashes), look.shade) for look in looks}) == len(shown)
@@ -224,10 +224,10 @@ def test_roc_has_a_panel_a_group_and_the_auroc_of_the_table(records, statistics)
 
 
 def test_tasks_have_their_colours_and_the_threshold_is_conformal(records, statistics):
-    line = threshold(records, "spectral", 0.05)
-    held_out = sorted(r.score for r in records if r.detector == "spectral" and r.group == "calibration")
+    line = threshold(records, "spectral_published", 0.05)
+    held_out = sorted(r.score for r in records if r.detector == "spectral_published" and r.group == "calibration")
     assert line == held_out[math.ceil(25 * 0.95) - 1]
-    (axes,) = scores_by_group(records, "spectral", line, statistics).axes
+    (axes,) = scores_by_group(records, "spectral_published", line, statistics).axes
     assert [dashed.get_xdata()[0] for dashed in axes.lines if dashed.get_linestyle() == "--"] == [line]
     rows = [label.get_text().split("  (")[0] for label in axes.get_yticklabels()]
     assert rows[:3] == ["LiverCT", "KidneyT2", "HeartPET"]
@@ -235,16 +235,18 @@ def test_tasks_have_their_colours_and_the_threshold_is_conformal(records, statis
     for row, colour in enumerate(style.task_colours(rows[:3]).values()):
         (median,) = lines_of(axes, colour)
         assert round(np.mean(median.get_ydata())) == row
-    flagged = {(r.condition, r.severity, r.case) for r in records if r.detector == "spectral" and r.rejected}
+    flagged = {(r.condition, r.severity, r.case) for r in records if r.detector == "spectral_published" and r.rejected}
     above = {(r.condition, r.severity, r.case) for r in records
-             if r.detector == "spectral" and r.score > line and r.group != "calibration"}  # fmt: skip
+             if r.detector == "spectral_published" and r.score > line and r.group != "calibration"}  # fmt: skip
     assert flagged == above
 
 
 def test_scores_far_beyond_the_in_distribution_ones_get_a_wide_axis(records, statistics):
-    far = [Record("spectral", "far", "Odd", 0, "", "a", "a", 1e6)]
-    assert scores_by_group(records, "spectral", math.inf, statistics).axes[0].get_xscale() == "linear"
-    assert scores_by_group([*records, *far], "spectral", math.inf, statistics).axes[0].get_xscale() == "symlog"
+    far = [Record("spectral_published", "far", "Odd", 0, "", "a", "a", 1e6)]
+    assert scores_by_group(records, "spectral_published", math.inf, statistics).axes[0].get_xscale() == "linear"
+    assert (
+        scores_by_group([*records, *far], "spectral_published", math.inf, statistics).axes[0].get_xscale() == "symlog"
+    )
 
 
 def test_the_page_says_what_rejecting_would_have_gained(page, records, statistics):
@@ -262,7 +264,7 @@ def test_the_page_says_what_rejecting_would_have_gained(page, records, statistic
 
 
 def test_the_failure_figures_show_every_labelled_image(records, statistics):
-    names = ["fusion", "spectral"]
+    names = ["fusion", "spectral_published"]
     for axes, name in zip(score_against_dice(records, names, statistics).axes, names, strict=True):
         points = {tuple(point) for point in axes.collections[0].get_offsets()}
         assert points == {(r.score, r.dice) for r in labelled(records, name)}
@@ -281,7 +283,7 @@ def test_without_calibration_images_no_verdict_is_given(tmp_path):
     too_few = "too few calibration images (6; at least 19 are needed)"
     assert f"No verdict can be given at {ALPHA} = 0.05: {too_few}." in page.words
     assert "flagged by" not in page.words
-    assert math.isinf(threshold(records, "spectral", 0.05))
+    assert math.isinf(threshold(records, "spectral_published", 0.05))
 
 
 @pytest.mark.parametrize("odd", ["no near", "no labels", "one detector", "no shifts", "nulls", "familiar alone"])
@@ -299,7 +301,7 @@ def test_what_is_missing_is_left_out_and_said(tmp_path, odd):
         records = [r for r in records if r.group in kept]
     statistics = make_statistics(records) if odd not in ("no shifts", "familiar alone") else {
         "scores": make_statistics(make_records())["scores"],
-        "detectors": {name: {} for name in ("spectral", "entropy")}, "verdict": {"alpha": 0.05}
+        "detectors": {name: {} for name in ("spectral_published", "entropy")}, "verdict": {"alpha": 0.05}
     }  # fmt: skip
     if odd == "no labels":
         del statistics["failure"]
@@ -336,7 +338,7 @@ def test_names_from_the_data_are_escaped_in_the_page(tmp_path):
 
 
 def test_the_same_benchmark_gives_the_same_files_and_replaces_an_earlier_one(tmp_path):
-    records = make_records({"spectral": 2.0, "ihf": 1.0}, {"Liver": 2}, ("noise",))
+    records = make_records({"spectral_published": 2.0, "ihf": 1.0}, {"Liver": 2}, ("noise",))
     for name in ("first", "second"):
         write_ood_page(tmp_path / name, "run", records, make_statistics(records), FACTS, [])
     files = sorted(path.relative_to(tmp_path / "first") for path in (tmp_path / "first").rglob("*.*"))
