@@ -35,6 +35,7 @@ bench: develop ## measure speed and memory against other libraries, into bench.j
 	$(BIN)/python tests/benchmarks/calibration.py
 	$(BIN)/python tests/benchmarks/detection.py
 	$(BIN)/python tests/benchmarks/prediction.py
+	$(BIN)/python tests/benchmarks/reuse.py
 
 lint: develop ## check style, types, the direction of imports, and what git tracks
 	$(BIN)/ruff check .

@@ -33,7 +33,8 @@ class SpectralCallback(pl.Callback):
 
     After training, the network with its best weights processes the training images, not augmented, each under its
     task's preprocessing: their signatures are the bank, and the detector is fitted to them. Validation images, under
-    every preprocessing, set the threshold. All is kept in `best.ckpt`; `medmtl calibrate` estimates it again.
+    every preprocessing, set the threshold; they have chosen the checkpoint too, for what that costs see
+    `ConformalDetector`. All is kept in `best.ckpt`; `medmtl calibrate` estimates it again.
 
     Args:
         layers: names of the network's layers whose feature maps are used; none: no signatures and no verdict.

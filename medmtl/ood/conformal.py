@@ -3,6 +3,10 @@
 Several images of one patient are not independent observations, so every patient has weight 1, an image of a patient
 with k images 1/k (Lee, Barber & Willett, arXiv 2306.06342). The guarantee then holds for any one image of a new
 patient; with each patient's highest score it would hold too, but fewer OOD images would be found.
+
+The guarantee is exact where calibration patients and new ones are exchangeable: from the same population, and with no
+part in how the scores came about. Patients by whom a checkpoint was chosen had a part in it; what that costs is in the
+docstring of `ConformalDetector`.
 """
 
 import math
@@ -22,7 +26,8 @@ def p_value(score: float, calibration: Sequence[float], patients: Sequence[str] 
     """Conformal p-value, (1 + number of calibration patients whose score >= score) / (patients + 1), in (0, 1].
 
     A patient with several images counts with the share of them that reach the score. If the image's patient is
-    exchangeable with the calibration patients, P(p <= alpha) <= alpha (Vovk et al. 2005).
+    exchangeable with the calibration patients, P(p <= alpha) <= alpha (Vovk et al. 2005): over all draws of both, not
+    for one set of calibration patients, and not within a group of them such as a task.
 
     Args:
         score: of the image, higher = more out-of-distribution.
