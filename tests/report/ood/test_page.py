@@ -134,7 +134,7 @@ def test_false_alarms_stand_by_task_beside_what_the_procedure_gives(page, statis
     for task, row in {**alarms["tasks"], "all tasks": alarms}.items():
         shown = f"{row['rate']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
         expected = "0.04" if task == "all tasks" else "0.03"
-        assert [str(row["people"]), str(row["people_flagged"]), shown, expected] in [c[1:] for c in page.rows_of(task)]
+        assert [str(row["people"]), str(row["people_flagged"]), shown, expected] in page.rows_of(task)
 
 
 def test_intervals_of_few_patients_are_marked(tmp_path, records, statistics):
@@ -296,7 +296,7 @@ def test_the_failure_figures_show_every_labelled_image(records, statistics):
 def test_without_calibration_images_no_verdict_is_given(tmp_path):
     records = make_records(calibration=2)
     page = Page(write_ood_page(tmp_path, "run", records, make_statistics(records), {}, []).read_text())
-    too_few = "too few calibration images (6; at least 19 are needed)"
+    too_few = "too few calibration patients (6; at least 19 are needed)"
     assert f"No verdict can be given at {ALPHA} = 0.05: {too_few}." in page.words
     assert "flagged by" not in page.words
     assert math.isinf(threshold(records, "spectral", 0.05))

@@ -188,8 +188,8 @@ def test_what_scaling_changed_stands_beside_what_it_did_not(tmp_path, results, p
     assert ("T = 1.00 (kept)" in words) == ("Heart keeps T = 1.00" in words) == per_task
     heart = report["tasks"]["Heart"]
     interval = heart["calibration_intervals"]["band"]["nll"]
-    nll = f"{heart['calibration']['band']['nll']:.4f} [{interval['low']:.4f}, {interval['high']:.4f}]"
-    assert f"{nll} {nll} +0.0000 [0.0000, 0.0000] too few patients" in words
+    nll = f"{heart['calibration']['band']['nll']:.4f} [{interval['low']:.4f}, {interval['high']:.4f}]\N{DAGGER}"
+    assert f"{nll} {nll} +0.0000 [0.0000, 0.0000]\N{DAGGER} too few patients" in words
     assert (tmp_path / "figures" / "reliability-band-scaled.png").is_file()
     assert not (tmp_path / "figures" / "reliability-whole-scaled.png").exists()
     if per_task:
