@@ -31,10 +31,11 @@ demo: install ## train one model on five phantom tasks, test it, and say where t
 test: develop ## run the tests (real data too, where MEDMTL_DATA names it), on two processes
 	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
-bench: develop ## measure speed and memory against other libraries, into bench.json
+bench: develop ## measure speed, memory and the coverage of intervals, into bench.json
 	$(BIN)/python tests/benchmarks/calibration.py
 	$(BIN)/python tests/benchmarks/detection.py
 	$(BIN)/python tests/benchmarks/prediction.py
+	$(BIN)/python tests/benchmarks/coverage.py
 	$(BIN)/python tests/benchmarks/reuse.py
 
 lint: develop ## check style, types, the direction of imports, and what git tracks

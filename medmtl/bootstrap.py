@@ -4,6 +4,7 @@ The unit is the patient: the cases of one patient are not independent, and neith
 several tasks.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -13,6 +14,7 @@ from scipy.sparse.csgraph import connected_components
 from scipy.stats import norm, t
 
 SEED = 0
+RESAMPLES = 2_000
 
 # With fewer degrees of freedom intervals are too narrow: those of 2, 3, 4 and 5 patients cover the mean of normal
 # values in 50, 75, 88 and 93 % of samples instead of 95 %, and no signed-rank test of theirs can fall to 0.05.
@@ -83,6 +85,38 @@ class Resamples:
         tail = norm.cdf(np.sqrt(self.drawn.shape[1] / self.freedom) * t.ppf(level / 2, self.freedom))
         ends: NDArray[np.float64] = np.nanquantile(values, [tail, 1 - tail], axis=0)
         return ends
+
+
+@dataclass(frozen=True, eq=False)
+class CaseDraws:
+    """How often resamples of patients draw each case.
+
+    A task may be any set of cases with a mean of its own, such as the in-distribution or the OOD images.
+
+    Attributes:
+        of_patients: the resamples.
+        weights: task -> draws of each of its cases, `(resamples, cases)`.
+    """
+
+    of_patients: Resamples
+    weights: Mapping[str, NDArray[np.float64]]
+
+    @classmethod
+    def of(cls, patients: Mapping[str, Sequence[str]]) -> "CaseDraws | None":
+        """Draw patients with all their cases of all tasks.
+
+        Args:
+            patients: task -> patient of each case. One name is one person, in all tasks.
+
+        Returns:
+            The draws; None where a task has fewer than two patients.
+        """
+        names = sorted({name for cases in patients.values() for name in cases})
+        row = {name: index for index, name in enumerate(names)}
+        whose = {task: np.array([row[name] for name in cases], dtype=np.int64) for task, cases in patients.items()}
+        counts = [np.bincount(rows, minlength=len(names)) for rows in whose.values()]
+        drawn = Resamples.of(np.array(counts, dtype=np.float64).T, RESAMPLES)
+        return None if drawn is None else cls(drawn, {task: drawn.drawn[:, rows] for task, rows in whose.items()})
 
 
 @lru_cache(maxsize=4)

@@ -1,6 +1,7 @@
 """Records of an out-of-distribution benchmark and what `ood.json` would hold of them, plausible and telling a story."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,7 @@ from scipy.stats import spearmanr
 
 from medmtl.ood.detectors import SCORES
 from medmtl.ood.metrics.detection import detection_metrics
+from medmtl.ood.metrics.false_alarms import flagged_by_task, flagged_people
 from medmtl.ood.score import OODScore, in_words
 from medmtl.ood.shifts import SHIFTS
 from medmtl.results.benchmark import Record
@@ -109,12 +111,37 @@ def make_statistics(records: Sequence[Record]) -> dict[str, Any]:
             spearman = spearmanr([r.score for r in known], [r.dice for r in known]).statistic
             failure[name] = {"aurc": 0.2 + 0.01 * len(name), "spearman": float(spearman)}
     scores = {name: make_description(name) for name in detectors}
-    return {"scores": scores, "shifts": DESCRIBED, "detectors": detectors, "verdict": verdict, "failure": failure}
+    tested = {name: [r for r in records if r.detector == name and r.group == "in_distribution"] for name in detectors}
+    alarms = {name: _alarms(own) for name, own in tested.items()}
+    rate = {
+        "rate": 0.04,
+        "low": 0.0,
+        "high": 0.1,
+        "reliable": True,
+        "decided": 200,
+        "tasks": dict.fromkeys(TASKS, 0.03),
+    }
+    more = {"false_alarms": alarms, "rate_if_exchangeable": dict.fromkeys(detectors, rate)}
+    return {
+        **more,
+        "scores": scores,
+        "shifts": DESCRIBED,
+        "detectors": detectors,
+        "verdict": verdict,
+        "failure": failure,
+    }
 
 
 def make_description(name: str) -> dict[str, Any]:
     """What `ood.json` says of a score: that of the built-in detector, or of one without a label."""
     return SCORES.get(name, OODScore(key=name, label=in_words(name))).description()
+
+
+def _alarms(tested: Sequence[Record]) -> dict[str, Any]:
+    rejected, patients = [r.rejected for r in tested], [r.patient for r in tested]
+    tasks = flagged_by_task(rejected, patients, [r.task for r in tested])
+    own = {task: asdict(found) for task, found in tasks.items()}
+    return {**asdict(flagged_people(rejected, patients)), "tasks": own}
 
 
 def _mean(cells: Sequence[Mapping[str, float]]) -> dict[str, float]:
@@ -125,4 +152,4 @@ def _shown(cell: Mapping[str, float]) -> dict[str, Any]:
     auroc = cell["auroc"]
     wide = 0.02 + 0.3 * auroc * (1 - auroc)
     low, high = max(0.0, auroc - wide), min(1.0, auroc + wide)
-    return {"auroc": auroc, "low": low, "high": high, "fpr_at_95_in_kept": cell["fpr_at_95_in_kept"]}
+    return {"auroc": auroc, "low": low, "high": high, "reliable": True, "fpr_at_95_in_kept": cell["fpr_at_95_in_kept"]}

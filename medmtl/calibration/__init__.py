@@ -1,5 +1,6 @@
 """Calibration on plain tensors: bins streamed over volumes, their metrics and intervals, regions, post-hoc scaling."""
 
+from medmtl.bootstrap import CaseDraws
 from medmtl.calibration.metrics.bins import (
     BinTable,
     bin_classes,
@@ -33,7 +34,6 @@ from medmtl.calibration.metrics.definitions import (
 from medmtl.calibration.metrics.gap_map import local_gap
 from medmtl.calibration.metrics.intervals import (
     INTERVAL_METRICS,
-    CaseDraws,
     FrequencyBand,
     frequency_band,
     resampled_metrics,

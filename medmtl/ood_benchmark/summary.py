@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ from rich.table import Table
 from medmtl.files import write_text
 from medmtl.ood.detectors import Detector
 from medmtl.ood.metrics.benchmark_table import COLUMNS, Scored, benchmark_table
+from medmtl.ood.metrics.exchangeable import rate_if_exchangeable
 from medmtl.ood.metrics.failure import failure_detection, rejection
-from medmtl.ood.metrics.repartition import false_alarms
+from medmtl.ood.metrics.false_alarms import flagged_by_task, flagged_people
 from medmtl.ood_benchmark.options import Options
 from medmtl.report.ood.failure import REJECTED_SHARE
 from medmtl.results.benchmark import Record
@@ -45,15 +47,17 @@ def write_summary(
     Returns:
         What was written: `schema`, `scores` and `shifts` (descriptions by name, see `OODScore` and `Shift`),
         `detectors` (figures by column, with intervals), `verdict` and `verdicts` (how often each detector rejects
-        in-distribution and OOD images; the verdict is the first detector's), `false_alarms` (how often it rejects
-        in-distribution images over re-partitions of validation and test images), `failure` (how well each score
-        detects bad segmentations, with intervals, and the effect of rejecting a tenth), `images` (how many by group),
-        `notes` and `facts`.
+        in-distribution and OOD images; the verdict is the first detector's), `false_alarms` (test patients with a
+        rejected image, all and by task, with exact intervals, see `flagged_people`), `rate_if_exchangeable` (what the
+        rule would give if validation and test patients were exchangeable, see `rate_if_exchangeable`), `failure` (how
+        well each score detects bad segmentations, with intervals, and the effect of rejecting a tenth), `images` and
+        `people` (how many by group), `notes` and `facts`.
     """
     names = [detector.name for detector in detectors]
     of = {name: [record for record in records if record.detector == name] for name in names}
     verdicts = {name: _verdict(found, options.alpha) for name, found in of.items()}
-    groups = [record.group for record in of[names[0]]]
+    seen = of[names[0]]
+    groups = [record.group for record in seen]
     summary = {
         "schema": SCHEMA,
         "scores": descriptions(detectors),
@@ -61,9 +65,11 @@ def write_summary(
         "detectors": _columns(of),
         "verdict": {"detector": names[0], **verdicts[names[0]]},
         "verdicts": verdicts,
-        "false_alarms": {name: _false_alarms(found, options.alpha) for name, found in of.items()},
+        "false_alarms": {name: _false_alarms(found) for name, found in of.items()},
+        "rate_if_exchangeable": {name: _rate_if_exchangeable(found, options.alpha) for name, found in of.items()},
         "failure": {name: _failure(found) for name, found in of.items()},
         "images": {group: groups.count(group) for group in dict.fromkeys(groups)},
+        "people": {group: len({r.patient for r in seen if r.group == group}) for group in dict.fromkeys(groups)},
         "notes": list(notes),
         "facts": dict(facts),
     }
@@ -103,11 +109,22 @@ def print_summary(console: Console, summary: Mapping[str, Any]) -> None:
             f"{verdict['detector']} rejects {verdict['false_alarm_rate']:.0%} of the in-distribution images{rejects} "
             f"(alpha = {verdict['alpha']:g})"
         )
+        console.print(_alarm_table(summary["false_alarms"][verdict["detector"]]))
     gain = summary["failure"][verdict["detector"]]["rejecting"]
     if gain is not None:
         console.print(f"{verdict['detector']}: {gain}", soft_wrap=True, highlight=False)
     for note in summary["notes"]:
         console.print(f"note: {note}", soft_wrap=True, highlight=False)
+
+
+def _alarm_table(alarms: Mapping[str, Any]) -> Table:
+    """False alarms by patient, of each task and of all."""
+    table = Table("false alarms", "patients", "flagged", "rate", "95 % interval (exact)")
+    for name, row in {**alarms["tasks"], "all tasks": alarms}.items():
+        known = row["rate"] is not None
+        rate = (f"{row['rate']:.2f}", f"{row['low']:.2f} to {row['high']:.2f}") if known else ("-", "-")
+        table.add_row(name, str(row["people"]), str(row["people_flagged"]), *rate)
+    return table
 
 
 def _columns(of: Mapping[str, Sequence[Record]]) -> dict[str, dict[str, Any]]:
@@ -126,7 +143,9 @@ def _columns(of: Mapping[str, Sequence[Record]]) -> dict[str, dict[str, Any]]:
                 "auroc": figures.auroc.value,
                 "low": figures.auroc.low,
                 "high": figures.auroc.high,
-                "fpr_at_95_in_kept": figures.fpr_at_95_in_kept.value,
+                "reliable": figures.auroc.reliable,
+                "fpr_at_95_in_kept": figures.fpr_at_95_in_kept,
+                "people": figures.people,
                 "rank": figures.rank,
             }
             for column, figures in columns.items()
@@ -141,15 +160,32 @@ def _verdict(records: Sequence[Record], alpha: float) -> dict[str, float | None]
     return {"alpha": alpha, "false_alarm_rate": _share(inside), "detection_rate": _share(outside)}
 
 
-def _false_alarms(records: Sequence[Record], alpha: float) -> dict[str, Any]:
+def _false_alarms(records: Sequence[Record]) -> dict[str, Any]:
+    """Test patients with a rejected image: of all tasks, and under `tasks` of each."""
+    tested = [record for record in records if record.group == "in_distribution"]
+    rejected, patients = [record.rejected for record in tested], [record.patient for record in tested]
+    tasks = flagged_by_task(rejected, patients, [record.task for record in tested])
+    own = {task: asdict(found) for task, found in tasks.items()}
+    return {**asdict(flagged_people(rejected, patients)), "tasks": own}
+
+
+def _rate_if_exchangeable(records: Sequence[Record], alpha: float) -> dict[str, Any]:
     held = [record for record in records if record.group in ("calibration", "in_distribution")]
-    found = false_alarms(
+    found = rate_if_exchangeable(
         [record.score for record in held],
         [record.task for record in held],
         [record.patient for record in held],
         alpha,
     )
-    return {"rate": found.rate.value, "low": found.rate.low, "high": found.rate.high, "decided": found.decided}
+    rate = found.rate
+    return {
+        "rate": rate.value,
+        "low": rate.low,
+        "high": rate.high,
+        "reliable": rate.reliable,
+        "tasks": dict(found.tasks),
+        "decided": found.decided,
+    }
 
 
 def _failure(records: Sequence[Record]) -> dict[str, Any]:
@@ -164,7 +200,9 @@ def _failure(records: Sequence[Record]) -> dict[str, Any]:
         "intervals": {
             name: [getattr(found, name).low, getattr(found, name).high] for name in ("aurc", "e_aurc", "spearman")
         },
+        "reliable": found.aurc.reliable,
         "images": found.images,
+        "people": found.people,
         "rejecting": None if gain is None else str(gain),
     }
 

@@ -12,6 +12,7 @@ from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined, Te
 from medmtl.report.style import DOTS_PER_INCH
 
 PAGE_DOTS_PER_INCH = 106
+DAGGER = "\N{DAGGER}"  # marks an interval of too few patients
 PAGES = ("test", "compare", "ood", "data", "predict")  # rooms of `medmtl.report` with a page, its template beside it
 
 
@@ -58,7 +59,8 @@ def bracketed(middle: float | None, ends: Mapping[str, Any], digits: int = 3, si
 
     Args:
         middle: the number.
-        ends: holds its `low` and `high`, None where there is no interval.
+        ends: holds its `low` and `high`, None where there is no interval, and perhaps whether it is `reliable`; an
+            interval that is not is marked by a dagger.
         digits: after the point.
         signed: whether the number gets a sign, as a difference does.
     """
@@ -67,5 +69,5 @@ def bracketed(middle: float | None, ends: Mapping[str, Any], digits: int = 3, si
     text = f"{middle:{'+' if signed else ''}z.{digits}f}"
     low, high = ends["low"], ends["high"]
     if low is not None and high is not None:
-        text += f" [{low:z.{digits}f}, {high:z.{digits}f}]"
+        text += f" [{low:z.{digits}f}, {high:z.{digits}f}]{'' if ends.get('reliable', True) else DAGGER}"
     return text.replace("-", "\N{MINUS SIGN}")

@@ -48,13 +48,18 @@ class CaseResult:
 
     @property
     def person(self) -> str:
-        """The patient; a case without one counts as a patient of its own."""
-        return self.patient or self.case
+        """The patient, the same name in all tasks; a case without one counts as a patient of its own."""
+        return self.patient or f"{self.dataset}/{self.case}"
 
 
 def tasks_of(results: Iterable[CaseResult]) -> list[str]:
     """The in-distribution tasks, in the order in which they first appear."""
     return list(dict.fromkeys(result.dataset for result in results if result.expected == "in"))
+
+
+def people_of(results: Iterable[CaseResult]) -> int:
+    """How many people the cases are of: a patient with images in several tasks is one."""
+    return len({result.person for result in results})
 
 
 def pooled_bins(results: Iterable[CaseResult], region: str, scaled: bool = False) -> BinTable | None:

@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medmtl.bootstrap import CaseDraws
 from medmtl.calibration.metrics.bins import BinTable
-from medmtl.calibration.metrics.intervals import INTERVAL_METRICS, CaseDraws, resampled_metrics
+from medmtl.calibration.metrics.intervals import INTERVAL_METRICS, resampled_metrics
 from medmtl.results.case import CaseResult
 
 # Kinds of bins, as attributes of `CaseResult`.

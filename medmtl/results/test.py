@@ -13,10 +13,12 @@ from medmtl.accuracy import ACCURACY
 from medmtl.calibration.metrics.definitions import METRICS, BinMetric, summarise
 from medmtl.files import written_whole
 from medmtl.ood.detectors import SCORES
+from medmtl.ood.metrics.auroc_interval import auroc_interval
 from medmtl.ood.metrics.detection import detection_metrics
+from medmtl.ood.metrics.false_alarms import FlaggedPeople, flagged_people
 from medmtl.ood.score import OODScore, in_words
 from medmtl.quantity import Quantity
-from medmtl.results.case import CaseResult, is_number, pooled_bins, tasks_of
+from medmtl.results.case import CaseResult, is_number, people_of, pooled_bins, tasks_of
 from medmtl.results.intervals import calibration_intervals
 
 SCHEMA = 2
@@ -71,6 +73,10 @@ def build_report(evaluation: EvaluationResult) -> dict[str, Any]:
     Standard deviations are over cases with n - 1 in the denominator. `calibration` pools the voxels of all cases of
     a task, `calibration_per_case` is the mean over its cases, and `calibration_scaled` pools them after scaling. Their
     intervals and `scaling_gain` are those of `calibration_intervals`. `metrics` describes all that was measured.
+
+    `ood` counts cases and people. In `scores`, `low`, `high` and `reliable` are of `auroc`, see `auroc_interval`.
+    `false_alarms` counts people with a flagged in-distribution image, `detections` those with a flagged OOD one, with
+    exact intervals, as in each of `datasets`; see `flagged_people`.
     """
     results = evaluation.cases
     cases = {task: [result for result in results if result.dataset == task] for task in tasks_of(results)}
@@ -154,6 +160,7 @@ def _task(name: str, results: Sequence[CaseResult], metrics: Mapping[str, BinMet
             scaled[region] = summarise(table, metrics)
     return {
         "cases": len(results),
+        "people": people_of(results),
         **{metric: _spread([getattr(result, metric) for result in results]) for metric in ACCURACY},
         "calibration": pooled,
         "calibration_per_case": per_case,
@@ -188,7 +195,9 @@ def _detection(evaluation: EvaluationResult) -> dict[str, Any]:
         notes.append("No verdict could be given: too few validation cases to set a threshold.")
     return {
         "in_cases": len(inside),
+        "in_people": people_of(inside),
         "out_cases": len(outside),
+        "out_people": people_of(outside),
         "scores": {name: _score_metrics(name, inside, outside) for name in names} if outside else {},
         "verdict": {
             "alpha": evaluation.alpha,
@@ -201,22 +210,42 @@ def _detection(evaluation: EvaluationResult) -> dict[str, Any]:
             "detections": sum(detections),
             "out_decided": len(detections),
         },
+        "false_alarms": asdict(_flagged(inside)),
+        "detections": asdict(_flagged(outside)),
         "datasets": {dataset: _verdicts(results, dataset) for dataset in dict.fromkeys(r.dataset for r in results)},
         "note": " ".join(notes) or None,
     }
 
 
 def _score_metrics(name: str, inside: Sequence[CaseResult], outside: Sequence[CaseResult]) -> dict[str, Any]:
-    """`detection_metrics` over the cases whose score is a number, and how many are not."""
-    known = [[r.scores[name] for r in side if is_number(r.scores.get(name))] for side in (inside, outside)]
-    undefined = len(inside) + len(outside) - len(known[0]) - len(known[1])
-    return {**detection_metrics(np.array(known[0]), np.array(known[1])), "undefined": undefined}
+    """`detection_metrics` over the cases whose score is a number, the interval of AUROC, and how many are not."""
+    known = [[r for r in side if is_number(r.scores.get(name))] for side in (inside, outside)]
+    found = detection_metrics(*([r.scores[name] for r in side] for side in known))
+    people = [[r.person for r in side] for side in known]
+    auroc = auroc_interval(found["auroc"], people[0], [people[1]])
+    return {
+        **found,
+        "low": auroc.low,
+        "high": auroc.high,
+        "reliable": auroc.reliable,
+        "undefined": len(inside) + len(outside) - len(known[0]) - len(known[1]),
+    }
 
 
 def _verdicts(results: Sequence[CaseResult], dataset: str) -> dict[str, Any]:
     own = [result for result in results if result.dataset == dataset]
     decided = [result.rejected for result in own if result.rejected is not None]
-    return {"expected": own[0].expected, "cases": len(own), "decided": len(decided), "rejected": sum(decided)}
+    return {
+        "expected": own[0].expected,
+        "cases": len(own),
+        "decided": len(decided),
+        "rejected": sum(decided),
+        **asdict(_flagged(own)),
+    }
+
+
+def _flagged(results: Sequence[CaseResult]) -> FlaggedPeople:
+    return flagged_people([result.rejected for result in results], [result.person for result in results])
 
 
 def _mean_over_tasks(

@@ -9,10 +9,10 @@ import pytest
 import torch
 from case_sample import report_of
 
-from medmtl.bootstrap import Resamples
+from medmtl.bootstrap import RESAMPLES, Resamples
 from medmtl.calibration.metrics.bins import BinTable, bin_volume
 from medmtl.calibration.metrics.definitions import METRICS, ace, summarise
-from medmtl.calibration.metrics.intervals import INTERVAL_METRICS, RESAMPLES
+from medmtl.calibration.metrics.intervals import INTERVAL_METRICS
 from medmtl.report.test.sentences import gain_sentences
 from medmtl.report.test.write import write_report
 from medmtl.results.case import pooled_bins

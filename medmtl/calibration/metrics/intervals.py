@@ -4,49 +4,17 @@ A resample pools the bins of the cases that it draws, each as often as it is dra
 are those of `definitions`, computed for all resamples at once.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from medmtl.bootstrap import Resamples
+from medmtl.bootstrap import CaseDraws
 from medmtl.calibration.metrics.bins import BinTable
-
-RESAMPLES = 2_000
 
 # Lower is better for all of these. MCE is left out: it and its spread derive from the emptiest bin.
 INTERVAL_METRICS = ("nll", "ece", "ace", "brier")
-
-
-@dataclass(frozen=True, eq=False)
-class CaseDraws:
-    """How often resamples of patients draw each case.
-
-    Attributes:
-        of_patients: the resamples.
-        weights: task -> draws of each of its cases, `(resamples, cases)`.
-    """
-
-    of_patients: Resamples
-    weights: Mapping[str, NDArray[np.float64]]
-
-    @classmethod
-    def of(cls, patients: Mapping[str, Sequence[str]]) -> "CaseDraws | None":
-        """Draw patients with all their cases of all tasks.
-
-        Args:
-            patients: task -> patient of each case. One name is one person, in all tasks.
-
-        Returns:
-            The draws; None where a task has fewer than two patients.
-        """
-        names = sorted({name for cases in patients.values() for name in cases})
-        row = {name: index for index, name in enumerate(names)}
-        whose = {task: np.array([row[name] for name in cases], dtype=np.int64) for task, cases in patients.items()}
-        counts = [np.bincount(rows, minlength=len(names)) for rows in whose.values()]
-        drawn = Resamples.of(np.array(counts, dtype=np.float64).T, RESAMPLES)
-        return None if drawn is None else cls(drawn, {task: drawn.drawn[:, rows] for task, rows in whose.items()})
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import digamma
 
+from medmtl.bootstrap import CaseDraws
 from medmtl.errors import DataError
-from medmtl.ood.metrics.resampling import Floats, Interval, interval, patient_weights
+from medmtl.ood.metrics.resampling import Floats, Interval, bootstrap_interval
 
 
 @dataclass(frozen=True)
@@ -25,12 +26,14 @@ class FailureDetection:
         aurc: area under the risk-coverage curve, 0 to 1; 0 is best (Geifman & El-Yaniv, arXiv 1705.08500).
         e_aurc: AURC minus that of a perfect order (Geifman et al., arXiv 1805.08206); 0 is best.
         images: how many have a Dice.
+        people: number of their patients.
     """
 
     spearman: Interval
     aurc: Interval
     e_aurc: Interval
     images: int
+    people: int
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,7 @@ class Rejection:
 
 
 def failure_detection(scores: ArrayLike, dice: ArrayLike, patients: Sequence[str]) -> FailureDetection:
-    """Correlation and risk-coverage figures with intervals from 2,000 resamples of the patients.
+    """Correlation and risk-coverage figures with expanded percentile intervals from resamples of the patients.
 
     Args:
         scores: higher = more out-of-distribution, `(images,)`.
@@ -74,15 +77,18 @@ def failure_detection(scores: ArrayLike, dice: ArrayLike, patients: Sequence[str
     people = np.asarray(patients, dtype=str)[labelled].tolist()
     if not people:
         missing = Interval(None, None, None)
-        return FailureDetection(missing, missing, missing, 0)
-    weights = np.ones((1, len(people)))
-    if len(set(people)) > 1:
-        # The first row is the images as they are.
-        weights = np.vstack([weights, patient_weights(people, ["labelled"] * len(people))])
+        return FailureDetection(missing, missing, missing, 0, 0)
+    draws = CaseDraws.of({"labelled": people})
+    weights = np.ones((1, len(people)))  # the images as they are
+    if draws is not None:
+        weights = np.vstack([weights, draws.weights["labelled"]])
     aurc, oracle = (weighted_aurc(order, risks, weights) for order in (values, risks))
-    figures = weighted_spearman(values, -risks, weights), aurc, aurc - oracle
-    spearman, area, excess = (interval(float(rows[0]), rows[1:]) for rows in figures)
-    return FailureDetection(spearman, area, excess, len(people))
+    resamples = None if draws is None else draws.of_patients
+    spearman, area, excess = (
+        bootstrap_interval(float(rows[0]), rows[1:], resamples)
+        for rows in (weighted_spearman(values, -risks, weights), aurc, aurc - oracle)
+    )
+    return FailureDetection(spearman, area, excess, len(people), len(set(people)))
 
 
 def risk_coverage(scores: ArrayLike, dice: ArrayLike) -> tuple[Floats, Floats]:

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from medmtl.files import write_text
 from medmtl.ood.conformal import cases_needed
 from medmtl.ood.metrics.benchmark_table import COLUMNS
+from medmtl.ood.metrics.false_alarms import flagged_people
 from medmtl.report.html import Picture, number, page_template
 from medmtl.report.ood.failure import labelled, rejecting, risk_coverage_curves, score_against_dice
 from medmtl.report.ood.figures import heat_map, severity_curves
@@ -47,7 +48,8 @@ def write_ood_page(
         records: the score of every detector for every image, tasks in the order of the configuration.
         statistics: what `ood.json` holds: `scores`, `shifts`, `detectors`, `verdict` and, with labels, `failure`.
             The verdict may name its `detector`; without a name it is the first. A detector's columns may have a
-            `rank`: "first", "tied" or "behind".
+            `rank`: "first", "tied" or "behind". With `false_alarms` and `rate_if_exchangeable` there is a table of
+            false alarms by task.
         facts: of the run, in the order to show them; `data_note` as in `render_report`.
         notes: what was left out and why, a sentence each.
 
@@ -73,6 +75,9 @@ def write_ood_page(
             if any(column in row for row in statistics["detectors"].values())
         },
         best_in={column: _best_in(statistics, column) for column in COLUMNS},
+        alarms=statistics.get("false_alarms", {}).get(verdict_detector(statistics)),
+        exchangeable=statistics.get("rate_if_exchangeable", {}).get(verdict_detector(statistics)),
+        deciding=verdict_detector(statistics),
         verdicts={name: verdicts(records, name) for name in leading(statistics)},
         images=images_of(records),
         severities=sorted({where.severity for row in values.values() for where in row if where.severity}),
@@ -138,12 +143,17 @@ def _verdict_sentence(records: Sequence[Record], statistics: Mapping[str, Any]) 
     counts = verdicts(records, name)
     found = [f"flagged {c.flagged} of {c.decided} {group} images" for group, c in counts.items() if group == "far"]
     if "in_distribution" in counts:
-        alarms = counts["in_distribution"]
-        found.append(f"raised a false alarm on {alarms.flagged} of {alarms.decided} in-distribution ones")
+        images = counts["in_distribution"]
+        tested = [r for r in records if r.detector == name and r.group == "in_distribution"]
+        alarms = flagged_people([r.rejected for r in tested], [r.patient for r in tested])
+        found.append(
+            f"raised a false alarm on {alarms.people_flagged} of {alarms.people} patients "
+            f"({images.flagged} of {images.decided} in-distribution images)"
+        )
     if not found:
-        have = images_of(r for r in records if r.detector == name).get("calibration", {}).get("images", 0)
+        have = images_of(r for r in records if r.detector == name).get("calibration", {}).get("patients", 0)
         return (
-            f"No verdict can be given at \N{GREEK SMALL LETTER ALPHA} = {alpha:g}: too few calibration images "
+            f"No verdict can be given at \N{GREEK SMALL LETTER ALPHA} = {alpha:g}: too few calibration patients "
             f"({have}; at least {cases_needed(alpha)} are needed)."
         )
     return f"At \N{GREEK SMALL LETTER ALPHA} = {alpha:g} {score_label(statistics, name)} {' and '.join(found)}."

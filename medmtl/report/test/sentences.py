@@ -24,8 +24,12 @@ def headline(report: Mapping[str, Any]) -> str:
         volumes = _count(verdict["out_decided"], "OOD volume", words=False)
         parts.append(f"flagged {verdict['detections']} of {volumes}")
     if verdict["in_decided"]:
+        alarms = ood["false_alarms"]
         volumes = _count(verdict["in_decided"], "in-distribution volume", words=False)
-        parts.append(f"raised a false alarm on {verdict['false_alarms']} of {volumes}")
+        patients = _count(alarms["people"], "patient", words=False)
+        parts.append(
+            f"raised a false alarm on {alarms['people_flagged']} of {patients} ({verdict['false_alarms']} of {volumes})"
+        )
     if parts:
         sentences.append(f"At {_ALPHA} = {verdict['alpha']:g} it {' and '.join(parts)}.")
     if ood["note"]:

@@ -6,13 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from medmtl.bootstrap import Resamples
+from medmtl.bootstrap import RESAMPLES, CaseDraws, Resamples
 from medmtl.calibration.metrics.bins import BinTable, bin_volume
 from medmtl.calibration.metrics.definitions import summarise
 from medmtl.calibration.metrics.intervals import (
     INTERVAL_METRICS,
-    RESAMPLES,
-    CaseDraws,
     frequency_band,
     resampled_metrics,
 )

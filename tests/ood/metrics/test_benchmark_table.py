@@ -1,16 +1,16 @@
 """The columns of the benchmark's table against a loop over resamples with scikit-learn."""
 
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
+from medmtl.bootstrap import CaseDraws
 from medmtl.errors import DataError
+from medmtl.ood.metrics.auroc_interval import score_interval
 from medmtl.ood.metrics.benchmark_table import Scored, benchmark_table
 from medmtl.ood.metrics.detection import detection_metrics
-from medmtl.ood.metrics.resampling import patient_weights
 
 
 def benchmark(familiar: int = 14) -> Scored:
@@ -65,23 +65,47 @@ def brute(images: Scored, scores: np.ndarray, counts: np.ndarray, figure: str) -
     return columns
 
 
-def test_values_and_intervals_are_those_of_a_loop(monkeypatch: pytest.MonkeyPatch) -> None:
-    few = partial(patient_weights, resamples=25)
-    monkeypatch.setattr("medmtl.ood.metrics.benchmark_table.patient_weights", few)
+def test_values_are_those_of_a_loop_and_intervals_those_of_the_patients_behind_them() -> None:
     images = benchmark()
     scores = made_scores(images, 0.8, 1)
     found = benchmark_table(images, {"one": scores})["one"]
-    assert list(found) == ["far", "near", "covariate", "covariate_severe", "nonsense", "mean"]
-    # The same resamples, drawn by hand: nonsense and covariate go with the in-distribution patients.
-    home = {"covariate": "in_distribution", "nonsense": "in_distribution", "control": "in_distribution"}
-    weights = few(images.patients, [home.get(group, group) for group in images.groups])
-    for figure in ("auroc", "fpr_at_95_in_kept"):
-        plain = brute(images, scores, np.ones(len(scores)), figure)
-        draws = [brute(images, scores, counts, figure) for counts in weights]
-        for column, estimate in found.items():
-            interval = getattr(estimate, figure)
-            low, high = np.nanquantile([draw[column] for draw in draws], (0.025, 0.975))
-            assert (interval.value, interval.low, interval.high) == pytest.approx((plain[column], low, high))
+    plain = {figure: brute(images, scores, np.ones(len(scores)), figure) for figure in ("auroc", "fpr_at_95_in_kept")}
+    # 14 in-distribution patients, two with two images: 16^2 / (2 x 2^2 + 12). Of the OOD images 7 are of 6 patients, 5
+    # of 5; shifted images are of 10 patients whatever their number, and nonsense is of 14.
+    inside, far = 16**2 / 20, 7**2 / 9
+    outside = {"far": far, "near": 5, "covariate": 10, "covariate_severe": 10, "nonsense": 14}
+    # All four count alike in the mean. Ten patients are in two of its columns, four in one.
+    twice, once = 10 * (1 / 10 + 1 / 14) ** 2, 4 / 14**2
+    outside["mean"] = 16 / (1 / far + 1 / 5 + twice + once)
+    people = {"far": 6, "near": 5, "covariate": 10, "covariate_severe": 10, "nonsense": 14, "mean": 25}
+    assert list(found) == list(people)
+    for column, entry in found.items():
+        assert entry.auroc.value == pytest.approx(plain["auroc"][column])
+        assert entry.fpr_at_95_in_kept == pytest.approx(plain["fpr_at_95_in_kept"][column])
+        ends = score_interval(entry.auroc.value, inside, outside[column])
+        assert (entry.auroc.low, entry.auroc.high) == pytest.approx(ends)
+        assert entry.people == people[column]
+        assert entry.auroc.reliable == (column not in ("near", "mean"))  # five patients are too few
+
+
+def test_a_rank_is_that_of_the_paired_differences_of_a_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("medmtl.bootstrap.RESAMPLES", 25)
+    images = benchmark()
+    groups = np.array(images.groups)
+    sides = {group: np.flatnonzero(groups == group) for group in dict.fromkeys(images.groups) if group != "control"}
+    draws = CaseDraws.of({side: np.array(images.patients)[where].tolist() for side, where in sides.items()})
+    assert draws is not None
+    counts = np.zeros((25, len(groups)))
+    for side, where in sides.items():
+        counts[:, where] = draws.weights[side]
+    one, other = made_scores(images, 1.0, 2), made_scores(images, 0.4, 3)
+    found = benchmark_table(images, {"one": one, "other": other})
+    ones, others = ([brute(images, scores, row, "auroc") for row in counts] for scores in (one, other))
+    for column, entry in found["one"].items():
+        sign = 1 if entry.auroc.value >= found["other"][column].auroc.value else -1
+        lead = [sign * (mine[column] - its[column]) for mine, its in zip(ones, others, strict=True)]
+        second = found["other" if sign == 1 else "one"][column]
+        assert second.rank == ("tied" if draws.of_patients.interval(np.array(lead))[0] <= 0 else "behind")
 
 
 def test_detectors_are_compared_on_the_same_resamples() -> None:
@@ -95,7 +119,7 @@ def test_detectors_are_compared_on_the_same_resamples() -> None:
         assert found["same"][column] == found["good"][column]
         assert found["good"][column].rank in ("first", "tied")
         assert found["noisy"][column].rank in ("first", "tied")
-        assert found["blind"][column].rank == "behind"
+        assert found["blind"][column].rank == ("tied" if column == "near" else "behind")  # five patients
         assert found["blind"][column].auroc.value == pytest.approx(1 - found["good"][column].auroc.value)
 
 

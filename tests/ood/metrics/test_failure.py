@@ -4,8 +4,9 @@ from itertools import pairwise, permutations
 
 import numpy as np
 import pytest
-from scipy.stats import spearmanr
+from scipy.stats import norm, spearmanr, t
 
+from medmtl.bootstrap import CaseDraws
 from medmtl.errors import DataError
 from medmtl.ood.metrics.failure import (
     Rejection,
@@ -15,7 +16,7 @@ from medmtl.ood.metrics.failure import (
     weighted_aurc,
     weighted_spearman,
 )
-from medmtl.ood.metrics.resampling import Interval, patient_weights
+from medmtl.ood.metrics.resampling import Interval
 
 
 def brute_curve(scores: list[float], risks: list[float]) -> np.ndarray:
@@ -59,9 +60,11 @@ def test_the_intervals_are_those_of_resampled_patients() -> None:
     dice = rng.random(30)
     scores = -dice + rng.normal(0, 0.3, 30)
     found = failure_detection(np.r_[scores, 5.0], np.r_[dice, np.nan], [*patients, "p99"])
-    assert found.images == 30
+    assert (found.images, found.people) == (30, 12)
     draws: dict[str, list[float]] = {"spearman": [], "aurc": [], "e_aurc": []}
-    for counts in patient_weights(patients, ["all"] * 30).astype(int)[:300]:
+    resamples = CaseDraws.of({"all": patients})
+    assert resamples is not None
+    for counts in resamples.weights["all"].astype(int)[:300]:
         repeated = np.repeat(scores, counts), np.repeat(dice, counts)
         area, oracle = risk_coverage(*repeated)[1].mean(), risk_coverage(-repeated[1], repeated[1])[1].mean()
         draws["spearman"].append(spearmanr(*repeated).statistic)
@@ -72,9 +75,10 @@ def test_the_intervals_are_those_of_resampled_patients() -> None:
     assert found.e_aurc.value == pytest.approx(found.aurc.value - risk_coverage(-dice, dice)[1].mean())
     for name, values in draws.items():
         interval = getattr(found, name)
-        # The first 300 of its 2,000 resamples.
-        spread = np.std(values)
-        assert (interval.low, interval.high) == pytest.approx(np.quantile(values, (0.025, 0.975)), abs=0.4 * spread)
+        # The first 300 of its 2,000 resamples; the ends are those of 12 patients, expanded.
+        spread, tail = np.std(values), norm.cdf(np.sqrt(12 / 11) * t.ppf(0.025, 11))
+        assert (interval.low, interval.high) == pytest.approx(np.quantile(values, (tail, 1 - tail)), abs=0.7 * spread)
+        assert interval.reliable
         assert interval.low < interval.value < interval.high
 
 
@@ -107,7 +111,7 @@ def test_the_sentence_by_hand() -> None:
 def test_what_cannot_be_said() -> None:
     missing = Interval(None, None, None)
     none = failure_detection([1.0], [np.nan], ["a"])
-    assert (none.spearman, none.aurc, none.e_aurc, none.images) == (missing, missing, missing, 0)
+    assert (none.spearman, none.aurc, none.e_aurc, none.images, none.people) == (missing, missing, missing, 0, 0)
     single = failure_detection([1.0, 2.0], [0.9, 0.5], ["a", "a"])
     assert single.aurc == Interval(pytest.approx((0.1 + 0.3) / 2), None, None)
     with pytest.raises(DataError, match="a score is not a number"):

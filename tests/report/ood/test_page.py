@@ -114,9 +114,11 @@ def test_the_strengths_of_graded_shifts_are_shown_with_their_unit(page):
 def test_the_headline_counts_the_verdicts(page, records, statistics):
     mine = [r for r in records if r.detector == statistics["verdict"]["detector"]]
     far, familiar = ([r.rejected for r in mine if r.group == group] for group in ("far", "in_distribution"))
+    people = {r.patient for r in mine if r.group == "in_distribution"}
+    alarms = {r.patient for r in mine if r.group == "in_distribution" and r.rejected}
     assert (
         f"At {ALPHA} = 0.05 Fusion flagged {sum(far)} of {len(far)} far images and raised a false alarm on "
-        f"{sum(familiar)} of {len(familiar)} in-distribution ones."
+        f"{len(alarms)} of {len(people)} patients ({sum(familiar)} of {len(familiar)} in-distribution images)."
     ) in page.words
     mean = statistics["detectors"]["fusion"]["mean"]["auroc"]
     assert f"The best detector in the mean is Fusion, AUROC {mean:.3f}; tied with it:" in page.words
@@ -125,6 +127,22 @@ def test_the_headline_counts_the_verdicts(page, records, statistics):
         f"{sum(r.rejected for r in mine if r.group == group)} / {sum(r.group == group for r in mine)}"
         for group in ("in_distribution", "far", "near", "covariate", "control", "nonsense")
     ]
+
+
+def test_false_alarms_stand_by_task_beside_what_the_procedure_gives(page, statistics):
+    alarms = statistics["false_alarms"]["fusion"]
+    for task, row in {**alarms["tasks"], "all tasks": alarms}.items():
+        shown = f"{row['rate']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
+        expected = "0.04" if task == "all tasks" else "0.03"
+        assert [str(row["people"]), str(row["people_flagged"]), shown, expected] in page.rows_of(task)
+
+
+def test_intervals_of_few_patients_are_marked(tmp_path, records, statistics):
+    first = statistics["detectors"]["fusion"]
+    few = {**first, "far": {**first["far"], "reliable": False}}
+    marked = {**statistics, "detectors": {**statistics["detectors"], "fusion": few}}
+    cells = Page(write_ood_page(tmp_path, "run", records, marked, {}, []).read_text()).rows_of("Fusion")[0]
+    assert [cell.endswith("\N{DAGGER}") for cell in cells[0::2]] == [True, False, False, False, False, False]
 
 
 def test_the_verdict_is_the_first_detectors_where_none_is_named(records, statistics):
@@ -280,7 +298,7 @@ def test_the_failure_figures_show_every_labelled_image(records, statistics):
 def test_without_calibration_images_no_verdict_is_given(tmp_path):
     records = make_records(calibration=2)
     page = Page(write_ood_page(tmp_path, "run", records, make_statistics(records), {}, []).read_text())
-    too_few = "too few calibration images (6; at least 19 are needed)"
+    too_few = "too few calibration patients (6; at least 19 are needed)"
     assert f"No verdict can be given at {ALPHA} = 0.05: {too_few}." in page.words
     assert "flagged by" not in page.words
     assert math.isinf(threshold(records, "spectral_published", 0.05))

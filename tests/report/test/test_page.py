@@ -188,8 +188,8 @@ def test_what_scaling_changed_stands_beside_what_it_did_not(tmp_path, results, p
     assert ("T = 1.00 (kept)" in words) == ("Heart keeps T = 1.00" in words) == per_task
     heart = report["tasks"]["Heart"]
     interval = heart["calibration_intervals"]["band"]["nll"]
-    nll = f"{heart['calibration']['band']['nll']:.4f} [{interval['low']:.4f}, {interval['high']:.4f}]"
-    assert f"{nll} {nll} +0.0000 [0.0000, 0.0000] too few patients" in words
+    nll = f"{heart['calibration']['band']['nll']:.4f} [{interval['low']:.4f}, {interval['high']:.4f}]\N{DAGGER}"
+    assert f"{nll} {nll} +0.0000 [0.0000, 0.0000]\N{DAGGER} too few patients" in words
     assert (tmp_path / "figures" / "reliability-band-scaled.png").is_file()
     assert not (tmp_path / "figures" / "reliability-whole-scaled.png").exists()
     if per_task:
@@ -206,14 +206,15 @@ def test_the_headline_says_in_words_what_was_found(make_case):
     alpha = "\N{GREEK SMALL LETTER ALPHA}"
     assert of(inside + outside) == (
         f"Mean Dice 0.80 over two tasks. At {alpha} = 0.05 it flagged 2 of 3 OOD volumes and raised a false alarm "
-        "on 1 of 4 in-distribution volumes."
+        "on 1 of 4 patients (1 of 4 in-distribution volumes)."
     )
     assert of(inside[1:2] + outside[:1]) == (
         f"Mean Dice 0.80 on Task1. At {alpha} = 0.05 it flagged 1 of 1 OOD volume and raised a false alarm on 0 of "
-        "1 in-distribution volume."
+        "1 patient (0 of 1 in-distribution volume)."
     )
     assert of(inside[1:2]) == (
-        f"Mean Dice 0.80 on Task1. At {alpha} = 0.05 it raised a false alarm on 0 of 1 in-distribution volume. "
+        f"Mean Dice 0.80 on Task1. At {alpha} = 0.05 it raised a false alarm on 0 of 1 patient "
+        "(0 of 1 in-distribution volume). "
         "No out-of-distribution cases were tested."
     )
     assert of([make_case(dice=float("nan"), rejected=None), outside[0]]).startswith("No test case had a Dice")
