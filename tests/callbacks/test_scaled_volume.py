@@ -48,7 +48,7 @@ def scaled(own: Segmentation, **options: Any) -> Tensor:
         callback.on_validation_batch_end(TRAINER, MODULE, ScoredScan({}, patient(index), None), batch, index)
     callback.on_validation_epoch_end(TRAINER, MODULE)
     assert callback.scalings is not None
-    return callback.scalings.choose("Liver")(own.probability, own.working)
+    return callback.scalings.choose("Liver")(own.probability, own.working, own.spacing_mm)
 
 
 @pytest.mark.parametrize("method", ["temperature", "platt", "isotonic"])

@@ -128,10 +128,10 @@ def test_the_pool_is_calibrated_as_one_and_the_checkpoint_remembers_for_which(
     assert report["scaling"]["ensemble"] == identity
     for task in TASKS:
         fitted = state["tasks"][task]
-        parameters = {name: value for name, value in fitted["scaling"].items() if name != "method"}
-        assert report["scaling"]["tasks"][task]["parameters"] == parameters
-        before, after = (report["tasks"][task][kind]["band"]["nll"] for kind in ("calibration", "calibration_scaled"))
-        assert (before == after) == bool(fitted["refused"])
+        for zone, parameters in report["scaling"]["tasks"][task]["parameters"].items():
+            assert parameters == {name: value for name, value in fitted["scaling"][zone].items() if name != "method"}
+        before, after = (report["tasks"][task][kind]["whole"]["nll"] for kind in ("calibration", "calibration_scaled"))
+        assert before != after
     assert "add --scaling.method platt" in refused(capsys, "test", "--run", str(run), joined(moved), pool)
     for flags, found in (
         ([joined(moved), pool, "--model.ensemble.average=logits"], "this is the averaged logits of"),
