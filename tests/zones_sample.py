@@ -9,7 +9,7 @@ SPACING_MM = (1.0, 1.0, 1.0)
 
 
 def on_a_line(probability: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
-    """Arrange voxels `(n,)` as a volume `(n, 1, 1)`: inside and near mixed, then far."""
+    """Arrange voxels `(n,)` as a volume `(n, 1, 1)`: near, then far."""
     inside, outside = (probability >= 0.5).nonzero()[:, 0], (probability < 0.5).nonzero()[:, 0]
     first = torch.stack([inside[: len(outside) // 2], outside[: len(inside)][: len(outside) // 2]], dim=1).flatten()
     rest = torch.cat([inside[len(outside) // 2 :], outside[len(first) // 2 :]])

@@ -42,8 +42,8 @@ class _Fit:
 class ScalingCallback(pl.Callback):
     """Post-hoc scaling of the foreground probability, fitted to least negative log-likelihood on validation cases.
 
-    A volume has three zones, by the network's own mask: inside it, near (up to 5 mm around it), and far. Each has a
-    map of its own, fitted on all voxels of the zone on the image's own grid, and applied to the same; no voxel changes
+    A volume has two zones, by the network's own mask: near (in it and up to 5 mm around it), and far. Each has a map of
+    its own, fitted on all voxels of the zone on the image's own grid, and applied to the same; no voxel changes
     its side of 0.5, so that the mask stays as it is. One map for all voxels cannot be right: what is right within 5 mm
     of the organ makes far background much too likely, and there are many times more of it.
 
@@ -59,7 +59,7 @@ class ScalingCallback(pl.Callback):
 
     Args:
         method: of each zone: temperature (sigmoid(z / T) of the logit z), platt (sigmoid(a z + b)), isotonic, local
-            (inside and near a T for every voxel, which a small network predicts from logit and image around it; some
+            (near, a T for every voxel, which a small network predicts from logit and image around it; some
             seconds more at every validation), or none.
         per_task: a scaling for every task, instead of one for all. A zone in which a task has no foreground is fitted
             together with one case of the other tasks.

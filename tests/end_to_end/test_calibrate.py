@@ -63,7 +63,7 @@ def test_the_report_holds_the_same_figures_before_and_after(trained: Path) -> No
     assert report["scaling"]["method"] == "temperature"
     for task in TASKS:
         parameters = report["scaling"]["tasks"][task]["parameters"]
-        assert list(parameters) == ["inside", "near", "far"]
+        assert list(parameters) == ["near", "far"]
         for zone, own in parameters.items():
             assert own["temperature"] == fitted["tasks"][task]["scaling"][zone]["temperature"]
         before, after = (report["tasks"][task][kind]["whole"]["nll"] for kind in ("calibration", "calibration_scaled"))
@@ -86,7 +86,7 @@ def test_each_case_gets_the_temperature_of_its_nearest_task(
     checkpoint = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)
     kept = checkpoint["callbacks"]["ScalingCallback"]
     for fitted, temperature in zip([*kept["tasks"].values(), kept["single"]], (2.0, 5.0, 11.0), strict=True):
-        for zone in ("inside", "near", "far"):
+        for zone in ("near", "far"):
             fitted["scaling"][zone] = {"method": "temperature", "temperature": temperature}
     torch.save(checkpoint, "told.ckpt")
     used: list[float] = []
@@ -126,7 +126,7 @@ def test_calibrating_twice_gives_what_the_training_fitted(run: Path, caplog: pyt
     for task in TASKS:
         fitted = before["callbacks"]["ScalingCallback"]["tasks"][task]
         if not fitted["refused"]:
-            maps = r"inside T = \d+\.\d\d; near T = \d+\.\d\d; far T = \d+\.\d\d"
+            maps = r"near T = \d+\.\d\d; far T = \d+\.\d\d"
             line = rf"calibrate: {task} {maps}, NLL 0\.\d{{4}} -> 0\.\d{{4}} on 1 validation case\b"
             assert re.search(line, caplog.text)
     assert sorted(path.name for path in (run / "checkpoints").iterdir()) == files
@@ -149,7 +149,7 @@ def test_calibrate_replaces_the_method_and_test_applies_it(run: Path, method: st
     found = state(run / "checkpoints" / "best.ckpt")
     assert found["method"] == method
     for fitted in found["tasks"].values():
-        for zone in ("inside", "near", "far"):
+        for zone in ("near", "far"):
             kept = set(fitted["scaling"][zone])
             assert zone in fitted["refused"] or kept == {"method"} | METHODS[method]
         assert fitted["nll_after"] <= fitted["nll_before"]
@@ -248,12 +248,12 @@ def test_local_temperatures_follow_the_image_from_the_checkpoint_on(run: Path) -
     told = torch.load(best, weights_only=True)
     local = {"method": "local", "temperature": 2.0, "gain": 0.0, "held_out_gain": 0.0, "weights": weights}
     for fitted in told["callbacks"]["ScalingCallback"]["tasks"].values():
-        fitted["scaling"].update(inside=local, near=local)
+        fitted["scaling"].update(near=local)
         fitted["refused"] = ""
     torch.save(told, best)
     main(["test", "--run", str(run)])
     scaled = figures(run)
-    assert "inside local T around 2.00; near local T around 2.00" in scaled["scaling"]["tasks"]["LiverCT"]["scaling"]
+    assert "near local T around 2.00; far T" in scaled["scaling"]["tasks"]["LiverCT"]["scaling"]
     for task in TASKS:
         kinds = ("dice", "calibration", "calibration_per_case")
         assert all(scaled["tasks"][task][kind] == raw["tasks"][task][kind] for kind in kinds)

@@ -86,7 +86,7 @@ def test_each_member_is_scaled_by_the_temperature_in_its_own_checkpoint(run: Pat
     raw, before = figures(run)["tasks"], rows(run)
     cold = torch.load(second, weights_only=True)
     for fitted in cold["callbacks"]["ScalingCallback"]["tasks"].values():
-        fitted["scaling"]["temperature"] = 9.0
+        fitted["scaling"]["near"] = {"method": "temperature", "temperature": 9.0}
     torch.save(cold, "cold.ckpt")
     main(["test", "--run", str(run), joined(Path("cold.ckpt"))])
     for task, found in figures(run)["tasks"].items():

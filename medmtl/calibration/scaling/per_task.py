@@ -59,7 +59,7 @@ class Fitted:
             others: histograms of other tasks. One more case of them is added where a zone cannot be fitted alone, as
                 without foreground there, see `ZoneHistograms.with_one_of`.
         """
-        before = ByZone(UNCHANGED, UNCHANGED, UNCHANGED).nll(histograms)
+        before = ByZone(UNCHANGED, UNCHANGED).nll(histograms)
         zones: dict[str, Scaling] = dict.fromkeys(ZONES, UNCHANGED)
         gain, refused = 0.0, []
         for name in ZONES:
@@ -105,7 +105,7 @@ class TaskScalings:
         ...     zones = zone_masks(probability, spacing_mm=(1, 1, 1))
         ...     histograms[task] = ZoneHistograms.of(probability, label, zones)
         >>> scalings = TaskScalings.fit(histograms, "temperature", per_task=True)
-        >>> [str(scalings.choose(task).inside) for task in ("Liver", "Spleen", None)]
+        >>> [str(scalings.choose(task).near) for task in ("Liver", "Spleen", None)]
         ['T = 4.18', 'T = 2.00', 'T = 3.39']
     """
 

@@ -1,7 +1,7 @@
-"""Three zones of a volume by the predicted mask, each with a scaling of its own.
+"""Two zones of a volume by the predicted mask, each with a scaling of its own.
 
-A network errs in different ways in its mask, around it, and far away, where nearly all voxels of a volume are. Zones
-derive from the prediction alone: they are known for every image, and a scaling is fitted on what it is applied to.
+A network errs in other ways in and around its mask than far away, where nearly all voxels of a volume are. Zones derive
+from the prediction alone: they are known for every image, and a scaling is fitted on what it is applied to.
 """
 
 import math
@@ -18,9 +18,9 @@ from medmtl.calibration.scaling.parametric import Monotone, Scaling, Temperature
 from medmtl.calibration.scaling.working_volume import WorkingVolume
 from medmtl.errors import DataError
 
-INSIDE, NEAR, FAR = ZONES = ("inside", "near", "far")
+NEAR, FAR = ZONES = ("near", "far")
 
-# How far from the mask a voxel is near, mm between voxel centres.
+# Up to this distance from the mask a voxel is near, mm between voxel centres.
 MARGIN_MM = 5.0
 
 
@@ -33,21 +33,24 @@ def zone_masks(probability: Tensor, spacing_mm: Sequence[float], known: Tensor |
         known: voxels that are wanted, bool `(H, W, D)`; None for all.
 
     Returns:
-        Zone -> bool `(H, W, D)` on the CPU: inside, where it is 0.5 or more; near, other voxels up to 5 mm from there;
-        and far. With an empty mask all is far.
+        Zone -> bool `(H, W, D)` on the CPU: near, where it is 0.5 or more and up to 5 mm from there, and far. With an
+        empty mask all is far.
     """
-    inside = probability.as_subclass(Tensor).cpu() >= 0.5
-    around = band(inside, spacing_mm, MARGIN_MM)
-    zones = {INSIDE: inside, NEAR: around & ~inside, FAR: ~around}
+    near = band(probability.as_subclass(Tensor).cpu() >= 0.5, spacing_mm, MARGIN_MM)
+    zones = {NEAR: near, FAR: ~near}
     return zones if known is None else {name: zone & known.cpu() for name, zone in zones.items()}
 
 
-def keep_side(probability: Tensor, zone: str) -> Tensor:
-    """Scaled probabilities of a zone, clipped to the side of 0.5 on which the network's were."""
-    half = torch.tensor(0.5, dtype=probability.dtype)
-    if zone == INSIDE:
-        return probability.clamp(min=0.5)
-    return probability.clamp(max=float(half.nextafter(torch.zeros_like(half))))
+def keep_side(scaled: Tensor, inside: Tensor) -> Tensor:
+    """Scaled probabilities, clipped to the side of 0.5 on which the network's were.
+
+    Args:
+        scaled: any shape.
+        inside: where the network's are 0.5 or more, bool of the same shape.
+    """
+    half = torch.tensor(0.5, dtype=scaled.dtype)
+    below = float(half.nextafter(torch.zeros_like(half)))
+    return torch.where(inside, scaled.clamp(min=0.5), scaled.clamp(max=below))
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,19 +114,17 @@ class ByZone(Scaling):
     """A scaling for each zone of the network's mask; a voxel stays on its side of 0.5, so that the mask is kept.
 
     Args:
-        inside: where the network says 0.5 or more.
-        near: within 5 mm of there.
+        near: where the network says 0.5 or more, and within 5 mm of there.
         far: beyond.
 
     Example:
-        >>> scaling = ByZone(Temperature(2.0), Temperature(2.0), Temperature(0.5))
+        >>> scaling = ByZone(near=Temperature(2.0), far=Temperature(0.5))
         >>> line = torch.tensor([[[0.9, 0.25, 0.25]]])
         >>> [round(p, 2) for p in scaling(line, spacing_mm=(1, 1, 4)).flatten().tolist()]
         [0.75, 0.37, 0.1]
     """
 
     method: ClassVar[str] = "by_zone"
-    inside: Scaling
     near: Scaling
     far: Scaling
 
@@ -137,7 +138,8 @@ class ByZone(Scaling):
         probability = probability.as_subclass(Tensor).cpu()
         scaled = torch.empty_like(probability)
         for name, zone in zone_masks(probability, spacing_mm).items():
-            scaled[zone] = keep_side(getattr(self, name).within(zone, probability, working), name)
+            mapped = getattr(self, name).within(zone, probability, working)
+            scaled[zone] = keep_side(mapped, probability[zone] >= 0.5)
         return scaled
 
     def nll(self, histograms: ZoneHistograms) -> float:
@@ -151,7 +153,8 @@ class ByZone(Scaling):
             of_logits = (
                 scaling.of_logits if isinstance(scaling, Monotone) else Temperature(scaling.temperature).of_logits
             )
-            total += histogram.nll(keep_side(of_logits(histogram.points()[0]), name))
+            logits, _, _ = histogram.points()
+            total += histogram.nll(keep_side(of_logits(logits), logits >= 0))
         return total / histograms.voxels if histograms.voxels else math.nan
 
     def parameters(self) -> dict[str, Any]:

@@ -48,8 +48,8 @@ def evidence(cases: Sequence[Case]) -> tuple[LogitHistogram, list[VoxelSample]]:
 
 
 def evidence_by_zone(cases: Sequence[Case]) -> tuple[ZoneHistograms, dict[str, list[VoxelSample]]]:
-    """All voxels outside the mask are near: the half that are inside lie everywhere."""
-    histograms, samples = ZoneHistograms.empty(), dict[str, list[VoxelSample]](inside=[], near=[])
+    """All voxels are near: the half that are in the mask lie everywhere."""
+    histograms, samples = ZoneHistograms.empty(), dict[str, list[VoxelSample]](near=[])
     for number, (probability, label, working) in enumerate(cases):
         zones = zone_masks(probability, SPACING_MM)
         histograms += ZoneHistograms.of(probability, label, zones)
@@ -59,8 +59,7 @@ def evidence_by_zone(cases: Sequence[Case]) -> tuple[ZoneHistograms, dict[str, l
 
 
 def single_temperatures(histograms: ZoneHistograms) -> ByZone:
-    inside, near = (Temperature.fit(histograms.zones[name]) for name in ("inside", "near"))
-    return ByZone(inside, near, UNCHANGED)
+    return ByZone(Temperature.fit(histograms.zones["near"]), UNCHANGED)
 
 
 @pytest.fixture(scope="module")
@@ -167,7 +166,7 @@ def test_temperatures_without_held_out_gain_are_refused_and_one_is_kept() -> Non
     histograms, samples = evidence_by_zone([case(seed, factor=CALIBRATED) for seed in range(6)])
     found = Fitted.on(histograms, "local", samples)
     assert found.scaling.state_dict() == single_temperatures(histograms).state_dict()
-    assert "inside: on held-out patients" in found.refused
+    assert "near: on held-out patients" in found.refused
     assert "\n" not in found.refused
     assert found.nll_after == pytest.approx(single_temperatures(histograms).nll(histograms))
 

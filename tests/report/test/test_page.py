@@ -185,7 +185,7 @@ def test_what_scaling_changed_stands_beside_what_it_did_not(tmp_path, results, p
     )
     shown = fitted.tasks["Liver"].scaling if per_task else fitted.single.scaling
     assert str(shown) in words
-    assert ("far T = 1.00 (kept)" in words) == ("Heart keeps inside T = 1.00" in words) == per_task
+    assert ("far T = 1.00 (kept)" in words) == ("Heart keeps near T = 1.00" in words) == per_task
     heart = report["tasks"]["Heart"]
     interval = heart["calibration_intervals"]["band"]["nll"]
     nll = f"{heart['calibration']['band']['nll']:.4f} [{interval['low']:.4f}, {interval['high']:.4f}]"
