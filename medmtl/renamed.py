@@ -8,6 +8,8 @@ logger = logging.getLogger(__name__)
 
 # Key with dots between the levels -> its present name.
 KEYS = {"data.foreign": "data.ood", "source": "pretrain_on"}
+# Key that is gone -> why.
+GONE = {"scaling.region": "a scaling counts the whole volume"}
 # Where a class lay -> where it lies.
 CLASSES = {
     **{
@@ -29,8 +31,8 @@ CLASSES = {
 def with_new_names(config: Mapping[str, Any], where: str) -> dict[str, Any]:
     """A copy of a configuration in which names of earlier versions are those of this version.
 
-    Nested mappings, keys with dots between the levels (as in `overrides`) and class paths are read. One warning
-    lists all that was renamed.
+    Nested mappings, keys with dots between the levels (as in `overrides`) and class paths are read; keys that are gone
+    are left out. One warning lists all that was renamed or left out.
 
     Args:
         config: as YAML gives it.
@@ -42,7 +44,7 @@ def with_new_names(config: Mapping[str, Any], where: str) -> dict[str, Any]:
 
 
 def rename(config: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
-    """As `with_new_names`, without the warning: the copy, and old name -> new name of what was renamed."""
+    """As `with_new_names`, without the warning: the copy, and old name -> new name, empty if it is gone."""
     found: dict[str, str] = {}
     return _renamed(config, "", found), found
 
@@ -50,7 +52,8 @@ def rename(config: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
 def warn_of_names(found: Mapping[str, str], where: str) -> None:
     """Warn of names that `rename` found, if any: once for files that are read together."""
     if found:
-        names = ", ".join(f"{old} is now {new}" for old, new in found.items())
+        each = (f"{old} is now {new}" if new else f"{old} is gone ({GONE[old]})" for old, new in found.items())
+        names = ", ".join(each)
         logger.warning("%s uses names of an earlier version: %s", where, names)
 
 
@@ -106,6 +109,9 @@ def _renamed(value: Any, path: str, found: dict[str, str]) -> Any:
         result = {}
         for key, item in value.items():
             full = f"{path}.{key}" if path else str(key)
+            if full in GONE:
+                found[full] = ""
+                continue
             new = _new_key(full)
             if new != full:
                 found[full] = new

@@ -54,6 +54,7 @@ class BrightModel(Model):
             ood_score=0.4 if ood else 0.1,
             scores={"spectral": 0.4 if ood else 0.1, "entropy": float("nan")},
             volume_ml=float(mask.sum() * 9 / 1000),
+            expected_volume_ml=float(np.where(mask, 0.9, 0.1).sum() * 9 / 1000),
             seconds={"resampling": 0.1, "inference": 0.2, "verdict": 0.3},
             warnings=() if mask.any() else (EMPTY,),
             scan=scan,

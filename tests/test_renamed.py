@@ -30,3 +30,11 @@ def test_names_of_today_pass_in_silence(caplog: pytest.LogCaptureFixture) -> Non
     config = {"data": {"ood": {}}, "pretrain_on": "others", "list": [1, "a"]}
     assert with_new_names(config, "new.yaml") == config
     assert not caplog.messages
+
+
+def test_keys_that_are_gone_are_left_out_and_the_reason_said(caplog: pytest.LogCaptureFixture) -> None:
+    old = {"scaling": {"method": "platt", "region": "band"}, "overrides": {"scaling.region": "whole"}}
+    with caplog.at_level(logging.WARNING, "medmtl"):
+        assert with_new_names(old, "old.yaml") == {"scaling": {"method": "platt"}, "overrides": {}}
+    (message,) = caplog.messages
+    assert "scaling.region is gone (a scaling counts the whole volume)" in message

@@ -29,6 +29,7 @@ from medmtl.calibration.metrics.definitions import (
     rmsce,
     summarise,
     uncertainty,
+    volume_ratio,
     within_bins,
 )
 from medmtl.calibration.metrics.gap_map import local_gap
@@ -46,6 +47,7 @@ from medmtl.calibration.scaling.parametric import Isotonic, Monotone, Platt, Sca
 from medmtl.calibration.scaling.per_task import KINDS, METHODS, Fitted, TaskScalings
 from medmtl.calibration.scaling.vector import VectorScaling
 from medmtl.calibration.scaling.working_volume import VoxelSample, WorkingVolume, sample_voxels
+from medmtl.calibration.scaling.zones import ZONES, ByZone, ZoneHistograms, zone_masks
 
 __all__ = [
     "ALL_METRICS",
@@ -54,8 +56,10 @@ __all__ = [
     "METHODS",
     "METRICS",
     "REGIONS",
+    "ZONES",
     "BinMetric",
     "BinTable",
+    "ByZone",
     "CalibrationBins",
     "CalibrationMetrics",
     "CaseDraws",
@@ -73,6 +77,7 @@ __all__ = [
     "VectorScaling",
     "VoxelSample",
     "WorkingVolume",
+    "ZoneHistograms",
     "ace",
     "adaptive_ece",
     "adaptive_error",
@@ -104,6 +109,8 @@ __all__ = [
     "shell",
     "summarise",
     "uncertainty",
+    "volume_ratio",
     "whole",
     "within_bins",
+    "zone_masks",
 ]

@@ -42,8 +42,8 @@ class MeasuredCase:
 class CalibrationCallback(pl.Callback):
     """Calibration of the foreground probability on the images' own grid, per task.
 
-    Logs `<stage>/<task>/<metric>_<region>` for ece, ace, mce, brier, nll, gap and `metrics`, pooled over the cases, and
-    the same with `_per_case` for the mean over cases.
+    Logs `<stage>/<task>/<metric>_<region>` for ece, ace, mce, brier, nll, gap, volume_ratio and `metrics`, pooled over
+    the cases, and the same with `_per_case` for the mean over cases.
 
     Args:
         bins: equal bins of probability.

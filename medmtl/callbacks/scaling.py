@@ -10,9 +10,9 @@ import pytorch_lightning as pl
 import yaml
 from pytorch_lightning.trainer.states import TrainerFn
 
-from medmtl.calibration.scaling.histogram import LogitHistogram, logit_histogram
 from medmtl.calibration.scaling.per_task import Fitted, TaskScalings
 from medmtl.calibration.scaling.working_volume import VoxelSample, sample_voxels
+from medmtl.calibration.scaling.zones import FAR, ZoneHistograms, zone_masks
 from medmtl.distributed import gather
 from medmtl.errors import ConfigError
 from medmtl.runs.checkpoint import CHECKPOINT_KEY, read_checkpoint, write_checkpoint
@@ -20,6 +20,7 @@ from medmtl.runs.checkpoint import CHECKPOINT_KEY, read_checkpoint, write_checkp
 logger = logging.getLogger(__name__)
 
 ALONE = ""  # `Members.scaled_as` of a network by itself
+OPTIONS = ("method", "per_task", "region")  # the last of earlier versions, which counted one region
 
 
 @dataclass(frozen=True)
@@ -34,18 +35,23 @@ class _Fit:
 
     @classmethod
     def from_state_dict(cls, state: Mapping[str, Any]) -> "_Fit":
-        options = {name: state[name] for name in ("method", "per_task", "region")}
+        options = {name: state[name] for name in OPTIONS if name in state}
         return cls(options, TaskScalings.from_state_dict(state))
 
 
 class ScalingCallback(pl.Callback):
     """Post-hoc scaling of the foreground probability, fitted to least negative log-likelihood on validation cases.
 
-    Every validation fits it again, on the image's own grid, so that each checkpoint holds the scaling of its weights
-    (one that was saved because of an interruption: of the validation before). Where nothing can be fitted, T = 1 is
-    kept and a warning logged; where local temperatures do not help patients that they were not fitted on, a single one
-    is kept. What `medmtl calibrate` fits for an ensemble is kept in the checkpoint beside the network's own, and is
-    used for that ensemble alone.
+    A volume has two zones, by the network's own mask: near (in it and up to 5 mm around it), and far. Each has a map of
+    its own, fitted on all voxels of the zone on the image's own grid, and applied to the same; no voxel changes
+    its side of 0.5, so that the mask stays as it is. One map for all voxels cannot be right: what is right within 5 mm
+    of the organ makes far background much too likely, and there are many times more of it.
+
+    Every validation fits it again, so that each checkpoint holds the scaling of its weights (one that was saved
+    because of an interruption: of the validation before). Where nothing can be fitted in a zone, T = 1 is kept and a
+    warning logged; where local temperatures do not help patients that they were not fitted on, a single one is kept.
+    What `medmtl calibrate` fits for an ensemble is kept in the checkpoint beside the network's own, and is used for
+    that ensemble alone.
 
     The validation cases have chosen the checkpoint, too, and what a fit states of them (NLL before and after) is not
     held out: that of new patients is in the report of a test. In a simulation with 20 patients who chose the best of 10
@@ -57,24 +63,23 @@ class ScalingCallback(pl.Callback):
     applies the scaling, see `Segmentation.scaled`.
 
     Args:
-        method: temperature (sigmoid(z / T) of the logit z), platt (sigmoid(a z + b)), isotonic, local (a T for every
-            voxel, which a small network predicts from logit and image around it; some seconds more at every
-            validation), or none.
-        per_task: a scaling for every task, instead of one for all.
-        region: where the likelihood counts: band (the organ dilated by 5 mm) or whole (the volume).
+        method: of each zone: temperature (sigmoid(z / T) of the logit z), platt (sigmoid(a z + b)), isotonic, local
+            (near, a T for every voxel, which a small network predicts from logit and image around it; some
+            seconds more at every validation), or none.
+        per_task: a scaling for every task, instead of one for all. A zone in which a task has no foreground is fitted
+            together with one case of the other tasks.
     """
 
     def __init__(
         self,
         method: Literal["temperature", "platt", "isotonic", "local", "none"] = "temperature",
         per_task: bool = True,
-        region: Literal["band", "whole"] = "band",
     ) -> None:
-        self.options: dict[str, Any] = {"method": method, "per_task": per_task, "region": region}
+        self.options: dict[str, Any] = {"method": method, "per_task": per_task}
         self._fits: dict[str, _Fit] = {}  # by what they were fitted for, see `Members.scaled_as`
         self._applied: str | None = None
-        self._histograms: dict[str, LogitHistogram] = {}
-        self._samples: dict[int, tuple[str, VoxelSample]] = {}
+        self._histograms: dict[str, ZoneHistograms] = {}
+        self._samples: dict[int, tuple[str, dict[str, VoxelSample]]] = {}  # by number of the step: task, and by zone
 
     @property
     def active(self) -> bool:
@@ -115,7 +120,7 @@ class ScalingCallback(pl.Callback):
         """
         if _calibrating(trainer) and not self.active:
             raise ConfigError("scaling.method is none: nothing to fit", fix="add --scaling.method temperature")
-        self._histograms = dict.fromkeys(trainer.datamodule.trained, LogitHistogram.empty())  # type: ignore[attr-defined]
+        self._histograms = dict.fromkeys(trainer.datamodule.trained, ZoneHistograms.empty())  # type: ignore[attr-defined]
 
     def on_validation_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, index: int, *_: Any
@@ -124,22 +129,29 @@ class ScalingCallback(pl.Callback):
         if not self.active or outputs is None or outputs.segmentation is None:
             return
         own = outputs.segmentation
-        region = own.region(self.options["region"])
-        self._histograms[batch["dataset"]] += logit_histogram(own.probability, own.label, region)
+        zones = zone_masks(own.probability, own.spacing_mm, own.known)
+        self._histograms[batch["dataset"]] += ZoneHistograms.of(own.probability, own.label, zones)
         if self.options["method"] == "local":
-            sample = sample_voxels(own.probability, own.label, region, own.working, batch["patient"])
-            self._samples[index] = batch["dataset"], sample
+            self._samples[index] = (
+                batch["dataset"],
+                {
+                    name: sample_voxels(own.probability, own.label, zone, own.working, batch["patient"])
+                    for name, zone in zones.items()
+                    if name != FAR
+                },
+            )
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Fit the scaling to the logits of all processes."""
         if not self.active:
             return
         shares = gather({0: self._histograms})
-        empty = LogitHistogram.empty()
+        empty = ZoneHistograms.empty()
         pooled = {task: sum((share[task] for share in shares), empty) for task in self._histograms}
-        samples: dict[str, list[VoxelSample]] = {task: [] for task in pooled}
-        for task, sample in gather(self._samples):
-            samples[task].append(sample)
+        samples: dict[str, dict[str, list[VoxelSample]]] = {task: {} for task in pooled}
+        for task, by_zone in gather(self._samples):
+            for zone, sample in by_zone.items():
+                samples[task].setdefault(zone, []).append(sample)
         self._samples.clear()
         scalings = TaskScalings.fit(pooled, self.options["method"], self.options["per_task"], samples)
         kept = self._fits if _calibrating(trainer) else {}  # a training changes the weights that others were fitted for
@@ -191,6 +203,7 @@ class ScalingCallback(pl.Callback):
             if value != fitted:
                 fix = f"add --scaling.{name} {str(fitted).lower()}, or fit again with `medmtl calibrate`"
                 raise ConfigError(f"scaling.{name}={value}, but the checkpoint was fitted with {fitted}", fix=fix)
+        self._fits[wanted].scalings.warn_if_old(str(trainer.ckpt_path))
         self._applied = wanted
         segmenter: Any = pl_module
         segmenter.scaling = self._fits[wanted].scalings

@@ -103,7 +103,7 @@ class Members:
             if self.scalings and native is not None:
                 scale = self.scalings[network].choose(task)
                 working = WorkingVolume.of(image[0], probability[0], image.affine, native.affine)
-                scaled.add(to_logits(scale(to_native(probability, native), working)))
+                scaled.add(to_logits(scale(to_native(probability, native), working, native.pixdim.tolist())))
         return Pooled(
             MetaTensor(pool.probability(), affine=image.affine),
             scaled.probability().float() if scaled.members else None,

@@ -132,4 +132,6 @@ def _scalings(path: Path, state: Mapping[str, Any]) -> TaskScalings:
             f"{path} holds no scaling of its own",
             fix="fit one with `medmtl calibrate`, or set model.ensemble.scale to pool",
         )
-    return TaskScalings.from_state_dict(state)
+    scalings = TaskScalings.from_state_dict(state)
+    scalings.warn_if_old(str(path))
+    return scalings

@@ -272,7 +272,8 @@ class Segmenter(pl.LightningModule):
         if testing:
             accuracy["hd95_mm"], accuracy["asd_mm"] = surface_distances(predicted, truth, spacing_mm)
             if self.scaling is not None:
-                scaled = self.scaling.choose(task)(probability, volume) if of_members is None else of_members
+                scale = self.scaling.choose(task)
+                scaled = scale(probability, volume, spacing_mm) if of_members is None else of_members
         return Segmentation(probability, scaled, truth.bool(), known, native[0], spacing_mm, volume, accuracy)
 
     def on_validation_epoch_end(self) -> None:

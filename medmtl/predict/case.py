@@ -59,6 +59,7 @@ def predict_case(
             task=prediction.task,
             preprocessing=prediction.preprocessing,
             volume_ml=prediction.volume_ml,
+            expected_volume_ml=prediction.expected_volume_ml,
             model={"name": model.name, "digest": request["digest"], "medmtl": __version__},
             warnings=list(prediction.warnings),
             seconds=_rounded({"reading": reading, **prediction.seconds, "writing": time.perf_counter() - start}),

@@ -50,6 +50,8 @@ class Model:
         self.ood_detector = trained.spectral.ood_detector
         self.alpha = trained.spectral.alpha
         self.scalings = trained.scaling.scalings if trained.scaling.active else None
+        if self.scalings is not None:
+            self.scalings.warn_if_old(name)
         self.predictor = trained.segmenter.predictor
         if window_batch is not None:
             self.predictor.window_batch = window_batch
@@ -182,7 +184,9 @@ class Model:
         probability = network
         if self.scalings is not None:
             working = WorkingVolume.of(image[0], found[0], image.affine, scan.image.affine)
-            probability = self.scalings.choose(owner if verdict is not None or named else None)(network, working)
+            scale = self.scalings.choose(owner if verdict is not None or named else None)
+            with _timing(seconds, "scaling"):
+                probability = scale(network, working, scan.image.pixdim.tolist())
         affine = scan.image.affine.numpy()
         voxel_ml = abs(float(np.linalg.det(affine[:3, :3]))) / CUBIC_MM
         in_distribution = None if verdict is None or verdict.rejected is None else not verdict.rejected
@@ -205,6 +209,7 @@ class Model:
             ood_score=None if verdict is None else verdict.score,
             scores={} if verdict is None else verdict.scores,
             volume_ml=float(mask.sum(dtype=np.int64)) * voxel_ml,
+            expected_volume_ml=float(probability.sum(dtype=torch.float64)) * voxel_ml,
             seconds=seconds,
             warnings=tuple(dict.fromkeys(notes)),
             scan=scan,

@@ -27,7 +27,8 @@ class Prediction:
         ood_score: of the detector that gives the verdict, higher = more out-of-distribution; None without one.
         scores: this and other scores, by name.
         volume_ml: of the mask.
-        seconds: spent on resampling, inference and verdict.
+        expected_volume_ml: of the organ: the sum of the probability over all voxels, times a voxel's volume.
+        seconds: spent on resampling, inference, verdict and scaling.
         warnings: about file, verdict and mask, a sentence each.
         scan: the input.
     """
@@ -44,6 +45,7 @@ class Prediction:
     ood_score: float | None
     scores: Mapping[str, float]
     volume_ml: float
+    expected_volume_ml: float
     seconds: Mapping[str, float]
     warnings: tuple[str, ...]
     scan: Scan

@@ -27,7 +27,7 @@ COLUMNS = (
         "task",
         "preprocessing",
     ),
-    *("volume_ml", "mask", "model", "digest", "medmtl", "seconds", "warnings", "error"),
+    *("volume_ml", "expected_volume_ml", "mask", "model", "digest", "medmtl", "seconds", "warnings", "error"),
 )
 
 

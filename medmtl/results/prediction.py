@@ -26,12 +26,14 @@ class PredictedCase:
         scores: this and other scores by name, higher = more out-of-distribution.
         task: whose organ the mask is: the given task, or the nearest one.
         preprocessing: of that task, as text.
-        volume_ml: of the predicted organ.
+        volume_ml: of the mask.
         model: `name` and `digest` of the checkpoint, and the version of `medmtl`.
         warnings: about file, verdict and mask, a sentence each.
         seconds: spent on each step.
         files: kind -> name of a written file: `mask`, `dicom_seg`, `probability`, `entropy`, `picture`.
         request: input files and options; an image whose request is unchanged is not predicted again.
+        expected_volume_ml: of the organ, the sum of its probability over all voxels; None in records of versions that
+            did not measure it.
     """
 
     case: str
@@ -51,6 +53,7 @@ class PredictedCase:
     seconds: Mapping[str, float]
     files: Mapping[str, str] = field(default_factory=dict)
     request: Mapping[str, Any] = field(default_factory=dict)
+    expected_volume_ml: float | None = None
 
     @property
     def verdict(self) -> str:
@@ -69,6 +72,7 @@ class PredictedCase:
             KeyError: a field is missing.
         """
         old = {} if "schema" in content else _SCHEMA_1
+        content = {"expected_volume_ml": None, **content}
         return cls(**{each.name: content[old.get(each.name, each.name)] for each in fields(cls)})
 
 

@@ -9,15 +9,18 @@ import torch
 from pytorch_lightning.trainer.states import TrainerFn
 from segmentation_sample import segmentation
 
-from medmtl.calibration.scaling.histogram import LogitHistogram, logit_histogram
 from medmtl.calibration.scaling.per_task import TaskScalings
+from medmtl.calibration.scaling.zones import ZoneHistograms, zone_masks
 from medmtl.callbacks.calibration import CalibrationCallback
 from medmtl.callbacks.scaling import ScalingCallback
 from medmtl.errors import ConfigError
 from medmtl.models.scored import ScoredScan
 
 TRAINER: Any = SimpleNamespace(
-    datamodule=SimpleNamespace(trained=["Liver"]), state=SimpleNamespace(fn=TrainerFn.FITTING), is_global_zero=True
+    datamodule=SimpleNamespace(trained=["Liver"]),
+    state=SimpleNamespace(fn=TrainerFn.FITTING),
+    is_global_zero=True,
+    ckpt_path="best.ckpt",
 )
 
 
@@ -38,17 +41,28 @@ def fitted(scaling: ScalingCallback, callbacks: list[pl.Callback]) -> TaskScalin
     return scaling.scalings
 
 
-@pytest.mark.parametrize("region", ["band", "whole"])
-def test_the_fit_is_that_of_the_region_whatever_others_measure_before_or_after(region: Any) -> None:
-    expected = LogitHistogram.empty()
+def test_the_fit_is_that_of_whole_volumes_by_zone_whatever_others_measure_before_or_after() -> None:
+    expected = ZoneHistograms.empty()
     for index in range(3):
         own = segmentation(seed=index)
-        expected += logit_histogram(own.probability, own.label, own.region(region))
+        expected += ZoneHistograms.of(own.probability, own.label, zone_masks(own.probability, own.spacing_mm))
+    assert expected.voxels == 3 * own.label.numel()
     wanted = TaskScalings.fit({"Liver": expected}, "temperature", per_task=True)
     for turn in (1, -1):
-        scaling = ScalingCallback(region=region)
+        scaling = ScalingCallback()
         found = fitted(scaling, [CalibrationCallback(regions=["whole"]), scaling][::turn])
         assert found.state_dict() == wanted.state_dict()
+
+
+def test_voxels_without_a_known_label_are_not_fitted_to() -> None:
+    own, scaling = segmentation(), ScalingCallback()
+    known = torch.rand(own.label.shape, generator=torch.Generator().manual_seed(1)) < 0.7
+    scaling.on_validation_start(TRAINER, module())
+    batch = {"dataset": "Liver", "patient": "a"}
+    scaling.on_validation_batch_end(TRAINER, module(), ScoredScan({}, segmentation(known=known), None), batch, 0)
+    scaling.on_validation_epoch_end(TRAINER, module())
+    assert scaling.scalings is not None
+    assert scaling.scalings.single.voxels == int(known.sum())
 
 
 def test_a_test_gives_the_segmenter_the_scaling_that_the_options_name() -> None:
@@ -76,4 +90,5 @@ def test_an_unlabelled_image_is_not_fitted_to() -> None:
         scaling.on_validation_batch_end(TRAINER, module(), outputs, {"dataset": "Liver"}, 0)
     scaling.on_validation_epoch_end(TRAINER, module())
     assert scaling.scalings is not None
-    assert float(scaling.scalings.choose("Liver")(torch.tensor([0.3]), None)) == pytest.approx(0.3)  # type: ignore[arg-type]
+    scaled = scaling.scalings.choose("Liver")(torch.full((1, 1, 1), 0.3), spacing_mm=(1, 1, 1))
+    assert float(scaled) == pytest.approx(0.3)

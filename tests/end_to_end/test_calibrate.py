@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,8 +13,7 @@ import yaml
 
 from medmtl.calibration.metrics.bins import bin_volume
 from medmtl.calibration.metrics.definitions import METRICS
-from medmtl.calibration.scaling.histogram import logit_histogram
-from medmtl.calibration.scaling.parametric import Temperature
+from medmtl.calibration.scaling.zones import ByZone, ZoneHistograms
 from medmtl.cli import main
 
 TASKS = ["LiverCT", "KidneyT2"]
@@ -45,7 +45,7 @@ def test_checkpoints_hold_a_temperature_for_every_task_and_load_safely(trained: 
     splits = json.loads((trained / "splits.json").read_text())
     for name in ("best.ckpt", "last.ckpt"):
         found = state(trained / "checkpoints" / name)
-        assert (found["method"], found["per_task"], found["region"]) == ("temperature", True, "band")
+        assert (found["method"], found["per_task"]) == ("temperature", True)
         assert list(found["tasks"]) == TASKS
         for task, fitted in found["tasks"].items():
             assert fitted["cases"] == len(splits[task]["val"])
@@ -63,9 +63,11 @@ def test_the_report_holds_the_same_figures_before_and_after(trained: Path) -> No
     assert report["scaling"]["method"] == "temperature"
     for task in TASKS:
         parameters = report["scaling"]["tasks"][task]["parameters"]
-        assert parameters["temperature"] == fitted["tasks"][task]["scaling"]["temperature"]
-        before, after = (report["tasks"][task][kind]["band"]["nll"] for kind in ("calibration", "calibration_scaled"))
-        assert (before == after) == (parameters["temperature"] == 1)
+        assert list(parameters) == ["near", "far"]
+        for zone, own in parameters.items():
+            assert own["temperature"] == fitted["tasks"][task]["scaling"][zone]["temperature"]
+        before, after = (report["tasks"][task][kind]["whole"]["nll"] for kind in ("calibration", "calibration_scaled"))
+        assert before != after
     with (trained / "report" / "cases.csv").open(newline="") as stream:
         rows = list(csv.DictReader(stream))
     for row in rows:
@@ -74,7 +76,8 @@ def test_the_report_holds_the_same_figures_before_and_after(trained: Path) -> No
     assert "After scaling" in page
     for task in TASKS:
         assert report["scaling"]["tasks"][task]["scaling"] in page
-    assert (trained / "report" / "figures" / "reliability-band-scaled.png").is_file()
+    for region in ("band", "whole"):
+        assert (trained / "report" / "figures" / f"reliability-{region}-scaled.png").is_file()
 
 
 def test_each_case_gets_the_temperature_of_its_nearest_task(
@@ -82,18 +85,18 @@ def test_each_case_gets_the_temperature_of_its_nearest_task(
 ) -> None:
     checkpoint = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)
     kept = checkpoint["callbacks"]["ScalingCallback"]
-    for task, temperature in zip(TASKS, (2.0, 5.0), strict=True):
-        kept["tasks"][task]["scaling"]["temperature"] = temperature
-    kept["single"]["scaling"]["temperature"] = 11.0
+    for fitted, temperature in zip([*kept["tasks"].values(), kept["single"]], (2.0, 5.0, 11.0), strict=True):
+        for zone in ("near", "far"):
+            fitted["scaling"][zone] = {"method": "temperature", "temperature": temperature}
     torch.save(checkpoint, "told.ckpt")
     used: list[float] = []
-    scale = Temperature.__call__
+    scale = ByZone.__call__
 
-    def spy(self: Temperature, probability: torch.Tensor, working: object) -> torch.Tensor:
-        used.append(self.temperature)
-        return scale(self, probability)
+    def spy(self: ByZone, *given: Any) -> torch.Tensor:
+        used.append(self.parameters()["far"]["temperature"])
+        return scale(self, *given)
 
-    monkeypatch.setattr(Temperature, "__call__", spy)
+    monkeypatch.setattr(ByZone, "__call__", spy)
     main(["test", "--ckpt_path", "told.ckpt", "--run", "told"])
     with Path("told/report/cases.csv").open(newline="") as stream:
         nearest = [row["nearest_task"] for row in csv.DictReader(stream) if row["ece_band"]]
@@ -123,7 +126,8 @@ def test_calibrating_twice_gives_what_the_training_fitted(run: Path, caplog: pyt
     for task in TASKS:
         fitted = before["callbacks"]["ScalingCallback"]["tasks"][task]
         if not fitted["refused"]:
-            line = rf"calibrate: {task} T = \d+\.\d\d, NLL 0\.\d{{4}} -> 0\.\d{{4}} on 1 validation case\b"
+            maps = r"near T = \d+\.\d\d; far T = \d+\.\d\d"
+            line = rf"calibrate: {task} {maps}, NLL 0\.\d{{4}} -> 0\.\d{{4}} on 1 validation case\b"
             assert re.search(line, caplog.text)
     assert sorted(path.name for path in (run / "checkpoints").iterdir()) == files
     assert (run / "metrics.csv").read_bytes() == metrics
@@ -141,11 +145,13 @@ def test_three_processes_fit_what_one_does(run: Path) -> None:
 @pytest.mark.parametrize("method", ["platt", "isotonic"])
 def test_calibrate_replaces_the_method_and_test_applies_it(run: Path, method: str) -> None:
     raw = figures(run)
-    main(["calibrate", "--run", str(run), "--scaling.method", method, "--scaling.region=whole"])
+    main(["calibrate", "--run", str(run), "--scaling.method", method])
     found = state(run / "checkpoints" / "best.ckpt")
-    assert (found["method"], found["region"]) == (method, "whole")
+    assert found["method"] == method
     for fitted in found["tasks"].values():
-        assert fitted["refused"] or set(fitted["scaling"]) == {"method"} | METHODS[method]
+        for zone in ("near", "far"):
+            kept = set(fitted["scaling"][zone])
+            assert zone in fitted["refused"] or kept == {"method"} | METHODS[method]
         assert fitted["nll_after"] <= fitted["nll_before"]
     main(["test", "--run", str(run)])
     scaled = figures(run)
@@ -207,31 +213,25 @@ def test_another_method_than_the_fitted_one_is_refused_and_none_switches_it_off(
     assert figures(run)["scaling"] is None
 
 
-def test_the_temperature_is_fitted_to_the_band_on_the_image_s_own_grid(
+def test_the_scaling_is_fitted_to_whole_volumes_on_the_image_s_own_grid(
     run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from medmtl.callbacks import scaling
+    volumes: list[tuple[torch.Tensor, ...]] = []
+    counted = ZoneHistograms.of
 
-    volumes: dict[str, list[tuple[torch.Tensor, ...]]] = {}
-    counted = logit_histogram
+    def spy(probability: torch.Tensor, label: torch.Tensor, zones: dict[str, torch.Tensor]) -> ZoneHistograms:
+        volumes.append((probability, label, sum(zone.int() for zone in zones.values())))
+        return counted(probability, label, zones)
 
-    def spy(probability: torch.Tensor, label: torch.Tensor, region: torch.Tensor) -> object:
-        volumes.setdefault(str(tuple(label.shape)), []).append((probability, label, region))
-        return counted(probability, label, region)
-
-    monkeypatch.setattr(scaling, "logit_histogram", spy)
+    monkeypatch.setattr(ZoneHistograms, "of", spy)
     main(["calibrate", "--run", str(run)])
-    found = [volume for group in volumes.values() for volume in group]
-    assert len(found) == sum(fitted["cases"] for fitted in state(run / "checkpoints" / "best.ckpt")["tasks"].values())
-    for probability, label, region in found:
-        assert probability.shape == label.shape == region.shape
-        assert label[region].sum() == label.sum()
-        assert label.sum() < region.sum() < label.numel()
-    single = state(run / "checkpoints" / "best.ckpt")["single"]
-    p, y = (torch.cat([volume[part][volume[2]] for volume in found]) for part in (0, 1))
+    kept = state(run / "checkpoints" / "best.ckpt")
+    assert len(volumes) == sum(fitted["cases"] for fitted in kept["tasks"].values())
+    assert all(torch.equal(times, torch.ones_like(times)) for _, _, times in volumes)
+    p, y = (torch.cat([volume[part].flatten() for volume in volumes]) for part in (0, 1))
     exact = bin_volume(p, y)
-    assert single["voxels"] == exact.voxels
-    assert single["nll_before"] == pytest.approx(exact.negative_log_likelihood / exact.voxels, abs=1e-5)
+    assert kept["single"]["voxels"] == exact.voxels
+    assert kept["single"]["nll_before"] == pytest.approx(exact.negative_log_likelihood / exact.voxels, abs=1e-5)
 
 
 def test_local_temperatures_follow_the_image_from_the_checkpoint_on(run: Path) -> None:
@@ -240,7 +240,7 @@ def test_local_temperatures_follow_the_image_from_the_checkpoint_on(run: Path) -
     found = state(best)
     for fitted in found["tasks"].values():  # one validation case each: there is no stranger to try a network on
         assert fitted["refused"]
-        assert fitted["scaling"]["method"] == "temperature"
+        assert fitted["scaling"]["near"]["method"] == "temperature"
     weights = {name: torch.zeros(shape) for name, shape in (("0.weight", (8, 54)), ("0.bias", (8,)))}
     weights |= {name: torch.zeros(shape) for name, shape in (("2.weight", (8, 8)), ("2.bias", (8,)))}
     weights |= {"4.weight": torch.full((1, 8), 2.0), "4.bias": torch.zeros(1)}
@@ -248,11 +248,12 @@ def test_local_temperatures_follow_the_image_from_the_checkpoint_on(run: Path) -
     told = torch.load(best, weights_only=True)
     local = {"method": "local", "temperature": 2.0, "gain": 0.0, "held_out_gain": 0.0, "weights": weights}
     for fitted in told["callbacks"]["ScalingCallback"]["tasks"].values():
-        fitted.update(scaling=local, refused="")
+        fitted["scaling"].update(near=local)
+        fitted["refused"] = ""
     torch.save(told, best)
     main(["test", "--run", str(run)])
     scaled = figures(run)
-    assert scaled["scaling"]["tasks"]["LiverCT"]["scaling"] == "local T around 2.00"
+    assert "near local T around 2.00; far T" in scaled["scaling"]["tasks"]["LiverCT"]["scaling"]
     for task in TASKS:
         kinds = ("dice", "calibration", "calibration_per_case")
         assert all(scaled["tasks"][task][kind] == raw["tasks"][task][kind] for kind in kinds)

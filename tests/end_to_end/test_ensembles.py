@@ -86,7 +86,7 @@ def test_each_member_is_scaled_by_the_temperature_in_its_own_checkpoint(run: Pat
     raw, before = figures(run)["tasks"], rows(run)
     cold = torch.load(second, weights_only=True)
     for fitted in cold["callbacks"]["ScalingCallback"]["tasks"].values():
-        fitted["scaling"]["temperature"] = 9.0
+        fitted["scaling"]["near"] = {"method": "temperature", "temperature": 9.0}
     torch.save(cold, "cold.ckpt")
     main(["test", "--run", str(run), joined(Path("cold.ckpt"))])
     for task, found in figures(run)["tasks"].items():
@@ -128,10 +128,10 @@ def test_the_pool_is_calibrated_as_one_and_the_checkpoint_remembers_for_which(
     assert report["scaling"]["ensemble"] == identity
     for task in TASKS:
         fitted = state["tasks"][task]
-        parameters = {name: value for name, value in fitted["scaling"].items() if name != "method"}
-        assert report["scaling"]["tasks"][task]["parameters"] == parameters
-        before, after = (report["tasks"][task][kind]["band"]["nll"] for kind in ("calibration", "calibration_scaled"))
-        assert (before == after) == bool(fitted["refused"])
+        for zone, parameters in report["scaling"]["tasks"][task]["parameters"].items():
+            assert parameters == {name: value for name, value in fitted["scaling"][zone].items() if name != "method"}
+        before, after = (report["tasks"][task][kind]["whole"]["nll"] for kind in ("calibration", "calibration_scaled"))
+        assert before != after
     assert "add --scaling.method platt" in refused(capsys, "test", "--run", str(run), joined(moved), pool)
     for flags, found in (
         ([joined(moved), pool, "--model.ensemble.average=logits"], "this is the averaged logits of"),

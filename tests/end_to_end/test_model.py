@@ -85,7 +85,9 @@ def test_the_mask_is_the_network_s_and_the_probability_is_scaled(model: Model, s
         network = to_native(model.predictor(working), prepared)
     np.testing.assert_array_equal(found.mask, network.numpy() >= 0.5)
     assert model.scalings is not None
-    scaled = model.scalings.choose("LiverCT")(network, None)  # type: ignore[arg-type]
+    scaled = model.scalings.choose("LiverCT")(network, None, prepared.pixdim.tolist())
+    voxel_ml = abs(np.linalg.det(found.affine[:3, :3])) / 1000
+    assert found.expected_volume_ml == pytest.approx(float(scaled.double().sum()) * voxel_ml, rel=1e-6)
     np.testing.assert_allclose(found.probability, scaled.numpy(), atol=1e-6)
     p = found.probability.astype(np.float64).clip(1e-12, 1 - 1e-12)
     np.testing.assert_allclose(found.entropy(), -p * np.log(p) - (1 - p) * np.log1p(-p), atol=1e-5)

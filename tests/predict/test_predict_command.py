@@ -44,6 +44,8 @@ def test_every_image_gets_a_mask_on_its_own_grid_and_a_verdict(model, scans, pre
         assert record["scores"] == {"spectral": 0.4 if name == "ood" else 0.1, "entropy": None}
         assert (record["alpha"], record["nearest_task"], record["task"]) == (ALPHA, "LiverCT", "LiverCT")
         assert record["volume_ml"] == pytest.approx(4 * 4 * 3 * 1.5 * 2 * 3 / 1000)
+        voxels = 12 * 10 * 8
+        assert record["expected_volume_ml"] == pytest.approx((0.1 * voxels + 0.8 * 4 * 4 * 3) * 1.5 * 2 * 3 / 1000)
         assert record["model"] == {"name": "best.ckpt", "digest": DIGEST, "medmtl": __version__}
         assert record["seconds"].keys() == {"reading", "resampling", "inference", "verdict", "writing"}
 
@@ -63,6 +65,7 @@ def test_the_summary_has_the_values_of_the_records_ood_images_first(model, scans
             "nearest_task",
             "preprocessing",
             "volume_ml",
+            "expected_volume_ml",
             "mask",
         ):
             assert row[key] == ("" if record[key] is None else str(record[key]))

@@ -18,7 +18,7 @@ from medmtl.report.test.write import write_report
 from medmtl.results.case import pooled_bins
 from medmtl.results.test import EvaluationResult
 
-SCALING = {"method": "temperature", "region": "band"}
+SCALING = {"method": "temperature", "per_task": True}
 
 
 def scaled_cases(make_case, dataset, cases, sharpness, patients=None):
@@ -172,9 +172,12 @@ def test_what_scaling_did_is_said_in_words(make_case, liver, heart):
     def words(results):
         return " ".join(gain_sentences(report_of(results, scaling=SCALING)))
 
-    assert words(liver) == "Scaling lowers NLL, ECE, ACE and Brier score on Liver."
+    assert words(liver) == "In the band scaling lowers NLL, ECE, ACE and Brier score on Liver."
     alone = "Taken alone, Heart has too few patients to tell."
-    assert words([*liver, *heart]) == f"Scaling lowers NLL, ECE, ACE and Brier score in the mean over tasks. {alone}"
+    assert (
+        words([*liver, *heart])
+        == f"In the band scaling lowers NLL, ECE, ACE and Brier score in the mean over tasks. {alone}"
+    )
     assert words(heart) == "There are too few patients to tell the effect of scaling from chance."
     same = [replace(r, calibration_scaled=r.calibration) for r in liver]
-    assert words(same) == "Scaling has no clear effect on NLL, ECE, ACE and Brier score on Liver."
+    assert words(same) == "In the band scaling has no clear effect on NLL, ECE, ACE and Brier score on Liver."

@@ -76,6 +76,20 @@ def gap(table: BinTable) -> float:
     return float((table.probability - table.positives).sum()) / table.voxels if table.voxels else math.nan
 
 
+def volume_ratio(table: BinTable) -> float:
+    """Expected over true volume, sum of p over sum of y, 0 or more; 1 is best.
+
+    Above 1 foreground is over-estimated. It does not depend on the bins. NaN without foreground.
+
+    Example:
+        >>> table = bin_volume(torch.tensor([0.1, 0.1, 0.2, 0.8]), torch.tensor([0, 0, 0, 1]), bins=2)
+        >>> round(volume_ratio(table), 4)
+        1.2
+    """
+    foreground = int(table.positives.sum())
+    return float(table.probability.sum()) / foreground if foreground else math.nan
+
+
 def brier(table: BinTable) -> float:
     """Brier score, mean of (p - y)^2 over voxels, in [0, 1] (Brier, 1950).
 
@@ -252,6 +266,7 @@ METRICS: Mapping[str, BinMetric] = _by_key(
     _BuiltIn(brier, "Brier score", short="Brier"),
     _BuiltIn(nll, "NLL", unit="nats", short="NLL"),
     _BuiltIn(gap, "gap", higher_is_better=None),
+    _BuiltIn(volume_ratio, "expected / true volume", higher_is_better=None, short="vol. ratio"),
 )
 # All metrics of any table; `adaptive_ece` needs one of small bins.
 ALL_METRICS: Mapping[str, BinMetric] = _by_key(
@@ -292,7 +307,7 @@ def summarise(table: BinTable, metrics: Mapping[str, Metric] = METRICS) -> dict[
     Example:
         >>> table = bin_volume(torch.tensor([0.1, 0.1, 0.1, 0.8]), torch.tensor([0, 0, 1, 1]), bins=2)
         >>> {key: round(value, 3) for key, value in summarise(table).items()}
-        {'ece': 0.225, 'ace': 0.217, 'mce': 0.233, 'brier': 0.217, 'nll': 0.684, 'gap': -0.225}
+        {'ece': 0.225, 'ace': 0.217, 'mce': 0.233, 'brier': 0.217, 'nll': 0.684, 'gap': -0.225, 'volume_ratio': 0.55}
     """
     return {name: metric(table) for name, metric in metrics.items()}
 

@@ -34,7 +34,7 @@ class LogitHistogram:
     too small by at most 3.8e-6 / T^2 nats.
 
     Attributes:
-        count: voxels by label (0, 1) and bin, `(2, bins)` int64.
+        count: voxels by label (0, 1) and bin, `(2, bins)` int64; float64 where they are weighted.
         total: sums of their logits, `(2, bins)` float64.
         cases: volumes with at least one voxel.
     """
@@ -52,6 +52,10 @@ class LogitHistogram:
         """Pool two sets of voxels."""
         return LogitHistogram(self.count + other.count, self.total + other.total, self.cases + other.cases)
 
+    def weighted(self, weight: float) -> "LogitHistogram":
+        """The histogram with every voxel counted `weight` times."""
+        return LogitHistogram(self.count.double() * weight, self.total * weight, self.cases)
+
     @property
     def voxels(self) -> int:
         """Voxels of both labels."""
@@ -67,13 +71,23 @@ class LogitHistogram:
         label = torch.tensor([[0.0], [1.0]], dtype=torch.float64).expand(2, BINS)
         return self.total[filled] / self.count[filled], label[filled], self.count[filled].double()
 
+    def nll(self, probability: Tensor) -> float:
+        """Negative log-likelihood of all voxels together, nats.
+
+        Args:
+            probability: of foreground, of each of `points`, `(points,)` float64.
+        """
+        _, label, count = self.points()
+        likelihood = torch.where(label > 0, probability, 1 - probability).clamp(min=NLL_FLOOR)
+        return float(-(count * likelihood.log()).sum())
+
     def require_both_labels(self) -> None:
         """Check that there are voxels of both labels.
 
         Raises:
             DataError: there are not.
         """
-        background, foreground = (int(label.sum()) for label in self.count)
+        background, foreground = (float(label.sum()) for label in self.count)
         if not background + foreground:
             raise DataError("the region holds no voxel of a validation case")
         if not background or not foreground:

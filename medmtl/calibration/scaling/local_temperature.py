@@ -93,21 +93,36 @@ class LocalTemperature(Scaling):
     @torch.no_grad()
     def temperatures(self, working: WorkingVolume) -> Tensor:
         """Temperature of every voxel of the working space, `(h, w, d)` float32, in [1/20, 20], on the CPU."""
-        around = map(working.neighbourhoods, stretches(working.image.numel()))
-        found = [_log_temperature(self._network, inputs, self.temperature).exp() for inputs in around]
-        return torch.cat(found).view(working.shape)
+        return self._at(working, torch.arange(working.image.numel())).view(working.shape)
 
     @torch.no_grad()
-    def __call__(self, probability: Tensor, working: WorkingVolume | None = None) -> Tensor:
+    def __call__(
+        self, probability: Tensor, working: WorkingVolume | None = None, spacing_mm: Sequence[float] | None = None
+    ) -> Tensor:
         """See `Scaling.__call__`."""
-        if working is None:
-            raise DataError("local temperatures depend on the image, which is not given", fix="pass working")
-        temperatures, scaled = self.temperatures(working).flatten(), []
+        temperatures, scaled = self.temperatures(_given(working)).flatten(), []
         flat = probability.as_subclass(Tensor).reshape(-1)
         for voxels, part in zip(stretches(len(flat)), flat.split(PIECE), strict=True):
-            temperature = temperatures[working.nearest(voxels, probability.shape)]
+            temperature = temperatures[_given(working).nearest(voxels, probability.shape)]
             scaled.append(torch.sigmoid(to_logits(part.cpu()) / temperature).to(probability.dtype))
         return torch.cat(scaled).view(probability.shape)
+
+    @torch.no_grad()
+    def within(self, region: Tensor, probability: Tensor, working: WorkingVolume | None = None) -> Tensor:
+        """See `Scaling.within`; the temperatures of other voxels are not computed."""
+        working = _given(working)
+        voxels = region.flatten().nonzero()[:, 0]
+        if not len(voxels):
+            return probability.new_empty(0)
+        nearest = torch.cat([working.nearest(part, probability.shape) for part in voxels.split(PIECE)])
+        places, which = nearest.unique(return_inverse=True)
+        temperature = self._at(working, places)[which]
+        return torch.sigmoid(to_logits(probability[region].cpu()) / temperature).to(probability.dtype)
+
+    def _at(self, working: WorkingVolume, places: Tensor) -> Tensor:
+        """Temperature of some voxels of the working space, `(n,)` float32."""
+        around = map(working.neighbourhoods, places.split(PIECE))
+        return torch.cat([_log_temperature(self._network, inputs, self.temperature).exp() for inputs in around])
 
     def __str__(self) -> str:
         return f"local T around {self.temperature:.2f}"
@@ -172,6 +187,12 @@ class _Voxels:
         """NLL of each with a single temperature less that with local ones, `(N,)`."""
         single = torch.tensor(math.log(temperature))
         return self.nll(single) - self.nll(_log_temperature(network, self.inputs, temperature))
+
+
+def _given(working: WorkingVolume | None) -> WorkingVolume:
+    if working is None:
+        raise DataError("local temperatures depend on the image, which is not given", fix="pass working")
+    return working
 
 
 class _Folds:

@@ -5,6 +5,7 @@ These monotone maps minimise the negative log-likelihood (NLL) of validation cas
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Self
 
@@ -16,7 +17,6 @@ from scipy.special import expit
 from sklearn.isotonic import IsotonicRegression
 from torch import Tensor
 
-from medmtl.calibration.metrics.bins import NLL_FLOOR
 from medmtl.calibration.pieces import PIECE
 from medmtl.calibration.scaling.histogram import LogitHistogram, to_logits
 from medmtl.calibration.scaling.working_volume import WorkingVolume
@@ -34,23 +34,43 @@ class Scaling(ABC):
     method: ClassVar[str]
 
     @abstractmethod
-    def __call__(self, probability: Tensor, working: WorkingVolume | None = None) -> Tensor:
+    def __call__(
+        self, probability: Tensor, working: WorkingVolume | None = None, spacing_mm: Sequence[float] | None = None
+    ) -> Tensor:
         """Scale a volume, piece by piece.
 
         Args:
             probability: probability of foreground in [0, 1]; of any shape, but that of the image's own grid,
                 `(H, W, D)`, for a map that needs `working`.
             working: image and probability in the working space; needed only by a map that depends on the image.
+            spacing_mm: distance between voxels along each axis, mm; needed only by a map that depends on distances.
 
         Returns:
             Calibrated probability, of the same shape and type, on the CPU.
 
         Raises:
-            DataError: `working` is needed and not given.
+            DataError: `working` or `spacing_mm` is needed and not given.
         """
+
+    def within(self, region: Tensor, probability: Tensor, working: WorkingVolume | None = None) -> Tensor:
+        """Calibrated probability of the voxels of a region, in their order in the volume.
+
+        Args:
+            region: bool, of the shape of the probability.
+            probability: of a volume, as for a call.
+            working: as for a call.
+
+        Returns:
+            `(voxels,)`, of the type of the probability, on the CPU.
+        """
+        return self(probability[region], working)
 
     @abstractmethod
     def __str__(self) -> str: ...
+
+    def parameters(self) -> dict[str, Any]:
+        """The parameters that are single numbers, by name."""
+        return {name: value for name, value in vars(self).items() if isinstance(value, float)}
 
     def state_dict(self) -> dict[str, Any]:
         """Method and parameters: text, numbers and tensors."""
@@ -74,18 +94,13 @@ class Monotone(Scaling):
         """Calibrated probability of logits, any shape, float64 on the CPU."""
 
     @torch.no_grad()
-    def __call__(self, probability: Tensor, working: WorkingVolume | None = None) -> Tensor:
+    def __call__(
+        self, probability: Tensor, working: WorkingVolume | None = None, spacing_mm: Sequence[float] | None = None
+    ) -> Tensor:
         """See `Scaling.__call__`."""
         parts = probability.as_subclass(Tensor).reshape(-1).split(PIECE)
         scaled = [self.of_logits(to_logits(part.cpu())).to(probability.dtype) for part in parts]
         return torch.cat(scaled).view(probability.shape)
-
-    def nll(self, histogram: LogitHistogram) -> float:
-        """Mean NLL in nats of a histogram's voxels after scaling; NaN without voxels."""
-        logits, label, count = histogram.points()
-        probability = self.of_logits(logits)
-        likelihood = torch.where(label > 0, probability, 1 - probability).clamp(min=NLL_FLOOR)
-        return float(-(count * likelihood.log()).sum() / count.sum())
 
 
 @dataclass(frozen=True)
@@ -143,7 +158,9 @@ class Temperature(Monotone):
         """See `Monotone.of_logits`."""
         return torch.sigmoid(logits / self.temperature)
 
-    def __call__(self, probability: Tensor, working: WorkingVolume | None = None) -> Tensor:
+    def __call__(
+        self, probability: Tensor, working: WorkingVolume | None = None, spacing_mm: Sequence[float] | None = None
+    ) -> Tensor:
         """See `Scaling.__call__`."""
         return probability if self.temperature == 1 else super().__call__(probability, working)
 

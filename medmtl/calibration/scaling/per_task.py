@@ -1,19 +1,24 @@
-"""Post-hoc scaling fitted on validation cases for every task, and for all tasks together."""
+"""Post-hoc scaling by zone, fitted on validation cases for every task, and for all tasks together."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from medmtl.calibration.scaling.histogram import LogitHistogram
 from medmtl.calibration.scaling.local_temperature import LocalTemperature
 from medmtl.calibration.scaling.parametric import Isotonic, Monotone, Platt, Scaling, Temperature
 from medmtl.calibration.scaling.working_volume import VoxelSample
+from medmtl.calibration.scaling.zones import ZONES, ByZone, ZoneHistograms
 from medmtl.errors import DataError
+
+logger = logging.getLogger(__name__)
 
 # Fitted from a histogram alone.
 METHODS: Mapping[str, type[Monotone]] = MappingProxyType({kind.method: kind for kind in (Temperature, Platt, Isotonic)})
 KINDS: Mapping[str, type[Scaling]] = MappingProxyType({**METHODS, LocalTemperature.method: LocalTemperature})
+
+UNCHANGED = Temperature(1.0)
 
 
 @dataclass(frozen=True)
@@ -21,13 +26,13 @@ class Fitted:
     """A fitted scaling with its NLL on the voxels that it was fitted on.
 
     Attributes:
-        scaling: the map; T = 1, the identity, if the fit was refused, and a single temperature if only local
-            temperatures were.
-        cases: validation cases with voxels in the region.
-        voxels: their voxels in the region.
+        scaling: the map; T = 1, the identity, in a zone where the fit was refused, and a single temperature where only
+            local ones were.
+        cases: validation cases.
+        voxels: their voxels.
         nll_before: their mean NLL before scaling, nats.
         nll_after: after scaling; for local temperatures an estimate from the sampled voxels.
-        refused: why the fit was refused; empty if it was not.
+        refused: in which zones the fit was refused, and why; empty if in none.
     """
 
     scaling: Scaling
@@ -38,33 +43,41 @@ class Fitted:
     refused: str = ""
 
     @classmethod
-    def on(cls, histogram: LogitHistogram, method: str, samples: Sequence[VoxelSample] = ()) -> "Fitted":
-        """Fit a method of `KINDS`; a failure is recorded in `refused`.
+    def on(
+        cls,
+        histograms: ZoneHistograms,
+        method: str,
+        samples: Mapping[str, Sequence[VoxelSample]] = MappingProxyType({}),
+        others: Sequence[ZoneHistograms] = (),
+    ) -> "Fitted":
+        """Fit a method of `KINDS` in each zone; a failure is recorded in `refused`.
 
         Args:
-            histogram: of the validation cases.
+            histograms: of the validation cases.
             method: its name.
-            samples: of the same cases, for local temperatures.
+            samples: zone -> voxels of the same cases, for local temperatures; a zone without them has a single one.
+            others: histograms of other tasks. One more case of them is added where a zone cannot be fitted alone, as
+                without foreground there, see `ZoneHistograms.with_one_of`.
         """
-        raw = Temperature()
-        plain: Monotone = raw
-        local: LocalTemperature | None = None
-        refused = ""
-        try:
-            if method == LocalTemperature.method:
-                plain = single = Temperature.fit(histogram)
-                local = LocalTemperature.fit(samples, single.temperature)
-            else:
-                plain = METHODS[method].fit(histogram)
-        except DataError as error:
-            refused = str(error)
-        after = plain.nll(histogram) - (local.gain if local else 0)
-        return cls(local or plain, histogram.cases, histogram.voxels, raw.nll(histogram), after, refused)
+        before = ByZone(UNCHANGED, UNCHANGED).nll(histograms)
+        zones: dict[str, Scaling] = dict.fromkeys(ZONES, UNCHANGED)
+        gain, refused = 0.0, []
+        for name in ZONES:
+            try:
+                zones[name] = plain = _fit(METHODS.get(method, Temperature), name, histograms, others)
+                if method == LocalTemperature.method and name in samples:
+                    assert isinstance(plain, Temperature)
+                    zones[name] = local = LocalTemperature.fit(samples[name], plain.temperature)
+                    gain += local.gain * histograms.zones[name].voxels / histograms.voxels
+            except DataError as error:
+                refused.append(f"{name}: {error}")
+        scaling = ByZone(**zones)
+        after = scaling.nll(histograms) - gain
+        return cls(scaling, histograms.cases, histograms.voxels, before, after, "; ".join(refused))
 
     def summary(self) -> dict[str, Any]:
-        """For the report: attributes, the scaling as text, and its scalar parameters."""
-        numbers = {name: value for name, value in vars(self.scaling).items() if isinstance(value, float)}
-        return vars(self) | {"scaling": str(self.scaling), "parameters": numbers}
+        """For the report: attributes, the scaling as text, and its parameters that are numbers."""
+        return vars(self) | {"scaling": str(self.scaling), "parameters": self.scaling.parameters()}
 
     def state_dict(self) -> dict[str, Any]:
         """Text, numbers and tensors."""
@@ -72,9 +85,8 @@ class Fitted:
 
     @classmethod
     def from_state_dict(cls, state: Mapping[str, Any]) -> "Fitted":
-        """The inverse of `state_dict`."""
-        parameters = dict(state["scaling"])
-        return cls(**{**state, "scaling": KINDS[parameters.pop("method")](**parameters)})
+        """The inverse of `state_dict`; also of versions that had one map for all voxels."""
+        return cls(**{**state, "scaling": _scaling(state["scaling"])})
 
 
 @dataclass(frozen=True)
@@ -86,13 +98,14 @@ class TaskScalings:
         tasks: task -> fitted on its voxels; empty for a single scaling only.
 
     Example:
-        >>> label = torch.tensor([1, 1, 1, 0])
-        >>> histograms = {
-        ...     "Liver": logit_histogram(torch.full((4,), 0.99), label),
-        ...     "Spleen": logit_histogram(torch.full((4,), 0.9), label),
-        ... }
+        >>> label = torch.tensor([1, 1, 1, 0]).view(1, 1, 4)
+        >>> histograms = {}
+        >>> for task, sure in {"Liver": 0.99, "Spleen": 0.9}.items():
+        ...     probability = torch.full((1, 1, 4), sure)
+        ...     zones = zone_masks(probability, spacing_mm=(1, 1, 1))
+        ...     histograms[task] = ZoneHistograms.of(probability, label, zones)
         >>> scalings = TaskScalings.fit(histograms, "temperature", per_task=True)
-        >>> [str(scalings.choose(task)) for task in ("Liver", "Spleen", None)]
+        >>> [str(scalings.choose(task).near) for task in ("Liver", "Spleen", None)]
         ['T = 4.18', 'T = 2.00', 'T = 3.39']
     """
 
@@ -102,10 +115,10 @@ class TaskScalings:
     @classmethod
     def fit(
         cls,
-        histograms: Mapping[str, LogitHistogram],
+        histograms: Mapping[str, ZoneHistograms],
         method: str,
         per_task: bool,
-        samples: Mapping[str, Sequence[VoxelSample]] = MappingProxyType({}),
+        samples: Mapping[str, Mapping[str, Sequence[VoxelSample]]] = MappingProxyType({}),
     ) -> "TaskScalings":
         """Fit to each task, and to all.
 
@@ -113,15 +126,29 @@ class TaskScalings:
             histograms: task -> logits of its validation cases.
             method: a name of `KINDS`.
             per_task: also fit to each task.
-            samples: task -> voxels of the same cases, for local temperatures.
+            samples: task -> zone -> voxels of the same cases, for local temperatures.
         """
-        every = [sample for own in samples.values() for sample in own]
-        single = Fitted.on(sum(histograms.values(), LogitHistogram.empty()), method, every)
-        own = {
-            task: Fitted.on(histogram, method, samples.get(task, ()))
-            for task, histogram in (histograms.items() if per_task else ())
-        }
-        return cls(single, own)
+        zones = dict.fromkeys(zone for own in samples.values() for zone in own)
+        every = {zone: [sample for own in samples.values() for sample in own.get(zone, ())] for zone in zones}
+        single = Fitted.on(sum(histograms.values(), ZoneHistograms.empty()), method, every)
+        tasks = {}
+        for task, own in histograms.items() if per_task else ():
+            others = [other for name, other in histograms.items() if name != task]
+            tasks[task] = Fitted.on(own, method, samples.get(task, {}), others)
+        return cls(single, tasks)
+
+    def warn_if_old(self, where: str) -> None:
+        """Warn if an earlier version fitted them, with one map for all voxels, near the true organ by default.
+
+        Args:
+            where: the checkpoint that holds them.
+        """
+        if not isinstance(self.single.scaling, ByZone):
+            logger.warning(
+                "the scaling of %s is of an earlier version, which fitted it near the organ alone: run `medmtl "
+                "calibrate` for probabilities and expected volumes that hold in the whole image",
+                where,
+            )
 
     def choose(self, task: str | None) -> Scaling:
         """The scaling of a task, or the single one for None or a task without one."""
@@ -137,3 +164,24 @@ class TaskScalings:
         """The inverse of `state_dict`."""
         own = {task: Fitted.from_state_dict(fitted) for task, fitted in state["tasks"].items()}
         return cls(Fitted.from_state_dict(state["single"]), own)
+
+
+def _fit(kind: type[Monotone], zone: str, own: ZoneHistograms, others: Sequence[ZoneHistograms]) -> Monotone:
+    try:
+        return kind.fit(own.zones[zone])
+    except DataError as error:
+        if not own.cases:
+            raise
+        try:
+            return kind.fit(own.with_one_of(others).zones[zone])
+        except DataError:
+            raise error from None
+
+
+def _scaling(state: Mapping[str, Any]) -> Scaling:
+    """The inverse of `Scaling.state_dict`."""
+    parameters = dict(state)
+    method = parameters.pop("method")
+    if method == ByZone.method:
+        return ByZone(**{name: _scaling(zone) for name, zone in parameters.items()})
+    return KINDS[method](**parameters)

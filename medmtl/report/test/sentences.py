@@ -4,7 +4,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from medmtl.calibration.metrics.intervals import INTERVAL_METRICS
+from medmtl.calibration.metrics.regions import REGIONS
 from medmtl.results.intervals import BETTER, NOTHING, TOO_FEW, WORSE
+
+SCALED_REGIONS = ("whole", "band")
 
 _ALPHA = "\N{GREEK SMALL LETTER ALPHA}"
 _WORDS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
@@ -38,7 +41,7 @@ def headline(report: Mapping[str, Any]) -> str:
 
 
 def gain_sentences(report: Mapping[str, Any]) -> list[str]:
-    """What scaling changed on the test cases over the region that it was fitted on.
+    """What scaling changed on the test cases, in the whole volume and in the band.
 
     Args:
         report: the content of `report.json`.
@@ -46,27 +49,46 @@ def gain_sentences(report: Mapping[str, Any]) -> list[str]:
     Returns:
         Sentences; none where nothing was scaled.
     """
-    region = report["scaling"]["region"] if report["scaling"] else None
-    tasks = {
-        name: task["scaling_gain"][region] for name, task in report["tasks"].items() if region in task["scaling_gain"]
-    }
-    if not tasks:
+    if not report["scaling"]:
         return []
-    whole = report["mean"]["scaling_gain"][region]
-    over = "in the mean over tasks" if len(tasks) > 1 else f"on {next(iter(tasks))}"
-    words = {BETTER: "lowers", WORSE: "raises", NOTHING: "has no clear effect on"}
-    sentences = []
-    for verdict in (BETTER, WORSE, NOTHING):
-        keys = [key for key in INTERVAL_METRICS if whole[key]["verdict"] == verdict]
-        if keys:
-            labels = _listed([report["metrics"][key]["label"] for key in keys])
-            sentences.append(f"Scaling {words[verdict]} {labels} {over}.")
-    few = [name for name, gain in tasks.items() if any(one["verdict"] == TOO_FEW for one in gain.values())]
-    if any(one["verdict"] == TOO_FEW for one in whole.values()):
+    sentences = [sentence for region in SCALED_REGIONS for sentence in _gain(report, region)]
+    by_task: dict[str, Any] = {}
+    for name, task in report["tasks"].items():
+        gains = [task["scaling_gain"][region] for region in SCALED_REGIONS if region in task["scaling_gain"]]
+        by_task |= {name: [one for gain in gains for one in gain.values()]} if gains else {}
+    few = [name for name, gains in by_task.items() if any(one["verdict"] == TOO_FEW for one in gains)]
+    means = [gain[key] for gain in report["mean"]["scaling_gain"].values() for key in gain]
+    if by_task and any(one["verdict"] == TOO_FEW for one in means):
         sentences.append("There are too few patients to tell the effect of scaling from chance.")
     elif few:
         sentences.append(f"Taken alone, {_listed(few)} {'has' if len(few) == 1 else 'have'} too few patients to tell.")
+    ratios = [_ratios(report, kind) for kind in ("calibration", "calibration_scaled")]
+    if all(ratios):
+        before, after = (" to ".join(dict.fromkeys((f"{min(own):.2f}", f"{max(own):.2f}"))) for own in ratios)
+        by = " by task" if len(report["tasks"]) > 1 else ""
+        sentences.append(f"The expected volume is {after} times the true one{by}; before scaling {before}.")
     return sentences
+
+
+def _gain(report: Mapping[str, Any], region: str) -> list[str]:
+    mean = report["mean"]["scaling_gain"].get(region)
+    tasks = [name for name, task in report["tasks"].items() if region in task["scaling_gain"]]
+    if mean is None or not tasks:
+        return []
+    over = "in the mean over tasks" if len(tasks) > 1 else f"on {tasks[0]}"
+    words = {BETTER: "lowers", WORSE: "raises", NOTHING: "has no clear effect on"}
+    parts = []
+    for verdict, verb in words.items():
+        keys = [key for key in INTERVAL_METRICS if mean[key]["verdict"] == verdict]
+        if keys:
+            parts.append(f"{verb} {_listed([report['metrics'][key]['label'] for key in keys])}")
+    return [f"In the {REGIONS[region].label} scaling {_listed(parts)} {over}."] if parts else []
+
+
+def _ratios(report: Mapping[str, Any], kind: str) -> list[float]:
+    """Expected over true volume of each task, of the whole volume."""
+    found = [task[kind].get("whole", {}).get("volume_ratio") for task in report["tasks"].values()]
+    return [ratio for ratio in found if ratio is not None]
 
 
 def _count(count: int, noun: str, words: bool = True) -> str:

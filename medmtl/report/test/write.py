@@ -88,13 +88,13 @@ def _draw(
     signatures: Mapping[str, Mapping[str, NDArray[np.float64]]],
     slices: Mapping[tuple[str, str], CaseSlices],
 ) -> dict[str, Figure]:
-    results, scaling = evaluation.cases, evaluation.scaling
+    results = evaluation.cases
     tasks = tasks_of(results)
     cases = {task: [result for result in results if result.dataset == task] for task in tasks}
     drawn = {"dice": figures.dice_by_task(results)} if tasks else {}
     for region in dict.fromkeys(region for result in results for region in result.calibration):
         names = {False: f"reliability-{region}"}
-        if scaling is not None and scaling["region"] == region:
+        if evaluation.scaling is not None:
             names[True] = f"reliability-{region}-scaled"
         for scaled, name in names.items():
             tables = {task: pooled_bins(cases[task], region, scaled) for task in tasks}

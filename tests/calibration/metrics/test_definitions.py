@@ -60,6 +60,7 @@ def brute_force(probability: Tensor, label: Tensor, bins: int) -> dict[str, floa
         "brier": np.mean((p - y) ** 2),
         "nll": -np.mean(np.log(np.maximum(np.where(y == 1, p, 1 - p), 1e-12))),
         "gap": (weight * (mean - share)).sum(),
+        "volume_ratio": p.sum() / y.sum(),
         "rmsce": np.sqrt((weight * gaps**2).sum()),
         "reliability": (weight * gaps**2).sum(),
         "resolution": (weight * (share - y.mean()) ** 2).sum(),
@@ -109,7 +110,7 @@ def test_nll_tells_small_probabilities_apart() -> None:
 
 def test_perfect_predictions_have_no_error() -> None:
     label = torch.arange(1000) % 10 == 0
-    assert summarise(bin_volume(label.float(), label)) == dict.fromkeys(METRICS, 0.0)
+    assert summarise(bin_volume(label.float(), label)) == {**dict.fromkeys(METRICS, 0.0), "volume_ratio": 1.0}
 
 
 def test_calibrated_predictions_have_no_gap_but_a_brier_score() -> None:
@@ -125,7 +126,7 @@ def test_a_table_without_voxels_has_no_metric() -> None:
 
 def test_metrics_come_in_a_fixed_order_as_plain_numbers() -> None:
     summary = summarise(bin_volume(*skewed(100)))
-    assert list(summary) == list(METRICS) == ["ece", "ace", "mce", "brier", "nll", "gap"]
+    assert list(summary) == list(METRICS) == ["ece", "ace", "mce", "brier", "nll", "gap", "volume_ratio"]
     assert list(ALL_METRICS)[: len(METRICS)] == list(METRICS)
     assert {type(value) for value in summary.values()} == {float}
 
@@ -205,3 +206,13 @@ def test_without_voxels_there_is_no_adaptive_ece() -> None:
     table = bin_volume(torch.zeros(0), torch.zeros(0), bins=fine_edges())
     assert math.isnan(adaptive_ece(table))
     assert math.isnan(adaptive_error(table, fine_edges()))
+
+
+def test_the_ratio_of_volumes_is_that_of_sums_over_voxels_and_undefined_without_foreground() -> None:
+    draw = np.random.default_rng(0)
+    p, y = draw.random(5000), draw.random(5000) < 0.3
+    tables = [bin_volume(torch.from_numpy(p), torch.from_numpy(y), bins=bins) for bins in (1, 7)]
+    assert [METRICS["volume_ratio"](table) for table in tables] == pytest.approx([p.sum() / y.sum()] * 2)
+    nothing = bin_volume(torch.from_numpy(p), torch.zeros(5000))
+    assert np.isnan(METRICS["volume_ratio"](nothing))
+    assert METRICS["volume_ratio"].higher_is_better is None

@@ -15,14 +15,16 @@ from medmtl.calibration.scaling import local_temperature
 from medmtl.calibration.scaling.histogram import LogitHistogram, logit_histogram, to_logits
 from medmtl.calibration.scaling.local_temperature import LocalTemperature
 from medmtl.calibration.scaling.parametric import Temperature
-from medmtl.calibration.scaling.per_task import Fitted, TaskScalings
+from medmtl.calibration.scaling.per_task import UNCHANGED, Fitted, TaskScalings
 from medmtl.calibration.scaling.working_volume import VoxelSample, WorkingVolume, sample_voxels
+from medmtl.calibration.scaling.zones import ByZone, ZoneHistograms, zone_masks
 from medmtl.errors import DataError
 
 SHAPE = (10, 12, 10)
 HALF = SHAPE[0] // 2
 OVERCONFIDENT, CALIBRATED = 4.0, 1.0
 NULLS = 20
+SPACING_MM = (1.0, 1.0, 1.0)
 SAME_GRID = torch.eye(4, dtype=torch.float64)
 
 Case = tuple[Tensor, Tensor, WorkingVolume]
@@ -50,15 +52,36 @@ def evidence(cases: Sequence[Case]) -> tuple[LogitHistogram, list[VoxelSample]]:
     return sum(histograms, LogitHistogram.empty()), samples
 
 
+def evidence_by_zone(cases: Sequence[Case]) -> tuple[ZoneHistograms, dict[str, list[VoxelSample]]]:
+    """All voxels are near: the half that are in the mask lie everywhere."""
+    histograms, samples = ZoneHistograms.empty(), dict[str, list[VoxelSample]](near=[])
+    for number, (probability, label, working) in enumerate(cases):
+        zones = zone_masks(probability, SPACING_MM)
+        histograms += ZoneHistograms.of(probability, label, zones)
+        for name, own in samples.items():
+            own.append(sample_voxels(probability, label, zones[name], working, f"p{number}"))
+    return histograms, samples
+
+
+def single_temperatures(histograms: ZoneHistograms) -> ByZone:
+    return ByZone(Temperature.fit(histograms.zones["near"]), UNCHANGED)
+
+
 @pytest.fixture(scope="module")
 def cases() -> list[Case]:
     return [case(seed) for seed in range(12)]
 
 
 @pytest.fixture(scope="module")
-def fitted(cases: list[Case]) -> Fitted:
+def local(cases: list[Case]) -> LocalTemperature:
     histogram, samples = evidence(cases)
-    return Fitted.on(histogram, "local", samples)
+    return LocalTemperature.fit(samples, Temperature.fit(histogram).temperature)
+
+
+@pytest.fixture(scope="module")
+def fitted(cases: list[Case]) -> Fitted:
+    histograms, samples = evidence_by_zone(cases)
+    return Fitted.on(histograms, "local", samples)
 
 
 @pytest.fixture
@@ -77,9 +100,8 @@ def any_temperatures(spread: float = 8.0) -> LocalTemperature:
     )
 
 
-def test_both_factors_are_found_where_one_temperature_finds_neither(fitted: Fitted, cases: list[Case]) -> None:
-    scaling = fitted.scaling
-    assert isinstance(scaling, LocalTemperature)
+def test_both_factors_are_found_where_one_temperature_finds_neither(local: LocalTemperature) -> None:
+    scaling = local
     assert 1.3 * CALIBRATED < scaling.temperature < OVERCONFIDENT / 1.3
     probability, label, working = case(99)
     temperatures = scaling.temperatures(working)
@@ -89,14 +111,13 @@ def test_both_factors_are_found_where_one_temperature_finds_neither(fitted: Fitt
         [probability[:HALF], torch.sigmoid(torch.logit(probability[HALF:].double()) / OVERCONFIDENT).float()]
     )
     ways = (probability, Temperature(scaling.temperature)(probability), scaling(probability, working), truth)
-    raw, single, local, best = (nll(bin_volume(way, label)) for way in ways)
-    assert local < single < raw
-    assert single - local > 0.75 * (single - best)
+    raw, single, several, best = (nll(bin_volume(way, label)) for way in ways)
+    assert several < single < raw
+    assert single - several > 0.75 * (single - best)
 
 
-def test_the_held_out_gain_is_not_that_on_the_training_voxels(fitted: Fitted) -> None:
-    scaling = fitted.scaling
-    assert isinstance(scaling, LocalTemperature)
+def test_the_held_out_gain_is_not_that_on_the_training_voxels(local: LocalTemperature) -> None:
+    scaling = local
     assert 0 < scaling.held_out_gain < scaling.gain
     fresh = [case(seed) for seed in range(100, 110)]
     single = Temperature(scaling.temperature)
@@ -105,10 +126,13 @@ def test_the_held_out_gain_is_not_that_on_the_training_voxels(fitted: Fitted) ->
 
 
 def test_the_nll_that_a_fit_states_is_that_of_the_scaled_volumes(fitted: Fitted, cases: list[Case]) -> None:
-    tables = [bin_volume(fitted.scaling(p, working), label) for p, label, working in cases]
+    tables = [bin_volume(fitted.scaling(p, working, SPACING_MM), label) for p, label, working in cases]
     assert fitted.nll_after == pytest.approx(nll(sum(tables[1:], tables[0])), abs=1e-6)
     assert fitted.nll_after < fitted.nll_before - 0.1
-    assert (fitted.cases, fitted.voxels, fitted.refused) == (12, 12 * math.prod(SHAPE), "")
+    assert (fitted.cases, fitted.voxels) == (12, 12 * math.prod(SHAPE))
+    assert fitted.refused == "far: the region holds no voxel of a validation case"
+    assert isinstance(fitted.scaling, ByZone)
+    assert fitted.scaling.far == UNCHANGED
 
 
 def test_an_untrained_network_is_one_temperature() -> None:
@@ -144,12 +168,12 @@ def test_a_voxel_of_the_image_s_own_grid_has_the_temperature_of_the_nearest_of_t
 
 @pytest.mark.usefixtures("short")
 def test_temperatures_without_held_out_gain_are_refused_and_one_is_kept() -> None:
-    histogram, samples = evidence([case(seed, factor=CALIBRATED) for seed in range(6)])
-    found = Fitted.on(histogram, "local", samples)
-    assert found.scaling == Temperature.fit(histogram)
-    assert "on held-out patients" in found.refused
+    histograms, samples = evidence_by_zone([case(seed, factor=CALIBRATED) for seed in range(6)])
+    found = Fitted.on(histograms, "local", samples)
+    assert found.scaling.state_dict() == single_temperatures(histograms).state_dict()
+    assert "near: on held-out patients" in found.refused
     assert "\n" not in found.refused
-    assert found.nll_after == pytest.approx(Temperature.fit(histogram).nll(histogram))
+    assert found.nll_after == pytest.approx(single_temperatures(histograms).nll(histograms))
 
 
 @pytest.mark.usefixtures("short")
@@ -175,13 +199,17 @@ def test_a_local_effect_of_the_size_of_real_ones_is_found_in_few_patients() -> N
 
 
 def test_three_patients_are_needed(cases: list[Case]) -> None:
-    histogram, samples = evidence(cases[:4])
-    same = [replace(sample, patient="p0") for sample in samples]
-    for given in (same, samples[:2], [*samples[:2], replace(samples[2], voxels=0)], []):
-        found = Fitted.on(histogram, "local", given)
-        assert "three patients" in found.refused
-        assert found.scaling == Temperature.fit(histogram)
-    assert "no voxel" in Fitted.on(LogitHistogram.empty(), "local", []).refused
+    histograms, samples = evidence_by_zone(cases[:4])
+    for change in (
+        lambda own: [replace(sample, patient="p0") for sample in own],
+        lambda own: own[:2],
+        lambda own: [*own[:2], replace(own[1], voxels=0)],
+        lambda own: [],
+    ):
+        found = Fitted.on(histograms, "local", {name: change(own) for name, own in samples.items()})
+        assert "near: local temperatures need validation cases of three patients" in found.refused
+        assert found.scaling.state_dict() == single_temperatures(histograms).state_dict()
+    assert "no voxel" in Fitted.on(ZoneHistograms.empty(), "local").refused
 
 
 @pytest.mark.usefixtures("short")
@@ -201,16 +229,16 @@ def test_cases_weigh_as_many_voxels_as_they_stand_for(cases: list[Case]) -> None
 @pytest.mark.usefixtures("short")
 def test_fits_are_alike_bit_by_bit_in_any_order_of_cases_and_within_a_validation(cases: list[Case]) -> None:
     histogram, samples = evidence(cases[:6])
-    once = Fitted.on(histogram, "local", samples)
+    temperature = Temperature.fit(histogram).temperature
+    once = LocalTemperature.fit(samples, temperature)
     torch.manual_seed(7)
     before = torch.get_rng_state()
     with torch.inference_mode():
-        again = Fitted.on(histogram, "local", [replace(one, inputs=one.inputs.clone()) for one in reversed(samples)])
+        other = [replace(one, inputs=one.inputs.clone()) for one in reversed(samples)]
+        again = LocalTemperature.fit(other, temperature)
     assert torch.equal(torch.get_rng_state(), before)
-    assert isinstance(once.scaling, LocalTemperature)
-    assert isinstance(again.scaling, LocalTemperature)
-    assert all(torch.equal(weight, once.scaling.weights[name]) for name, weight in again.scaling.weights.items())
-    assert again.summary() == once.summary()
+    assert all(torch.equal(weight, once.weights[name]) for name, weight in again.weights.items())
+    assert again.parameters() == once.parameters()
 
 
 def test_a_state_loads_safely_and_scales_bit_for_bit_alike(fitted: Fitted, tmp_path: Path) -> None:
@@ -218,22 +246,36 @@ def test_a_state_loads_safely_and_scales_bit_for_bit_alike(fitted: Fitted, tmp_p
     loaded = TaskScalings.from_state_dict(torch.load(tmp_path / "state", weights_only=True))
     probability, _, working = case(50)
     for task in ("A", None):
-        assert torch.equal(loaded.choose(task)(probability, working), fitted.scaling(probability, working))
-    assert loaded.single.summary() == fitted.summary()
+        scaled = [scaling(probability, working, SPACING_MM) for scaling in (loaded.choose(task), fitted.scaling)]
+        assert torch.equal(*scaled)
+    assert str(loaded.single.scaling) == str(fitted.scaling)
 
 
 @pytest.mark.usefixtures("short")
 def test_each_task_has_a_network_of_its_own_and_other_tasks_that_of_all(cases: list[Case]) -> None:
     groups = {"A": cases[:5], "B": [case(seed, factor=CALIBRATED) for seed in range(30, 35)]}
-    found = {task: evidence(group) for task, group in groups.items()}
-    histograms = {task: histogram for task, (histogram, _) in found.items()}
-    samples = {task: taken for task, (_, taken) in found.items()}
-    scalings = TaskScalings.fit(histograms, "local", True, samples)
-    assert isinstance(scalings.choose("A"), LocalTemperature)
-    assert scalings.choose("B") == Temperature.fit(histograms["B"])
-    single = scalings.choose(None)
-    assert isinstance(single, LocalTemperature)
-    assert single.temperature == Temperature.fit(histograms["A"] + histograms["B"]).temperature
+    found = {task: evidence_by_zone(group) for task, group in groups.items()}
+    histograms = {task: own for task, (own, _) in found.items()}
+    scalings = TaskScalings.fit(histograms, "local", True, {task: taken for task, (_, taken) in found.items()})
+    own, other, single = (scalings.choose(task) for task in ("A", "B", None))
+    assert isinstance(own, ByZone)
+    assert isinstance(own.near, LocalTemperature)
+    assert own.near.temperature == Temperature.fit(histograms["A"].zones["near"]).temperature
+    assert isinstance(other, ByZone)
+    assert isinstance(other.near, Temperature)
+    assert isinstance(single, ByZone)
+    assert isinstance(single.near, LocalTemperature)
+    pooled = histograms["A"] + histograms["B"]
+    assert single.near.temperature == Temperature.fit(pooled.zones["near"]).temperature
+
+
+def test_a_region_has_the_temperatures_that_it_has_in_the_whole_volume() -> None:
+    probability, _, working = case(0)
+    region = torch.rand(SHAPE, generator=torch.Generator().manual_seed(5)) < 0.2
+    scaling = any_temperatures()
+    whole = scaling(probability, working)[region]
+    assert torch.allclose(scaling.within(region, probability, working), whole, atol=1e-6)
+    assert scaling.within(torch.zeros(SHAPE, dtype=torch.bool), probability, working).shape == (0,)
 
 
 def test_without_the_image_there_is_no_local_temperature() -> None:

@@ -10,12 +10,15 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize, minimize_scalar
 from sklearn.isotonic import IsotonicRegression
 from torch import Tensor
+from zones_sample import SPACING_MM, histograms, on_a_line
 
 from medmtl.calibration.metrics.bins import bin_volume
 from medmtl.calibration.metrics.definitions import nll
-from medmtl.calibration.scaling.histogram import LogitHistogram, logit_histogram, to_logits
+from medmtl.calibration.scaling.histogram import logit_histogram, to_logits
 from medmtl.calibration.scaling.parametric import Isotonic, Platt, Scaling, Temperature
-from medmtl.calibration.scaling.per_task import METHODS, Fitted, TaskScalings
+from medmtl.calibration.scaling.per_task import METHODS, UNCHANGED, Fitted, TaskScalings
+from medmtl.calibration.scaling.zones import ZONES, ByZone, ZoneHistograms, zone_masks
+from medmtl.errors import DataError
 
 VOXELS = 200_000
 
@@ -67,7 +70,7 @@ def test_isotonic_on_bins_is_isotonic_on_voxels_within_a_bin() -> None:
     assert difference.mean() < 2e-3
     assert difference.max() < 0.02
     exact_nll = loss_of(exact.predict(logits).clip(1e-12, 1 - 1e-12), labels)
-    assert found.nll(logit_histogram(probability, label)) == pytest.approx(exact_nll, abs=2e-4)
+    assert nll(bin_volume(found(probability), label)) == pytest.approx(exact_nll, abs=2e-4)
 
 
 def loss_of(probability: NDArray[np.float64], label: NDArray[np.float64]) -> float:
@@ -75,13 +78,14 @@ def loss_of(probability: NDArray[np.float64], label: NDArray[np.float64]) -> flo
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_the_nll_that_a_fit_states_is_that_of_the_scaled_voxels(method: str) -> None:
-    probability, label = network(2.0, offset=0.5)
-    fitted = Fitted.on(logit_histogram(probability, label), method)
+def test_the_nll_that_a_fit_states_is_that_of_the_scaled_volume(method: str) -> None:
+    probability, label = on_a_line(*network(2.0, offset=0.5))
+    fitted = Fitted.on(histograms(probability, label), method)
     assert fitted.nll_before == pytest.approx(nll(bin_volume(probability, label)), abs=1e-5)
     # An isotonic function rises between two bins, where voxels are not at their mean.
     error = 1e-4 if method == "isotonic" else 1e-5
-    assert fitted.nll_after == pytest.approx(nll(bin_volume(fitted.scaling(probability), label)), abs=error)
+    scaled = fitted.scaling(probability, spacing_mm=SPACING_MM)
+    assert fitted.nll_after == pytest.approx(nll(bin_volume(scaled, label)), abs=error)
     assert fitted.nll_after < fitted.nll_before - 0.05
     assert (fitted.cases, fitted.voxels, fitted.refused) == (1, VOXELS, "")
 
@@ -118,25 +122,39 @@ def test_volumes_of_any_layout_are_scaled_voxel_by_voxel() -> None:
 @pytest.mark.parametrize("method", METHODS)
 def test_a_refused_fit_is_the_identity_with_a_reason(method: str) -> None:
     probability = torch.rand(1000, generator=torch.Generator().manual_seed(0))
-    empty = LogitHistogram.empty()
-    background = logit_histogram(probability, torch.zeros(1000))
-    foreground = logit_histogram(probability, torch.ones(1000))
-    reasons = {"no voxel": empty, "no foreground": background, "no background": foreground}
-    for reason, histogram in reasons.items():
-        fitted = Fitted.on(histogram, method)
+    reasons = {
+        "no voxel": ZoneHistograms.empty(),
+        "no foreground": histograms(*on_a_line(probability, torch.zeros(1000))),
+        "no background": histograms(*on_a_line(probability, torch.ones(1000))),
+    }
+    for reason, found in reasons.items():
+        fitted = Fitted.on(found, method)
         assert reason in fitted.refused
         assert "\n" not in fitted.refused
-        assert fitted.scaling == Temperature(1.0)
+        assert isinstance(fitted.scaling, ByZone)
+        assert {getattr(fitted.scaling, zone) for zone in ZONES} == {UNCHANGED}
         assert fitted.nll_after == pytest.approx(fitted.nll_before, nan_ok=True)
 
 
-@pytest.mark.parametrize("method", ["temperature", "platt"])
-def test_a_fit_that_runs_into_its_bounds_is_refused(method: str) -> None:
+@pytest.mark.parametrize("kind", [Temperature, Platt])
+def test_a_fit_that_runs_into_its_bounds_is_refused(kind: type[Temperature] | type[Platt]) -> None:
     probability = torch.rand(1000, generator=torch.Generator().manual_seed(0))
-    separable = logit_histogram(probability, probability > 0.5)
-    assert "not above 0.05" in Fitted.on(separable, method).refused
-    reversed_ = logit_histogram(probability, probability < 0.5)
-    assert "not below 20" in Fitted.on(reversed_, method).refused
+    with pytest.raises(DataError, match=r"not above 0\.05"):
+        kind.fit(logit_histogram(probability, probability > 0.5))
+    with pytest.raises(DataError, match="not below 20"):
+        kind.fit(logit_histogram(probability, probability < 0.5))
+
+
+def test_a_refusal_in_one_zone_leaves_the_others_scaled() -> None:
+    probability, label = on_a_line(*network(3.0))
+    zones = zone_masks(probability, SPACING_MM)
+    label[zones["far"]] = False
+    fitted = Fitted.on(ZoneHistograms.of(probability, label, zones), "temperature")
+    assert fitted.refused == "far: the region holds no foreground"
+    assert isinstance(fitted.scaling, ByZone)
+    assert fitted.scaling.far == UNCHANGED
+    assert fitted.scaling.near == Temperature.fit(logit_histogram(probability, label, zones["near"]))
+    assert fitted.scaling.near.temperature == pytest.approx(3, rel=0.05)
 
 
 def test_isotonic_makes_nothing_more_certain_than_its_voxels_allow() -> None:
@@ -146,29 +164,51 @@ def test_isotonic_makes_nothing_more_certain_than_its_voxels_allow() -> None:
 
 
 def test_each_task_has_its_own_scaling_and_other_tasks_the_single_one() -> None:
-    histograms = {name: logit_histogram(*network(t, seed=int(t))) for name, t in {"A": 2.0, "B": 4.0}.items()}
-    scalings = TaskScalings.fit(histograms, "temperature", per_task=True)
-    assert scalings.choose("A") == Temperature.fit(histograms["A"])
-    assert scalings.choose("B") == Temperature.fit(histograms["B"])
-    single = Temperature.fit(histograms["A"] + histograms["B"])
-    assert scalings.choose(None) == scalings.choose("C") == single
-    assert 2 < single.temperature < 4
-    one = TaskScalings.fit(histograms, "temperature", per_task=False)
-    assert one.choose("A") == one.choose("B") == single
+    found = {name: histograms(*on_a_line(*network(t, seed=int(t)))) for name, t in {"A": 2.0, "B": 4.0}.items()}
+    scalings = TaskScalings.fit(found, "temperature", per_task=True)
+    for task in "AB":
+        wanted = ByZone(*(Temperature.fit(found[task].zones[name]) for name in ZONES))
+        assert scalings.choose(task).state_dict() == wanted.state_dict()
+    pooled = found["A"] + found["B"]
+    single = ByZone(*(Temperature.fit(pooled.zones[name]) for name in ZONES))
+    assert scalings.choose(None).state_dict() == scalings.choose("C").state_dict() == single.state_dict()
+    assert 2 < single.parameters()["near"]["temperature"] < 4
+    one = TaskScalings.fit(found, "temperature", per_task=False)
+    assert one.choose("A").state_dict() == one.choose("B").state_dict() == single.state_dict()
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_state_loads_safely_and_scales_bit_for_bit_alike(method: str, tmp_path: Path) -> None:
-    probability, label = network(2.0)
-    histograms = {"A": logit_histogram(probability, label), "B": LogitHistogram.empty()}
-    scalings = TaskScalings.fit(histograms, method, per_task=True)
+    probability, label = on_a_line(*network(2.0))
+    found = {"A": histograms(probability, label), "B": ZoneHistograms.empty()}
+    scalings = TaskScalings.fit(found, method, per_task=True)
     torch.save(scalings.state_dict(), tmp_path / "state")
     loaded = TaskScalings.from_state_dict(torch.load(tmp_path / "state", weights_only=True))
     for task in ("A", "B", None):
-        before, after = scalings.choose(task), loaded.choose(task)
-        assert type(before) is type(after)
-        assert torch.equal(before(probability), after(probability))
+        before, after = (each.choose(task)(probability, spacing_mm=SPACING_MM) for each in (scalings, loaded))
+        assert torch.equal(before, after)
     assert "no voxel" in loaded.tasks["B"].refused
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_state_of_an_earlier_version_scales_all_voxels_alike_and_is_warned_of(
+    method: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    probability, label = on_a_line(*network(2.0))
+    scaling = METHODS[method].fit(logit_histogram(probability, label))
+    state = {
+        "scaling": scaling.state_dict(),
+        **{"cases": 3, "voxels": 100, "nll_before": 0.5, "nll_after": 0.4, "refused": ""},
+    }
+    loaded = TaskScalings.from_state_dict({"single": state, "tasks": {"A": state}})
+    for task in ("A", None):
+        scaled = loaded.choose(task)(probability, None, SPACING_MM)
+        assert torch.equal(scaled, scaling(probability))
+    loaded.warn_if_old("old.ckpt")
+    TaskScalings.fit({"A": histograms(probability, label)}, method, per_task=True).warn_if_old("new.ckpt")
+    (message,) = caplog.messages
+    assert "old.ckpt" in message
+    assert "medmtl calibrate" in message
 
 
 def test_every_method_prints_its_parameters() -> None:

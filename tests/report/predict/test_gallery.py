@@ -29,6 +29,7 @@ def make(case, in_distribution=True, p_value=0.5, ood_score=0.1, **given):
         "task": "LiverCT",
         "preprocessing": "3 x 3 x 3 mm, -160 to 240 HU",
         "volume_ml": 12.34,
+        "expected_volume_ml": 15.67,
         "model": {"name": "best.ckpt", "digest": "d", "medmtl": "1"},
         "warnings": [],
         "seconds": {},

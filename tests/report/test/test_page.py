@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import torch
 from html_page import Page
+from zones_sample import histograms, on_a_line
 
-from medmtl.calibration.scaling.histogram import LogitHistogram, logit_histogram
 from medmtl.calibration.scaling.per_task import TaskScalings
+from medmtl.calibration.scaling.zones import ZoneHistograms
 from medmtl.report.html import number
 from medmtl.report.slices import CaseSlices
 from medmtl.report.test.sentences import headline
@@ -168,11 +169,10 @@ def test_odd_runs_give_a_page_too(tmp_path, results, make_case, odd):
 @pytest.mark.parametrize("per_task", [True, False])
 def test_what_scaling_changed_stands_beside_what_it_did_not(tmp_path, results, per_task):
     probability, chance = torch.rand(2, 500, generator=torch.Generator().manual_seed(0))
-    histogram = logit_histogram(probability, chance < probability)
-    histograms = {"Liver": histogram, "Heart": LogitHistogram.empty()}
-    fitted = TaskScalings.fit(histograms, "platt", per_task)
+    found = {"Liver": histograms(*on_a_line(probability, chance < probability)), "Heart": ZoneHistograms.empty()}
+    fitted = TaskScalings.fit(found, "platt", per_task)
     own = {task: found.summary() for task, found in fitted.tasks.items()}
-    scaling = {"method": "platt", "region": "band", "single": fitted.single.summary(), "tasks": own}
+    scaling = {"method": "platt", "single": fitted.single.summary(), "tasks": own}
     scaled = [replace(result, calibration_scaled=result.calibration) for result in results]
     html = Page(write(tmp_path, scaled, scaling=scaling).read_text())
     words = html.words
@@ -185,13 +185,16 @@ def test_what_scaling_changed_stands_beside_what_it_did_not(tmp_path, results, p
     )
     shown = fitted.tasks["Liver"].scaling if per_task else fitted.single.scaling
     assert str(shown) in words
-    assert ("T = 1.00 (kept)" in words) == ("Heart keeps T = 1.00" in words) == per_task
+    assert ("far T = 1.00 (kept)" in words) == ("Heart keeps near T = 1.00" in words) == per_task
     heart = report["tasks"]["Heart"]
     interval = heart["calibration_intervals"]["band"]["nll"]
     nll = f"{heart['calibration']['band']['nll']:.4f} [{interval['low']:.4f}, {interval['high']:.4f}]\N{DAGGER}"
     assert f"{nll} {nll} +0.0000 [0.0000, 0.0000]\N{DAGGER} too few patients" in words
-    assert (tmp_path / "figures" / "reliability-band-scaled.png").is_file()
-    assert not (tmp_path / "figures" / "reliability-whole-scaled.png").exists()
+    assert {path.stem for path in (tmp_path / "figures").glob("*-scaled.png")} == {
+        f"reliability-{region}-scaled" for region in heart["calibration"]
+    }
+    ratio = f"{heart['calibration']['band']['volume_ratio']:.2f}"
+    assert f"{ratio} {ratio}" in words
     if per_task:
         assert report["scaling"]["tasks"]["Heart"]["nll_before"] is None
 
