@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from medmtl.errors import ConfigError, reported
+from medmtl.startup import importing
 from medmtl.version import __version__
 
 
@@ -45,25 +46,29 @@ def _spelled(argument: str, command: str) -> str:
 
 
 def _train_or_test(argv: list[str]) -> None:
-    from medmtl.training.command import run_command
+    with importing():
+        from medmtl.training.command import run_command
 
     run_command(argv)
 
 
 def _experiment(argv: list[str]) -> None:
-    from medmtl.experiment.command import run_experiment
+    with importing():
+        from medmtl.experiment.command import run_experiment
 
     run_experiment(argv[1:])
 
 
 def _compare(argv: list[str]) -> None:
-    from medmtl.experiment.command import compare_command
+    with importing():
+        from medmtl.experiment.command import compare_command
 
     compare_command(argv[1:])
 
 
 def _dashboard(argv: list[str]) -> None:
-    from medmtl.experiment.dashboard import main as write_dashboard
+    with importing():
+        from medmtl.experiment.dashboard import main as write_dashboard
 
     write_dashboard(argv[1:])
 
@@ -72,19 +77,22 @@ def _predict(argv: list[str]) -> None:
     from medmtl.predict.options import parse
 
     options = parse(argv[1:])
-    from medmtl.predict.command import run_predict
+    with importing():
+        from medmtl.predict.command import run_predict
 
     run_predict(options)
 
 
 def _ood(argv: list[str]) -> None:
-    from medmtl.ood_benchmark.command import run_ood
+    with importing():
+        from medmtl.ood_benchmark.command import run_ood
 
     run_ood(argv[1:])
 
 
 def _data(argv: list[str]) -> None:
-    from medmtl.data_tools.command import run_data
+    with importing():
+        from medmtl.data_tools.command import run_data
 
     run_data(argv[1:])
 

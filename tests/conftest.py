@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from functools import partial
 from io import BytesIO
 from pathlib import Path
@@ -18,12 +18,19 @@ from numpy.typing import ArrayLike, NDArray
 
 from medmtl.data.phantoms.phantoms import write_phantoms
 from medmtl.experiment.run.lock import locked
+from medmtl.startup import importing
 
 pytest_plugins = ("case_sample",)  # test cases, for results and pages
 
 # One thread, here and in the processes that tests start, so that two workers of pytest have a core each.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 torch.set_num_threads(1)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    with importing():  # the modules of the tests import everything
+        return (yield)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -1,12 +1,22 @@
-"""The notebooks are stored without outputs and run from the first cell to the last."""
+"""The notebooks are stored without outputs and run from the first cell to the last.
 
-from collections.abc import Callable
+A kernel is a fork of this process: it would take five seconds to import what the tests have imported already.
+"""
+
+import asyncio
+import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import nbformat
 import pytest
+from forked_process import ForkedProcess
+from ipykernel.kernelapp import IPKernelApp
+from jupyter_client.provisioning import local_provisioner
 from nbclient import NotebookClient
 
+import medmtl.training.command  # noqa: F401  # for the kernels
 from medmtl.training.request import find_config
 
 NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
@@ -20,6 +30,21 @@ BRIEFLY = {
 }
 
 
+def start_kernel(command: list[str], env: Mapping[str, str], cwd: str, **_: object) -> ForkedProcess:
+    """Start a kernel as `jupyter_client.launcher.launch_kernel` does, in a fork."""
+    process = ForkedProcess(_serve, command[command.index("-f") + 1], env, cwd)
+    assert process.pid is not None
+    os.setpgid(process.pid, process.pid)  # a kernel is stopped with all its processes
+    return process
+
+
+def _serve(connection: str, environment: Mapping[str, Any], folder: str) -> None:
+    os.environ.update(environment)
+    os.chdir(folder)
+    asyncio.set_event_loop(asyncio.new_event_loop())  # that of the client is a copy here
+    IPKernelApp.launch_instance(["-f", connection, "--matplotlib=inline"])
+
+
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_it_is_stored_without_outputs(path: Path) -> None:
     notebook = nbformat.read(path, as_version=4)
@@ -29,7 +54,10 @@ def test_it_is_stored_without_outputs(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_it_runs(path: Path, coarse: Callable[[Path], Path], phantoms: Path, tmp_path: Path) -> None:
+def test_it_runs(
+    path: Path, coarse: Callable[[Path], Path], phantoms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local_provisioner, "launch_kernel", start_kernel)
     coarse(find_config("multitask.yaml"))  # found before the shipped one, which test_configs.py trains
     notebook = nbformat.read(path, as_version=4)
     parameters, shown = BRIEFLY[path.stem]

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +36,7 @@ class RunRecord(SaveConfigCallback):
             logging.getLogger("medmtl").setLevel(logging.ERROR)  # only the first process logs
             return
         run, name = self._run(trainer), _name(stage)
-        text = self.parser.dump(self.config, skip_none=False)
-        write_text(run.config if name == "fit" else run.config.with_suffix(f".{name}.yaml"), text)
+        write_text(run.config if name == "fit" else run.config.with_suffix(f".{name}.yaml"), self._text)
         machine = {"device": str(trainer.strategy.root_device), "processes": trainer.world_size}
         run.update_manifest(**{name: {**environment(), **machine, "seed": self.config.seed_everything}})
         for each in trainer.loggers:
@@ -52,11 +52,7 @@ class RunRecord(SaveConfigCallback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Put the configuration into the checkpoint."""
-        config = yaml.safe_load(self.parser.dump(self.config, skip_none=False))
-        kept = {section: config[section] for section in CHECKPOINT_SECTIONS}
-        for section, key in NOT_KEPT:
-            kept[section].pop(key, None)
-        checkpoint[CHECKPOINT_KEY] = yaml.safe_dump(kept, sort_keys=False)
+        checkpoint[CHECKPOINT_KEY] = self._kept
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Write duration, status and number of steps."""
@@ -71,6 +67,21 @@ class RunRecord(SaveConfigCallback):
         if MONITOR in trainer.callback_metrics:
             facts[MONITOR] = float(trainer.callback_metrics[MONITOR])
         run.update_manifest(**{_name(stage): run.read_manifest()[_name(stage)] | facts})
+
+    @cached_property
+    def _text(self) -> str:
+        """The resolved configuration as YAML."""
+        text: str = self.parser.dump(self.config, skip_none=False)
+        return text
+
+    @cached_property
+    def _kept(self) -> str:
+        """What checkpoints keep of it, made once: it is written at every validation."""
+        config = yaml.safe_load(self._text)
+        kept = {section: config[section] for section in CHECKPOINT_SECTIONS}
+        for section, key in NOT_KEPT:
+            kept[section].pop(key, None)
+        return yaml.safe_dump(kept, sort_keys=False)
 
     @staticmethod
     def _run(trainer: pl.Trainer) -> RunFolder:

@@ -99,17 +99,16 @@ class MedCLI(LightningCLI):
                 "use_distributed_sampler": False,
             },
             seed_everything_default=0,
-            parser_kwargs={**parser, **{name: {**parser, "description": text} for name, text in DESCRIPTIONS.items()}},
+            parser_kwargs={**parser, request.command: {**parser, "description": DESCRIPTIONS[request.command]}},
             args=request.argv,
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,
         )
 
-    @staticmethod
-    def subcommands() -> dict[str, set[str]]:
-        """`fit`, `test` and `calibrate`, and which of their arguments are no options."""
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]  # Lightning calls it on the instance
+        """The command that was called (a parser takes time to make), and which of its arguments are no options."""
         known = LightningCLI.subcommands() | {"calibrate": {"model", "datamodule"}}
-        return {name: known[name] for name in DESCRIPTIONS}
+        return {self.request.command: known[self.request.command]}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the run folder, the callbacks that always run, and links between options."""

@@ -1,4 +1,3 @@
-import multiprocessing
 import os
 import subprocess
 from collections.abc import Callable, Iterator
@@ -9,6 +8,7 @@ from typing import IO, Any
 
 import pytest
 import yaml
+from forked_process import ForkedProcess
 from matplotlib.figure import Figure
 
 from medmtl.cli import main
@@ -17,34 +17,17 @@ from medmtl.experiment.run import launchers, worker
 LAYERS = ["model.0", "model.1.submodule"]
 
 
-class Fork:
-    """Stands in for `subprocess.Popen` of a worker: a fork of this process, which has imported everything already.
-
-    Real workers are started in test_workers.py and by the notebook on experiments.
-    """
-
-    stdin = None
+class Fork(ForkedProcess):
+    """Stands in for `subprocess.Popen` of a worker. Real ones are started in test_workers.py and by a notebook."""
 
     def __init__(self, command: list[str], stdout: IO[bytes], **_: Any) -> None:
-        file = command[command.index(worker.__name__) + 1]
-        self._process = multiprocessing.get_context("fork").Process(target=self._work, args=(file, stdout.fileno()))
-        self._process.start()
+        super().__init__(_work, command[command.index(worker.__name__) + 1], stdout.fileno())
 
-    @staticmethod
-    def _work(file: str, log: int) -> None:
-        os.dup2(log, 1), os.dup2(log, 2)
-        with os.fdopen(log, "w", buffering=1) as stream, redirect_stdout(stream), redirect_stderr(stream):
-            worker.main([file])
 
-    def poll(self) -> int | None:
-        self._process.join(0)
-        return self._process.exitcode
-
-    def kill(self) -> None:
-        self._process.kill()
-
-    def wait(self) -> None:
-        self._process.join()
+def _work(file: str, log: int) -> None:
+    os.dup2(log, 1), os.dup2(log, 2)
+    with os.fdopen(log, "w", buffering=1) as stream, redirect_stdout(stream), redirect_stderr(stream):
+        worker.main([file])
 
 
 @pytest.fixture(scope="session")

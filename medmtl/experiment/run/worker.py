@@ -13,6 +13,7 @@ from pathlib import Path
 from medmtl.errors import reported
 from medmtl.experiment.plan.job import Job
 from medmtl.experiment.run.lock import locked
+from medmtl.startup import importing
 
 
 def execute(job: Job) -> None:
@@ -25,7 +26,8 @@ def execute(job: Job) -> None:
         SystemExit: the training or the test failed; the reason is on standard error.
     """
     started = time.monotonic()
-    from medmtl.distributed import is_first  # imports torch, which counts to the time of a run
+    with importing():
+        from medmtl.distributed import is_first  # imports torch, which counts to the time of a run
 
     if not is_first():  # Lightning starts this very command again for each further device
         _train(job)
@@ -73,7 +75,8 @@ def _test(job: Job) -> None:
 
 def _command(argv: list[str]) -> None:
     """Run a command of training with its usual arguments."""
-    from medmtl.training.command import run_command
+    with importing():
+        from medmtl.training.command import run_command
 
     with reported():
         run_command(argv)
