@@ -1,6 +1,7 @@
 """What a command does before it begins: import torch, Lightning and MONAI without looking for garbage in them."""
 
 import gc
+import pickle
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,3 +25,14 @@ def importing() -> Iterator[None]:
         if len(sys.modules) > known:  # not for a later command of the same process, whose garbage would be kept
             gc.freeze()
         gc.enable()
+
+
+def call_pickled(function: bytes) -> None:
+    """Call a function in a process that has just been started, with the imports that it needs.
+
+    Args:
+        function: the function, pickled by the process that started this one: only reading it imports its module.
+    """
+    with importing():
+        read = pickle.loads(function)
+    read()

@@ -1,13 +1,18 @@
-"""A function in a fork of this process, which has imported everything already, where a command would be started."""
+"""Forks of this process, which has imported everything already, where a command would be started."""
 
 import multiprocessing
 import os
+import subprocess
 from collections.abc import Callable
-from typing import Any
+from contextlib import redirect_stderr, redirect_stdout
+from types import SimpleNamespace
+from typing import IO, Any
+
+from medmtl.experiment.run import worker
 
 
 class ForkedProcess:
-    """Stands in for `subprocess.Popen`, whose start costs five seconds of imports: `ForkedProcess(work, *arguments)`."""
+    """Stands in for `subprocess.Popen`, which costs five seconds of imports: `ForkedProcess(work, *arguments)`."""
 
     stdin = stdout = stderr = None
 
@@ -36,3 +41,20 @@ class ForkedProcess:
     def wait(self) -> int | None:
         self._process.join()
         return self._process.exitcode
+
+
+class Worker(ForkedProcess):
+    """Stands in for `subprocess.Popen` of a worker of an experiment. Real ones are started in test_workers.py."""
+
+    def __init__(self, command: list[str], stdout: IO[bytes], **_: Any) -> None:
+        super().__init__(_work, command[command.index(worker.__name__) + 1], stdout.fileno())
+
+
+# The module `subprocess` for `medmtl.experiment.run.launchers`.
+FORKING = SimpleNamespace(Popen=Worker, PIPE=subprocess.PIPE, STDOUT=subprocess.STDOUT)
+
+
+def _work(file: str, log: int) -> None:
+    os.dup2(log, 1), os.dup2(log, 2)
+    with os.fdopen(log, "w", buffering=1) as stream, redirect_stdout(stream), redirect_stderr(stream):
+        worker.main([file])

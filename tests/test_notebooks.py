@@ -1,6 +1,7 @@
 """The notebooks are stored without outputs and run from the first cell to the last.
 
-A kernel is a fork of this process: it would take five seconds to import what the tests have imported already.
+A kernel is a fork of this process, and so are workers that it starts: each would take five seconds to import what the
+tests have imported already. The first notebook draws its report; the others show their own plots and blank files.
 """
 
 import asyncio
@@ -11,12 +12,13 @@ from typing import Any
 
 import nbformat
 import pytest
-from forked_process import ForkedProcess
+from forked_process import FORKING, ForkedProcess
 from ipykernel.kernelapp import IPKernelApp
 from jupyter_client.provisioning import local_provisioner
 from nbclient import NotebookClient
 
 import medmtl.training.command  # noqa: F401  # for the kernels
+from medmtl.experiment.run import launchers
 from medmtl.training.request import find_config
 
 NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
@@ -55,9 +57,17 @@ def test_it_is_stored_without_outputs(path: Path) -> None:
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_it_runs(
-    path: Path, coarse: Callable[[Path], Path], phantoms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    path: Path,
+    coarse: Callable[[Path], Path],
+    phantoms: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
 ) -> None:
     monkeypatch.setattr(local_provisioner, "launch_kernel", start_kernel)
+    monkeypatch.setattr(launchers, "subprocess", FORKING)
+    if path != NOTEBOOKS[0]:
+        request.getfixturevalue("undrawn")
     coarse(find_config("multitask.yaml"))  # found before the shipped one, which test_configs.py trains
     notebook = nbformat.read(path, as_version=4)
     parameters, shown = BRIEFLY[path.stem]

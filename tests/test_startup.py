@@ -1,12 +1,14 @@
 """Imports of a command: no collection of garbage meanwhile, and as before afterwards."""
 
 import gc
+import pickle
 import sys
 import weakref
+from functools import partial
 
 import pytest
 
-from medmtl.startup import importing
+from medmtl.startup import call_pickled, importing
 
 
 class Node:
@@ -52,6 +54,12 @@ def test_a_block_that_imports_nothing_keeps_no_garbage() -> None:
     assert gc.get_freeze_count() == 0
     gc.collect()
     assert node() is None
+
+
+def test_a_pickled_function_is_called_with_collection_as_before(capsys: pytest.CaptureFixture[str]) -> None:
+    call_pickled(pickle.dumps(partial(print, "called")))
+    assert capsys.readouterr().out == "called\n"
+    assert gc.isenabled()
 
 
 def test_collection_goes_on_after_an_import_that_fails() -> None:

@@ -3,6 +3,7 @@
 import logging
 import math
 import multiprocessing
+import pickle
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from functools import partial
@@ -19,6 +20,7 @@ from medmtl.ood_benchmark import worker
 from medmtl.ood_benchmark.cache import Cache, Observation
 from medmtl.ood_benchmark.images import Image
 from medmtl.ood_benchmark.options import Options, usable_cores
+from medmtl.startup import call_pickled
 from medmtl.training.trained import Trained
 
 logger = logging.getLogger(__name__)
@@ -112,7 +114,7 @@ def _together(
     images: Sequence[Image], keys: Mapping[Image, str], start: Callable[[], None], processes: int
 ) -> Iterator[Image]:
     context = multiprocessing.get_context("spawn")  # threads of torch do not survive a fork
-    pool = ProcessPoolExecutor(processes, context, start)
+    pool = ProcessPoolExecutor(processes, context, call_pickled, (pickle.dumps(start),))
     try:
         waiting = {pool.submit(worker.work, image, keys[image]): image for image in images}
         for future in as_completed(waiting):

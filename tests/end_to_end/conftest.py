@@ -1,33 +1,15 @@
-import os
-import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
-from types import SimpleNamespace
-from typing import IO, Any
 
 import pytest
 import yaml
-from forked_process import ForkedProcess
+from forked_process import FORKING
 from matplotlib.figure import Figure
 
 from medmtl.cli import main
-from medmtl.experiment.run import launchers, worker
+from medmtl.experiment.run import launchers
 
 LAYERS = ["model.0", "model.1.submodule"]
-
-
-class Fork(ForkedProcess):
-    """Stands in for `subprocess.Popen` of a worker. Real ones are started in test_workers.py and by a notebook."""
-
-    def __init__(self, command: list[str], stdout: IO[bytes], **_: Any) -> None:
-        super().__init__(_work, command[command.index(worker.__name__) + 1], stdout.fileno())
-
-
-def _work(file: str, log: int) -> None:
-    os.dup2(log, 1), os.dup2(log, 2)
-    with os.fdopen(log, "w", buffering=1) as stream, redirect_stdout(stream), redirect_stderr(stream):
-        worker.main([file])
 
 
 @pytest.fixture(scope="session")
@@ -94,8 +76,7 @@ def trained(tiny: Path, made_once: Callable[[str, Callable[[Path], None]], Path]
 def forked(blank: bytes) -> Iterator[None]:
     """Let experiments start forks instead of processes, and let none of their figures be drawn."""
     with pytest.MonkeyPatch.context() as patch:
-        stand_in = SimpleNamespace(Popen=Fork, PIPE=subprocess.PIPE, STDOUT=subprocess.STDOUT)
-        patch.setattr(launchers, "subprocess", stand_in)
+        patch.setattr(launchers, "subprocess", FORKING)
         patch.setattr(Figure, "savefig", lambda self, stream, **_: stream.write(blank))
         yield
 

@@ -62,7 +62,10 @@ def figures(path: Path) -> dict:
     return json.loads((path / "report" / "report.json").read_text())
 
 
-def test_after_kill_9_the_worker_ends_and_a_second_start_gives_the_same(job: Job, trained: Path) -> None:
+def test_after_kill_9_the_worker_ends_and_a_second_start_gives_the_same(
+    job: Job, trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MPLBACKEND", "module://matplotlib_inline.backend_inline")  # as a notebook has it
     command = [sys.executable, "-c", RUNNER, str(job.file)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as runner:
         assert runner.stdout is not None

@@ -105,6 +105,7 @@ def test_the_page_says_how_far_its_intervals_and_tests_go(folder):
     assert "arms are compared on the same test cases" not in words
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_page_explains_both_notions_of_budget_and_names_the_one_in_use(tmp_path, folder):
     steps = Page((folder / "compare.html").read_text())
     assert "same number of optimizer steps, pre-training included, so that a multi-task model of N tasks" in steps.words
@@ -130,11 +131,13 @@ def test_sizes_are_said_to_be_the_most_cases_that_a_task_trains_on(folder):
     assert "training cases a task, at most" in page.cells
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_without_small_training_sets_the_page_is_silent_about_them(tmp_path):
     page = Page(write_pages(make_comparison(("dedicated", "multitask"), {"A": 4}, ()), {}, tmp_path).read_text())
     assert "Validation and test cases are the same" not in page.words
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_difference_that_does_not_exist_is_no_evidence_and_says_nothing_of_few_patients(tmp_path):
     made = nulls(make_comparison(("dedicated", "multitask"), {"A": 1, "B": 4}, ()))
     page = Page(write_pages(made, {}, tmp_path).read_text())
@@ -215,6 +218,7 @@ def test_latex_commands_in_names_are_escaped():
     assert {len(row) for row in rows} == {5}
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_names_from_the_data_are_escaped_in_the_page(tmp_path):
     made = make_comparison(("dedicated", "multitask"), {"<b>bold</b>": 3, "{{ 1 + 1 }}": 4}, ())
     made["experiment"], made["missing"] = "<script>", ["<em>gone</em>"]
@@ -263,6 +267,7 @@ def test_odd_comparisons_give_a_page_too(tmp_path, odd):
         assert "Budgets differ between the runs" in page.words
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_second_comparison_replaces_the_figures_of_the_first(tmp_path):
     write_pages(make_comparison(("dedicated", "multitask"), {"A": 3}, (4,)), {}, tmp_path)
     write_pages(make_comparison(("dedicated",), {"A": 3}, ()), {}, tmp_path)
