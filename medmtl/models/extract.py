@@ -15,6 +15,7 @@ from medmtl.ood.detectors.intensity import intensity_histogram
 from medmtl.ood.evidence.evidence import Evidence, View
 from medmtl.ood.evidence.features import FeatureTap
 from medmtl.ood.evidence.output_scores import OUTPUT_SCORES
+from medmtl.ood.evidence.shape import describe_mask
 
 CUBIC_MM = 1000.0  # in a millilitre
 
@@ -67,12 +68,14 @@ class Observer:
         for preprocessing, image in images.items():
             self.tap.reset()
             logits[preprocessing] = self.predictor.logits(image.to(device), self.tap)
+            probability = torch.sigmoid(logits[preprocessing].as_tensor())
             views.append(
                 View(
                     preprocessing=str(preprocessing),
                     layers=self.tap.evidence(),
-                    outputs=output_scores(torch.sigmoid(logits[preprocessing].as_tensor()), preprocessing),
+                    outputs=output_scores(probability, preprocessing),
                     histogram=intensity_histogram(image, window=preprocessing.window is not None),
+                    shape=describe_mask(probability[0], image.as_tensor()[0], preprocessing.spacing),
                 )
             )
         small = thumbnail(Orientation("RAS", labels=None)(native[:1])) if self.thumbnails else None

@@ -19,7 +19,7 @@ from medmtl.ood.shifts import Shift
 from medmtl.ood_benchmark.images import Image
 from medmtl.version import __version__
 
-FORMAT = 3  # changes when evidence means something else
+FORMAT = 4  # changes when evidence means something else
 LIBRARIES = ("torch", "monai", "numpy", "scipy")  # that read, prepare and shift images, and run the network
 
 
@@ -115,7 +115,14 @@ def _packed(observation: Observation) -> dict[str, Any]:
             if kept.windows is not None:
                 arrays[f"{number}.{layer}.windows"] = kept.windows.numpy()
         voxels = {layer: kept.voxels for layer, kept in view.layers.items()}
-        views.append({"preprocessing": view.preprocessing, "outputs": dict(view.outputs), "voxels": voxels})
+        views.append(
+            {
+                "preprocessing": view.preprocessing,
+                "outputs": dict(view.outputs),
+                "shape": view.shape,
+                "voxels": voxels,
+            }
+        )
     facts = {
         "dataset": evidence.dataset,
         "case": evidence.case,
@@ -140,7 +147,7 @@ def _unpacked(arrays: Mapping[str, Any]) -> Observation:
             for layer, voxels in view["voxels"].items()
         }
         histogram = torch.from_numpy(arrays[f"{number}.histogram"])
-        views.append(View(view["preprocessing"], layers, view["outputs"], histogram))
+        views.append(View(view["preprocessing"], layers, view["outputs"], histogram, view["shape"]))
     thumbnail = torch.from_numpy(arrays["thumbnail"]) if "thumbnail" in arrays else None
     evidence = Evidence(facts["dataset"], facts["case"], facts["patient"], tuple(views), thumbnail)
     return Observation(evidence, facts["dice"])

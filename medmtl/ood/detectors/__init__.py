@@ -11,6 +11,7 @@ from medmtl.ood.detectors.fusion import Fusion
 from medmtl.ood.detectors.intensity import IntensityHistogram
 from medmtl.ood.detectors.layers import LayerDetector
 from medmtl.ood.detectors.output import OutputScore, Volume
+from medmtl.ood.detectors.shape import Shape
 from medmtl.ood.detectors.spectral import Spectral
 from medmtl.ood.evidence.output_scores import OUTPUT_SCORES
 from medmtl.ood.score import OODScore
@@ -28,6 +29,7 @@ __all__ = [
     "MDPool",
     "OutputScore",
     "PCAMahalanobis",
+    "Shape",
     "Spectral",
     "TaskClassifier",
     "ViM",
@@ -55,5 +57,6 @@ SCORES: Mapping[str, OODScore] = {
         IntensityHistogram("ihf_whitened", whitening=True),
         Contrast(),
         Volume(),
+        Shape(),
     )
 }

@@ -1,11 +1,17 @@
 """Detector: the interface of every out-of-distribution detector."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from typing import Any, ClassVar
 
+from medmtl.errors import DataError
 from medmtl.ood.evidence.evidence import Evidence, View
+from medmtl.ood.reason import Reason
 from medmtl.ood.score import OODScore, Role, in_words
+
+FOLDS = 5  # of the training patients, where each is scored by a detector that was fitted to the others
 
 
 class Detector(ABC):
@@ -19,9 +25,11 @@ class Detector(ABC):
         name: its key in tables and files, unique among those in use.
         label: how pages and figures call it; the name in words where it is empty.
         meaning: what its score is, for an axis; empty: the label
+        compares: what of an image it compares with the training images, for messages; empty: not a distance.
         unit: of its score; empty for a number without one.
         reference: where it is described.
         role: see `OODScore`.
+        logarithmic: whether `Fusion` compares logarithms of its scores, which must be positive then.
         needs_network: whether it needs more of the network than its segmentation.
         needs_windows: whether it needs the feature maps of each sliding window.
         needs_thumbnail: whether it needs the downsampled image.
@@ -30,9 +38,11 @@ class Detector(ABC):
     name: str
     label: str = ""
     meaning: str = ""
+    compares: str = ""
     unit: str = ""
     reference: ClassVar[str] = ""
     role: Role = ""
+    logarithmic: bool = True
     needs_network: bool = True
     needs_windows: bool = False
     needs_thumbnail: bool = False
@@ -66,6 +76,32 @@ class Detector(ABC):
         """The score of an image that is known to be of a task, with that task's view alone."""
         return self.score(image)
 
+    def left_out_scores(self, cases: Sequence[Evidence]) -> list[float]:
+        """Score each training image as of its task by a detector that was fitted to other patients (cross-fitting).
+
+        Args:
+            cases: what the detector was fitted to.
+
+        Returns:
+            One score an image; NaN where there are no other patients, or it cannot be fitted to these alone.
+        """
+        parts = folds_of(cases, FOLDS)
+        found = dict.fromkeys(range(len(cases)), math.nan)
+        for left_out in sorted(set(parts)) if len(set(parts)) > 1 else []:
+            fitted = deepcopy(self)
+            try:
+                fitted.fit([case for case, part in zip(cases, parts, strict=True) if part != left_out])
+            except DataError:
+                continue
+            for index, (case, part) in enumerate(zip(cases, parts, strict=True)):
+                if part == left_out:
+                    found[index] = fitted.score_as(case, case.dataset)
+        return list(found.values())
+
+    def reasons(self, image: Evidence, task: str) -> list[Reason]:
+        """What sets an image apart from the training images of a task; nothing where the detector cannot say."""
+        return []
+
     def missing(self, image: Evidence) -> str:
         """What this detector needs and the evidence does not have, in one line; empty where nothing is missing."""
         return ""
@@ -92,3 +128,9 @@ class ViewDetector(Detector):
     def score(self, image: Evidence) -> float:
         """See `Detector.score`."""
         return min(self.score_view(view) for view in image.views)
+
+
+def folds_of(cases: Sequence[Evidence], folds: int) -> list[int]:
+    """Which fold each image belongs to: those of a patient to one, and those of a task spread over all."""
+    patients = list(dict.fromkeys(case.patient for case in cases))
+    return [patients.index(case.patient) % folds for case in cases]

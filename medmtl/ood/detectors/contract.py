@@ -57,6 +57,12 @@ def check_detector(detector: Detector) -> None:
 
     _require(detector, scores == [fitted.score(image) for image in [*inside, *outside]], "gives the same score twice")
     torch.rand(3)
+    left_out = fitted.left_out_scores(training)
+    _require(
+        detector,
+        len(left_out) == len(training) and all(map(math.isfinite, left_out)),
+        "scores every training image as fitted to other patients",
+    )
     again = deepcopy(detector)
     again.fit(training)
     _require(detector, scores == [again.score(image) for image in [*inside, *outside]], "gives the same when refitted")
@@ -90,6 +96,7 @@ def _incomplete(image: Evidence) -> dict[str, Evidence]:
         **{f"layer {layer}": without_layer(image, layer) for layer in CHANNELS},
         "windows": _without_windows(image),
         "thumbnail": replace(image, thumbnail=None),
+        "description of the mask": replace(image, views=(replace(image.view, shape=None),)),
         **{
             f"output {name}": replace(image, views=(replace(image.view, outputs=_without(image.view.outputs, name)),))
             for name in image.view.outputs

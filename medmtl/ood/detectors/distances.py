@@ -121,6 +121,7 @@ class KNN(LayerDetector):
 
     label = "Nearest neighbours"
     meaning = "distance of channel means to the nearest training image, mean over layers"
+    compares = "mean network features"
     reference = "Sun et al., arXiv 2204.06507; Woodland et al., arXiv 2408.02761"
 
     def __init__(self, name: str = "knn", layers: list[str] | None = None, neighbour: int = 1) -> None:
@@ -157,6 +158,7 @@ class Contrast(KNN):
 
     label = "Channel contrast"
     meaning = "distance of log channel deviations to the nearest training image, mean over layers"
+    compares = "spread of network features"
     reference = "medmtl; distance of Sun et al., arXiv 2204.06507"
 
     def __init__(self, name: str = "contrast", layers: list[str] | None = None, neighbour: int = 1) -> None:

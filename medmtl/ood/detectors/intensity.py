@@ -63,6 +63,7 @@ class IntensityHistogram(ViewDetector):
     ) -> None:
         self.name = name
         self.label = "IHF, whitened" if whitening else "Intensity histogram (IHF)"
+        self.compares = "intensities, rare ones as much as common ones," if whitening else "intensities"
         self.distance = distance
         self.variance = variance
         self.whitening = whitening

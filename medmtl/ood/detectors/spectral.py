@@ -38,6 +38,7 @@ class Spectral(ViewDetector):
     """
 
     meaning = "OODM: distance to the nearest training signature"
+    compares = "spectral signature"
     reference = "Karimi & Gholipour, arXiv 2004.06569; several layers: Lambert et al., arXiv 2307.15647"
 
     def __init__(

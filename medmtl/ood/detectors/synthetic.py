@@ -11,6 +11,7 @@ from medmtl.ood.detectors.intensity import intensity_histogram
 from medmtl.ood.evidence.evidence import Evidence, LayerEvidence, View
 from medmtl.ood.evidence.gram import GramMatrix
 from medmtl.ood.evidence.output_scores import OUTPUT_SCORES
+from medmtl.ood.evidence.shape import DESCRIPTORS
 
 CHANNELS = {"shallow": 8, "middle": 16, "deep": 24}
 TASKS = ("KidneyMR", "LiverCT", "LungPET")
@@ -74,7 +75,15 @@ def draw_evidence(
         "mutual_information": 0.01 + 0.1 * doubt + 0.001 * patient / 100,
         "pairwise_dice_distance": 0.1 + 0.3 * doubt + 0.001 * patient / 100,
     }
-    view = View(f"preprocessing of {task}", layers, outputs, intensity_histogram(volume, window=False))
+    shape = {
+        name: descriptor.unscaled(
+            float(
+                0.5 * normal(1, seed=key + 200 + row) + 0.1 * (1 + 3 * noise + doubt) * normal(1, seed=seed + 200 + row)
+            )
+        )
+        for row, (name, descriptor) in enumerate(DESCRIPTORS.items())
+    }
+    view = View(f"preprocessing of {task}", layers, outputs, intensity_histogram(volume, window=False), shape)
     return Evidence(task, f"{task}_{patient}", f"{task}_{patient}", (view,), thumbnail(volume.float()))
 
 

@@ -34,12 +34,15 @@ class View:
             out-of-distribution.
         histogram: intensities of the prepared image, density in equal bins from its minimum to its maximum,
             `(bins,)` float64 that sums to 1.
+        shape: descriptors of the predicted mask, see `medmtl.ood.evidence.shape`; empty for an empty mask, None where
+            not kept.
     """
 
     preprocessing: str
     layers: Mapping[str, LayerEvidence]
     outputs: Mapping[str, float]
     histogram: Tensor
+    shape: Mapping[str, float] | None = None
 
     @property
     def grams(self) -> dict[str, Tensor]:

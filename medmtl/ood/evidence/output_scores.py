@@ -154,6 +154,12 @@ OUTPUT_SCORES = {
             of_probability=mean_foreground_energy,
         ),
         OutputScore(
+            key="flip_disagreement",
+            label="Flip disagreement",
+            meaning="1 \N{MINUS SIGN} Dice of the mask and that of the mirrored image",
+            reference="test-time augmentation; Wang et al., arXiv 1807.07356",
+        ),
+        OutputScore(
             key="mutual_information",
             label="Mutual information of the members",
             unit="nats",

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from medmtl.errors import DataError
@@ -27,8 +28,20 @@ def test_the_score_is_the_least_of_the_detectors_of_the_tasks() -> None:
         own = [case for case in training if case.dataset == task]
         fusion = Fusion(members=[KNN()])
         fusion.fit(own)
-        alone.append(fusion.score(image))
+        left_out = np.array(fusion.left_out_scores(own))
+        distance = np.abs(left_out - np.median(left_out))
+        spread = max(1.4826 * np.median(distance), left_out.std() / 2)
+        alone.append((fusion.score(image) - np.median(left_out)) / spread)
     assert detector.score(image) == min(alone)
+
+
+def test_the_scores_of_left_out_training_images_have_one_scale_in_all_tasks() -> None:
+    training = draw_training(("KidneyMR", "LiverCT"), patients=11)
+    detector = ByTask(detector=Fusion(members=[KNN()]))
+    detector.fit(training)
+    scores = np.array(detector.left_out_scores(training)).reshape(2, 11)
+    assert np.median(scores, axis=1).tolist() == [0, 0]
+    assert (np.median(np.abs(scores), axis=1) * 1.4826 <= 1 + 1e-9).all()
 
 
 def test_an_outlier_of_a_uniform_task_is_detected_beside_a_varied_one() -> None:
@@ -53,7 +66,8 @@ def test_a_task_without_its_preprocessing_does_not_count() -> None:
     alone = Fusion(members=[KNN()])
     alone.fit(draw_training(("KidneyMR",), patients=6))
     image = draw_evidence("KidneyMR", 50)
-    assert detector.score(image) == alone.score(image)
+    centre, spread = detector.scale["KidneyMR"]
+    assert detector.score(image) == (alone.score(image) - centre) / spread
     with pytest.raises(DataError, match="prepared with no preprocessing"):
         detector.score(one_preprocessing(image))
 
