@@ -252,8 +252,13 @@ class MultiTaskData(pl.LightningDataModule):
         return one_at_a_time(parts)
 
     def calibration_dataloader(self) -> DataLoader[dict[str, Any] | None]:
-        """Validation volumes of all trained tasks under every preprocessing: what sets the threshold of the verdict."""
-        return one_at_a_time([self._every_preprocessing(name, "val") for name in self.trained])
+        """Validation volumes of all trained tasks, not cached: what the verdicts are calibrated on."""
+        parts = []
+        for name, task in self.trained.items():
+            found = self._found[name]
+            load = LoadScan([task.preprocessing], found.organ, found.ignore)
+            parts.append(Scans(name, Volumes(self.cases(name, "val"), load), task.preprocessing))
+        return one_at_a_time(parts)
 
     def test_dataloader(self) -> DataLoader[dict[str, Any] | None]:
         """Test volumes of all tasks and all OOD images, one at a time, under every preprocessing.

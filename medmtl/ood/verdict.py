@@ -1,25 +1,26 @@
 """Verdict: the nearest task of an image, its OOD score, and whether the score is above the threshold."""
 
 import logging
-from collections.abc import Container, Iterable, Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from medmtl.errors import DataError, RunError
-from medmtl.ood.conformal import ConformalRule, cases_needed
+from medmtl.ood.conformal import ConformalRule
 from medmtl.ood.detector_options import options_of, same_options
 from medmtl.ood.detectors.base import Detector
 from medmtl.ood.detectors.spectral import PUBLISHED, Spectral
 from medmtl.ood.evidence.evidence import Evidence
+from medmtl.ood.nearest import nearest_task, with_preprocessings
+from medmtl.ood.reason import Reason
 from medmtl.ood.signature import Nearest, Signature, SignatureBank, signature
 from medmtl.renamed import state_with_new_names
 
 logger = logging.getLogger(__name__)
 
 SPECTRAL = "spectral"  # the distance to the nearest signature, reported with every verdict
-# Field of `HeldOutScore` for each kind of `Given`.
-FIELDS = {"unconditional": "unconditional", "modality": "given_modality", "task": "given_task"}
 OUTPUTS = ("entropy", "max_softmax")  # scores of the network's output, reported with every verdict
 
 
@@ -38,6 +39,8 @@ class Verdict:
             `entropy` and `max_softmax`; higher = more out-of-distribution.
         p_value: conformal p-value of the detector's score, in (0, 1].
         rejected: out-of-distribution at the rule's alpha; None if that cannot be decided.
+        reasons: what sets the image apart from the training images of the task that fits it best by the detector, the
+            most unusual first; empty where nothing does, or the detector cannot say.
     """
 
     task: str
@@ -48,6 +51,7 @@ class Verdict:
     scores: Mapping[str, float]
     p_value: float
     rejected: bool | None
+    reasons: tuple[Reason, ...] = ()
 
     @property
     def score(self) -> float:
@@ -55,22 +59,20 @@ class Verdict:
         return self.scores[self.detector]
 
 
-class HeldOutScore(NamedTuple):
-    """OOD score of a held-out in-distribution image.
+class CalibrationScore(NamedTuple):
+    """OOD score of an in-distribution image by a detector that was not fitted to its patient.
 
     Attributes:
         task: its task.
-        patient: its patient.
-        unconditional: score with neither modality nor task given.
-        given_modality: score under the preprocessings of the tasks of its modality.
-        given_task: score as an image of its task, see `Detector.score_as`.
+        patient: its patient; the same name in two tasks is the same person.
+        case: name of the image within its task; empty in checkpoints of earlier versions.
+        score: as an image of its task, see `Detector.score_as`.
     """
 
     task: str
     patient: str
-    unconditional: float
-    given_modality: float
-    given_task: float
+    case: str
+    score: float
 
 
 class Given(NamedTuple):
@@ -86,10 +88,12 @@ class Given(NamedTuple):
 
 
 class ConformalDetector:
-    """A fitted detector with a conformal threshold from held-out in-distribution images.
+    """A fitted detector with a conformal threshold from in-distribution images that it was not fitted to.
 
-    In-distribution and OOD images, and the held-out images, are scored in the same way: the task of an image is not
-    used, unless it is given.
+    These are the held-out images, and the training images, each scored by a detector that was fitted to other
+    patients; see `ConformalRule` for what is promised. Each is scored as an image of its task. An image whose task is
+    not given has the minimum over all tasks, which is at most that: the promise holds for it, too, and giving the task
+    of an image can only raise its score.
 
     The network and the detector are not fitted to the held-out images, but where these are the validation images of a
     training, its checkpoint was chosen by them, so that the bound of alpha is approximate. In a simulation, the best of
@@ -103,6 +107,7 @@ class ConformalDetector:
         preprocessings: of the tasks, as text.
         alpha: share of in-distribution images that may be rejected.
         held_out: scores of held-out in-distribution images.
+        training: scores of training images by detectors that were fitted to other patients.
         configured: class and options of the detector that was asked for, see `options_of`; those of `detector` if None.
         published: the paper's detector, for its score beside that of `detector`.
     """
@@ -113,7 +118,8 @@ class ConformalDetector:
         bank: SignatureBank,
         preprocessings: Mapping[str, str],
         alpha: float,
-        held_out: Sequence[HeldOutScore],
+        held_out: Sequence[CalibrationScore],
+        training: Sequence[CalibrationScore] = (),
         configured: Mapping[str, Any] | None = None,
         published: Spectral | None = None,
     ) -> None:
@@ -122,27 +128,22 @@ class ConformalDetector:
         self.preprocessings = dict(preprocessings)
         self.alpha = alpha
         self.held_out = list(held_out)
+        self.training = list(training)
         self.configured = options_of(detector) if configured is None else dict(configured)
         self.published = published
 
     @classmethod
     def fit(
-        cls,
-        detector: Detector,
-        training: Sequence[Evidence],
-        held_out: Iterable[Evidence],
-        alpha: float,
-        modalities: Mapping[str, str],
+        cls, detector: Detector, training: Sequence[Evidence], held_out: Iterable[Evidence], alpha: float
     ) -> "ConformalDetector":
-        """Fit a detector to the training images and score the held-out images.
+        """Fit a detector to the training images, and score in-distribution images that it was not fitted to.
 
         Args:
             detector: the detector; if it cannot be fitted to these images, `Spectral` takes its place, with a warning.
             training: the training images, each with its own task's view.
-            held_out: in-distribution images that neither network nor detector was trained on, with a view a
-                preprocessing.
+            held_out: in-distribution images that neither network nor detector was trained on; only the view of its own
+                task counts.
             alpha: share of in-distribution images that may be rejected.
-            modalities: of each task.
         """
         bank = SignatureBank.fit([(case.dataset, case.case, signature(case.view.grams)) for case in training])
         preprocessings = {case.dataset: case.view.preprocessing for case in training}
@@ -153,38 +154,28 @@ class ConformalDetector:
             logger.warning("%s; the spectral signature is used instead", error)
             used = Spectral(SPECTRAL)
             used.fit(training)
+        left_out = [
+            CalibrationScore(case.dataset, case.patient, case.case, score)
+            for case, score in zip(training, used.left_out_scores(training), strict=True)
+            if math.isfinite(score)
+        ]
+        scored = []
+        for case in held_out:
+            own = with_preprocessings(case, {preprocessings[case.dataset]})
+            scored.append(CalibrationScore(case.dataset, case.patient, case.case, used.score_as(own, case.dataset)))
         published = Spectral.published()
         published.fit(training)
-        fitted = cls(used, bank, preprocessings, alpha, [], options_of(detector), published)
-        for image in held_out:
-            task = image.dataset
-            same = {preprocessings[other] for other in preprocessings if modalities[other] == modalities[task]}
-            unconditional, given_modality = (
-                used.score(each.choosing(nearest_task(each, bank, preprocessings).view))
-                for each in (image, with_preprocessings(image, same))
-            )
-            given_task = used.score_as(with_preprocessings(image, {preprocessings[task]}), task)
-            fitted.held_out.append(HeldOutScore(task, image.patient, unconditional, given_modality, given_task))
-        return fitted
+        return cls(used, bank, preprocessings, alpha, scored, left_out, options_of(detector), published)
 
-    def rule(self, given: Given | None = None) -> ConformalRule:
-        """The rule that turns scores into p-values and decisions.
+    @property
+    def rule(self) -> ConformalRule:
+        """The rule that turns scores into p-values and decisions."""
+        (scores, patients), (training, owners) = map(_by_task, (self.held_out, self.training))
+        return ConformalRule(scores, self.alpha, patients, training or None, owners or None)
 
-        Args:
-            given: what is given of the images. If its tasks have enough held-out patients, only theirs count.
-        """
-        kind = "unconditional" if given is None else given.kind
-        tasks = list(dict.fromkeys(each.task for each in self.held_out))
-        if given is not None:
-            own = {each.patient for each in self.held_out if each.task in given.tasks}
-            tasks = list(given.tasks) if len(own) >= cases_needed(self.alpha) else tasks
-        scores: dict[str, list[float]] = {task: [] for task in tasks}
-        patients: dict[str, list[str]] = {task: [] for task in tasks}
-        for each in self.held_out:
-            if each.task in scores:
-                scores[each.task].append(getattr(each, FIELDS[kind]))
-                patients[each.task].append(each.patient)
-        return ConformalRule(scores, self.alpha, patients)
+    def above_threshold(self) -> list[CalibrationScore]:
+        """The held-out images that the rule itself rejects, which are in-distribution: those that set the threshold."""
+        return sorted((each for each in self.held_out if self.rule.rejects(each.score)), key=lambda each: -each.score)
 
     def __call__(self, image: Evidence, given: Given | None = None) -> Verdict:
         """The verdict of an image.
@@ -198,7 +189,7 @@ class ConformalDetector:
         index, found, nearest = nearest_task(image, self.bank, self.preprocessings, tasks)
         image = image.choosing(index)
         score = self.detector.score(image) if task is None else self.detector.score_as(image, task)
-        rule = self.rule(given)
+        rule = self.rule
         return Verdict(
             task=nearest.task,
             preprocessing=image.view.preprocessing,
@@ -211,8 +202,9 @@ class ConformalDetector:
                 **({} if self.published is None else {PUBLISHED: self.published.score(image)}),
                 **{name: image.view.outputs[name] for name in OUTPUTS},
             },
-            p_value=rule.p_value(score),
-            rejected=rule.rejects(score),
+            p_value=rule.p_value(score, tasks),
+            rejected=rule.rejects(score, tasks),
+            reasons=tuple(sorted(self.detector.reasons(image, nearest.task), key=lambda each: -each.deviation)),
         )
 
     def state_dict(self) -> dict[str, Any]:
@@ -225,6 +217,7 @@ class ConformalDetector:
             **({} if self.published is None else {PUBLISHED: self.published.state_dict()}),
             "preprocessings": self.preprocessings,
             "held_out": [tuple(each) for each in self.held_out],
+            "training": [tuple(each) for each in self.training],
         }
 
     @classmethod
@@ -257,59 +250,27 @@ class ConformalDetector:
                 fix="leave out spectral.detector, or fit this one with `medmtl calibrate`",
             ) from None
         bank = SignatureBank.from_state_dict(state["bank"])
-        held_out = [HeldOutScore(*each) for each in state["held_out"]]
+        held_out = [_calibration_score(each) for each in state["held_out"]]
+        training = [CalibrationScore(*each) for each in state.get("training", [])]
         published = Spectral.published() if PUBLISHED in state else None
         if published is not None:
             published.load_state_dict(state[PUBLISHED])
-        return cls(used, bank, state["preprocessings"], alpha, held_out, configured, published)
+        return cls(used, bank, state["preprocessings"], alpha, held_out, training, configured, published)
 
 
-class NearestTask(NamedTuple):
-    """The nearest task of an image.
-
-    Attributes:
-        view: number of the view with the preprocessing of that task, from 0.
-        signature: the image's signature in this view.
-        nearest: the nearest training image of a task with that preprocessing.
-    """
-
-    view: int
-    signature: Signature
-    nearest: Nearest
+def _by_task(scored: Sequence[CalibrationScore]) -> tuple[dict[str, list[float]], dict[str, list[str]]]:
+    """Scores and patients by task."""
+    scores: dict[str, list[float]] = {}
+    patients: dict[str, list[str]] = {}
+    for each in scored:
+        scores.setdefault(each.task, []).append(each.score)
+        patients.setdefault(each.task, []).append(each.patient)
+    return scores, patients
 
 
-def nearest_task(
-    image: Evidence, bank: SignatureBank, preprocessings: Mapping[str, str], tasks: Container[str] | None = None
-) -> NearestTask:
-    """The nearest task, each task's training images being compared under the task's own preprocessing.
-
-    It is the right one for 63 of 66 held-out images of the five real tasks of `multitask-open.yaml`; that of the
-    nearest signature under any preprocessing for 60.
-
-    Args:
-        image: with a view a preprocessing.
-        bank: signatures of the training images.
-        preprocessings: of the tasks, as text.
-        tasks: the possible tasks; all if None.
-
-    Raises:
-        DataError: the image has no view with the preprocessing of a task.
-    """
-    found = []
-    for index, view in enumerate(image.views):
-        same = [
-            task
-            for task, preprocessing in preprocessings.items()
-            if preprocessing == view.preprocessing and (tasks is None or task in tasks)
-        ]
-        if same:
-            own = signature(view.grams, bank.floor)
-            found.append(NearestTask(index, own, bank.nearest(own, tasks=same)))
-    if not found:
-        raise DataError(f"{image.case} was prepared with no preprocessing of a task")
-    return min(found, key=lambda each: each.nearest.oodm)
-
-
-def with_preprocessings(image: Evidence, preprocessings: Container[str]) -> Evidence:
-    """An image with the views of some preprocessings alone."""
-    return replace(image, views=tuple(view for view in image.views if view.preprocessing in preprocessings), chosen=0)
+def _calibration_score(kept: Sequence[Any]) -> CalibrationScore:
+    """As a checkpoint keeps it; in version 0.1 task, patient, and the score with nothing, modality or task given."""
+    task, patient, third, fourth = kept[:4]
+    return (
+        CalibrationScore(task, patient, third, fourth) if len(kept) == 4 else CalibrationScore(task, patient, "", third)
+    )

@@ -14,13 +14,14 @@ from rich.progress import track
 from medmtl.errors import ConfigError
 from medmtl.files import write_text
 from medmtl.ood_benchmark.images import images_of
+from medmtl.ood_benchmark.leave_one_out import leave_one_task_out, print_left_out, write_left_out
 from medmtl.ood_benchmark.options import Options
 from medmtl.ood_benchmark.run import cache_of, observe, recall
 from medmtl.ood_benchmark.score import Panel, with_decisions
 from medmtl.ood_benchmark.summary import print_summary, write_summary
 from medmtl.ood_benchmark.worker import members_of
 from medmtl.report.ood.page import write_ood_page
-from medmtl.results.benchmark import Record, write_records
+from medmtl.results.benchmark import THRESHOLD, Record, write_records
 from medmtl.runs.folder import RunFolder, environment
 from medmtl.training.request import find_config, renamed_config, run_and_checkpoint, shipped_config
 from medmtl.training.trained import load_trained
@@ -50,19 +51,15 @@ def run_ood(argv: Sequence[str]) -> None:
     members = members_of(trained, checkpoint, options.ensemble)
     trained.open_data()
     images, notes = images_of(trained.data, options)
+    if options.leave_one_task_out:
+        images = [image for image in images if image.group in THRESHOLD]
     folder = run.path / "ood"
     cache = cache_of(trained, options, members, folder / "cache")
     write_text(folder / "config.yaml", resolved)
     keys = observe(images, trained, members, checkpoint, options, cache, console)
-    training = [recall(image, keys[image], cache).evidence for image in images if image.group == "training"]
+    trained_on = [image for image in images if image.group == "training"]
+    training = [recall(image, keys[image], cache) for image in trained_on]
     others = [image for image in images if image.group != "training"]
-    probe = recall(others[0], keys[others[0]], cache).evidence
-    panel = Panel.fit(options.detectors, training, probe)
-    records: list[Record] = []
-    for image in track(others, "scoring", console=console, disable=not console.is_terminal):
-        records += panel.score(image, recall(image, keys[image], cache))
-    records = with_decisions(records, options.alpha)
-    write_records(folder / "ood.csv", records)
     facts = {
         "run": run.path.name,
         "checkpoint": checkpoint.name,
@@ -71,6 +68,20 @@ def run_ood(argv: Sequence[str]) -> None:
         "data_note": trained.data.note,
         **environment(),
     }
+    if options.leave_one_task_out:
+        held_out = [recall(image, keys[image], cache).evidence for image in others]
+        found = leave_one_task_out(options.detectors, [observation.evidence for observation in training], held_out)
+        write_left_out(folder / "leave_one_task_out.json", found, facts)
+        print_left_out(console, found)
+        console.print(f"table: {folder / 'leave_one_task_out.json'}", soft_wrap=True)
+        return
+    probe = recall(others[0], keys[others[0]], cache).evidence
+    panel = Panel.fit(options.detectors, [observation.evidence for observation in training], probe)
+    records: list[Record] = panel.score_training(trained_on, training)
+    for image in track(others, "scoring", console=console, disable=not console.is_terminal):
+        records += panel.score(image, recall(image, keys[image], cache))
+    records = with_decisions(records, options.alpha)
+    write_records(folder / "ood.csv", records)
     summary = write_summary(folder / "ood.json", records, panel.detectors, options, [*notes, *panel.left_out], facts)
     page = write_ood_page(folder, run.path.name, records, summary, _shown(facts), summary["notes"])
     print_summary(console, summary)

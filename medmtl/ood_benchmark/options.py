@@ -66,6 +66,8 @@ class Options:
             output scores `mutual_information` and `pairwise_dice_distance`.
         dropout_passes: passes of every network with its dropout layers at work, each of which counts as a member; 0 =
             one pass without dropout.
+        leave_one_task_out: compare detectors on training and validation images alone, each task being left out once, to
+            choose among them without OOD images.
         alpha: share of in-distribution images that may be rejected.
         seed: of the shifts and of the resampling.
         processes: that run in parallel, each with one thread; one a core if None, or one with a GPU.
@@ -81,6 +83,7 @@ class Options:
     pooled_layers: list[str] | None = None
     ensemble_checkpoints: list[str] = field(default_factory=list)
     dropout_passes: int = 0
+    leave_one_task_out: bool = False
     alpha: float = 0.05
     seed: int = 0
     processes: int | None = None

@@ -1,18 +1,17 @@
 """Scores: detectors are fitted to the training images and score all others; each has its own conformal rule."""
 
-from collections import defaultdict
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from medmtl.errors import DataError, RunError
-from medmtl.ood.conformal import ConformalRule
 from medmtl.ood.detectors.base import Detector
 from medmtl.ood.evidence.evidence import Evidence
+from medmtl.ood.nearest import nearest_task, with_preprocessings
 from medmtl.ood.signature import SignatureBank, signature
-from medmtl.ood.verdict import nearest_task
 from medmtl.ood_benchmark.cache import Observation
 from medmtl.ood_benchmark.images import Image
-from medmtl.results.benchmark import Record
+from medmtl.results.benchmark import THRESHOLD, Record, rule_of
 
 
 @dataclass(frozen=True)
@@ -43,6 +42,9 @@ class Panel:
         Raises:
             RunError: none can be used.
         """
+        bank = SignatureBank.fit([(case.dataset, case.case, signature(case.view.grams)) for case in training])
+        preprocessings = {case.dataset: case.view.preprocessing for case in training}
+        probe = probe.choosing(nearest_task(probe, bank, preprocessings).view)
         fitted, left_out = [], []
         for detector in detectors:
             missing = detector.missing(training[0]) or detector.missing(probe)
@@ -58,8 +60,7 @@ class Panel:
                 fitted.append(detector)
         if not fitted:
             raise RunError(f"no detector can be used ({'; '.join(left_out)})", fix="name others")
-        bank = SignatureBank.fit([(case.dataset, case.case, signature(case.view.grams)) for case in training])
-        return cls(fitted, bank, {case.dataset: case.view.preprocessing for case in training}, left_out)
+        return cls(fitted, bank, preprocessings, left_out)
 
     def choose(self, image: Evidence) -> Evidence:
         """The image with the view chosen of the task with the nearest signature."""
@@ -68,8 +69,10 @@ class Panel:
         return image.choosing(nearest_task(image, self.bank, self.preprocessings).view)
 
     def score(self, image: Image, observation: Observation) -> list[Record]:
-        """The score of every detector, without p-value and decision."""
+        """The score of every detector, without p-value and decision; a calibration image as one of its task."""
         evidence = self.choose(observation.evidence)
+        if image.group == "calibration":
+            evidence = with_preprocessings(evidence, {self.preprocessings[image.task]})
         return [
             Record(
                 detector=detector.name,
@@ -79,36 +82,47 @@ class Panel:
                 task=image.task,
                 case=image.case.name,
                 patient=image.case.patient,
-                score=detector.score(evidence),
+                score=detector.score_as(evidence, image.task)
+                if image.group == "calibration"
+                else detector.score(evidence),
                 dice=observation.dice,
             )
             for detector in self.detectors
         ]
 
+    def score_training(self, images: Sequence[Image], observations: Sequence[Observation]) -> list[Record]:
+        """The score of every training image by each detector as fitted to other patients, if there are others."""
+        evidence = [observation.evidence for observation in observations]
+        return [
+            Record(
+                detector=detector.name,
+                group=image.group,
+                condition=image.condition,
+                severity=0,
+                task=image.task,
+                case=image.case.name,
+                patient=image.case.patient,
+                score=score,
+                dice=observation.dice,
+            )
+            for detector in self.detectors
+            for image, observation, score in zip(images, observations, detector.left_out_scores(evidence), strict=True)
+            if math.isfinite(score)
+        ]
+
 
 def with_decisions(records: Iterable[Record], alpha: float) -> list[Record]:
-    """Records with p-values and decisions, each detector's from its own scores of the calibration cases.
+    """Records with p-values and decisions, by the rule of each detector; those that set its threshold as they are.
 
     Args:
-        records: scores of all detectors, calibration cases included; those stay as they are.
+        records: scores of all detectors, of calibration and training images, too.
         alpha: share of in-distribution images that may be rejected.
     """
     records = list(records)
-    calibration: dict[str, dict[str, list[Record]]] = defaultdict(lambda: defaultdict(list))
-    for record in records:
-        if record.group == "calibration":
-            calibration[record.detector][record.task].append(record)
-    rules = {
-        detector: ConformalRule(
-            {task: [record.score for record in found] for task, found in tasks.items()},
-            alpha,
-            {task: [record.patient for record in found] for task, found in tasks.items()},
-        )
-        for detector, tasks in calibration.items()
-    }
+    rules = {name: rule_of(records, name, alpha) for name in dict.fromkeys(record.detector for record in records)}
     return [
         record
-        if record.group == "calibration" or record.detector not in rules
+        if record.group in THRESHOLD or not rules[record.detector].scores
         else replace(
             record,
             p_value=rules[record.detector].p_value(record.score),

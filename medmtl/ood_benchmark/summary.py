@@ -54,7 +54,8 @@ def write_summary(
         `people` (how many by group), `notes` and `facts`.
     """
     names = [detector.name for detector in detectors]
-    of = {name: [record for record in records if record.detector == name] for name in names}
+    scored = [record for record in records if record.group != "training"]
+    of = {name: [record for record in scored if record.detector == name] for name in names}
     verdicts = {name: _verdict(found, options.alpha) for name, found in of.items()}
     seen = of[names[0]]
     groups = [record.group for record in seen]

@@ -1,12 +1,14 @@
 """The records of a benchmark as a table, `ood.csv`: a row for each detector and image."""
 
 import csv
+import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from medmtl.errors import RunError
 from medmtl.files import written_whole
+from medmtl.ood.conformal import ConformalRule
 
 
 @dataclass(frozen=True)
@@ -15,7 +17,8 @@ class Record:
 
     Attributes:
         detector: name of the detector.
-        group: `in_distribution`: test images as they are; `calibration`: validation images, which set the threshold;
+        group: `in_distribution`: test images as they are; `calibration`: validation images, which set the threshold
+            together with `training`: training images, scored by detectors that were fitted to other patients;
             `far`: another organ or modality; `near`: the same organ from another scanner or population; `covariate`:
             a shifted test image; `control`: one shifted in a way that should change nothing; `nonsense`: not an image
             of a body.
@@ -27,9 +30,9 @@ class Record:
         score: higher = more out-of-distribution.
         dice: of the segmentation against the label, in [0, 1]; None without a label, NaN for a label without
             foreground.
-        p_value: conformal, from this detector's scores of the calibration images; None for these.
-        rejected: the verdict, True for out-of-distribution; None for calibration images, and
-            where there are too few of them.
+        p_value: conformal, from this detector's scores of calibration and training images; None for these.
+        rejected: the verdict, True for out-of-distribution; None for calibration and training images, and where there
+            are too few of them.
     """
 
     detector: str
@@ -45,6 +48,8 @@ class Record:
     rejected: bool | None = None
 
 
+THRESHOLD = ("calibration", "training")  # groups that set the threshold
+
 COLUMNS = [field.name for field in fields(Record)]
 
 
@@ -56,6 +61,26 @@ def write_records(path: Path, records: Iterable[Record]) -> None:
         for record in records:
             rejected = None if record.rejected is None else int(record.rejected)
             writer.writerow({**asdict(record), "rejected": rejected})
+
+
+def rule_of(records: Iterable[Record], detector: str, alpha: float) -> ConformalRule:
+    """The rule of a detector: from its scores of the calibration and the training images, those that are finite.
+
+    Args:
+        records: of all detectors.
+        detector: name of one.
+        alpha: share of in-distribution images that may be rejected.
+    """
+    scores: dict[str, dict[str, list[float]]] = {group: {} for group in THRESHOLD}
+    patients: dict[str, dict[str, list[str]]] = {group: {} for group in THRESHOLD}
+    for record in records:
+        if record.detector == detector and record.group in THRESHOLD and math.isfinite(record.score):
+            scores[record.group].setdefault(record.task, []).append(record.score)
+            patients[record.group].setdefault(record.task, []).append(record.patient)
+    held_out, training = (scores[group] for group in THRESHOLD)
+    return ConformalRule(
+        held_out, alpha, patients["calibration"], training or None, patients["training"] if training else None
+    )
 
 
 def read_records(path: Path) -> list[Record]:

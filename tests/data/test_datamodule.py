@@ -182,12 +182,15 @@ def test_validation_scans_are_prepared_as_their_task_says(data: MultiTaskData) -
         assert scan["label"].any()
 
 
-def test_scans_that_set_the_threshold_and_scans_of_the_test_are_prepared_alike(data: MultiTaskData) -> None:
+def test_scans_that_set_the_threshold_have_their_own_preprocessing_and_scans_of_the_test_have_all(
+    data: MultiTaskData,
+) -> None:
     calibration, test = list(data.calibration_dataloader()), list(data.test_dataloader())
     assert [scan["case"] for scan in calibration] == [
         case for name in ("Liver", "Kidney") for case in data.splits[name]["val"]
     ]
-    assert all(list(scan["images"]) == [CT, T2] for scan in (*calibration, *test))
+    assert all(list(scan["images"]) == [scan["own"]] for scan in calibration)
+    assert all(list(scan["images"]) == [CT, T2] for scan in test)
 
 
 def test_the_test_scans_are_those_of_all_tasks_and_the_ood_images(data: MultiTaskData) -> None:

@@ -20,7 +20,8 @@ from medmtl.models.segmenter import Segmenter
 from medmtl.models.sliding_window import VolumePredictor
 from medmtl.ood.detectors.spectral import Spectral
 from medmtl.ood.evidence.output_scores import mean_foreground_entropy
-from medmtl.ood.verdict import ConformalDetector, with_preprocessings
+from medmtl.ood.nearest import with_preprocessings
+from medmtl.ood.verdict import ConformalDetector
 
 FINE, COARSE = Preprocessing((1.0, 1.0, 1.0), None), Preprocessing((2.0, 2.0, 2.0), None)
 WINDOW = (8, 8, 8)
@@ -193,7 +194,7 @@ def test_the_run_s_own_network_chooses_the_preprocessing_and_only_that_is_pooled
     coarse = with_preprocessings(evidence, {str(COARSE)})
     model.observer, model.ood_detector = (
         observer,
-        ConformalDetector.fit(Spectral(), [coarse], [coarse], 0.05, {"Kidney": "CT"}),
+        ConformalDetector.fit(Spectral(), [coarse], [coarse], 0.05),
     )
     outputs = model.test_step(item, 0)
     assert outputs.verdict.scores["spectral"] == 0  # of the run's own network, whose signature is in the bank

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from medmtl.ood.conformal import ConformalRule, cases_needed, p_value
+from medmtl.ood.conformal import ConformalRule, cases_needed, correction, p_value
 
 # 1 - 0.9 lies a little below 0.1 and must decide as 0.1 does.
 ALPHAS = [0.01, 0.05, 0.1, 1 - 0.9, 0.15, 0.2, 1 / 3, 0.5]
@@ -171,3 +171,55 @@ def test_images_of_new_patients_are_rejected_no_more_often_than_alpha_where_pati
     assert 0 < alarms / draws <= alpha + 3 * math.sqrt(alpha * (1 - alpha) / draws)
     # Counting images, many of which few patients have, would break the promise.
     assert by_image / draws > alpha + 3 * math.sqrt(alpha * (1 - alpha) / draws)
+
+
+def simulated(rng: np.random.Generator, sizes: dict[str, int], tight: float = 0.0) -> dict[str, list[float]]:
+    """Standard normal scores by task; those of training images may vary less, as where a network remembers them."""
+    return {task: ((1 - tight) * rng.normal(size=size)).tolist() for task, size in sizes.items()}
+
+
+HELD_OUT, TRAINING = {"A": 12, "B": 3, "C": 6}, {"A": 36, "B": 9, "C": 18}
+
+
+@pytest.mark.parametrize("tight", [0.0, 0.15])
+def test_training_images_raise_the_power_and_keep_the_promise(tight: float) -> None:
+    rng, draws, alpha = np.random.default_rng(8), 1500, 0.05
+    alarms, found, found_without = 0, 0, 0
+    for _ in range(draws):
+        held_out, training = simulated(rng, HELD_OUT), simulated(rng, TRAINING, tight)
+        rule = ConformalRule(held_out, alpha, training=training)
+        alarms += bool(rule.rejects(rng.normal()))
+        shifted = rng.normal() + 3
+        found += bool(rule.rejects(shifted))
+        found_without += bool(ConformalRule(held_out, alpha).rejects(shifted))
+    assert alarms / draws <= alpha + 2 * math.sqrt(alpha * (1 - alpha) / draws)
+    assert found / draws > found_without / draws + 0.03
+
+
+def test_training_scores_that_are_not_corrected_would_break_the_promise() -> None:
+    rng, draws, alpha, alarms = np.random.default_rng(9), 1500, 0.05, 0
+    for _ in range(draws):
+        together = simulated(rng, HELD_OUT), simulated(rng, TRAINING, 0.3)
+        scores = {"all": [score for part in together for own in part.values() for score in own]}
+        alarms += bool(ConformalRule(scores, alpha).rejects(rng.normal()))
+    assert alarms / draws > alpha + 3 * math.sqrt(alpha * (1 - alpha) / draws)
+
+
+def test_a_correction_by_hand_and_that_it_lowers_no_score() -> None:
+    low, high = list(range(11)), list(range(0, 22, 2))
+    assert correction(training=low, held_out=high) == 9
+    assert correction(training=high, held_out=low) == 0
+    rule = ConformalRule({"A": high}, 0.05, training={"A": low})
+    assert sorted(rule.groups["all tasks"].scores) == sorted([*high, *(score + 9 for score in low)])
+
+
+def test_a_rule_says_what_it_promises() -> None:
+    enough = {"A": [float(n) for n in range(19)], "B": [float(n) for n in range(25)]}
+    each = ConformalRule(enough, 0.05, training={"A": [0.0] * 9, "B": [0.0] * 9})
+    assert (each.promise, each.exact) == ("each task", True)
+    few = {"A": [float(n) for n in range(15)], "B": [float(n) for n in range(5)]}
+    pooled = ConformalRule(few, 0.05)
+    assert (pooled.promise, pooled.exact) == ("the mix of tasks", True)
+    joined = ConformalRule(few, 0.05, training={"A": [0.0, 1.0], "B": [2.0, 3.0]})
+    assert (joined.promise, joined.exact) == ("the mix of tasks", False)
+    assert sum(group.patient_count for group in joined.groups.values()) == 24

@@ -20,11 +20,11 @@ from medmtl.ood.detectors.output import OutputScore, Volume
 from medmtl.ood.detectors.spectral import Spectral
 from medmtl.ood.detectors.synthetic import TASKS, draw_evidence, draw_training
 from medmtl.ood.evidence.evidence import Evidence, LayerEvidence
+from medmtl.ood.nearest import with_preprocessings
 from medmtl.ood.signature import SignatureBank, signature
-from medmtl.ood.verdict import ConformalDetector, Given, HeldOutScore, with_preprocessings
+from medmtl.ood.verdict import CalibrationScore, ConformalDetector, Given
 
 TRAINING = draw_training(patients=8)
-MODALITIES = {"KidneyMR": "MR", "LiverCT": "CT", "LungPET": "PET"}
 
 
 def every_preprocessing(task: str, patient: int, **options: float) -> Evidence:
@@ -49,7 +49,7 @@ def by_task() -> ByTask:
 
 @pytest.fixture(scope="module")
 def ood_detector() -> ConformalDetector:
-    return ConformalDetector.fit(by_task(), TRAINING, held_out(), alpha=0.05, modalities=MODALITIES)
+    return ConformalDetector.fit(by_task(), TRAINING, held_out(), alpha=0.05)
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -83,7 +83,7 @@ def test_the_published_score_is_the_distance_of_log_singular_values_of_the_featu
     draw = torch.Generator().manual_seed(0)
     maps = [torch.randn(200 * (1 + number), 6, generator=draw, dtype=torch.float64) for number in range(8)]
     images = [image_with(features, number) for number, features in enumerate(maps)]
-    fitted = ConformalDetector.fit(Spectral(), images[:5], images[5:7], alpha=0.5, modalities=MODALITIES)
+    fitted = ConformalDetector.fit(Spectral(), images[:5], images[5:7], alpha=0.5)
     logs = [torch.linalg.svdvals(features).log() for features in maps]
     signatures = [found / found.norm() for found in logs]
     expected = min(float((known - signatures[7]).norm()) for known in signatures[:5])
@@ -100,7 +100,7 @@ def test_signatures_of_a_checkpoint_keep_their_floor() -> None:
     draw = torch.Generator().manual_seed(0)
     scales = torch.logspace(0, -5, 6, dtype=torch.float64)
     images = [image_with(torch.randn(50, 6, generator=draw, dtype=torch.float64) * scales, n) for n in range(6)]
-    earlier = ConformalDetector.fit(Spectral(floor=1e-6), images[:5], [], alpha=0.5, modalities=MODALITIES)
+    earlier = ConformalDetector.fit(Spectral(floor=1e-6), images[:5], [], alpha=0.5)
     earlier.bank = SignatureBank.fit([("LiverCT", n.case, signature(n.view.grams, 1e-6)) for n in images[:5]], 1e-6)
     state = earlier.state_dict()
     for bank in (state["bank"], state["fitted"]["bank"]):
@@ -113,33 +113,56 @@ def test_signatures_of_a_checkpoint_keep_their_floor() -> None:
         ConformalDetector.from_state_dict(state, Spectral(floor=1e-4), alpha=0.5)
 
 
+def own_scores(detector: Detector, images: list[Evidence]) -> dict[str, list[float]]:
+    """Task -> score of each image as one of its task."""
+    found: dict[str, list[float]] = {task: [] for task in TASKS}
+    for image in images:
+        own = with_preprocessings(image, {f"preprocessing of {image.dataset}"})
+        found[image.dataset].append(detector.score_as(own, image.dataset))
+    return found
+
+
 def test_the_decision_is_that_of_the_conformal_rule_on_the_score_of_the_detector(
     ood_detector: ConformalDetector,
 ) -> None:
     own = by_task()
     own.fit(TRAINING)
-    scores = {task: [own.score(image) for image in held_out() if image.dataset == task] for task in TASKS}
+    scores = own_scores(own, held_out())
     for image in (every_preprocessing("LiverCT", 300), every_preprocessing("LiverCT", 301, noise=3.0)):
         verdict = ood_detector(image)
         assert verdict.p_value == max(p_value(own.score(image), found) for found in scores.values())
         assert verdict.rejected is (verdict.p_value <= 0.05)
     assert ood_detector(every_preprocessing("LiverCT", 301, noise=3.0)).rejected is True
     assert ood_detector(every_preprocessing("LiverCT", 300)).rejected is False
-    assert ood_detector.rule().threshold == ConformalRule(scores, 0.05).threshold
+    assert ood_detector.rule.threshold == ConformalRule(scores, 0.05).threshold
+    assert ood_detector.rule.promise == "each task"
+
+
+def test_with_few_held_out_patients_left_out_training_images_join_them() -> None:
+    ood_detector = ConformalDetector.fit(by_task(), TRAINING, held_out(patients=5), alpha=0.05)
+    own = by_task()
+    own.fit(TRAINING)
+    kept = own_scores(own, held_out(patients=5))
+    left_out: dict[str, list[float]] = {task: [] for task in TASKS}
+    for case, score in zip(TRAINING, own.left_out_scores(TRAINING), strict=True):
+        left_out[case.dataset].append(score)
+    rule = ood_detector.rule
+    assert (rule.scores, rule.training) == (kept, left_out)
+    assert (rule.promise, rule.exact) == ("the mix of tasks", False)
+    assert rule.decides  # 15 held-out patients alone could not
+    assert ood_detector(every_preprocessing("LiverCT", 301, noise=3.0)).rejected is True
+    # Of too few held-out images the correction cannot be estimated.
+    few = ConformalDetector.fit(by_task(), TRAINING, held_out(patients=3), alpha=0.05)
+    assert few(every_preprocessing("LiverCT", 301, noise=3.0)).rejected is None
 
 
 def test_with_a_given_task_its_own_held_out_images_alone_count(ood_detector: ConformalDetector) -> None:
     own = by_task()
     own.fit(TRAINING)
-    held_out_scores = [
-        own.score_as(with_preprocessings(image, {"preprocessing of LungPET"}), "LungPET")
-        for image in held_out()
-        if image.dataset == "LungPET"
-    ]
     image = with_preprocessings(every_preprocessing("LungPET", 300), {"preprocessing of LungPET"})
     verdict = ood_detector(image, Given("task", ("LungPET",)))
     assert verdict.score == own.score_as(image, "LungPET")
-    assert verdict.p_value == p_value(verdict.score, held_out_scores)
+    assert verdict.p_value == p_value(verdict.score, own_scores(own, held_out())["LungPET"])
     assert (verdict.task, verdict.rejected) == ("LungPET", False)
     wrong = ood_detector(
         with_preprocessings(every_preprocessing("LiverCT", 300), {"preprocessing of LungPET"}),
@@ -148,37 +171,34 @@ def test_with_a_given_task_its_own_held_out_images_alone_count(ood_detector: Con
     assert (wrong.task, wrong.rejected) == ("LungPET", True)
 
 
-def test_with_a_given_task_of_few_patients_all_held_out_images_count() -> None:
-    ood_detector = ConformalDetector.fit(by_task(), TRAINING, held_out(patients=7), alpha=0.05, modalities=MODALITIES)
-    rule = ood_detector.rule(Given("task", ("LungPET",)))
-    assert rule.decides
-    assert set(rule.scores) == set(TASKS)
-    # 18 patients, and 19 are needed
-    few = ConformalDetector.fit(
-        by_task(), TRAINING, held_out(patients=6), alpha=0.05, modalities=MODALITIES
-    )  # 18, and 19 are needed
-    assert few(every_preprocessing("LiverCT", 301, noise=3.0)).rejected is None
+@pytest.mark.parametrize("patients", [5, 20])
+def test_an_image_that_is_flagged_without_its_task_is_flagged_with_it(patients: int) -> None:
+    ood_detector = ConformalDetector.fit(by_task(), TRAINING, held_out(patients), alpha=0.05)
+    flagged = 0
+    for patient in range(300, 320):
+        image = every_preprocessing("LiverCT", patient, noise=0.2 * (patient - 300))
+        untold = ood_detector(image)
+        for task in TASKS:
+            told = ood_detector(with_preprocessings(image, {f"preprocessing of {task}"}), Given("task", (task,)))
+            assert told.p_value <= untold.p_value
+            flagged += told.rejected is True and untold.rejected is True
+    assert flagged > 20
 
 
-def test_with_a_given_modality_images_of_the_same_modality_count() -> None:
-    alike = {**MODALITIES, "LungPET": "MR"}
-    ood_detector = ConformalDetector.fit(by_task(), TRAINING, held_out(patients=12), alpha=0.05, modalities=alike)
+def test_with_a_given_modality_images_of_the_same_modality_count(ood_detector: ConformalDetector) -> None:
     own = by_task()
     own.fit(TRAINING)
     same = ("KidneyMR", "LungPET")
-    preprocessings = {f"preprocessing of {task}" for task in same}
-    scores = {
-        task: [
-            own.score(with_preprocessings(image, preprocessings))
-            for image in held_out(patients=12)
-            if image.dataset == task
-        ]
-        for task in same
-    }
-    image = with_preprocessings(every_preprocessing("LungPET", 300), preprocessings)
+    image = with_preprocessings(every_preprocessing("LungPET", 300), {f"preprocessing of {task}" for task in same})
     verdict = ood_detector(image, Given("modality", same))
-    assert verdict.p_value == p_value(own.score(image), scores["KidneyMR"] + scores["LungPET"])
+    scores = own_scores(own, held_out())
+    assert verdict.p_value == max(p_value(own.score(image), scores[task]) for task in same)
     assert verdict.task == "LungPET"
+
+
+def test_held_out_images_above_the_threshold_are_listed(ood_detector: ConformalDetector) -> None:
+    rejected = [each for each in ood_detector.held_out if ood_detector.rule.rejects(each.score)]
+    assert sorted(ood_detector.above_threshold()) == sorted(rejected)
 
 
 def test_the_task_of_an_image_is_not_used(ood_detector: ConformalDetector) -> None:
@@ -190,20 +210,20 @@ def test_the_task_of_an_image_is_not_used(ood_detector: ConformalDetector) -> No
 
 @pytest.mark.parametrize("detector", [by_task(), Spectral(), OutputScore("entropy")])
 def test_a_detector_is_the_same_after_saving(detector: Detector) -> None:
-    ood_detector = ConformalDetector.fit(detector, TRAINING, held_out(), alpha=0.05, modalities=MODALITIES)
+    ood_detector = ConformalDetector.fit(detector, TRAINING, held_out(), alpha=0.05)
     again = ConformalDetector.from_state_dict(ood_detector.state_dict(), detector, alpha=0.05)
     for image in (every_preprocessing("LiverCT", 300), every_preprocessing("LungPET", 301, noise=1.0)):
         one, other = ood_detector(image), again(image)
         assert (one.scores, one.p_value, one.task) == (other.scores, other.p_value, other.task)
-    assert again.held_out == ood_detector.held_out
-    assert isinstance(again.held_out[0], HeldOutScore)
+    assert (again.held_out, again.training) == (ood_detector.held_out, ood_detector.training)
+    assert isinstance(again.held_out[0], CalibrationScore)
 
 
 def test_a_detector_that_cannot_be_fitted_is_replaced_by_the_signature_with_a_warning(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     few = [case for case in TRAINING if case.dataset == "LiverCT"][:1]
-    ood_detector = ConformalDetector.fit(by_task(), few, [], alpha=0.05, modalities=MODALITIES)
+    ood_detector = ConformalDetector.fit(by_task(), few, [], alpha=0.05)
     assert "the spectral signature is used instead" in caplog.text
     verdict = ood_detector(every_preprocessing("LiverCT", 300))
     assert (verdict.detector, verdict.task, verdict.rejected) == ("spectral", "LiverCT", None)
@@ -240,7 +260,7 @@ DETECTORS = [
 def states() -> list[dict[str, Any]]:
     """State of each of `DETECTORS`, fitted to half of the training images."""
     half = [case for case in TRAINING if case.patient[-1] in "1234"]
-    fitted = (ConformalDetector.fit(each, half, [], alpha=0.05, modalities=MODALITIES) for each in DETECTORS)
+    fitted = (ConformalDetector.fit(each, half, [], alpha=0.05) for each in DETECTORS)
     return [each.state_dict() for each in fitted]
 
 
@@ -270,7 +290,7 @@ def test_the_state_of_another_detector_in_an_earlier_version_is_refused_or_used(
 
 
 def test_options_that_another_version_did_not_have_are_no_difference() -> None:
-    state = ConformalDetector.fit(KNN(), TRAINING, [], alpha=0.05, modalities=MODALITIES).state_dict()
+    state = ConformalDetector.fit(KNN(), TRAINING, [], alpha=0.05).state_dict()
     del state["configured"]["options"]["neighbour"]
     assert ConformalDetector.from_state_dict(state, KNN(), alpha=0.05).detector.name == "knn"
 

@@ -16,18 +16,18 @@ from medmtl.report.ood.figures import legend_of_scores, look_of
 from medmtl.report.ood.numbers import score_label, shown_by_name, tasks_of
 from medmtl.report.ood.scores import wide_axis
 from medmtl.report.style import LINE, OOD_COLOUR, QUIET, WIDTH_INCHES, fitting, literal, style, task_colours
-from medmtl.results.benchmark import Record
+from medmtl.results.benchmark import THRESHOLD, Record
 
 REJECTED_SHARE = 0.1  # of the images, in the sentence on the effect of rejection
 
 
 def labelled(records: Iterable[Record], detector: str) -> list[Record]:
-    """A detector's records of images that have a Dice; calibration images, which set the threshold, are left out."""
+    """A detector's records of images that have a Dice; those that set the threshold are left out."""
     return [
         r
         for r in records
         if r.detector == detector
-        and r.group != "calibration"
+        and r.group not in THRESHOLD
         and r.dice is not None
         and math.isfinite(r.dice)
         and math.isfinite(r.score)

@@ -7,11 +7,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from medmtl.ood.conformal import ConformalRule
 from medmtl.ood.metrics.benchmark_table import AVERAGED
 from medmtl.ood.metrics.detection import detection_metrics
 from medmtl.report.style import SCORE_LOOKS
-from medmtl.results.benchmark import Record
+from medmtl.results.benchmark import Record, rule_of
 
 TITLES = {"covariate_severe": "severe"}  # of columns that are not headed by their own name
 SHIFTED = (*AVERAGED, "control")  # what is compared with the in-distribution images
@@ -130,13 +129,7 @@ def aurocs(records: Sequence[Record]) -> dict[str, dict[Condition, float]]:
 
 def threshold(records: Iterable[Record], detector: str, alpha: float) -> float:
     """The score above which a detector flags an image; infinite where it cannot decide."""
-    scores: dict[str, list[float]] = {}
-    patients: dict[str, list[str]] = {}
-    for r in records:
-        if r.detector == detector and r.group == "calibration" and math.isfinite(r.score):
-            scores.setdefault(r.task, []).append(r.score)
-            patients.setdefault(r.task, []).append(r.patient)
-    return ConformalRule(scores, alpha, patients).threshold if scores else math.inf
+    return rule_of(records, detector, alpha).threshold
 
 
 class Count(NamedTuple):
