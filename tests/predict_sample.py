@@ -15,6 +15,7 @@ from medmtl.predict.prediction import Prediction
 ALPHA = 0.05
 OUT, ODD = "ood", "odd"  # images whose names begin so are OOD, or undecided
 EMPTY = "there is nothing bright"  # the warning, where it is so
+REASON = "more parts: parts 17; masks of LiverCT in training have 1 to 3"
 AFFINE = np.array([[0, -1.5, 0, 20], [2, 0, 0, -7], [0, 0, 3, 5], [0, 0, 0, 1]])
 
 
@@ -53,6 +54,11 @@ class BrightModel(Model):
             nearest_task="LiverCT",
             ood_score=0.4 if ood else 0.1,
             scores={"spectral": 0.4 if ood else 0.1, "entropy": float("nan")},
+            mask_reliable=None if odd else not ood and bool(mask.any()),
+            mask_p_value=0.02 if ood else 0.6,
+            mask_disagreement=0.7 if ood else 0.1,
+            reasons=(REASON,) if ood else (),
+            nearest_image="LiverCT/liver_7",
             volume_ml=float(mask.sum() * 9 / 1000),
             expected_volume_ml=float(np.where(mask, 0.9, 0.1).sum() * 9 / 1000),
             seconds={"resampling": 0.1, "inference": 0.2, "verdict": 0.3},

@@ -19,7 +19,8 @@ from medmtl.distributed import gather
 from medmtl.errors import RunError
 from medmtl.models.scored import ScoredScan, Segmentation
 from medmtl.ood.detectors import SCORES
-from medmtl.ood.verdict import Verdict
+from medmtl.ood.mask_rule import reason_texts
+from medmtl.ood.verdict import ConformalDetector, Verdict
 from medmtl.report.slices import CaseSlices
 from medmtl.report.test.write import write_report
 from medmtl.results.case import CaseResult
@@ -68,7 +69,7 @@ class ReportCallback(pl.Callback):
             return
         own, verdict = found.segmentation, found.verdict
         slices = None if own is None else _slices(batch, own)
-        self._found[index] = _case_result(batch, own, verdict), slices, verdict
+        self._found[index] = _case_result(batch, found), slices, verdict
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Bring together the results of all processes, and write the report in the first.
@@ -108,13 +109,16 @@ class ReportCallback(pl.Callback):
     def _evaluation(self, trainer: pl.Trainer, cases: list[CaseResult]) -> EvaluationResult:
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         fitted = self.spectral.ood_detector
-        threshold = math.inf if fitted is None else fitted.rule().threshold
+        masks = self.spectral.mask_rule
+        threshold = math.inf if fitted is None else fitted.rule.threshold
         return EvaluationResult(
             run=self.run.path.name,
             cases=cases,
             alpha=self.spectral.alpha,
             ood_score=None if fitted is None else fitted.detector.name,
             threshold=threshold if math.isfinite(threshold) else None,
+            promise=None if fitted is None else _promise(fitted),
+            mask_threshold=masks.threshold if masks is not None and masks.decides else None,
             scaling=self.scaling.summary(),
             preprocessings=[str(preprocessing) for preprocessing in data.preprocessings],
             metrics=self.calibration.metrics,
@@ -140,8 +144,15 @@ class ReportCallback(pl.Callback):
         return {key: value for key, value in facts.items() if value}
 
 
-def _case_result(scan: Mapping[str, Any], own: Segmentation | None, verdict: Verdict | None) -> CaseResult:
+def _promise(detector: ConformalDetector) -> str | None:
+    """What the rule promises, in words; None where it cannot decide."""
+    rule = detector.rule
+    return f"{rule.promise}, {'exactly' if rule.exact else 'approximately'}" if rule.decides else None
+
+
+def _case_result(scan: Mapping[str, Any], found: ScoredScan) -> CaseResult:
     """The result of a case, to which its calibration is still to be added."""
+    own, verdict, mask = found.segmentation, found.verdict, found.mask
     accuracy = {} if own is None else own.accuracy
     preprocessing = scan["own"] if verdict is None else verdict.preprocessing
     return CaseResult(
@@ -158,6 +169,9 @@ def _case_result(scan: Mapping[str, Any], own: Segmentation | None, verdict: Ver
         nearest_task=None if verdict is None else verdict.task,
         preprocessing=None if preprocessing is None else str(preprocessing),
         patient=scan["patient"],
+        mask_reliable=None if mask is None else mask.reliable,
+        mask_disagreement=None if mask is None else mask.disagreement,
+        reasons=reason_texts(verdict, mask),
     )
 
 

@@ -1,9 +1,9 @@
 """SpectralCallback: fits signatures, detector and threshold after training, and has test images scored by them."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytorch_lightning as pl
 import torch
@@ -11,17 +11,22 @@ from monai.data import MetaTensor
 from pytorch_lightning.trainer.states import TrainerFn
 from rich.progress import track
 
+from medmtl.accuracy import dice
 from medmtl.callbacks.checkpoints import add_callback_state
 from medmtl.data.datamodule import MultiTaskData
 from medmtl.data.reading import load_image
+from medmtl.data.transforms import to_native
 from medmtl.distributed import gather, place
 from medmtl.errors import ConfigError, RunError
 from medmtl.models.extract import Observer
+from medmtl.models.mask_check import volume_of
 from medmtl.models.segmenter import Segmenter
 from medmtl.ood.detectors.base import Detector
 from medmtl.ood.detectors.by_task import ByTask
 from medmtl.ood.evidence.evidence import Evidence
 from medmtl.ood.evidence.features import FeatureTap
+from medmtl.ood.evidence.flip import flip_disagreement
+from medmtl.ood.mask_rule import HeldOutMask, MaskRule
 from medmtl.ood.verdict import ConformalDetector
 from medmtl.runs.checkpoint import read_checkpoint
 
@@ -32,9 +37,10 @@ class SpectralCallback(pl.Callback):
     """Spectral signatures (Karimi & Gholipour, arXiv 2004.06569), and a verdict with a conformal threshold.
 
     After training, the network with its best weights processes the training images, not augmented, each under its
-    task's preprocessing: their signatures are the bank, and the detector is fitted to them. Validation images, under
-    every preprocessing, set the threshold; they have chosen the checkpoint too, for what that costs see
-    `ConformalDetector`. All is kept in `best.ckpt`; `medmtl calibrate` estimates it again.
+    task's preprocessing: their signatures are the bank, and the detector is fitted to them. Validation images set the
+    threshold, with training images that are scored by detectors fitted to other patients; and their masks set the rule
+    by which masks are checked. They have chosen the checkpoint too, for what that costs see `ConformalDetector`. All is
+    kept in `best.ckpt`; `medmtl calibrate` estimates it again.
 
     Args:
         layers: names of the network's layers whose feature maps are used; none: no signatures and no verdict.
@@ -50,6 +56,7 @@ class SpectralCallback(pl.Callback):
         self.alpha = alpha
         self.detector = ByTask() if detector is None else detector
         self.ood_detector: ConformalDetector | None = None
+        self.mask_rule: MaskRule | None = None
         self.mismatch: RunError | None = None  # why there is none, though the checkpoint holds one
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -62,11 +69,14 @@ class SpectralCallback(pl.Callback):
             FeatureTap(_segmenter(pl_module).network, self.layers)
 
     def state_dict(self) -> dict[str, Any]:
-        """State of the OOD detector as tensors, numbers and strings; empty before the end of training."""
-        return {} if self.ood_detector is None else self.ood_detector.state_dict()
+        """State of OOD detector and mask rule as tensors, numbers and strings; empty before the end of training."""
+        masks = {} if self.mask_rule is None else {"masks": self.mask_rule.state_dict()}
+        return {} if self.ood_detector is None else {**self.ood_detector.state_dict(), **masks}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take the OOD detector from a checkpoint."""
+        """Take the OOD detector and the mask rule from a checkpoint; earlier versions had no mask rule."""
+        if "masks" in state_dict:
+            self.mask_rule = MaskRule.from_state_dict(state_dict["masks"], self.alpha)
         if "fitted" in state_dict:
             try:
                 self.ood_detector = ConformalDetector.from_state_dict(state_dict, self.detector, self.alpha)
@@ -97,16 +107,24 @@ class SpectralCallback(pl.Callback):
             add_callback_state(checkpoint, self)
 
     def fit(self, segmenter: Segmenter, data: MultiTaskData) -> None:
-        """Fit the OOD detector to the training images, and its threshold to the validation images."""
+        """Fit the OOD detector to the training images, its threshold to the validation images, and the mask rule."""
         observer = self._observer(segmenter)
-        training, held_out = gather(_training(observer, data)), gather(_held_out(observer, data))
-        modalities = {name: task.modality for name, task in data.trained.items()}
-        self.ood_detector = ConformalDetector.fit(self.detector, training, held_out, self.alpha, modalities)
-        rule = self.ood_detector.rule()
+        trained, checked = gather(_training(observer, data)), gather(_held_out(observer, data))
+        self.ood_detector = ConformalDetector.fit(
+            self.detector, [each.evidence for each in trained], [each.evidence for each in checked], self.alpha
+        )
+        volumes: dict[str, list[float]] = {}
+        for each in trained:
+            volumes.setdefault(each.evidence.dataset, []).append(each.volume_ml)
+        ranges = {task: (min(own), max(own)) for task, own in volumes.items()}
+        self.mask_rule = MaskRule([each.mask for each in checked], ranges, self.alpha)
+        rule = self.ood_detector.rule
         if not rule.decides:
             logger.warning("too few validation cases to reject at alpha = %g: verdicts will be undecided", self.alpha)
         name = self.ood_detector.detector.name
-        logger.info("signature bank: %d images; threshold of %s: %.4f", len(training), name, rule.threshold)
+        logger.info("signature bank: %d images; threshold of %s: %.4f", len(trained), name, rule.threshold)
+        for unusual in self.ood_detector.above_threshold():
+            logger.info("threshold: %s, case %s is held out and above it", unusual.task, unusual.case)
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Give the segmenter the OOD detector of the checkpoint and the observer of its features.
@@ -129,34 +147,60 @@ class SpectralCallback(pl.Callback):
             )
         segmenter = _segmenter(pl_module)
         segmenter.observer, segmenter.ood_detector = self._observer(segmenter), self.ood_detector
+        segmenter.mask_rule = self.mask_rule
 
     def _observer(self, segmenter: Segmenter) -> Observer:
         return Observer.serving(self.detector, segmenter.predictor, self.layers)
 
 
-def _training(observer: Observer, data: MultiTaskData) -> dict[int, Evidence]:
+class _Trained(NamedTuple):
+    """A training image: its evidence and the volume of its label."""
+
+    evidence: Evidence
+    volume_ml: float
+
+
+class _Checked(NamedTuple):
+    """A held-out image: its evidence and its mask."""
+
+    evidence: Evidence
+    mask: HeldOutMask
+
+
+def _training(observer: Observer, data: MultiTaskData) -> dict[int, _Trained]:
     """This process's share of the training images, each under its task's preprocessing."""
     rank, processes = place()
     images = [(task, item) for task in data.trained for item in data.training_cache(task)][rank::processes]
     cases = {(task, case.name): case for task in data.trained for case in data.cases(task, "train")}
     found = {}
     for step, (task, item) in enumerate(track(images, "Features of the training images", disable=rank > 0)):
-        case = cases[task, item["case"]]
+        case, preprocessing = cases[task, item["case"]], data.tasks[task].preprocessing
         prepared = MetaTensor(item["image"])
         native = load_image(case) if observer.thumbnails else prepared
-        found[step], _ = observer({data.tasks[task].preprocessing: prepared}, native, task, case.name, case.patient)
+        evidence, _ = observer({preprocessing: prepared}, native, task, case.name, case.patient)
+        found[step] = _Trained(evidence, volume_of(item["label"] == 1, preprocessing))
     return found
 
 
-def _held_out(observer: Observer, data: MultiTaskData) -> dict[int, Evidence]:
-    """This process's share of the validation images, each under every preprocessing."""
+def _held_out(observer: Observer, data: MultiTaskData) -> dict[int, _Checked]:
+    """This process's share of the validation images, each under its task's preprocessing."""
     scans, rank = data.calibration_dataloader(), place()[0]
     waiting: Iterable[Any] = track(scans, "Features of the validation images", len(scans), disable=rank > 0)
-    return {
-        step: observer(*(scan[key] for key in ("images", "native", "dataset", "case", "patient")))[0]
-        for step, scan in enumerate(waiting)
-        if scan is not None
-    }
+    return {step: _check(observer, scan) for step, scan in enumerate(waiting) if scan is not None}
+
+
+def _check(observer: Observer, scan: Mapping[str, Any]) -> _Checked:
+    evidence, logits = observer(*(scan[key] for key in ("images", "native", "dataset", "case", "patient")))
+    own = scan["own"]
+    probability = torch.sigmoid(logits[own])
+    predicted = to_native(probability, scan["native"]) >= 0.5
+    if scan["known"] is not None:
+        predicted &= scan["known"][0].to(predicted.device)
+    disagreement = flip_disagreement(
+        scan["images"][own].to(probability.device), probability[0].as_subclass(torch.Tensor) >= 0.5, observer.predictor
+    )
+    overlap = dice(predicted, scan["label"][0].as_tensor())
+    return _Checked(evidence, HeldOutMask(scan["dataset"], scan["patient"], scan["case"], overlap, disagreement))
 
 
 def _segmenter(module: pl.LightningModule) -> Segmenter:

@@ -9,6 +9,7 @@ from torch import Tensor
 from medmtl.calibration.metrics.regions import REGIONS
 from medmtl.calibration.scaling.working_volume import WorkingVolume
 from medmtl.data.preprocessing import Preprocessing
+from medmtl.ood.mask_rule import MaskVerdict
 from medmtl.ood.verdict import Verdict
 
 
@@ -57,8 +58,10 @@ class ScoredScan:
         probabilities: preprocessing -> probability of foreground in its working space, `(1, h, w, d)`.
         segmentation: under the preprocessing of its task; None for an image without a task.
         verdict: None without an OOD detector.
+        mask: the verdict on the mask under the verdict's preprocessing; None without a mask rule.
     """
 
     probabilities: Mapping[Preprocessing, MetaTensor]
     segmentation: Segmentation | None
     verdict: Verdict | None
+    mask: MaskVerdict | None = None

@@ -27,9 +27,11 @@ from medmtl.models.channels import input_channels
 from medmtl.models.ensemble import Ensemble, Members, Pooled
 from medmtl.models.extract import Observer, output_scores
 from medmtl.models.finetune import FineTune, freeze, load_weights
+from medmtl.models.mask_check import check_mask
 from medmtl.models.members import Part, read_members
 from medmtl.models.scored import ScoredScan, Segmentation
 from medmtl.models.sliding_window import VolumePredictor
+from medmtl.ood.mask_rule import MaskRule, MaskVerdict
 from medmtl.ood.verdict import OUTPUTS, ConformalDetector, Verdict
 
 
@@ -79,6 +81,7 @@ class Segmenter(pl.LightningModule):
         self.predictor = VolumePredictor(network, patch_size, overlap, window_batch)
         self.observer: Observer | None = None
         self.ood_detector: ConformalDetector | None = None
+        self.mask_rule: MaskRule | None = None
         self.scaling: TaskScalings | None = None
         self._accuracy: dict[int, tuple[str, Mapping[str, float]]] = {}
 
@@ -214,15 +217,28 @@ class Segmenter(pl.LightningModule):
             preprocessing: pooled[preprocessing].probability if preprocessing in pooled else torch.sigmoid(found)
             for preprocessing, found in logits.items()
         }
+        mask = None
         if verdict is not None:
             verdict = _with_pooled_scores(verdict, pooled)
+            mask = self._mask_verdict(scan, probabilities, verdict)
         segmentation, own = None, scan["own"]
         if own is not None:
             task = None if verdict is None else verdict.task
             of_members = pooled[own].scaled if own in pooled else None
             segmentation = self._segmentation(scan, probabilities[own], of_members, task, testing)
             self._accuracy[index] = scan["dataset"], segmentation.accuracy
-        return ScoredScan(probabilities, segmentation, verdict)
+        return ScoredScan(probabilities, segmentation, verdict, mask)
+
+    def _mask_verdict(
+        self, scan: dict[str, Any], probabilities: Mapping[Preprocessing, MetaTensor], verdict: Verdict
+    ) -> MaskVerdict | None:
+        """The verdict on the mask under the verdict's preprocessing."""
+        if self.mask_rule is None:
+            return None
+        chosen = next(each for each in probabilities if str(each) == verdict.preprocessing)
+        image = scan["images"][chosen].to(self.device)
+        found = probabilities[chosen]
+        return check_mask(self.mask_rule, self.predictor, image, found, chosen, verdict.task, verdict.rejected)
 
     def _pool(
         self,

@@ -79,9 +79,12 @@ def observe(
     processes = min(options.processes or (1 if torch.cuda.is_available() else usable_cores()), len(missing))
     logger.info("%d of %d images to observe, %d in parallel", len(missing), len(images), processes)
     efforts = {image: _effort(image, trained.segmenter.predictor.patch_size) for image in missing}
-    arguments = (options.layers or trained.layers, options.pooled_layers, cache, options.seed)
+    layers = options.layers or trained.layers
+    arguments = (layers, options.pooled_layers, cache, options.seed)
     if processes == 1:
-        observed = _alone(missing, keys, worker.Worker(trained.segmenter, *arguments, members))
+        observed = _alone(
+            missing, keys, worker.Worker(trained.segmenter, *arguments, members, worker.bank_of(trained, layers))
+        )
     else:
         observed = _together(
             missing, keys, partial(worker.start, checkpoint, *arguments, options.ensemble, trained.trusted), processes

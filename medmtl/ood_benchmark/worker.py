@@ -17,6 +17,9 @@ from medmtl.models.extract import Observer
 from medmtl.models.members import read_members
 from medmtl.models.segmenter import Segmenter
 from medmtl.ood.evidence.evidence import Evidence
+from medmtl.ood.evidence.flip import flip_disagreement
+from medmtl.ood.nearest import nearest_task
+from medmtl.ood.verdict import ConformalDetector
 from medmtl.ood_benchmark.cache import Cache, Observation
 from medmtl.ood_benchmark.images import Image
 from medmtl.training.trained import Trained, load_trained
@@ -32,6 +35,7 @@ class Worker:
         cache: where observations go.
         seed: of the shifts.
         members: networks and passes of an ensemble; None without one.
+        bank: of the run, which names the nearest task; None where the run has none.
     """
 
     def __init__(
@@ -42,7 +46,9 @@ class Worker:
         cache: Cache,
         seed: int,
         members: Members | None,
+        bank: ConformalDetector | None,
     ) -> None:
+        self.bank = bank
         self.observer = Observer(segmenter.predictor, layers, pooled)
         self.cache = cache
         self.seed = seed
@@ -63,12 +69,32 @@ class Worker:
             evidence, logits = self.observer(
                 images, native, image.task or image.condition, image.case.name, image.case.patient
             )
+            evidence = self._with_flips(evidence, images, logits, image.own)
             if self.members is not None:
                 evidence = _with_disagreement(evidence, self.members, images, logits)
             found = None
             if label is not None and image.own in logits:
                 found = _dice(torch.sigmoid(logits[image.own]), native, label)
         self.cache.write(key, Observation(evidence, found))
+
+    def _with_flips(
+        self,
+        evidence: Evidence,
+        images: Mapping[Preprocessing, MetaTensor],
+        logits: Mapping[Preprocessing, MetaTensor],
+        own: Preprocessing | None,
+    ) -> Evidence:
+        """Evidence with the flip disagreement under the image's own preprocessing and that of the nearest task."""
+        nearest = None if self.bank is None else nearest_task(evidence, self.bank.bank, self.bank.preprocessings).view
+        views = []
+        for number, (view, (preprocessing, image)) in enumerate(zip(evidence.views, images.items(), strict=True)):
+            if number == nearest or preprocessing == own or nearest is None:
+                found = logits[preprocessing]
+                mask = found[0].as_subclass(torch.Tensor) >= 0
+                disagreement = flip_disagreement(image.to(found.device), mask, self.observer.predictor)
+                view = replace(view, outputs={**view.outputs, "flip_disagreement": disagreement})
+            views.append(view)
+        return replace(evidence, views=tuple(views))
 
 
 def members_of(trained: Trained, checkpoint: Path, ensemble: Ensemble | None) -> Members | None:
@@ -110,6 +136,12 @@ def _seed(seed: int, image: Image) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4])
 
 
+def bank_of(trained: Trained, layers: Sequence[str]) -> ConformalDetector | None:
+    """The run's detector, if its signatures are of the layers that are observed."""
+    found = trained.spectral.ood_detector
+    return found if found is not None and set(found.bank.signatures) == set(layers) else None
+
+
 _worker: Worker | None = None
 
 
@@ -127,7 +159,7 @@ def start(
     torch.set_num_threads(1)
     trained = load_trained(checkpoint, trust=trust)
     members = members_of(trained, checkpoint, ensemble)
-    _worker = Worker(trained.segmenter, layers, pooled, cache, seed, members)
+    _worker = Worker(trained.segmenter, layers, pooled, cache, seed, members, bank_of(trained, layers))
 
 
 def work(image: Image, key: str) -> None:

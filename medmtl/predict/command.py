@@ -25,6 +25,7 @@ from medmtl.version import __version__
 
 logger = logging.getLogger(__name__)
 
+REASONS = 3  # of an image, in the terminal; all are in its JSON file
 TABLE_ROWS = 20  # images in the table at the end, the most out-of-distribution ones
 
 
@@ -42,7 +43,13 @@ def run_predict(options: Options) -> None:
     if options.trust:
         use_current_folder()
     model = Model.load(
-        checkpoint, options.device, options.precision, options.window_batch, options.alpha, options.trust
+        checkpoint,
+        options.device,
+        options.precision,
+        options.window_batch,
+        options.alpha,
+        options.trust,
+        options.fast,
     )
     inputs = inputs_of(options, model.stacks)
     _check_tasks(model, inputs, options)
@@ -110,20 +117,30 @@ def _check_tasks(model: Model, inputs: Sequence[Input], options: Options) -> Non
 
 
 def _print(console: Console, cases: Sequence[PredictedCase], failed: Sequence[FailedCase]) -> None:
-    table = Table("image", "verdict", "p", "nearest task", "ml", "warnings")
+    table = Table("image", "image is", "p", "mask is", "p", "nearest task", "ml", "warnings")
+    for column in table.columns:
+        column.overflow = "fold"  # a verdict is never cut off
     for case in worst_first(cases)[:TABLE_ROWS]:
         p_value = "-" if case.p_value is None else f"{case.p_value:.3f}"
-        row = (case.case, case.verdict, p_value, case.nearest_task or "-", f"{case.volume_ml:.1f}")
-        table.add_row(*row, str(len(case.warnings) or "-"))
+        mask_p = "-" if case.mask_p_value is None else f"{case.mask_p_value:.3f}"
+        row = (case.case, case.verdict, p_value, case.mask_verdict or "-", mask_p, case.nearest_task or "-")
+        table.add_row(*row, f"{case.volume_ml:.1f}", str(len(case.warnings) or "-"))
     if cases:
         console.print(table)
     if len(cases) > TABLE_ROWS:
         console.print(f"and {len(cases) - TABLE_ROWS} more, less out-of-distribution than these", highlight=False)
     for each in failed:
         console.print(f"{each.case} failed: {each.error}", soft_wrap=True, markup=False, highlight=False)
+    for case in [case for case in worst_first(cases) if case.flagged and case.reasons][:TABLE_ROWS]:
+        console.print(
+            f"{case.case}: {'; '.join(case.reasons[:REASONS])}", soft_wrap=True, markup=False, highlight=False
+        )
     ood = [case.case for case in worst_first(cases) if case.verdict == OUT]
     if ood:
         console.print(f"{OUT}: {', '.join(ood)}", soft_wrap=True, markup=False, highlight=False)
+    doubtful = [case.case for case in worst_first(cases) if case.mask_reliable is False]
+    if doubtful:
+        console.print(f"mask not reliable: {', '.join(doubtful)}", soft_wrap=True, markup=False, highlight=False)
     console.print(headline(cases, failed), soft_wrap=True, highlight=False)
 
 

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 from typing import Literal
@@ -20,6 +21,8 @@ from medmtl.io.input import MODALITIES
 from medmtl.io.inputs import find_inputs, input_of
 from medmtl.io.reader import Scan, read, scan_of
 from medmtl.models.extract import CUBIC_MM, Observer
+from medmtl.models.mask_check import check_mask
+from medmtl.ood.mask_rule import MaskVerdict, reason_texts
 from medmtl.ood.verdict import Given, Verdict
 from medmtl.predict.prediction import Prediction
 from medmtl.predict.warnings import mask_warnings, verdict_warnings
@@ -40,14 +43,22 @@ class Model:
         name: of the checkpoint.
         precision: of the network's arithmetic; the OOD threshold was estimated in `32`, see `verdict_warnings`.
         window_batch: sliding windows per forward pass; as in the training if None.
+        fast: check masks by their volume alone, without an additional pass over the mirrored image.
     """
 
     def __init__(
-        self, trained: Trained, name: str, precision: Precision = "32", window_batch: int | None = None
+        self,
+        trained: Trained,
+        name: str,
+        precision: Precision = "32",
+        window_batch: int | None = None,
+        fast: bool = False,
     ) -> None:
         self.name = name
         self.tasks: Mapping[str, Task] = trained.data.trained
         self.ood_detector = trained.spectral.ood_detector
+        self.mask_rule = trained.spectral.mask_rule
+        self.fast = fast
         self.alpha = trained.spectral.alpha
         self.scalings = trained.scaling.scalings if trained.scaling.active else None
         if self.scalings is not None:
@@ -69,6 +80,7 @@ class Model:
         window_batch: int | None = None,
         alpha: float | None = None,
         trust: bool = False,
+        fast: bool = False,
     ) -> "Model":
         """Load a run.
 
@@ -80,6 +92,7 @@ class Model:
             alpha: share of in-distribution images that may be rejected; as in the training if None.
             trust: import and build any class that the checkpoint names, which runs its code; else only networks of
                 `monai.networks` and `torch.nn`, and classes of medmtl.
+            fast: check masks by their volume alone, without an additional pass over the mirrored image.
 
         Raises:
             RunError: there is no such run, or its checkpoint cannot be used.
@@ -94,11 +107,13 @@ class Model:
             trained = load_trained(checkpoint, device, trust)
         except (RuntimeError, AssertionError) as error:  # torch raises these for a missing device
             raise ConfigError(f"device {device!r} ({' '.join(str(error).split())[:80]})", fix="use cpu") from None
-        model = cls(trained, checkpoint.name, precision, window_batch)
+        model = cls(trained, checkpoint.name, precision, window_batch, fast)
         if alpha is not None:
             model.alpha = alpha
             if model.ood_detector is not None:
                 model.ood_detector.alpha = alpha
+            if model.mask_rule is not None:
+                model.mask_rule = replace(model.mask_rule, alpha=alpha)
         return model
 
     @property
@@ -177,6 +192,8 @@ class Model:
         named = given.tasks[0] if given is not None and given.kind == "task" else None
         owner = verdict.task if verdict is not None else named or self._owner(preprocessing)
         image, found = prepared[preprocessing], torch.sigmoid(logits[preprocessing]).cpu()
+        rejected = None if verdict is None else verdict.rejected
+        checked = self._check(image, found, preprocessing, owner, rejected, seconds)
         del prepared, logits
         with _timing(seconds, "resampling"):
             network = to_native(found, scan.image)
@@ -208,6 +225,11 @@ class Model:
             nearest_task=None if verdict is None else verdict.task,
             ood_score=None if verdict is None else verdict.score,
             scores={} if verdict is None else verdict.scores,
+            mask_reliable=None if checked is None else checked.reliable,
+            mask_p_value=None if checked is None else checked.p_value,
+            mask_disagreement=None if checked is None else checked.disagreement,
+            reasons=reason_texts(verdict, checked),
+            nearest_image=None if verdict is None else f"{verdict.nearest.task}/{verdict.nearest.case}",
             volume_ml=float(mask.sum(dtype=np.int64)) * voxel_ml,
             expected_volume_ml=float(probability.sum(dtype=torch.float64)) * voxel_ml,
             seconds=seconds,
@@ -244,6 +266,26 @@ class Model:
             evidence, logits = self.observer(prepared, scan.image, "", scan.name, scan.name)
         with _timing(seconds, "verdict"):
             return self.ood_detector(evidence, given), logits
+
+    def _check(
+        self,
+        image: MetaTensor,
+        probability: MetaTensor,
+        preprocessing: Preprocessing,
+        task: str,
+        rejected: bool | None,
+        seconds: dict[str, float],
+    ) -> MaskVerdict | None:
+        """The verdict on the mask; None for a checkpoint of an earlier version."""
+        if self.mask_rule is None:
+            return None
+        device = next(self.predictor.network.parameters()).device
+        mixed = torch.autocast(device.type, TYPES.get(self.precision), enabled=self.precision in TYPES)
+        with torch.inference_mode(), mixed, _timing(seconds, "mask_check"):
+            image = image.to(device)
+            return check_mask(
+                self.mask_rule, self.predictor, image, probability, preprocessing, task, rejected, self.fast
+            )
 
     def _candidates(
         self, task: str | None, modality: str | None

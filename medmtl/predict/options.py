@@ -40,6 +40,7 @@ class Options:
         window_batch: sliding windows per forward pass; None: as in the training.
         volume: which volume of files with four dimensions, from 0, or all of them; 0 where they are stacked channels.
         trust: import and build any class that the checkpoint names.
+        fast: leave out the additional pass over the mirrored image, by which masks are checked.
         overwrite: repeat finished images, and replace outputs of other images of the same name.
     """
 
@@ -60,6 +61,7 @@ class Options:
     volume: int | Literal["all"] = 0
     overwrite: bool = False
     trust: bool = False
+    fast: bool = False
 
 
 def parse(argv: Sequence[str]) -> Options:
@@ -123,6 +125,11 @@ def parse(argv: Sequence[str]) -> Options:
         default=0,
         metavar="K|all",
         help="volume of 4-D files, from 0, or all (default: 0); not for networks that stack the volumes",
+    )
+    parser.add_argument(
+        "--fast",
+        action="store_true",
+        help="check masks by their volume alone, without an additional pass over the mirrored image",
     )
     parser.add_argument("--trust", action="store_true", help=TRUST_HELP)
     parser.add_argument(

@@ -26,6 +26,12 @@ class Prediction:
         nearest_task: the nearest task by spectral signature, or the given one; None without an OOD detector.
         ood_score: of the detector that gives the verdict, higher = more out-of-distribution; None without one.
         scores: this and other scores, by name.
+        mask_reliable: False: the mask is empty, of a volume that no training label comes near, or unlike that of the
+            mirrored image; None: undecided, not checked, or that of an OOD image.
+        mask_p_value: conformal, of the disagreement among acceptable held-out masks; None where not measured.
+        mask_disagreement: 1 - Dice of the mask and that of the mirrored image, 0 to 1; None where not measured.
+        reasons: what sets image and mask apart from the training images of the task, a clause each.
+        nearest_image: the training image with the nearest signature, as `task/case`; None without an OOD detector.
         volume_ml: of the mask.
         expected_volume_ml: of the organ: the sum of the probability over all voxels, times a voxel's volume.
         seconds: spent on resampling, inference, verdict and scaling.
@@ -44,6 +50,11 @@ class Prediction:
     nearest_task: str | None
     ood_score: float | None
     scores: Mapping[str, float]
+    mask_reliable: bool | None
+    mask_p_value: float | None
+    mask_disagreement: float | None
+    reasons: tuple[str, ...]
+    nearest_image: str | None
     volume_ml: float
     expected_volume_ml: float
     seconds: Mapping[str, float]

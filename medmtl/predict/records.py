@@ -27,6 +27,7 @@ COLUMNS = (
         "task",
         "preprocessing",
     ),
+    *("mask_reliable", "mask_p_value", "mask_disagreement", "reasons", "nearest_image"),
     *("volume_ml", "expected_volume_ml", "mask", "model", "digest", "medmtl", "seconds", "warnings", "error"),
 )
 
@@ -66,6 +67,7 @@ def request_of(source: Input, options: Options, digest: str) -> dict[str, Any]:
         "digest": digest,
         "alpha": options.alpha,
         "precision": options.precision,
+        "fast": options.fast,
     }
 
 
@@ -123,6 +125,7 @@ def write_summary(path: Path, cases: Sequence[PredictedCase], failed: Sequence[F
         row = {name: getattr(case, name, None) for name in COLUMNS}
         row |= {"model": case.model["name"], "digest": case.model["digest"], "medmtl": case.model["medmtl"]}
         row |= {"seconds": round(sum(case.seconds.values()), 3), "warnings": "; ".join(case.warnings)}
+        row["reasons"] = "; ".join(case.reasons)
         rows.append(row)
     with written_whole(path) as beside, beside.open("w", newline="") as stream:
         writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")

@@ -1,7 +1,7 @@
 """The test result of one case, and what is derived from several: tasks, pooled bins, best and worst."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 from operator import add
@@ -28,6 +28,9 @@ class CaseResult:
         nearest_task: the task of the nearest training image by spectral signature; None without an OOD detector.
         preprocessing: under which the case was scored; None for a case without a task that got no verdict.
         patient: whose case it is, where several cases or tasks are of the same person.
+        mask_reliable: the verdict on the mask; None where there is none.
+        mask_disagreement: 1 - Dice of the mask and that of the mirrored image, 0 to 1; None where not measured.
+        reasons: what is unusual about image and mask, a clause each; empty where nothing is flagged.
         calibration_scaled: as `calibration`, after scaling; empty without one.
     """
 
@@ -44,6 +47,9 @@ class CaseResult:
     nearest_task: str | None
     preprocessing: str | None
     patient: str | None = None
+    mask_reliable: bool | None = None
+    mask_disagreement: float | None = None
+    reasons: Sequence[str] = ()
     calibration_scaled: Mapping[str, BinTable] = field(default_factory=dict)
 
     @property

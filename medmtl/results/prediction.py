@@ -1,7 +1,7 @@
 """Record of one predicted image, as written to its JSON file and read by `summary.csv` and the gallery."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from typing import Any
 
 SCHEMA = 2  # of the JSON file
@@ -30,6 +30,11 @@ class PredictedCase:
         model: `name` and `digest` of the checkpoint, and the version of `medmtl`.
         warnings: about file, verdict and mask, a sentence each.
         seconds: spent on each step.
+        mask_reliable: False: do not rely on the mask; None: undecided, or not checked.
+        mask_p_value: conformal, of the disagreement among acceptable held-out masks; None where not measured.
+        mask_disagreement: 1 - Dice of the mask and that of the mirrored image, 0 to 1; None where not measured.
+        reasons: what sets image and mask apart from the training images of the task, a clause each.
+        nearest_image: the training image with the nearest signature, as `task/case`.
         files: kind -> name of a written file: `mask`, `dicom_seg`, `probability`, `entropy`, `picture`.
         request: input files and options; an image whose request is unchanged is not predicted again.
         expected_volume_ml: of the organ, the sum of its probability over all voxels; None in records of versions that
@@ -51,9 +56,24 @@ class PredictedCase:
     model: Mapping[str, str]
     warnings: Sequence[str]
     seconds: Mapping[str, float]
+    mask_reliable: bool | None = None
+    mask_p_value: float | None = None
+    mask_disagreement: float | None = None
+    reasons: Sequence[str] = ()
+    nearest_image: str | None = None
     files: Mapping[str, str] = field(default_factory=dict)
     request: Mapping[str, Any] = field(default_factory=dict)
     expected_volume_ml: float | None = None
+
+    @property
+    def mask_verdict(self) -> str:
+        """`not reliable`, `reliable`, or nothing where that is undecided."""
+        return {False: "not reliable", True: "reliable", None: ""}[self.mask_reliable]
+
+    @property
+    def flagged(self) -> bool:
+        """Whether the image is out-of-distribution or its mask is not reliable."""
+        return self.in_distribution is False or self.mask_reliable is False
 
     @property
     def verdict(self) -> str:
@@ -72,8 +92,9 @@ class PredictedCase:
             KeyError: a field is missing.
         """
         old = {} if "schema" in content else _SCHEMA_1
-        content = {"expected_volume_ml": None, **content}
-        return cls(**{each.name: content[old.get(each.name, each.name)] for each in fields(cls)})
+        keys = {each.name: old.get(each.name, each.name) for each in fields(cls)}
+        optional = {each.name for each in fields(cls) if each.default is not MISSING}
+        return cls(**{name: content[key] for name, key in keys.items() if key in content or name not in optional})
 
 
 @dataclass(frozen=True)
@@ -92,11 +113,21 @@ class FailedCase:
 
 
 def worst_first(cases: Iterable[PredictedCase]) -> list[PredictedCase]:
-    """OOD images, then undecided, then in-distribution ones; within each by p-value, then by decreasing OOD score."""
+    """OOD images, then those with unreliable masks, then undecided, then in-distribution ones.
+
+    Within each by p-value, then by decreasing OOD score.
+    """
     order = (OUT, UNDECIDED, IN)
 
-    def rank(case: PredictedCase) -> tuple[int, float, float, str]:
+    def rank(case: PredictedCase) -> tuple[bool, bool, int, float, float, str]:
         p_value = 1.0 if case.p_value is None else case.p_value
-        return order.index(case.verdict), p_value, -(case.ood_score or 0.0), case.case
+        return (
+            case.verdict != OUT,
+            case.mask_reliable is not False,
+            order.index(case.verdict),
+            p_value,
+            -(case.ood_score or 0.0),
+            case.case,
+        )
 
     return sorted(cases, key=rank)

@@ -13,6 +13,7 @@ from medmtl.accuracy import ACCURACY
 from medmtl.calibration.metrics.definitions import METRICS, BinMetric, summarise
 from medmtl.files import written_whole
 from medmtl.ood.detectors import SCORES
+from medmtl.ood.mask_rule import ACCEPTABLE
 from medmtl.ood.metrics.auroc_interval import auroc_interval
 from medmtl.ood.metrics.detection import detection_metrics
 from medmtl.ood.metrics.false_alarms import FlaggedPeople, flagged_people
@@ -36,6 +37,9 @@ class EvaluationResult:
         alpha: the false alarm rate that the verdicts were set to allow, in (0, 1).
         ood_score: key of the score that the verdicts follow; None without an OOD detector.
         threshold: of that score; None without enough held-out cases for a verdict.
+        promise: of which in-distribution images at most a share of alpha is flagged, and whether exactly, see
+            `ConformalRule`; None without a verdict.
+        mask_threshold: of the disagreement with the mask of the mirrored image; None where masks are not checked.
         scaling: the post-hoc scaling that was applied, see `ScalingCallback.summary`; None without one.
         preprocessings: of the trained tasks, as text.
         metrics: the calibration metrics, by key.
@@ -47,6 +51,8 @@ class EvaluationResult:
     alpha: float
     ood_score: str | None = None
     threshold: float | None = None
+    promise: str | None = None
+    mask_threshold: float | None = None
     scaling: Mapping[str, Any] | None = None
     preprocessings: Sequence[str] = ()
     metrics: Mapping[str, BinMetric] = field(default_factory=lambda: METRICS)
@@ -128,6 +134,9 @@ def cases_table(results: Sequence[CaseResult], metrics: Mapping[str, BinMetric] 
             "rejected": result.rejected,
             "nearest_task": result.nearest_task,
             "preprocessing": result.preprocessing,
+            "mask_reliable": result.mask_reliable,
+            "mask_disagreement": result.mask_disagreement,
+            "reasons": "; ".join(result.reasons),
         }
         for region in scaled_regions:
             scaled = result.calibration_scaled
@@ -203,6 +212,7 @@ def _detection(evaluation: EvaluationResult) -> dict[str, Any]:
             "alpha": evaluation.alpha,
             "score": evaluation.ood_score,
             "threshold": evaluation.threshold,
+            "promise": evaluation.promise,
             "false_alarm_rate": _mean(false_alarms),
             "detection_rate": _mean(detections),
             "false_alarms": sum(false_alarms),
@@ -210,10 +220,30 @@ def _detection(evaluation: EvaluationResult) -> dict[str, Any]:
             "detections": sum(detections),
             "out_decided": len(detections),
         },
+        "masks": _masks(inside, evaluation),
         "false_alarms": asdict(_flagged(inside)),
         "detections": asdict(_flagged(outside)),
         "datasets": {dataset: _verdicts(results, dataset) for dataset in dict.fromkeys(r.dataset for r in results)},
         "note": " ".join(notes) or None,
+    }
+
+
+def _masks(inside: Sequence[CaseResult], evaluation: EvaluationResult) -> dict[str, Any]:
+    """How many doubtful and other masks of in-distribution images were called not reliable, or their image OOD."""
+    known = [result for result in inside if is_number(result.dice) and result.mask_reliable is not None]
+    doubtful = [result for result in known if (result.dice or 0.0) < ACCEPTABLE]
+    acceptable = [result for result in known if result not in doubtful]
+    return {
+        "alpha": evaluation.alpha,
+        "threshold": evaluation.mask_threshold,
+        "acceptable_dice": ACCEPTABLE,
+        "doubtful": len(doubtful),
+        "doubtful_found": sum(result.mask_reliable is False for result in doubtful),
+        "doubtful_found_by_either": sum(
+            result.mask_reliable is False or result.rejected is True for result in doubtful
+        ),
+        "acceptable": len(acceptable),
+        "acceptable_flagged": sum(result.mask_reliable is False for result in acceptable),
     }
 
 

@@ -15,7 +15,7 @@ import yaml
 from medmtl.cli import main
 from medmtl.training.command import CommandTrainer
 
-CALIBRATION = {"ece", "ace", "mce", "brier", "nll", "gap"}
+CALIBRATION = {"ece", "ace", "mce", "brier", "nll", "gap", "volume_ratio"}
 
 
 def figures(run: Path) -> dict:

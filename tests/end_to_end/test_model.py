@@ -73,7 +73,7 @@ def test_task_and_modality_decide_which_preprocessings_are_tried(model: Model, s
     assert "no task of the model is PET: the preprocessing settings of all tasks were tried" in unknown.warnings
     assert unknown.scores == model.predict(scan).scores
     given = model.predict(scan, task="LiverCT")
-    own = [each.given_task for each in model.ood_detector.held_out]  # type: ignore[union-attr]
+    own = [each.score for each in model.ood_detector.held_out]  # type: ignore[union-attr]
     assert given.p_value == pytest.approx((1 + sum(score >= given.ood_score for score in own)) / (len(own) + 1))
 
 

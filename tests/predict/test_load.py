@@ -14,7 +14,8 @@ def test_it_loads_a_run_with_what_is_asked_for() -> None:
     assert medmtl.load == Model.load
     defaults = {name: option.default for name, option in inspect.signature(medmtl.load).parameters.items()}
     assert defaults.pop("path") is inspect.Parameter.empty
-    assert defaults == {"device": "auto", "precision": "32", "window_batch": None, "alpha": None, "trust": False}
+    unset = {"device": "auto", "precision": "32", "window_batch": None, "alpha": None, "trust": False, "fast": False}
+    assert defaults == unset
     assert "load" in dir(medmtl)
 
 

@@ -43,6 +43,7 @@ def write_gallery(
         headline=headline(cases, failed),
         ranked=ranked,
         failed=failed,
+        doubtful=sum(case.mask_reliable is False for case in cases),
         counts={word: sum(case.verdict == word for case in cases) for word in (OUT, UNDECIDED, IN)},
         shown=shown,
         pictures={case.case: Picture.of((folder / case.files["picture"]).read_bytes()) for case in shown},
@@ -64,6 +65,10 @@ def headline(cases: Sequence[PredictedCase], failed: Sequence[FailedCase]) -> st
         sentences.append(f"{ood} of {total} {images} {_are(ood)} {OUT}: do not trust their masks.")
     elif IN in words:
         sentences.append(f"{words.count(IN)} of {total} {images} {_are(words.count(IN))} {IN}.")
+    doubtful = sum(case.mask_reliable is False for case in cases)
+    if doubtful:
+        masks = "mask is" if doubtful == 1 else "masks are"
+        sentences.append(f"{doubtful} {masks} not reliable.")
     if undecided:
         sentences.append(f"{undecided} of {total} {images} {_are(undecided)} undecided.")
     if failed:

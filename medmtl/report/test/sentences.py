@@ -35,6 +35,13 @@ def headline(report: Mapping[str, Any]) -> str:
         )
     if parts:
         sentences.append(f"At {_ALPHA} = {verdict['alpha']:g} it {' and '.join(parts)}.")
+    masks = ood["masks"]
+    if masks["doubtful"] or masks["acceptable"]:
+        bar = f"{masks['acceptable_dice']:g}"
+        found = f"{masks['doubtful_found']} of {_count(masks['doubtful'], 'mask', words=False)} with Dice below {bar}"
+        sentences.append(
+            f"It called {found} not reliable, and {masks['acceptable_flagged']} of {masks['acceptable']} others."
+        )
     if ood["note"]:
         sentences.append(ood["note"])
     return " ".join(sentences)

@@ -41,7 +41,17 @@ def make(case, in_distribution=True, p_value=0.5, ood_score=0.1, **given):
 CASES = [
     make("fine"),
     make("close", p_value=0.06),
-    make("far", False, 0.02, 0.4, warnings=["the mask is empty"], mask=None),
+    make(
+        "far", False, 0.02, 0.4, warnings=["a warning"], mask=None, mask_reliable=False, reasons=["the mask is empty"]
+    ),
+    make(
+        "doubtful",
+        mask_reliable=False,
+        mask_p_value=0.03,
+        mask_disagreement=0.62,
+        reasons=["the mask of the mirrored image differs"],
+        nearest_image="LiverCT/liver_7",
+    ),
     make("farther", False, 0.02, 0.5),
     make("unknown", None, None, None, nearest_task=None),
 ]
@@ -76,7 +86,7 @@ def page(folder):
 
 
 def test_the_worst_verdicts_come_first(page):
-    order = ["farther", "far", "unknown", "close", "fine"]
+    order = ["far", "farther", "doubtful", "unknown", "close", "fine"]
     assert [case.case for case in worst_first(CASES)] == order
     assert [attributes["alt"] for tag, attributes in page.tags if tag == "img"] == [
         f"Slices of {name}" for name in order
@@ -95,17 +105,23 @@ def test_the_page_holds_every_picture_and_needs_nothing_but_itself(folder, page)
 def test_it_lists_verdicts_and_failures(page):
     for text in (headline(CASES, FAILED), "in/broken.nii.gz is <torn>: replace it", "the mask is empty", "best.ckpt"):
         assert text in page.words
-    assert "out-of-distribution 2 undecided 1 in-distribution 2 failed 1" in page.words
+    assert "out-of-distribution 2 undecided 1 in-distribution 3 mask not reliable 2 failed 1" in page.words
     assert "out-of-distribution, no mask written" in page.words
     assert page.words.count("12.3") == 2 * len(CASES)
     assert not {"None", "nan", "torn"} & {tag for tag, _ in page.tags}
     assert not {"None", "nan"} & set(page.words.split())
 
 
+def test_it_says_why_an_image_or_a_mask_is_flagged_and_names_the_nearest_training_image(page):
+    assert "in-distribution · mask not reliable the mask of the mirrored image differs" in page.words
+    assert "mask differs by 62 % (p = 0.030)" in page.words
+    assert "LiverCT/liver_7" in page.words
+
+
 def test_the_headline_counts():
     assert headline(CASES, FAILED) == (
-        "2 of 6 images are out-of-distribution: do not trust their masks. "
-        "1 of 6 images is undecided. 1 could not be segmented."
+        "2 of 7 images are out-of-distribution: do not trust their masks. 2 masks are not reliable. "
+        "1 of 7 images is undecided. 1 could not be segmented."
     )
     assert headline(CASES[:2], []) == "2 of 2 images are in-distribution."
     assert headline(CASES[:1], []) == "1 of 1 image is in-distribution."
@@ -116,8 +132,8 @@ def test_a_page_holds_no_more_pictures_than_a_browser_opens(folder, monkeypatch)
     monkeypatch.setattr(gallery, "SHOWN", 2)
     page = Page(write_gallery(folder, CASES, [], {}, "").read_text())
     shown = [attributes["alt"] for tag, attributes in page.tags if tag == "img"]
-    assert shown == ["Slices of farther", "Slices of far"]
-    assert "The other 3 images are in the table alone" in page.words
+    assert shown == ["Slices of far", "Slices of farther"]
+    assert "The other 4 images are in the table alone" in page.words
 
 
 def test_names_from_the_data_are_escaped(folder, tmp_path):
