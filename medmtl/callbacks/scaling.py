@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytorch_lightning as pl
+import torch
 import yaml
 from pytorch_lightning.trainer.states import TrainerFn
 
 from medmtl.calibration.scaling.per_task import Fitted, TaskScalings
 from medmtl.calibration.scaling.working_volume import VoxelSample, sample_voxels
 from medmtl.calibration.scaling.zones import FAR, ZoneHistograms, zone_masks
+from medmtl.callbacks.checkpoints import add_callback_state
 from medmtl.distributed import gather
 from medmtl.errors import ConfigError
 from medmtl.runs.checkpoint import CHECKPOINT_KEY, read_checkpoint, write_checkpoint
@@ -175,12 +177,28 @@ class ScalingCallback(pl.Callback):
         _log_fit(self._fits[fitted_for].scalings)
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Log what was fitted with the best weights."""
+        """Fit to the calibration part of the split with the best weights, if there is one; log what was fitted."""
         best = getattr(trainer.checkpoint_callback, "best_model_path", "")
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        if self.active and best and data.calibration_part != "val":
+            self._fit_apart(trainer, pl_module, Path(best))
         if self.active and best and trainer.is_global_zero:
             self.load_state_dict(read_checkpoint(Path(best))["callbacks"].get(self.state_key, {}))
             if self.scalings is not None:
                 _log_fit(self.scalings)
+
+    def _fit_apart(self, trainer: pl.Trainer, pl_module: pl.LightningModule, best: Path) -> None:
+        """Fit to cases that had no part in the choice of the checkpoint, and write it there."""
+        segmenter: Any = pl_module
+        segmenter.load_state_dict(read_checkpoint(best)["state_dict"])
+        segmenter.eval()
+        self.on_validation_start(trainer, pl_module)
+        with torch.inference_mode():
+            for index, scan in enumerate(trainer.datamodule.calibration_dataloader()):  # type: ignore[attr-defined]
+                self.on_validation_batch_end(trainer, pl_module, segmenter.validation_step(scan, index), scan, index)
+        self.on_validation_epoch_end(trainer, pl_module)
+        if trainer.is_global_zero:
+            add_callback_state(best, self)
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Give the segmenter the scaling to apply, if the checkpoint holds the one that the options name.

@@ -15,7 +15,7 @@ from medmtl.data.check import check_cases, check_image, check_task
 from medmtl.data.loaders import Scans, Union, Volumes, cached, one_at_a_time
 from medmtl.data.preprocessing import Preprocessing
 from medmtl.data.sampling import BalancedSampler
-from medmtl.data.splits import PARTS, apply_splits, cases_by_part, split_patients
+from medmtl.data.splits import CALIBRATION, apply_splits, cases_by_part, split_patients
 from medmtl.data.task import OODImages, Task, data_note
 from medmtl.data.task_cases import TaskCases, ood_cases, task_cases
 from medmtl.data.transforms import LoadPair, LoadScan
@@ -41,6 +41,8 @@ class MultiTaskData(pl.LightningDataModule):
         foreground: probability that a patch is centred in the organ.
         val: share of patients for validation.
         test: share of patients for the test.
+        calibration: share of patients by whom temperatures and the OOD threshold are estimated and nothing else; 0: by
+            the validation patients, who choose the checkpoint, too.
         split_seed: another seed gives another split.
         splits: split file to use instead, such as the `splits.json` of another run; cases it does not list are not
             used.
@@ -60,6 +62,7 @@ class MultiTaskData(pl.LightningDataModule):
         foreground: float = 0.5,
         val: float = 0.2,
         test: float = 0.2,
+        calibration: float = 0.0,
         split_seed: int = 0,
         splits: str | None = None,
         workers: int = 0,
@@ -74,7 +77,7 @@ class MultiTaskData(pl.LightningDataModule):
         self.batches = batches
         self.balance = balance
         self.foreground = foreground
-        self.fractions = {"val": val, "test": test}
+        self.fractions = {"val": val, "test": test, "calibration": calibration}
         self.split_seed = split_seed
         self.split_file = None if splits is None else Path(splits).expanduser()
         self.workers = workers
@@ -153,7 +156,7 @@ class MultiTaskData(pl.LightningDataModule):
             patient_of = {name: self.patients(name) for name in self.tasks}
             self.splits, self._part_of = apply_splits(self.split_file, patient_of)
         for name, parts in self.splits.items():
-            counts = ", ".join(f"{len(parts[part])} {part}" for part in PARTS)
+            counts = ", ".join(f"{len(cases)} {part}" for part, cases in parts.items())
             logger.info("task %s: %s%s", name, counts, " (held out)" if name in self.held_out else "")
 
     def state_dict(self) -> dict[str, Any]:
@@ -168,7 +171,9 @@ class MultiTaskData(pl.LightningDataModule):
         Raises:
             DataError: a case that is needed is gone.
         """
-        needed = {"fit": PARTS, "ood": PARTS, "calibrate": ("val",)}.get(self._stage, ("test",))
+        every = tuple(dict.fromkeys(part for parts in state_dict["splits"].values() for part in parts))
+        calibrating = CALIBRATION if CALIBRATION in every else "val"
+        needed = {"fit": every, "ood": every, "calibrate": (calibrating,)}.get(self._stage, ("test",))
         for name in [name for name in state_dict["splits"] if name in self.tasks]:
             known = {case.name for case in self._cases[name]}
             gone = [case for part in needed for case in state_dict["splits"][name][part] if case not in known]
@@ -181,6 +186,11 @@ class MultiTaskData(pl.LightningDataModule):
         kept = state_dict["splits"]
         own = self.splits if self.split_file else {name: self._split(name) for name in set(self.tasks) - set(kept)}
         self.splits = {name: kept.get(name) or own[name] for name in self.tasks}
+
+    @property
+    def calibration_part(self) -> str:
+        """The part of the split by which temperatures and threshold are estimated: its own, or validation."""
+        return CALIBRATION if any(CALIBRATION in parts for parts in self.splits.values()) else "val"
 
     def _split(self, name: str) -> dict[str, list[str]]:
         return cases_by_part(self.patients(name), self._part_of)
@@ -239,25 +249,28 @@ class MultiTaskData(pl.LightningDataModule):
     def val_dataloader(self) -> DataLoader[dict[str, Any] | None]:
         """Validation volumes of all trained tasks, one at a time, each under its own preprocessing.
 
+        `medmtl calibrate` runs over those of `calibration_part`.
+
         Raises:
             DataError: a case cannot be used; names task, case and file.
         """
         parts: list[Dataset[dict[str, Any]]] = []
+        part = self.calibration_part if self._stage == "calibrate" else "val"
         for name, task in self.trained.items():
             found = self._found[name]
             if self._stage != "fit":  # a training has checked every case
-                check_cases(name, self.cases(name, "val"), found.organ, found.declared)
-            cache = self._cache(name, "val", LoadScan([task.preprocessing], found.organ, found.ignore))
+                check_cases(name, self.cases(name, part), found.organ, found.declared)
+            cache = self._cache(name, part, LoadScan([task.preprocessing], found.organ, found.ignore))
             parts.append(Scans(name, cache, task.preprocessing))
         return one_at_a_time(parts)
 
     def calibration_dataloader(self) -> DataLoader[dict[str, Any] | None]:
-        """Validation volumes of all trained tasks, not cached: what the verdicts are calibrated on."""
+        """Volumes of `calibration_part` of all trained tasks, not cached: what the verdicts are calibrated on."""
         parts = []
         for name, task in self.trained.items():
             found = self._found[name]
             load = LoadScan([task.preprocessing], found.organ, found.ignore)
-            parts.append(Scans(name, Volumes(self.cases(name, "val"), load), task.preprocessing))
+            parts.append(Scans(name, Volumes(self.cases(name, self.calibration_part), load), task.preprocessing))
         return one_at_a_time(parts)
 
     def test_dataloader(self) -> DataLoader[dict[str, Any] | None]:

@@ -13,6 +13,7 @@ from medmtl.errors import DataError
 from medmtl.files import write_text
 
 PARTS = ("train", "val", "test")
+CALIBRATION = "calibration"  # a part that a split may have besides, where it is wanted
 
 
 def split_patients(
@@ -21,8 +22,9 @@ def split_patients(
     test: float = 0.2,
     seed: int = 0,
     folds: Mapping[str, Mapping[str, str]] | None = None,
+    calibration: float = 0.0,
 ) -> dict[str, str]:
-    """Assign every patient to `train`, `val` or `test`.
+    """Assign every patient to `train`, `val` or `test`, or to `calibration` where that has a share.
 
     Tasks that share patients, directly or through a third task, form a group that is split as one; within it,
     patients are taken in the order of (tasks they appear in, hash of seed and name), and every `1/fraction`-th goes
@@ -37,22 +39,24 @@ def split_patients(
         folds: task name -> patient -> `train` or `val`, of tasks that bring a split along. Whom it measures on are test
             patients; of the others a share of `val` is validated on. The patients of all other tasks are split as if
             these did not exist.
+        calibration: share of patients who calibrate temperatures and threshold and have no other part, in [0, 1).
 
     Returns:
-        Patient -> part, one of `PARTS`.
+        Patient -> part, one of `PARTS` or `CALIBRATION`.
 
     Raises:
         DataError: the fractions leave nothing to train on, a task gets no patient for a part above 0, or two
             folds disagree.
     """
     if folds:
-        return _split_by_folds(patients, val, test, seed, folds)
-    if not (0 <= val < 1 and 0 <= test < 1 and val + test < 1):
-        raise DataError(f"data.val={val} and data.test={test} leave no training cases", fix="use fractions below 1")
+        return _split_by_folds(patients, val, test, seed, folds, calibration)
+    if not (all(share >= 0 for share in (val, test, calibration)) and val + test + calibration < 1):
+        asked = f"data.val={val}, data.test={test} and data.calibration={calibration}"
+        raise DataError(f"{asked} leave no training cases", fix="use fractions below 1")
     parts: dict[str, str] = {}
     for ordered in _ordered_groups(patients, seed):
-        parts |= dict(zip(ordered, _spread(len(ordered), val, test), strict=True))
-    wanted = ["train", *(part for part, share in (("val", val), ("test", test)) if share)]
+        parts |= dict(zip(ordered, _spread(len(ordered), val, test, calibration), strict=True))
+    wanted = ["train", *(part for part, share in (("val", val), ("test", test), (CALIBRATION, calibration)) if share)]
     for task in sorted(patients, key=lambda task: len(set(patients[task]))):
         for part in wanted:
             _give(task, part, parts, patients)
@@ -109,9 +113,10 @@ def cases_by_part(patient_of: Mapping[str, str], part_of: Mapping[str, str]) -> 
         part_of: patient -> part.
 
     Returns:
-        Part -> case ids, in the order given.
+        Part -> case ids, in the order given; with `CALIBRATION` where some patient is in it.
     """
-    return {part: [case for case, patient in patient_of.items() if part_of[patient] == part] for part in PARTS}
+    parts = [*PARTS, *([CALIBRATION] if CALIBRATION in part_of.values() else [])]
+    return {part: [case for case, patient in patient_of.items() if part_of[patient] == part] for part in parts}
 
 
 def fewer_training_cases(
@@ -152,7 +157,10 @@ def read_splits(path: Path) -> dict[str, dict[str, list[str]]]:
     """
     try:
         splits = json.loads(path.read_text())
-        return {task: {part: [str(case) for case in parts[part]] for part in PARTS} for task, parts in splits.items()}
+        return {
+            task: {part: [str(case) for case in parts[part]] for part in _parts_of(parts)}
+            for task, parts in splits.items()
+        }
     except FileNotFoundError:
         raise DataError(f"there is no split file {path}", fix="correct data.splits") from None
     except (ValueError, KeyError, TypeError, AttributeError):
@@ -182,7 +190,7 @@ def apply_splits(
     for task, known in patients.items():
         if task not in listed:
             raise DataError(f"task {task} is not in the split file {path}", fix="add it, or leave out data.splits")
-        for part, case in [(name, case) for name in PARTS for case in listed[task][name]]:
+        for part, case in [(name, case) for name, cases in listed[task].items() for case in cases]:
             if case not in known:
                 raise DataError(f"task {task}, case {case}: listed in {path} but not in the data", fix="correct either")
             if part_of.setdefault(known[case], part) != part:
@@ -196,8 +204,17 @@ def apply_splits(
     return {task: listed[task] for task in patients}, part_of
 
 
+def _parts_of(parts: Mapping[str, Sequence[str]]) -> list[str]:
+    return [*PARTS, *([CALIBRATION] if CALIBRATION in parts else [])]
+
+
 def _split_by_folds(
-    patients: Mapping[str, Sequence[str]], val: float, test: float, seed: int, folds: Mapping[str, Mapping[str, str]]
+    patients: Mapping[str, Sequence[str]],
+    val: float,
+    test: float,
+    seed: int,
+    folds: Mapping[str, Mapping[str, str]],
+    calibration: float,
 ) -> dict[str, str]:
     given: dict[str, str] = {}
     for task, part_of in folds.items():
@@ -210,10 +227,12 @@ def _split_by_folds(
     learnt = {task: [patient for patient in patients[task] if given[patient] == "train"] for task in folds}
     free = {task: [patient for patient in names if patient not in given] for task, names in patients.items()}
     parts = {patient: "test" for patient, part in given.items() if part == "val"}
-    parts |= split_patients(learnt, val, 0, seed)
-    parts |= split_patients({task: names for task, names in free.items() if names}, val, test, seed)
+    parts |= split_patients(learnt, val, 0, seed, calibration=calibration)
+    rest = {task: names for task, names in free.items() if names}
+    parts |= split_patients(rest, val, test, seed, calibration=calibration)
+    needed = {"train", *(["val"] if val else []), *([CALIBRATION] if calibration else [])}
     for task, names in patients.items():
-        lacking = {"train", *(["val"] if val else [])} - {parts[patient] for patient in names}
+        lacking = needed - {parts[patient] for patient in names}
         if lacking:
             raise DataError(
                 f"task {task}: the folds leave it no patient for {min(lacking)}", fix="leave `fold` out, or split again"
@@ -255,7 +274,7 @@ def _give(
     part: str,
     parts: dict[str, str],
     patients: Mapping[str, Sequence[str]],
-    donors: Sequence[str] = PARTS,
+    donors: Sequence[str] = (*PARTS, CALIBRATION),
 ) -> None:
     """Move one patient of a task, of the training part if possible, to a part that it has none in."""
     present = [parts[patient] for patient in patients[task]]
@@ -273,9 +292,10 @@ def _give(
     )
 
 
-def _spread(count: int, val: float, test: float) -> list[str]:
+def _spread(count: int, val: float, test: float, calibration: float = 0.0) -> list[str]:
     """Parts of `count` patients in order: each held-out part rounded, never empty if above 0, evenly spaced."""
-    wanted = {"test": max(round(count * test), test > 0), "val": max(round(count * val), val > 0)}
+    shares = {"test": test, "val": val, CALIBRATION: calibration}
+    wanted = {part: max(round(count * share), share > 0) for part, share in shares.items()}
     parts = ["train"] * count
     for part, number in wanted.items():
         free = [index for index, name in enumerate(parts) if name == "train"]

@@ -16,13 +16,17 @@ from medmtl.models.finetune import PREFIX, load_weights
 from medmtl.models.sliding_window import VolumePredictor
 from medmtl.runs.checkpoint import config_within, read_checkpoint
 
-Part = Literal["test", "val"]
+Part = Literal["test", "val", "calibration"]
 
 # Keys of a checkpoint under which Lightning keeps the split and the scaling: names of their classes.
 DATA, SCALING = "MultiTaskData", "ScalingCallback"
 # Use of a patient that a member must not have made, by part: its figures, or its scaling, would be too good.
-SEEN = {"test": {"train": "trained on", "val": "chosen by"}, "val": {"train": "trained on"}}
-WORDS = {"test": "a test patient", "val": "a validation patient"}
+SEEN = {
+    "test": {"train": "trained on", "val": "chosen by", "calibration": "calibrated by"},
+    "val": {"train": "trained on"},
+    "calibration": {"train": "trained on", "val": "chosen by"},
+}
+WORDS = {"test": "a test patient", "val": "a validation patient", "calibration": "a calibration patient"}
 
 
 def read_members(

@@ -136,7 +136,9 @@ class Segmenter(pl.LightningModule):
             return
         if command == "fit" or checkpoint is None:
             raise ConfigError("model.ensemble is for `medmtl test` and `medmtl calibrate`", fix="leave it out")
-        part: Part = "test" if command == "test" else "val"
+        part: Part = "test"
+        if command != "test":
+            part = "calibration" if data.calibration_part == "calibration" else "val"
         self.members = read_members(self.ensemble, self.predictor, checkpoint, data.trained, [part])
 
     def check_channels(self, data: MultiTaskData) -> None:

@@ -66,7 +66,8 @@ def images_of(data: MultiTaskData, options: Options) -> tuple[list[Image], list[
     preprocessings = tuple(data.preprocessings)
     for name, task in data.trained.items():
         labels = data.labels(name)
-        for group, part in (("training", "train"), ("calibration", "val"), ("in_distribution", "test")):
+        parts = {"training": "train", "calibration": data.calibration_part, "in_distribution": "test"}
+        for group, part in parts.items():
             cases = data.cases(name, part)
             check_cases(name, cases, labels.organ, labels.declared)
             views = (task.preprocessing,) if part == "train" else preprocessings
@@ -103,7 +104,7 @@ def _others(group: str, name: str, folder: OtherImages, data: MultiTaskData, not
     images = []
     for case in cases:
         patient = patient_of(name, case.name, folder.patient)
-        if folder.patient is not None and data.part_of(patient) in ("train", "val"):
+        if folder.patient is not None and data.part_of(patient) in ("train", "val", data.calibration_part):
             continue
         check_image(name, case)
         labelled = labels.get(case.name)

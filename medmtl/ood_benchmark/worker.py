@@ -105,7 +105,9 @@ def members_of(trained: Trained, checkpoint: Path, ensemble: Ensemble | None) ->
     """
     if ensemble is None:
         return None
-    return read_members(ensemble, trained.segmenter.predictor, checkpoint, trained.data.trained, ["val", "test"])
+    return read_members(
+        ensemble, trained.segmenter.predictor, checkpoint, trained.data.trained, ["val", "calibration", "test"]
+    )
 
 
 def _with_disagreement(

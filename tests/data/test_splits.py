@@ -273,3 +273,22 @@ def test_folds_that_disagree_or_leave_no_patient_are_refused() -> None:
     fold = {**dict.fromkeys(people("a", 6), "train"), "x": "val", "y": "val"}
     with pytest.raises(DataError, match="task B: the folds leave it no patient for train"):
         split_patients({"A": list(fold), "B": ["x", "y"]}, folds={"A": fold})
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_calibration_part_has_patients_of_its_own_in_every_task(seed: int, tmp_path: Path) -> None:
+    tasks = random_tasks(np.random.default_rng(seed))
+    parts = split_patients(tasks, val=0.2, test=0.2, seed=seed, calibration=0.2)
+    assert set(parts.values()) == {*PARTS, "calibration"}
+    splits = {task: cases_by_part({name: name for name in names}, parts) for task, names in tasks.items()}
+    assert all(split["calibration"] for split in splits.values())
+    write_splits(tmp_path / "splits.json", splits)
+    patients = {task: {name: name for name in names} for task, names in tasks.items()}
+    assert apply_splits(tmp_path / "splits.json", patients) == (splits, parts)
+    plain = split_patients(tasks, val=0.2, test=0.2, seed=seed)
+    assert "calibration" not in cases_by_part({name: name for names in tasks.values() for name in names}, plain)
+
+
+def test_shares_that_leave_nothing_to_train_on_are_refused_with_calibration_too() -> None:
+    with pytest.raises(DataError, match=r"data\.calibration=0\.5 leave no training cases"):
+        split_patients({"A": people("a", 20)}, val=0.3, test=0.2, calibration=0.5)

@@ -27,7 +27,7 @@ AFTERWARDS = ("scaling",)
 # Where data lie, how a split was made (it counts itself), which processes draw the patches, what logs the figures, and
 # what a training refuses.
 WITHOUT_EFFECT = {
-    "data": ("splits", "val", "test", "split_seed", "workers", "seed"),
+    "data": ("splits", "val", "test", "calibration", "split_seed", "workers", "seed"),
     "model": ("ensemble",),
     "trainer": ("enable_progress_bar", "logger"),
 }
