@@ -31,13 +31,13 @@ BRIEFLY = [
 
 @pytest.fixture
 def few_real_cases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let `$MEDMTL_DATA`, where it is set, name a copy of the real corpora with the first four cases of each.
+    """Let `$MEDMTL_DATA`, where it is set, name a copy of the real corpora with the first three cases of each.
 
-    The three sarcoma tasks still share their patients.
+    One to train, one to validate and one to test; the three sarcoma tasks still share their patients.
     """
     for described in Path(os.environ.get("MEDMTL_DATA") or tmp_path).glob("*/dataset.json"):
         content = json.loads(described.read_text())
-        content |= {part: content.get(part, [])[:4] for part in ("training", "test")}
+        content |= {part: content.get(part, [])[:3] for part in ("training", "test")}
         files = [case.values() if isinstance(case, dict) else [case] for case in content["training"] + content["test"]]
         for name in (name for case in files for name in case):
             copy = tmp_path / "few" / described.parent.name / name
