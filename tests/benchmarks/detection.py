@@ -26,11 +26,14 @@ from medmtl.ood.detectors.distances import FRODO, KNN, Contrast, MDPool, PCAMaha
 from medmtl.ood.detectors.spectral import Spectral
 from medmtl.ood.evidence.evidence import Evidence, LayerEvidence, View
 from medmtl.ood.evidence.features import FeatureTap
+from medmtl.ood.evidence.flip import flip_disagreement
+from medmtl.ood.evidence.shape import describe_mask
 from medmtl.training.request import find_config
 
 SHAPE = (160, 192, 160)
 TRAINING = 24  # images that the detectors are fitted to, of two tasks
-TARGETS = {"spectral": 0.03, "all_feature_detectors": 0.10}
+TARGETS = {"spectral": 0.03, "all_feature_detectors": 0.10, "verdict": 0.05, "mask_verdict": 1.05}
+RADIUS = 30  # voxels, of the ball that stands in for a predicted mask
 
 
 def volume(shape: tuple[int, int, int], seed: int) -> MetaTensor:
@@ -67,8 +70,34 @@ def detecting(
     return run
 
 
+def ball() -> torch.Tensor:
+    """A probability that is 1 in a ball in the middle, `(h, w, d)`."""
+    grids = torch.meshgrid(*(torch.arange(side) - side / 2 for side in SHAPE), indexing="ij")
+    return (sum(grid.square() for grid in grids) < RADIUS**2).float()
+
+
+def with_verdict(predictor: VolumePredictor, layers: list[str]) -> Callable[[MetaTensor], None]:
+    """Inference with what the default verdict takes of features and mask, and its scores but those of intensities."""
+    features, probability = detecting(predictor, layers, [Spectral(), KNN(), Contrast()], []), ball()
+
+    def run(image: MetaTensor) -> None:
+        features(image)
+        describe_mask(probability, image.as_tensor()[0], (1, 1, 1))
+
+    return run
+
+
+def with_mask_verdict(predictor: VolumePredictor) -> Callable[[MetaTensor], None]:
+    """Inference with the additional pass over the mirrored image."""
+
+    def run(image: MetaTensor) -> None:
+        flip_disagreement(image, predictor(image)[0].as_subclass(torch.Tensor) >= 0.5, predictor)
+
+    return run
+
+
 def compare(pairs: int) -> dict[str, Any]:
-    """Interleaved runs without detection, with the signature alone, and with all detectors that use features."""
+    """Interleaved runs without detection, with the signature alone, all detectors of features, and the verdicts."""
     torch.manual_seed(0)
     config = yaml.safe_load(find_config("multitask-open.yaml").read_text())
     layers: list[str] = config["spectral"]["layers"]
@@ -79,6 +108,8 @@ def compare(pairs: int) -> dict[str, Any]:
         "inference": predictor,
         "spectral": detecting(predictor, layers, [Spectral()], []),
         "all_feature_detectors": detecting(predictor, layers, every, [coarsest(predictor, layers)]),
+        "verdict": with_verdict(predictor, layers),
+        "mask_verdict": with_mask_verdict(predictor),
     }
     image = volume(SHAPE, 0)
     seconds: dict[str, list[float]] = {name: [] for name in runs}
