@@ -237,11 +237,11 @@ def test_a_detector_and_a_shift_of_ones_own_appear_by_their_labels(
     run: Path, benchmark: Path, volumes: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(str(run.parent))
-    (run.parent / "mine_of_a_test.py").write_text(MINE)
+    (run.parent / "shifts_of_a_test.py").write_text(MINE)
     config = yaml.safe_load(benchmark.read_text()) | {"near": {}, "severities": [1]}
     config |= {
-        "detectors": ["Spectral", {"class_path": "mine_of_a_test.Doubt"}],
-        "shifts": ["flip", {"class_path": "mine_of_a_test.Fainter"}],
+        "detectors": ["Spectral", {"class_path": "shifts_of_a_test.Doubt"}],
+        "shifts": ["flip", {"class_path": "shifts_of_a_test.Fainter"}],
     }
     benchmark.write_text(yaml.safe_dump(config))
     ood(run, benchmark)
@@ -253,7 +253,7 @@ def test_a_detector_and_a_shift_of_ones_own_appear_by_their_labels(
     before = len(volumes)
     ood(run, benchmark)
     assert len(volumes) == before
-    (run.parent / "mine_of_a_test.py").write_text(MINE + "\n# changed\n")
+    (run.parent / "shifts_of_a_test.py").write_text(MINE + "\n# changed\n")
     ood(run, benchmark)
     assert len(volumes) == before + PREPROCESSINGS * len(TASKS)
 
