@@ -9,6 +9,7 @@ from case_sample import report_of
 
 from medmtl.calibration.metrics.bins import bin_volume
 from medmtl.calibration.metrics.definitions import METRICS, summarise
+from medmtl.report.test.sentences import headline
 from medmtl.results.case import best_and_worst, pooled_bins, tasks_of
 from medmtl.results.test import cases_table, write_cases
 
@@ -141,6 +142,32 @@ def test_an_auroc_has_the_interval_of_its_patients_even_where_it_is_1(make_case)
     assert of(21, 9, images=3) == found
     assert not of(21, 5)["reliable"]
     assert of(21, 1)["low"] is None
+
+
+def test_verdicts_on_masks_are_counted_by_whether_the_mask_is_doubtful(make_case):
+    results = [
+        make_case("a", dice=0.3, mask_reliable=False),
+        make_case("b", dice=0.5, mask_reliable=True, rejected=True),
+        make_case("c", dice=0.2, mask_reliable=True),
+        make_case("d", dice=0.9, mask_reliable=False),
+        make_case("e", dice=0.9, mask_reliable=True),
+        make_case("f", dice=0.9, mask_reliable=None),  # not counted, like a mask without a Dice
+        make_case("g", dice=math.nan, mask_reliable=False),
+        make_case("o", "Other", "out", mask_reliable=False),
+    ]
+    report = report_of(results, mask_threshold=0.25, promise="each task, exactly")
+    assert report["ood"]["masks"] == {
+        "alpha": 0.05,
+        "threshold": 0.25,
+        "acceptable_dice": 0.6,
+        "doubtful": 3,
+        "doubtful_found": 1,
+        "doubtful_found_by_either": 2,
+        "acceptable": 2,
+        "acceptable_flagged": 1,
+    }
+    assert report["ood"]["verdict"]["promise"] == "each task, exactly"
+    assert "It called 1 of 3 masks with Dice below 0.6 not reliable, and 1 of 2 others." in headline(report)
 
 
 def test_without_a_signature_bank_there_is_no_verdict_and_the_note_says_why(make_case):
