@@ -137,6 +137,7 @@ def test_false_alarms_stand_by_task_beside_what_the_procedure_gives(page, statis
         assert [str(row["people"]), str(row["people_flagged"]), shown, expected] in page.rows_of(task)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_intervals_of_few_patients_are_marked(tmp_path, records, statistics):
     first = statistics["detectors"]["fusion"]
     few = {**first, "far": {**first["far"], "reliable": False}}
@@ -346,6 +347,7 @@ def test_what_is_missing_is_left_out_and_said(tmp_path, odd):
         assert not {"heat-map", "roc"} & drawn
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_names_from_the_data_are_escaped_in_the_page(tmp_path):
     records = make_records({"<em>odd</em>": 2.0}, {"<i>Liver</i>": 2}, ("noise",))
     written = write_ood_page(tmp_path, "<script>", records, make_statistics(records), {}, ["<q>why</q>"])
