@@ -142,8 +142,8 @@ def test_three_processes_fit_what_one_does(run: Path) -> None:
     assert alike(state(best), before)
 
 
-@pytest.mark.parametrize("method", ["platt", "isotonic"])
-def test_calibrate_replaces_the_method_and_test_applies_it(run: Path, method: str) -> None:
+def test_calibrate_replaces_the_method_and_test_applies_it(run: Path) -> None:
+    method = "isotonic"
     raw = figures(run)
     main(["calibrate", "--run", str(run), "--scaling.method", method])
     found = state(run / "checkpoints" / "best.ckpt")

@@ -3,10 +3,12 @@
 import csv
 import json
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+import wandb
 import yaml
 from wandb_record import WandbRun, read_runs
 
@@ -15,16 +17,19 @@ from medmtl.experiment.panels import describe
 
 
 @pytest.fixture(scope="module")
-def mirrored(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def mirrored(tiny: Path, made_once: Callable[[str, Callable[[Path], None]], Path]) -> Path:
     """A run folder whose training was interrupted and resumed, then tested, all with W&B offline."""
-    run = tmp_path_factory.mktemp("mirrored") / "runs" / "mirrored"
+    return made_once("mirrored", lambda folder: _train(tiny, folder / "runs" / "mirrored")) / "runs" / "mirrored"
+
+
+def _train(tiny: Path, run: Path) -> None:
     options = ["--wandb.mode=offline", "--wandb.group=study", "--wandb.job_type=multitask"]
     options += ["--wandb.tags=[LiverCT, seed0]", "--trainer.log_every_n_steps=1"]
     whole = ["--model.scheduler.init_args.total_steps=6", "--trainer.max_steps=3"]
     main(["fit", "--config", str(tiny), "--run", str(run), *options, *whole])
     main(["fit", "--run", str(run), "--resume", "--trainer.max_steps=6"])
     main(["test", "--run", str(run)])
-    return run
+    wandb.teardown()  # another process writes the files, which other workers read
 
 
 @pytest.fixture(scope="module")
