@@ -20,7 +20,6 @@ from medmtl.results.benchmark import read_records
 
 TASKS = ["LiverCT", "KidneyT2"]
 PREPROCESSINGS = 2
-SHIPPED = ["ood-benchmark", "ood-benchmark-full"]
 
 
 @pytest.fixture
@@ -258,11 +257,10 @@ def test_a_detector_and_a_shift_of_ones_own_appear_by_their_labels(
     assert len(volumes) == before + PREPROCESSINGS * len(TASKS)
 
 
-@pytest.mark.parametrize("name", SHIPPED)
-def test_shipped_benchmarks_run(name: str, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_shipped_benchmark_runs(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for variable in ("MEDMTL_DATA", "MEDMTL_CORPUS"):
         monkeypatch.delenv(variable, raising=False)
-    ood(run, f"{name}.yaml", "--cases=0", "--processes=1")
+    ood(run, "ood-benchmark-full.yaml", "--cases=0", "--processes=1")  # the short one has the same detectors
     summary = json.loads((run / "ood" / "ood.json").read_text())
     assert summary["images"] == {"calibration": 2, "in_distribution": 2, "far": 12}
     assert "near" not in summary["detectors"]["spectral"]
