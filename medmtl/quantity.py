@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+CUBIC_MM = 1000.0  # in a millilitre
+
 
 @dataclass(frozen=True)
 class Quantity:

@@ -16,8 +16,7 @@ from medmtl.ood.evidence.evidence import Evidence, View
 from medmtl.ood.evidence.features import FeatureTap
 from medmtl.ood.evidence.output_scores import OUTPUT_SCORES
 from medmtl.ood.evidence.shape import describe_mask
-
-CUBIC_MM = 1000.0  # in a millilitre
+from medmtl.quantity import CUBIC_MM
 
 
 class Observer:

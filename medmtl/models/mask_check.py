@@ -7,8 +7,7 @@ from medmtl.data.preprocessing import Preprocessing
 from medmtl.models.sliding_window import VolumePredictor
 from medmtl.ood.evidence.flip import flip_disagreement
 from medmtl.ood.mask_rule import MaskRule, MaskVerdict
-
-CUBIC_MM = 1000.0  # in a millilitre
+from medmtl.quantity import CUBIC_MM
 
 
 def check_mask(

@@ -20,12 +20,13 @@ from medmtl.errors import ConfigError, DataError
 from medmtl.io.input import MODALITIES
 from medmtl.io.inputs import find_inputs, input_of
 from medmtl.io.reader import Scan, read, scan_of
-from medmtl.models.extract import CUBIC_MM, Observer
+from medmtl.models.extract import Observer
 from medmtl.models.mask_check import check_mask
 from medmtl.ood.mask_rule import MaskVerdict, reason_texts
 from medmtl.ood.verdict import Given, Verdict
 from medmtl.predict.prediction import Prediction
 from medmtl.predict.warnings import mask_warnings, verdict_warnings
+from medmtl.quantity import CUBIC_MM
 from medmtl.runs.folder import RunFolder
 from medmtl.training.trained import Trained, load_trained
 

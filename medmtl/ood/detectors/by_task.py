@@ -11,11 +11,10 @@ from numpy.typing import NDArray
 from medmtl.errors import DataError
 from medmtl.ood.detectors.base import Detector
 from medmtl.ood.detectors.fusion import Fusion
+from medmtl.ood.detectors.gaussian import MAD_TO_DEVIATION
 from medmtl.ood.detectors.layers import require
 from medmtl.ood.evidence.evidence import Evidence
 from medmtl.ood.reason import Reason
-
-MAD_TO_DEVIATION = 1.4826
 
 
 class ByTask(Detector):

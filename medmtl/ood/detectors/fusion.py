@@ -12,6 +12,7 @@ from torch.nn import functional
 from medmtl.errors import ConfigError, DataError
 from medmtl.ood.detectors.base import FOLDS, Detector, ViewDetector, folds_of
 from medmtl.ood.detectors.distances import KNN, Contrast
+from medmtl.ood.detectors.gaussian import MAD_TO_DEVIATION
 from medmtl.ood.detectors.intensity import IntensityHistogram
 from medmtl.ood.detectors.layers import require
 from medmtl.ood.detectors.shape import Shape
@@ -21,7 +22,6 @@ from medmtl.ood.reason import Reason
 
 # The logistic distribution with this slope is within 0.01 of the normal one.
 LOGISTIC = 1.702
-MAD_TO_DEVIATION = 1.4826
 UNUSUAL = 3.0  # standard deviations from which on a member's score is named as a reason
 LEAST_SHARE = 1e-3  # of the minimum in-distribution score: lower scores are raised to it before the logarithm
 

@@ -10,6 +10,8 @@ from torch import Tensor
 
 from medmtl.errors import DataError
 
+MAD_TO_DEVIATION = 1.4826  # of a median absolute deviation, for normal values
+
 # The spread of a channel that hardly varies among few training images is raised to this share of the mean spread.
 LEAST_SPREAD = 0.01
 

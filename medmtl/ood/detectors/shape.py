@@ -8,12 +8,12 @@ from torch import Tensor
 
 from medmtl.errors import DataError
 from medmtl.ood.detectors.base import ViewDetector
+from medmtl.ood.detectors.gaussian import MAD_TO_DEVIATION
 from medmtl.ood.detectors.layers import require
 from medmtl.ood.evidence.evidence import Evidence, View
 from medmtl.ood.evidence.shape import DESCRIPTORS
 from medmtl.ood.reason import Reason
 
-MAD_TO_DEVIATION = 1.4826
 LIMIT = 6.0  # deviations beyond it count as it, and so does an empty mask
 UNUSUAL = 3.0  # deviations from which on a descriptor outside the training range is named as a reason
 

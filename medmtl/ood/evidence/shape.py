@@ -14,9 +14,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
 
-from medmtl.quantity import Quantity
+from medmtl.quantity import CUBIC_MM, Quantity
 
-CUBIC_MM = 1000.0  # in a millilitre
 SHELL = 2  # voxels around the mask that count as just outside
 EVERY_SIDE = np.ones((3, 3, 3), dtype=bool)  # voxels that share a corner are connected
 LOOSE, STRICT = 0.25, 0.75  # other thresholds of the probability
