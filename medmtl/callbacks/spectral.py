@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +19,7 @@ from medmtl.data.reading import load_image
 from medmtl.data.transforms import to_native
 from medmtl.distributed import gather, place
 from medmtl.errors import ConfigError, RunError
+from medmtl.losses.masked import UNKNOWN
 from medmtl.models.extract import Observer
 from medmtl.models.mask_check import volume_of
 from medmtl.models.segmenter import Segmenter
@@ -178,7 +180,7 @@ def _training(observer: Observer, data: MultiTaskData) -> dict[int, _Trained]:
         prepared = MetaTensor(item["image"])
         native = load_image(case) if observer.thumbnails else prepared
         evidence, _ = observer({preprocessing: prepared}, native, task, case.name, case.patient)
-        found[step] = _Trained(evidence, volume_of(item["label"] == 1, preprocessing))
+        found[step] = _Trained(evidence, volume_of((item["label"] > 0) & (item["label"] != UNKNOWN), preprocessing))
     return found
 
 
@@ -192,14 +194,16 @@ def _held_out(observer: Observer, data: MultiTaskData) -> dict[int, _Checked]:
 def _check(observer: Observer, scan: Mapping[str, Any]) -> _Checked:
     evidence, logits = observer(*(scan[key] for key in ("images", "native", "dataset", "case", "patient")))
     own = scan["own"]
-    probability = torch.sigmoid(logits[own])
+    probability = observer.predictor.probability(logits[own], own.head)
     predicted = to_native(probability, scan["native"]) >= 0.5
     if scan["known"] is not None:
         predicted &= scan["known"][0].to(predicted.device)
     disagreement = flip_disagreement(
-        scan["images"][own].to(probability.device), probability[0].as_subclass(torch.Tensor) >= 0.5, observer.predictor
+        scan["images"][own].to(probability.device),
+        probability[0].as_subclass(torch.Tensor) >= 0.5,
+        partial(observer.predictor, head=own.head),
     )
-    overlap = dice(predicted, scan["label"][0].as_tensor())
+    overlap = dice(predicted, scan["label"][0].as_tensor() > 0)
     return _Checked(evidence, HeldOutMask(scan["dataset"], scan["patient"], scan["case"], overlap, disagreement))
 
 

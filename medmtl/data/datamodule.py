@@ -1,22 +1,25 @@
 """MultiTaskData: the union of several tasks for training, their volumes and OOD images for scoring."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from copy import copy
+from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytorch_lightning as pl
-import torch
 from monai.data import CacheDataset
 from torch.utils.data import DataLoader, Dataset
 
 from medmtl.data.case import Case
 from medmtl.data.check import check_cases, check_image, check_task
+from medmtl.data.classes import Classes
 from medmtl.data.loaders import Scans, Union, Volumes, cached, one_at_a_time
 from medmtl.data.preprocessing import Preprocessing
 from medmtl.data.sampling import BalancedSampler
 from medmtl.data.splits import CALIBRATION, apply_splits, cases_by_part, split_patients
-from medmtl.data.task import OODImages, Task, data_note
+from medmtl.data.task import OODImages, Task, classes_of, data_note
 from medmtl.data.task_cases import TaskCases, ood_cases, task_cases
 from medmtl.data.transforms import LoadPair, LoadScan
 from medmtl.distributed import place
@@ -48,6 +51,7 @@ class MultiTaskData(pl.LightningDataModule):
             used.
         workers: processes that draw patches; 0 = the training process itself.
         seed: seed of the patches (the command line links it to `seed_everything`).
+        outputs: see `Segmenter` (the command line links it to `model.outputs`).
     """
 
     def __init__(
@@ -67,9 +71,12 @@ class MultiTaskData(pl.LightningDataModule):
         splits: str | None = None,
         workers: int = 0,
         seed: int = 0,
+        outputs: Literal["shared", "per_task"] | None = None,
     ) -> None:
         super().__init__()
-        self.tasks = tasks
+        several = any(task.class_names is None or len(task.class_names) > 1 for task in tasks.values())
+        self.per_task = several if outputs is None else outputs == "per_task"
+        self.tasks = {name: _with_head(task, name if self.per_task else None) for name, task in tasks.items()}
         self.patch_size = patch_size
         self.ood = ood or {}
         self.held_out = held_out or []
@@ -115,6 +122,15 @@ class MultiTaskData(pl.LightningDataModule):
         return {name: task for name, task in self.tasks.items() if name not in self.held_out}
 
     @property
+    def heads(self) -> dict[str, Classes] | None:
+        """Trained task -> the classes that the network has outputs for; None with one output for all tasks.
+
+        Raises:
+            ConfigError: the classes of a task are not known by value; the command line looks them up first.
+        """
+        return {name: classes_of(task) for name, task in self.trained.items()} if self.per_task else None
+
+    @property
     def channels(self) -> int:
         """Channels of every image."""
         return len(next(iter(self.trained.values())).channels)
@@ -137,12 +153,14 @@ class MultiTaskData(pl.LightningDataModule):
         """
         if self._cases:
             return
-        found = {name: task_cases(name, task) for name, task in self.tasks.items()}
+        found = {name: self._labels_of(task_cases(name, task)) for name, task in self.tasks.items()}
+        if not self.per_task:
+            _check_contradictions({name: found[name] for name in self.trained})
         cases: dict[str, Sequence[Case]] = {name: task.cases for name, task in found.items()}
         cases |= {name: ood_cases(name, folder) for name, folder in self.ood.items()}
         if stage == "fit":
             for name, task in found.items():
-                check_task(name, task.cases, task.organ, task.declared)
+                check_task(name, task.cases, task.classes.foreground, task.declared)
         for name in self.ood:
             for case in cases[name]:
                 check_image(name, case)
@@ -192,6 +210,10 @@ class MultiTaskData(pl.LightningDataModule):
         """The part of the split by which temperatures and threshold are estimated: its own, or validation."""
         return CALIBRATION if any(CALIBRATION in parts for parts in self.splits.values()) else "val"
 
+    def _labels_of(self, found: TaskCases) -> TaskCases:
+        """The classes of a task, or their union where the network has one output for all tasks."""
+        return found if self.per_task else replace(found, classes=found.classes.merge(), missing={})
+
     def _split(self, name: str) -> dict[str, list[str]]:
         return cases_by_part(self.patients(name), self._part_of)
 
@@ -229,10 +251,10 @@ class MultiTaskData(pl.LightningDataModule):
     def training_cache(self, name: str) -> CacheDataset:
         """The training cases of a task in the working space, not augmented."""
         task, found = self.tasks[name], self._found[name]
-        return self._cache(name, "train", LoadPair(task.preprocessing, found.organ, found.ignore))
+        return self._cache(name, "train", LoadPair(task.preprocessing, found.classes, found.ignore))
 
-    def train_dataloader(self) -> DataLoader[dict[str, torch.Tensor]]:
-        """Batches `{"image": (B, C, H, W, D), "label": (B, 1, H, W, D)}` drawn from the union."""
+    def train_dataloader(self) -> DataLoader[dict[str, Any]]:
+        """Batches `{"image": (B, C, H, W, D), "label": (B, 1, H, W, D), ...}` drawn from the union, see `Union`."""
         caches = {name: self.training_cache(name) for name in self.trained}
         rank, processes = place()
         sampler = BalancedSampler(
@@ -243,7 +265,7 @@ class MultiTaskData(pl.LightningDataModule):
             rank=rank,
             processes=processes,
         )
-        union = Union(caches, self.patch_size, self.foreground)
+        union = Union(caches, self.patch_size, self.foreground, self._found)
         return DataLoader(union, self.batch_size, sampler=sampler, num_workers=self.workers)
 
     def val_dataloader(self) -> DataLoader[dict[str, Any] | None]:
@@ -259,9 +281,9 @@ class MultiTaskData(pl.LightningDataModule):
         for name, task in self.trained.items():
             found = self._found[name]
             if self._stage != "fit":  # a training has checked every case
-                check_cases(name, self.cases(name, part), found.organ, found.declared)
-            cache = self._cache(name, part, LoadScan([task.preprocessing], found.organ, found.ignore))
-            parts.append(Scans(name, cache, task.preprocessing))
+                check_cases(name, self.cases(name, part), found.classes.foreground, found.declared)
+            cache = self._cache(name, part, LoadScan([task.preprocessing], found.classes, found.ignore))
+            parts.append(Scans(name, cache, task.preprocessing, found))
         return one_at_a_time(parts)
 
     def calibration_dataloader(self) -> DataLoader[dict[str, Any] | None]:
@@ -269,8 +291,9 @@ class MultiTaskData(pl.LightningDataModule):
         parts = []
         for name, task in self.trained.items():
             found = self._found[name]
-            load = LoadScan([task.preprocessing], found.organ, found.ignore)
-            parts.append(Scans(name, Volumes(self.cases(name, self.calibration_part), load), task.preprocessing))
+            load = LoadScan([task.preprocessing], found.classes, found.ignore)
+            volumes = Volumes(self.cases(name, self.calibration_part), load)
+            parts.append(Scans(name, volumes, task.preprocessing, found))
         return one_at_a_time(parts)
 
     def test_dataloader(self) -> DataLoader[dict[str, Any] | None]:
@@ -280,19 +303,44 @@ class MultiTaskData(pl.LightningDataModule):
             DataError: a case cannot be used; names task, case and file.
         """
         for name, found in self._found.items():
-            check_cases(name, self.cases(name, "test"), found.organ, found.declared)
+            check_cases(name, self.cases(name, "test"), found.classes.foreground, found.declared)
         parts = [self._every_preprocessing(name, "test") for name in self.tasks]
         for name in self.ood:
-            volumes = Volumes(self._cases[name], LoadScan(self.preprocessings, organ=None))
-            parts.append(Scans(name, volumes, own=None))
+            volumes = Volumes(self._cases[name], LoadScan(self.preprocessings, classes=None))
+            parts.append(Scans(name, volumes))
         return one_at_a_time(parts)
 
     def _every_preprocessing(self, name: str, part: str) -> Scans:
         task, found, known = self.tasks[name], self._found[name], name not in self.held_out
-        load = LoadScan(self.preprocessings, found.organ if known else None, found.ignore)
-        return Scans(name, Volumes(self.cases(name, part), load), task.preprocessing if known else None)
+        load = LoadScan(self.preprocessings, found.classes if known else None, found.ignore)
+        volumes = Volumes(self.cases(name, part), load)
+        return Scans(name, volumes, task.preprocessing, found) if known else Scans(name, volumes)
 
     def _cache(self, name: str, part: str, load: LoadPair | LoadScan) -> CacheDataset:
         if (name, part) not in self._caches:
             self._caches[name, part] = cached(f"{name}, {part}", self.cases(name, part), load)
         return self._caches[name, part]
+
+
+def _with_head(task: Task, head: str | None) -> Task:
+    """A task whose outputs are read from a head."""
+    own = copy(task)
+    own.head = head
+    return own
+
+
+def _check_contradictions(found: Mapping[str, TaskCases]) -> None:
+    """Check that no image belongs to two tasks of different organs, of which one output cannot show both.
+
+    Raises:
+        ConfigError: one does.
+    """
+    images = {name: {path.resolve() for case in own.cases for path in case.images} for name, own in found.items()}
+    for one, other in combinations(found, 2):
+        values = [found[name].classes.foreground for name in (one, other)]
+        if values[0] != values[1] and images[one] & images[other]:
+            both = min(images[one] & images[other])
+            raise ConfigError(
+                f"tasks {one} and {other} have different organs in the same image {both.name}",
+                fix="set model.outputs to per_task, since a shared output cannot tell them apart",
+            )

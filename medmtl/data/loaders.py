@@ -11,6 +11,7 @@ from torch.utils.data import ConcatDataset, DataLoader, Dataset
 from medmtl.data.case import Case
 from medmtl.data.preprocessing import Preprocessing
 from medmtl.data.sampling import Draw, Share
+from medmtl.data.task_cases import TaskCases
 from medmtl.data.transforms import LoadPair, LoadScan, random_patch, seeded_patch
 from medmtl.distributed import place
 
@@ -23,17 +24,34 @@ class Union(Dataset[dict[str, torch.Tensor]]):
     Args:
         caches: task -> its cached cases (`LoadPair`).
         patch_size: voxels a side.
-        foreground: probability of a patch centred in the organ.
+        foreground: probability of a patch centred in the organ, or in one of several classes.
+        labels: task -> what its labels mean and mark.
     """
 
-    def __init__(self, caches: Mapping[str, CacheDataset], patch_size: Sequence[int], foreground: float) -> None:
+    def __init__(
+        self,
+        caches: Mapping[str, CacheDataset],
+        patch_size: Sequence[int],
+        foreground: float,
+        labels: Mapping[str, TaskCases],
+    ) -> None:
         self.caches = caches
-        self.draw_patch = random_patch(patch_size, foreground)
+        self.labels = labels
+        self.numbers = {task: number for number, task in enumerate(caches)}
+        self.draw_patch = {
+            task: random_patch(patch_size, foreground, by_class=len(labels[task].classes.parts) > 1) for task in caches
+        }
 
-    def __getitem__(self, draw: Draw) -> dict[str, torch.Tensor]:
-        """Return `{"image": (C, H, W, D) float32, "label": (1, H, W, D) uint8}`."""
-        patch = seeded_patch(self.draw_patch, self.caches[draw.task][draw.case], draw.seed)
-        return {key: patch[key] for key in ("image", "label")}
+    def __getitem__(self, draw: Draw) -> dict[str, Any]:
+        """Return `{"image": (C, H, W, D) float32, "label": (1, H, W, D) uint8, "task": number, "marked": bits}`.
+
+        Bit k of `marked` is set if the labels of the case mark class k of its task.
+        """
+        item, labels = self.caches[draw.task][draw.case], self.labels[draw.task]
+        patch = seeded_patch(self.draw_patch[draw.task], item, draw.seed)
+        missing = labels.missing.get(item["case"], frozenset())
+        marked = sum(1 << k for k, name in enumerate(labels.classes.names) if name not in missing)
+        return {"image": patch["image"], "label": patch["label"], "task": self.numbers[draw.task], "marked": marked}
 
 
 class Scans(Dataset[dict[str, Any]]):
@@ -43,20 +61,31 @@ class Scans(Dataset[dict[str, Any]]):
         dataset: the task or folder.
         volumes: what `LoadScan` returns, by index.
         own: the preprocessing of the task; None where the images have no task.
+        labels: what its labels mean and mark; None where the images have no task.
     """
 
-    def __init__(self, dataset: str, volumes: Dataset[dict[str, Any]], own: Preprocessing | None) -> None:
+    def __init__(
+        self,
+        dataset: str,
+        volumes: Dataset[dict[str, Any]],
+        own: Preprocessing | None = None,
+        labels: TaskCases | None = None,
+    ) -> None:
         self.dataset = dataset
         self.volumes = volumes
         self.own = own
+        self.labels = labels
 
     def __len__(self) -> int:
         """Number of volumes."""
         return len(self.volumes)  # type: ignore[arg-type]
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """Return what `LoadScan` returns, with `dataset` and `own`."""
-        return {**self.volumes[index], "dataset": self.dataset, "own": self.own}
+        """Return what `LoadScan` returns, with `dataset`, `own`, and the classes that the labels do not mark."""
+        scan = self.volumes[index]
+        missing = {} if self.labels is None else self.labels.missing
+        unmarked = missing.get(scan["case"], frozenset())
+        return {**scan, "dataset": self.dataset, "own": self.own, "missing": unmarked}
 
 
 class Volumes(Dataset[dict[str, Any]]):

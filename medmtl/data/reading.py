@@ -1,6 +1,5 @@
 """Reading of a case: the image by the rules of `medmtl predict`, and its label on the image's grid."""
 
-from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +7,7 @@ import torch
 from monai.data import MetaTensor
 
 from medmtl.data.case import Case
+from medmtl.data.classes import Classes
 from medmtl.errors import DataError
 from medmtl.io.input import Input, kind_of
 from medmtl.io.reader import Stack, read_stack
@@ -45,30 +45,32 @@ def load_image(case: Case) -> MetaTensor:
     return MetaTensor(torch.from_numpy(stack.voxels), affine=torch.from_numpy(stack.affine))
 
 
-def load_organ(case: Case, organ: Collection[int], image: MetaTensor, ignore: int | None = None) -> MetaTensor:
-    """Load the labels of a case as the organ of interest against everything else.
+def load_label(case: Case, classes: Classes, image: MetaTensor, ignore: int | None = None) -> MetaTensor:
+    """Load the labels of a case as numbers of parts, see `Classes`.
 
     Args:
         case: the case.
-        organ: label values of the organ of interest.
+        classes: what the label values mean.
         image: the case's image on its own grid; the label takes over its affine, so that rounding in their headers,
             which the checks before training allow, cannot tell them apart.
         ignore: label value of voxels without a ground truth.
 
     Returns:
-        `(1, H, W, D)` uint8: 1 in the organ, `UNKNOWN` without a ground truth, 0 elsewhere.
+        `(1, H, W, D)` uint8: the number of the part (1 for an organ of interest), `UNKNOWN` without a ground truth, 0
+        elsewhere. Where masks of single values overlap, the later part counts.
     """
-    values = torch.as_tensor(sorted(organ))
     result = torch.zeros((1, *image.shape[1:]), dtype=torch.uint8)
     for label in case.labels:
-        if label.value is not None and label.value not in organ:
+        if label.value is not None and label.value not in classes.foreground:
             continue
         voxels = read_volume(label.path).voxels
         if label.value is None:
             found = torch.from_numpy(np.array(voxels, np.int64))[None]
             if ignore is not None:
                 result[found == ignore] = UNKNOWN
-            result[torch.isin(found, values)] = 1
+            for number, part in enumerate(classes.parts, 1):
+                result[torch.isin(found, torch.as_tensor(sorted(part)))] = number
         else:
-            result[torch.from_numpy(voxels > 0)[None]] = 1
+            own = next(number for number, values in enumerate(classes.parts, 1) if label.value in values)
+            result[torch.from_numpy(voxels > 0)[None]] = own
     return MetaTensor(result, affine=image.affine)

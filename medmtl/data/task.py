@@ -1,11 +1,13 @@
-"""Task (one organ in one modality), and a folder of out-of-distribution images."""
+"""Task (one organ of interest or several classes in one modality), and a folder of out-of-distribution images."""
 
 import os
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from string import Template
+from typing import Literal
 
+from medmtl.data.classes import Classes
 from medmtl.data.layouts import Layout
 from medmtl.data.preprocessing import Preprocessing
 from medmtl.errors import ConfigError, DataError
@@ -14,15 +16,25 @@ from medmtl.io.input import MODALITIES
 SOFT_TISSUE_WINDOW = (-160.0, 240.0)
 
 
+Values = int | str | list[int | str]
+
+
 @dataclass
 class Task:
-    """One organ of interest in one modality.
+    """One organ of interest, or several classes, in one modality.
 
     Args:
         root: data folder; `${NAME}` is taken from the environment, `phantom:NAME` is a digital phantom.
         modality: CT, MR, PET or other. It decides the intensity preprocessing.
-        organ: label values that together are the organ of interest, or names that the dataset declares for them.
         spacing: working voxel size in mm (right-left, anterior-posterior, superior-inferior).
+        organ: label values that together are the organ of interest, or names that the dataset declares for them.
+        classes: instead of `organ`, the classes to tell apart: name -> label value, a list of those, or a name that the
+            dataset declares; or a list of declared names; or `all` that it declares. Classes that share label values
+            (regions of nnU-Net) may overlap, and a later one is written over an earlier one. Tasks whose classes have
+            the same name share its output.
+        missing: class -> regular expression of the names of cases whose labels do not mark it, though it may be there;
+            nothing is learnt of the class from them. Where each class has a mask of its own, a case without one is
+            found by itself.
         channel: channel to use where the images have several, or a list of those to stack: the network then takes as
             many, in all tasks.
         patient: regular expression for the patient within a case name (default: as the dataset declares, or the whole
@@ -35,13 +47,16 @@ class Task:
 
     root: str
     modality: str
-    organ: list[int | str]
     spacing: tuple[float, float, float]
+    organ: list[int | str] | None = None
+    classes: dict[str, Values] | list[str] | Literal["all"] | None = None
+    missing: dict[str, str] | None = None
     channel: int | list[int] = 0
     patient: str | None = None
     window: tuple[float, float] | None = None
     layout: Layout | None = None
     fold: int | None = None
+    head: str | None = field(init=False, default=None)  # its own name where the network has an output for each task
 
     def __post_init__(self) -> None:
         """Check the domains of the values.
@@ -51,8 +66,19 @@ class Task:
         """
         if self.modality not in MODALITIES:
             raise ConfigError(f"modality {self.modality!r} (root {self.root})", fix=f"use one of {MODALITIES}")
-        if not self.organ or any(isinstance(value, int) and value < 1 for value in self.organ):
+        if (self.organ is None) == (self.classes is None):
+            given = "neither organ nor classes" if self.organ is None else "organ and classes"
+            raise ConfigError(f"{given} (root {self.root})", fix="give a task one of the two")
+        if self.organ is not None and not _above_0(self.organ):
             raise ConfigError(f"organ {self.organ} (root {self.root})", fix="list names or label values above 0")
+        if self.classes is not None and not _are_classes(self.classes):
+            raise ConfigError(
+                f"classes {self.classes} (root {self.root})",
+                fix="name them, each with label values above 0, list declared names, or write all",
+            )
+        unknown = sorted(set(self.missing or ()) - set(self.class_names or ()))
+        if unknown and self.classes != "all":
+            raise ConfigError(f"missing names {unknown[0]} (root {self.root})", fix="use names of `classes`")
         _check_channels(self.channels, self.root)
         if self.fold is not None and self.fold < 0:
             raise ConfigError(f"fold {self.fold} (root {self.root})", fix="count folds from 0")
@@ -62,7 +88,13 @@ class Task:
             raise ConfigError(f"window {self.window} (root {self.root})", fix="a window is [low, high], for CT only")
         if self.window is not None:
             self.window = (self.window[0], self.window[1])
-        self.organ, self.spacing = list(self.organ), (self.spacing[0], self.spacing[1], self.spacing[2])
+        self.organ = None if self.organ is None else list(self.organ)
+        self.spacing = (self.spacing[0], self.spacing[1], self.spacing[2])
+
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        """The names of its classes; empty for an organ of interest, None for all of a dataset."""
+        return None if self.classes == "all" else tuple(self.classes or ())
 
     @property
     def channels(self) -> tuple[int, ...]:
@@ -73,7 +105,7 @@ class Task:
     def preprocessing(self) -> Preprocessing:
         """How images of this task are prepared."""
         window = (self.window or SOFT_TISSUE_WINDOW) if self.modality == "CT" else None
-        return Preprocessing(spacing=self.spacing, window=window)
+        return Preprocessing(self.spacing, window, self.head)
 
 
 @dataclass
@@ -136,10 +168,38 @@ def resolve_root(name: str, root: str) -> Path:
     return path
 
 
+def classes_of(task: Task) -> Classes:
+    """The classes of a task by their label values, without its data; of an organ of interest, one.
+
+    Raises:
+        ConfigError: they are given by names, whose values only the data tell.
+    """
+    if task.classes is None:
+        return Classes.of_organ({1})
+    values = task.classes.values() if isinstance(task.classes, dict) else [task.classes]
+    known = [each if isinstance(each, list) else [each] for each in values]
+    if not isinstance(task.classes, dict) or any(isinstance(each, str) for several in known for each in several):
+        raise ConfigError(f"classes {task.classes} (root {task.root}) have no label values", fix="give them")
+    return Classes({name: frozenset(own) for name, own in zip(task.classes, known, strict=True)})  # type: ignore[arg-type]
+
+
 def data_note(roots: Iterable[str]) -> str:
     """The note that every figure of data with these roots must carry; empty for patient data."""
     phantoms = any(root.startswith("phantom:") for root in roots)
     return "Digital phantoms, not patients" if phantoms else ""
+
+
+def _above_0(values: Sequence[int | str]) -> bool:
+    return bool(values) and not any(isinstance(value, int) and value < 1 for value in values)
+
+
+def _are_classes(classes: dict[str, Values] | list[str] | str) -> bool:
+    """Whether there are classes, and each has label values."""
+    if not isinstance(classes, dict):
+        return (bool(classes) and len(set(classes)) == len(classes)) or classes == "all"
+    return bool(classes) and all(
+        _above_0(value if isinstance(value, list) else [value]) and "/" not in name for name, value in classes.items()
+    )
 
 
 def _several(channel: int | list[int]) -> tuple[int, ...]:

@@ -1,12 +1,14 @@
 """The cases of a task and of a folder of out-of-distribution images, whatever their layout."""
 
 import logging
+import re
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from medmtl.data.case import Case, patient_of
+from medmtl.data.classes import Classes
 from medmtl.data.layouts import Corpus, recognise
 from medmtl.data.task import OODImages, Task, resolve_root
 from medmtl.errors import DataError
@@ -20,17 +22,19 @@ class TaskCases:
 
     Attributes:
         cases: its labelled cases, in the order of their names.
-        organ: label values of the organ of interest.
+        classes: what the label values mean.
         declared: all label values that may occur, 0 (background) included; None if any may.
         ignore: the label value of voxels without a ground truth; None if there is none.
         fold: case name -> `train` or `val` in the split of the dataset that the task names; empty if it names none.
+        missing: case name -> its classes that its labels do not mark; only cases with any.
     """
 
     cases: tuple[Case, ...]
-    organ: frozenset[int]
+    classes: Classes
     declared: frozenset[int] | None
     ignore: int | None
     fold: dict[str, str]
+    missing: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
 
 def task_cases(name: str, task: Task) -> TaskCases:
@@ -46,11 +50,13 @@ def task_cases(name: str, task: Task) -> TaskCases:
     """
     root = resolve_root(name, task.root)
     corpus = (task.layout or recognise(root)).read(name, root)
-    organ = _organ(name, root, corpus, task.organ)
+    classes = _classes(name, root, corpus, task)
     labelled = [case for case in corpus.cases if case.labels]
-    cases = [case for case in labelled if organ <= {label.value for label in case.labels} or _multi_class(case)]
+    missing = {case.name: _missing(case, classes, task.missing or {}) for case in labelled}
+    cases = [case for case in labelled if len(missing[case.name]) < len(classes.names)]
     if len(cases) < len(labelled):
-        logger.warning("task %s: %d cases lack a mask of the organ, and are left out", name, len(labelled) - len(cases))
+        what = "the organ" if classes.merged else "any class"
+        logger.warning("task %s: %d cases lack a mask of %s, and are left out", name, len(labelled) - len(cases), what)
     chosen = [
         replace(
             case,
@@ -59,7 +65,14 @@ def task_cases(name: str, task: Task) -> TaskCases:
         )
         for case in _sorted_unique(name, cases, root, "labelled cases")
     ]
-    return TaskCases(tuple(chosen), organ, corpus.declared, corpus.ignore, _fold(name, root, corpus, task.fold, chosen))
+    return TaskCases(
+        tuple(chosen),
+        classes,
+        corpus.declared,
+        corpus.ignore,
+        _fold(name, root, corpus, task.fold, chosen),
+        {case.name: missing[case.name] for case in chosen if missing[case.name]},
+    )
 
 
 def ood_cases(name: str, folder: OODImages) -> list[Case]:
@@ -80,24 +93,53 @@ def ood_cases(name: str, folder: OODImages) -> list[Case]:
     ]
 
 
-def _organ(name: str, root: Path, corpus: Corpus, organ: Sequence[int | str]) -> frozenset[int]:
-    """The label values of an organ that is given by values and names."""
+def _classes(name: str, root: Path, corpus: Corpus, task: Task) -> Classes:
+    """What the labels of a task mean."""
+    if task.organ is not None:
+        return Classes.of_organ(_values(name, root, corpus, task.organ, "organ"))
+    wanted = task.classes or {}
+    if isinstance(wanted, str):
+        if not corpus.organs:
+            raise DataError(f"task {name}: {root} declares no labels, and classes are `all`", fix="list them by value")
+        wanted = list(corpus.organs)
+    if isinstance(wanted, list):
+        wanted = {each: each for each in wanted}
+    named = {
+        each: _values(name, root, corpus, values if isinstance(values, list) else [values], "class")
+        for each, values in wanted.items()
+    }
+    return Classes(named)
+
+
+def _values(name: str, root: Path, corpus: Corpus, given: Sequence[int | str], what: str) -> frozenset[int]:
+    """The label values of an organ or a class that is given by values and names."""
     values: set[int] = set()
-    for wanted in organ:
+    for wanted in given:
         if isinstance(wanted, str) and wanted not in corpus.organs:
             known = ", ".join(corpus.organs) or "(none)"
-            raise DataError(f"task {name}: organ {wanted} is not among the labels {known} of {root}", fix="correct it")
+            raise DataError(f"task {name}: {what} {wanted} is not among the labels {known} of {root}", fix="correct it")
         values |= {wanted} if isinstance(wanted, int) else set(corpus.organs[wanted])
+    key = {"organ": "organ", "class": "classes"}[what]
     declared = corpus.declared
     unknown = sorted(values - declared) if declared is not None else []
     if unknown:
         raise DataError(
-            f"task {name}: organ {unknown} is not among the labels {sorted(declared or ())} of {root}",
-            fix="correct `organ`",
+            f"task {name}: {what} {unknown} is not among the labels {sorted(declared or ())} of {root}",
+            fix=f"correct `{key}`",
         )
     if corpus.ignore in values:
-        raise DataError(f"task {name}: {root} declares label {corpus.ignore} as ignored", fix="take it out of `organ`")
+        raise DataError(f"task {name}: {root} declares label {corpus.ignore} as ignored", fix=f"take it out of `{key}`")
     return frozenset(values)
+
+
+def _missing(case: Case, classes: Classes, declared: Mapping[str, str]) -> frozenset[str]:
+    """The classes that the labels of a case do not mark."""
+    masks = {label.value for label in case.labels}
+    lacking = () if _multi_class(case) else (name for name, values in classes.values.items() if not values <= masks)
+    try:
+        return frozenset((*lacking, *(name for name, pattern in declared.items() if re.search(pattern, case.name))))
+    except re.error as error:
+        raise DataError(f"`missing` is not a regular expression ({error})", fix="correct it") from None
 
 
 def _multi_class(case: Case) -> bool:

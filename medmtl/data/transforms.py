@@ -1,6 +1,6 @@
 """Deterministic transforms (what the cache holds) and random ones (drawn for every patch)."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from monai.transforms import (
     RandCropByPosNegLabeld,
     RandFlipd,
     RandGaussianNoised,
+    Randomizable,
     RandScaleIntensityd,
     RandShiftIntensityd,
     ScaleIntensityRange,
@@ -25,8 +26,9 @@ from monai.transforms import (
 )
 
 from medmtl.data.case import Case
+from medmtl.data.classes import Classes
 from medmtl.data.preprocessing import Preprocessing
-from medmtl.data.reading import load_image, load_organ
+from medmtl.data.reading import load_image, load_label
 from medmtl.data.resample import to_grid, to_spacing
 from medmtl.losses.masked import UNKNOWN
 
@@ -37,7 +39,7 @@ def split_unknown(label: MetaTensor) -> tuple[MetaTensor, torch.Tensor | None]:
     """Separate the voxels without a ground truth.
 
     Args:
-        label: what `load_organ` returns.
+        label: what `load_label` returns.
 
     Returns:
         The label with 0 there, and where there is a ground truth, bool `(1, H, W, D)`; None if everywhere.
@@ -85,24 +87,24 @@ def to_native(probability: MetaTensor, like: MetaTensor) -> torch.Tensor:
 
 
 class LoadPair(Transform):
-    """Case -> its image and organ in the working space; what the cache of a training task holds.
+    """Case -> its image and label in the working space; what the cache of a training task holds.
 
     Args:
         preprocessing: spacing and intensity.
-        organ: label values of the organ of interest.
+        classes: what the label values mean.
         ignore: label value of voxels without a ground truth.
     """
 
-    def __init__(self, preprocessing: Preprocessing, organ: Collection[int], ignore: int | None = None) -> None:
+    def __init__(self, preprocessing: Preprocessing, classes: Classes, ignore: int | None = None) -> None:
         self.preprocessing = preprocessing
-        self.organ = organ
+        self.classes = classes
         self.ignore = ignore
 
     def __call__(self, case: Case) -> dict[str, Any]:
-        """Return `{"image": (C, h, w, d) float32, "label": (1, h, w, d) uint8 as of `load_organ`, "case": name}`."""
+        """Return `{"image": (C, h, w, d) float32, "label": (1, h, w, d) uint8 as of `load_label`, "case": name}`."""
         image = load_image(case)
         label = Spacing(self.preprocessing.spacing, mode="nearest", padding_mode="border")(
-            Orientation("RAS", labels=None)(load_organ(case, self.organ, image, self.ignore))
+            Orientation("RAS", labels=None)(load_label(case, self.classes, image, self.ignore))
         )
         prepared = prepare(image, self.preprocessing)
         return {"image": prepared.as_tensor(), "label": label.as_tensor().to(torch.uint8), "case": case.name}
@@ -126,33 +128,34 @@ class PadToPatch(Transform):
 
 
 class LoadScan(Transform):
-    """Case -> its image under some preprocessings and its organ on the image's own grid; what is scored.
+    """Case -> its image under some preprocessings and its label on the image's own grid; what is scored.
 
     Args:
         preprocessings: preprocessings to prepare the image with.
-        organ: label values of the organ of interest; None where there is no label.
+        classes: what the label values mean; None where there is no label.
         ignore: label value of voxels without a ground truth.
     """
 
     def __init__(
-        self, preprocessings: Sequence[Preprocessing], organ: Collection[int] | None, ignore: int | None = None
+        self, preprocessings: Sequence[Preprocessing], classes: Classes | None, ignore: int | None = None
     ) -> None:
         self.preprocessings = preprocessings
-        self.organ = organ
+        self.classes = classes
         self.ignore = ignore
 
     def __call__(self, case: Case) -> dict[str, Any]:
         """Return `{"images": {preprocessing: (C, h, w, d)}, "native": (C, H, W, D), "label": (1, H, W, D), ...}`.
 
-        `label` is None without a ground truth. `known`, bool `(1, H, W, D)`, is where there is one; None if
-        everywhere.
+        `label` holds numbers of parts, see `Classes`, and is None without a ground truth. `known`, bool
+        `(1, H, W, D)`, is where there is one; None if everywhere.
         """
         native = load_image(case)
         label, known = None, None
-        if self.organ is not None:
-            label, known = split_unknown(load_organ(case, self.organ, native, self.ignore))
+        if self.classes is not None:
+            label, known = split_unknown(load_label(case, self.classes, native, self.ignore))
+        prepared = {each: prepare(native, each) for each in dict.fromkeys(each.image for each in self.preprocessings)}
         return {
-            "images": {preprocessing: prepare(native, preprocessing) for preprocessing in self.preprocessings},
+            "images": {preprocessing: prepared[preprocessing.image] for preprocessing in self.preprocessings},
             "native": native,
             "label": label,
             "known": known,
@@ -161,7 +164,21 @@ class LoadScan(Transform):
         }
 
 
-def random_patch(patch_size: Sequence[int], foreground: float) -> Compose:
+class DrawClass(Randomizable, Transform):
+    """Choose the class in which a foreground patch is centred: each that is in the volume equally often.
+
+    Drawn by voxels, a small class would hardly be seen beside a large one.
+    """
+
+    def __call__(self, item: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the item with `organ`, bool, where the centre may lie."""
+        label = item["label"]
+        count = torch.bincount(label.as_subclass(torch.Tensor).flatten(), minlength=UNKNOWN + 1)[1:UNKNOWN]
+        present = (count.nonzero()[:, 0] + 1).tolist()
+        return {**item, "organ": label == (self.R.choice(present) if present else UNKNOWN + 1)}
+
+
+def random_patch(patch_size: Sequence[int], foreground: float, by_class: bool = False) -> Compose:
     """Draw one augmented patch from what `LoadPair` returns.
 
     Patches are not centred in voxels without a ground truth, and these stay marked as such.
@@ -169,12 +186,13 @@ def random_patch(patch_size: Sequence[int], foreground: float) -> Compose:
     Args:
         patch_size: voxels a side in the working space.
         foreground: probability that the patch's centre lies in the organ, in [0, 1].
+        by_class: draw the class of such a centre first, see `DrawClass`.
     """
     keys = ("image", "label")
     return Compose(
         [
             PadToPatch(patch_size),
-            _organ,
+            DrawClass() if by_class else _organ,
             RandCropByPosNegLabeld(keys, "organ", spatial_size=patch_size, pos=foreground, neg=1 - foreground),
             RandFlipd(keys, prob=0.5, spatial_axis=0),
             RandAffined(
@@ -195,8 +213,8 @@ def random_patch(patch_size: Sequence[int], foreground: float) -> Compose:
 
 
 def _organ(item: Mapping[str, Any]) -> dict[str, Any]:
-    """The organ as bool: MONAI finds the background of another type everywhere."""
-    return {**item, "organ": item["label"] == 1}
+    """The foreground as bool: MONAI finds the background of another type everywhere."""
+    return {**item, "organ": (item["label"] > 0) & (item["label"] != UNKNOWN)}
 
 
 def seeded_patch(draw: Compose, item: Mapping[str, Any], seed: int) -> dict[str, Any]:

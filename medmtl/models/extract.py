@@ -59,26 +59,31 @@ class Observer:
             patient: whose image it is, for grouping.
 
         Returns:
-            The evidence with a view a preprocessing, of which none is chosen yet; and preprocessing -> foreground
-            logits `(1, h, w, d)`.
+            The evidence with a view a preprocessing, of which none is chosen yet; and preprocessing -> logits of its
+            head, `(channels, h, w, d)`. Preprocessings that differ in their head alone share a pass of the network.
         """
         device = next(self.predictor.network.parameters()).device
-        views, logits = [], {}
-        for preprocessing, image in images.items():
+        views, logits = {}, {}
+        for same in dict.fromkeys(preprocessing.image for preprocessing in images):
+            together = [preprocessing for preprocessing in images if preprocessing.image == same]
+            image = images[together[0]]
             self.tap.reset()
-            logits[preprocessing] = self.predictor.logits(image.to(device), self.tap)
-            probability = torch.sigmoid(logits[preprocessing].as_tensor())
-            views.append(
-                View(
+            found = self.predictor.logits_of(image.to(device), [each.head for each in together], self.tap)
+            layers = self.tap.evidence()
+            histogram = intensity_histogram(image, window=same.window is not None)
+            for preprocessing, own in zip(together, found, strict=True):
+                logits[preprocessing] = own
+                probability = self.predictor.probability(own, preprocessing.head).as_tensor()
+                views[preprocessing] = View(
                     preprocessing=str(preprocessing),
-                    layers=self.tap.evidence(),
+                    layers=layers,
                     outputs=output_scores(probability, preprocessing),
-                    histogram=intensity_histogram(image, window=preprocessing.window is not None),
+                    histogram=histogram,
                     shape=describe_mask(probability[0], image.as_tensor()[0], preprocessing.spacing),
                 )
-            )
         small = thumbnail(Orientation("RAS", labels=None)(native[:1])) if self.thumbnails else None
-        return Evidence(dataset, case, patient, tuple(views), small), logits
+        ordered = tuple(views[preprocessing] for preprocessing in images)
+        return Evidence(dataset, case, patient, ordered, small), {each: logits[each] for each in images}
 
 
 def coarsest(predictor: VolumePredictor, layers: Sequence[str]) -> str:

@@ -1,5 +1,7 @@
 """The verdict on a predicted mask: its volume, and one additional pass over the mirrored image."""
 
+from functools import partial
+
 from monai.data import MetaTensor
 from torch import Tensor
 
@@ -33,7 +35,7 @@ def check_mask(
         fast: leave out the additional pass.
     """
     mask = probability[0].as_subclass(Tensor) >= 0.5
-    disagreement = None if fast else flip_disagreement(image, mask, predictor)
+    disagreement = None if fast else flip_disagreement(image, mask, partial(predictor, head=preprocessing.head))
     return rule(task, volume_of(mask, preprocessing), disagreement, rejected)
 
 

@@ -98,11 +98,10 @@ def _check_tasks(path: Path, checkpoint: Mapping[str, Any], tasks: Mapping[str, 
 
 def _described(task: Task | None) -> str:
     """What decides a task for a network; the place of its data does not."""
-    return (
-        "absent"
-        if task is None
-        else f"organ {sorted(task.organ, key=str)} of channel {task.channel} at {task.preprocessing}"
-    )
+    if task is None:
+        return "absent"
+    what = f"classes {task.classes}" if task.organ is None else f"organ {sorted(task.organ, key=str)}"
+    return f"{what} of channel {task.channel} at {task.preprocessing}"
 
 
 def _check_patients(path: Path, checkpoint: Mapping[str, Any], own: Mapping[str, Any], part: Part) -> None:

@@ -26,7 +26,10 @@ class Segmentation:
         spacing_mm: distance between voxels along each axis, mm.
         working: image and probability in the preprocessing's working space.
         accuracy: `dice` in [0, 1] and, in a test, `hd95_mm` and `asd_mm`, see `medmtl.accuracy`; NaN without
-            foreground in the label.
+            foreground in the label. Of a task with several classes the mean over these, with `CLASS/dice`, ... of each
+            and `foreground/dice` of all as one.
+        parts: prediction and label of a task with several classes, numbers of parts, both uint8 `(H, W, D)`; None with
+            one.
     """
 
     probability: Tensor
@@ -37,6 +40,7 @@ class Segmentation:
     spacing_mm: list[float]
     working: WorkingVolume
     accuracy: Mapping[str, float]
+    parts: tuple[Tensor, Tensor] | None = None
     _regions: dict[str, Tensor] = field(default_factory=dict, init=False, repr=False)
 
     def region(self, name: str) -> Tensor:

@@ -1,4 +1,4 @@
-"""Segmenter: one network, one foreground output, several tasks, no task id."""
+"""Segmenter: one network for several tasks, without a task id."""
 
 import inspect
 from collections import defaultdict
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
@@ -14,7 +14,7 @@ from monai.data import MetaTensor
 from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable
 from torch import nn
 
-from medmtl.accuracy import dice, surface_distances
+from medmtl.accuracy import RECOGNISED, class_accuracy, dice
 from medmtl.calibration.scaling.per_task import TaskScalings
 from medmtl.calibration.scaling.working_volume import WorkingVolume
 from medmtl.data.datamodule import MultiTaskData
@@ -23,12 +23,13 @@ from medmtl.data.transforms import to_native
 from medmtl.distributed import gather
 from medmtl.errors import ConfigError
 from medmtl.losses.masked import leave_out_unknown
-from medmtl.models.channels import input_channels
+from medmtl.models.channels import input_channels, output_channels
 from medmtl.models.ensemble import Ensemble, Members, Pooled
 from medmtl.models.extract import Observer, output_scores
 from medmtl.models.finetune import FineTune, freeze, load_weights
 from medmtl.models.mask_check import check_mask
 from medmtl.models.members import Part, read_members
+from medmtl.models.outputs import Outputs
 from medmtl.models.scored import ScoredScan, Segmentation
 from medmtl.models.sliding_window import VolumePredictor
 from medmtl.ood.mask_rule import MaskRule, MaskVerdict
@@ -43,7 +44,7 @@ class Segmenter(pl.LightningModule):
 
     Args:
         network: maps `(B, C, H, W, D)` to one foreground logit `(B, 1, H, W, D)`; C is 1, or as many channels as each
-            task stacks.
+            task stacks. With outputs per task it has more (`out_channels` follows from the tasks).
         patch_size: sliding window, voxels a side (the command line links it to `data.patch_size`).
         loss: takes logits and labels, both `(B, 1, H, W, D)`; only a training needs it.
         optimizer: takes the parameters; only a training needs it.
@@ -55,6 +56,9 @@ class Segmenter(pl.LightningModule):
             (all after the coarsest feature map) or head (the last ones).
         ensemble: test and calibrate other `checkpoints` together with the run's own, or `dropout_passes` of it, as one
             model.
+        outputs: `shared`: one foreground for all tasks, the paper's; `per_task`: a background for each task and a
+            channel for each of its classes, those of the task that the spectral signature recognises being read. None:
+            `shared` while every task has one class.
     """
 
     def __init__(
@@ -68,6 +72,7 @@ class Segmenter(pl.LightningModule):
         window_batch: int = 4,
         finetune: FineTune | None = None,
         ensemble: Ensemble | None = None,
+        outputs: Literal["shared", "per_task"] | None = None,
     ) -> None:
         super().__init__()
         # 1.6 times the speed on a CPU with MONAI's UNet (.256 to .161 s for a step of four 48^3 patches).
@@ -83,6 +88,7 @@ class Segmenter(pl.LightningModule):
         self.ood_detector: ConformalDetector | None = None
         self.mask_rule: MaskRule | None = None
         self.scaling: TaskScalings | None = None
+        self.tasks: tuple[str, ...] = ()  # those that have an output of their own, as numbered in batches
         self._accuracy: dict[int, tuple[str, Mapping[str, float]]] = {}
 
     def setup(self, stage: str) -> None:
@@ -141,12 +147,25 @@ class Segmenter(pl.LightningModule):
             part = "calibration" if data.calibration_part == "calibration" else "val"
         self.members = read_members(self.ensemble, self.predictor, checkpoint, data.trained, [part])
 
-    def check_channels(self, data: MultiTaskData) -> None:
-        """Check that the network takes as many channels as the tasks stack, before anything is computed.
+    def read_outputs(self, data: MultiTaskData) -> None:
+        """Take from the tasks what the channels of the network stand for, and check their number.
 
         Raises:
-            ConfigError: it takes more or fewer channels.
+            ConfigError: the network takes or gives more or fewer channels than the tasks have, or an ensemble is wanted
+                of a network with outputs per task.
         """
+        heads = data.heads
+        if heads is not None:
+            if self.ensemble is not None:
+                raise ConfigError("model.ensemble pools one output for all tasks", fix="set model.outputs to shared")
+            self.predictor.outputs = Outputs.per_task(heads)
+            self.tasks = tuple(heads)
+            given, needed = output_channels(self.network, self.predictor.patch_size), self.predictor.outputs.channels
+            if given != needed:
+                raise ConfigError(
+                    f"model.network gives {given} channels, and the tasks need {needed}",
+                    fix="leave out_channels out, or set it",
+                )
         taken = input_channels(self.network)
         if taken != data.channels:
             raise ConfigError(
@@ -172,7 +191,13 @@ class Segmenter(pl.LightningModule):
     def training_step(self, batch: dict[str, torch.Tensor], index: int) -> torch.Tensor:
         """Loss of a batch of patches, `image` `(B, C, H, W, D)` and `label` `(B, 1, H, W, D)`, where it is known."""
         assert self.loss is not None  # see `check_trainable`
-        loss = self.loss(*leave_out_unknown(self.network(batch["image"]), batch["label"].float()))
+        logits, label = self.network(batch["image"]), batch["label"]
+        if not self.tasks:
+            loss = self.loss(*leave_out_unknown(logits, label.float()))
+        else:
+            heads = [self.predictor.outputs.heads[self.tasks[number]] for number in batch["task"].tolist()]
+            patches = zip(heads, logits, label, batch["marked"].tolist(), strict=True)
+            loss = torch.stack([head.loss(self.loss, *patch) for head, *patch in patches]).mean()
         self.log("train/loss", loss, prog_bar=True, sync_dist=True)
         return loss
 
@@ -213,10 +238,15 @@ class Segmenter(pl.LightningModule):
             evidence, logits = self.observer(*observed)
             verdict = None if self.ood_detector is None else self.ood_detector(evidence)
         else:
-            logits = {preprocessing: self.predictor.logits(image) for preprocessing, image in scan["images"].items()}
+            logits = {
+                preprocessing: self.predictor.logits(image, head=preprocessing.head)
+                for preprocessing, image in scan["images"].items()
+            }
         pooled = {} if self.members is None else self._pool(self.members, scan, logits, verdict)
         probabilities = {
-            preprocessing: pooled[preprocessing].probability if preprocessing in pooled else torch.sigmoid(found)
+            preprocessing: pooled[preprocessing].probability
+            if preprocessing in pooled
+            else self.predictor.probability(found, preprocessing.head)
             for preprocessing, found in logits.items()
         }
         mask = None
@@ -227,7 +257,10 @@ class Segmenter(pl.LightningModule):
         if own is not None:
             task = None if verdict is None else verdict.task
             of_members = pooled[own].scaled if own in pooled else None
-            segmentation = self._segmentation(scan, probabilities[own], of_members, task, testing)
+            segmentation = self._segmentation(scan, probabilities[own], logits[own], of_members, task, testing)
+            if testing and verdict is not None and self.tasks:
+                recognised = self._recognised_dice(scan, segmentation, verdict, logits, probabilities)
+                segmentation = replace(segmentation, accuracy={**segmentation.accuracy, RECOGNISED: recognised})
             self._accuracy[index] = scan["dataset"], segmentation.accuracy
         return ScoredScan(probabilities, segmentation, verdict, mask)
 
@@ -264,6 +297,7 @@ class Segmenter(pl.LightningModule):
         self,
         scan: dict[str, Any],
         working: MetaTensor,
+        logits: MetaTensor,
         of_members: torch.Tensor | None,
         task: str | None,
         testing: bool,
@@ -273,6 +307,7 @@ class Segmenter(pl.LightningModule):
         Args:
             scan: as in `_score`.
             working: probability `(1, h, w, d)` under the task's preprocessing.
+            logits: of its head, `(channels, h, w, d)`.
             of_members: probability `(H, W, D)` of an ensemble whose members were scaled before pooling; None where the
                 output itself is scaled.
             task: the task of the verdict, whose scaling is applied; None without a verdict.
@@ -282,17 +317,49 @@ class Segmenter(pl.LightningModule):
         probability = to_native(working, native)
         volume = WorkingVolume.of(image[0], working[0], image.affine, native.affine)
         known = None if scan["known"] is None else scan["known"][0]
-        predicted = probability >= 0.5
-        if known is not None:  # none where the truth is unknown, as in the label
-            predicted &= known.to(predicted.device)
+        head = self.predictor.outputs.heads[scan["own"].head]
+        predicted = head.parts(logits, probability, native)
         truth, spacing_mm = label[0].as_tensor(), label.pixdim.tolist()
-        accuracy, scaled = {"dice": dice(predicted, truth)}, None
-        if testing:
-            accuracy["hd95_mm"], accuracy["asd_mm"] = surface_distances(predicted, truth, spacing_mm)
-            if self.scaling is not None:
-                scale = self.scaling.choose(task)
-                scaled = scale(probability, volume, spacing_mm) if of_members is None else of_members
-        return Segmentation(probability, scaled, truth.bool(), known, native[0], spacing_mm, volume, accuracy)
+        for name in scan["missing"]:  # a mask of a class that the label does not mark is neither right nor wrong
+            unmarked = torch.isin(predicted, predicted.new_tensor(head.classes.parts_of(name)))
+            known = ~unmarked if known is None else known.to(unmarked.device) & ~unmarked
+        if known is not None:  # none where the truth is unknown, as in the label
+            predicted *= known.to(predicted.device)
+        accuracy = class_accuracy(predicted, truth, head.classes, scan["missing"], spacing_mm if testing else None)
+        scaled = None
+        if testing and self.scaling is not None:
+            scale = self.scaling.choose(task)
+            scaled = scale(probability, volume, spacing_mm) if of_members is None else of_members
+        parts = (predicted, truth) if len(head.classes.names) > 1 else None
+        return Segmentation(probability, scaled, truth > 0, known, native[0], spacing_mm, volume, accuracy, parts)
+
+    def _recognised_dice(
+        self,
+        scan: dict[str, Any],
+        own: Segmentation,
+        verdict: Verdict,
+        logits: Mapping[Preprocessing, MetaTensor],
+        probabilities: Mapping[Preprocessing, MetaTensor],
+    ) -> float:
+        """Dice with the head of the recognised task: of its classes of the same names; 0 for classes that it lacks."""
+        chosen = next(each for each in probabilities if str(each) == verdict.preprocessing)
+        if chosen == scan["own"]:
+            return own.accuracy["dice"]
+        heads, native = self.predictor.outputs.heads, scan["native"]
+        there, here = heads[chosen.head].classes, heads[scan["own"].head].classes
+        predicted = heads[chosen.head].parts(logits[chosen], to_native(probabilities[chosen], native), native)
+        truth = scan["label"][0].as_tensor()
+        if here.merged and there.merged:
+            return dice(predicted > 0, truth > 0)
+        values = [
+            dice(
+                torch.isin(predicted, predicted.new_tensor(there.parts_of(name) if name in there.names else ())),
+                torch.isin(truth, truth.new_tensor(here.parts_of(name))),
+            )
+            for name in here.names
+            if name not in scan["missing"]
+        ]
+        return float(torch.tensor(values).nanmean())
 
     def on_validation_epoch_end(self) -> None:
         """Log `val/<task>/dice` and `val/mean/dice`."""
@@ -311,7 +378,9 @@ class Segmenter(pl.LightningModule):
             means = {task: torch.tensor(values).nanmean() for task, values in tasks.items()}
             for task, mean in means.items():
                 self.log(f"{stage}/{task}/{metric}", mean)
-            self.log(f"{stage}/mean/{metric}", torch.stack(list(means.values())).nanmean(), prog_bar=metric == "dice")
+            if "/" not in metric:  # not of a class
+                mean = torch.stack(list(means.values())).nanmean()
+                self.log(f"{stage}/mean/{metric}", mean, prog_bar=metric == "dice")
         self._accuracy.clear()
 
 

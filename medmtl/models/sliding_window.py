@@ -9,17 +9,21 @@ from monai.data.utils import dense_patch_slices
 from monai.inferers import sliding_window_inference
 from torch import nn
 
+from medmtl.models.outputs import Outputs
 from medmtl.ood.evidence.features import FeatureTap
 
 
 class VolumePredictor:
-    """Foreground logits and probability of whole volumes.
+    """Logits and foreground probability of whole volumes.
 
     Args:
-        network: maps `(B, 1, H, W, D)` to one logit, `(B, 1, H, W, D)`.
+        network: maps `(B, C, H, W, D)` to one logit, `(B, 1, H, W, D)`, or to those of several heads.
         patch_size: window size, voxels a side.
         overlap: fraction of a window that the next one overlaps, in [0, 1).
         window_batch: windows computed together.
+
+    Attributes:
+        outputs: what the channels of the network stand for.
     """
 
     def __init__(self, network: nn.Module, patch_size: Sequence[int], overlap: float, window_batch: int) -> None:
@@ -27,39 +31,58 @@ class VolumePredictor:
         self.patch_size = tuple(patch_size)
         self.overlap = overlap
         self.window_batch = window_batch
+        self.outputs = Outputs.shared()
 
-    def __call__(self, image: MetaTensor, tap: FeatureTap | None = None) -> MetaTensor:
+    def __call__(self, image: MetaTensor, tap: FeatureTap | None = None, head: str | None = None) -> MetaTensor:
         """Predict one volume.
 
         Args:
-            image: `(1, h, w, d)` in a working space.
+            image: `(C, h, w, d)` in a working space.
             tap: see `logits`.
+            head: see `logits`.
 
         Returns:
             Foreground probability, `(1, h, w, d)` float32 in [0, 1], with the image's affine.
         """
-        return torch.sigmoid(self.logits(image, tap))
+        return self.probability(self.logits(image, tap, head), head)
 
-    def logits(self, image: MetaTensor, tap: FeatureTap | None = None) -> MetaTensor:
-        """The logits of foreground of one volume, blended where windows overlap.
+    def probability(self, logits: MetaTensor, head: str | None = None) -> MetaTensor:
+        """Foreground probability `(1, h, w, d)`, in [0, 1], of the logits of a head."""
+        foreground = self.outputs.heads[head].foreground(logits.as_tensor())
+        return MetaTensor(torch.sigmoid(foreground), affine=logits.affine)
+
+    def logits(self, image: MetaTensor, tap: FeatureTap | None = None, head: str | None = None) -> MetaTensor:
+        """The logits of one head for one volume, blended where windows overlap.
 
         Args:
-            image: `(1, h, w, d)` in a working space.
+            image: `(C, h, w, d)` in a working space.
             tap: collects statistics of its layers, every voxel of the image counted once, in the window whose centre
                 is nearest where windows overlap, and padding not at all.
+            head: the task whose output is wanted; None for a network with one output for all.
 
         Returns:
-            `(1, h, w, d)` float32, with the image's affine.
+            `(channels, h, w, d)` float32, with the image's affine.
         """
+        return self.logits_of(image, [head], tap)[0]
+
+    def logits_of(
+        self, image: MetaTensor, heads: Sequence[str | None], tap: FeatureTap | None = None
+    ) -> list[MetaTensor]:
+        """As `logits`, of several heads in one pass."""
         weights = self._window_weights(image.shape[1:])
+        channels, places_of_heads = self.outputs.of(heads)
+
+        def compute(windows: torch.Tensor) -> torch.Tensor:
+            every = self.network(windows)
+            return every if len(self.outputs.heads) == 1 else every[:, channels]
 
         def run(windows: torch.Tensor, places: list[list[slice]]) -> torch.Tensor:
             if tap is None:
-                return self.network(windows)
+                return compute(windows)
             starts = [[side.start for side in place[2:]] for place in places]
             counted = [[along[start] for along, start in zip(weights, of_window, strict=True)] for of_window in starts]
             with tap.weighing([torch.stack(axis) for axis in zip(*counted, strict=True)]):
-                return self.network(windows)
+                return compute(windows)
 
         blended = sliding_window_inference(
             image.as_tensor()[None],
@@ -71,7 +94,8 @@ class VolumePredictor:
             cval=float(image.min()),
             with_coord=True,
         )
-        return MetaTensor(blended[0].float(), affine=image.affine)
+        found = blended[0].float()
+        return [MetaTensor(found[place], affine=image.affine) for place in places_of_heads]
 
     def _window_weights(self, shape: Sequence[int]) -> list[dict[int, torch.Tensor]]:
         """Along each axis: start of a window -> 1 for the voxels that count in it, 0 for all others.

@@ -26,7 +26,7 @@ class Image:
         preprocessings: how it is prepared, once for each.
         task: the task whose organ it shows; empty for OOD images.
         own: the preprocessing of that task, under which it is segmented; None without a label.
-        organ: label values of the organ of interest.
+        organ: label values of the organ of interest, or of all classes.
         ignore: label value of voxels whose truth is unknown.
         shift: the shift; None for an image as it is.
         severity: of the shift, 0 where it has no meaning.
@@ -69,7 +69,7 @@ def images_of(data: MultiTaskData, options: Options) -> tuple[list[Image], list[
         parts = {"training": "train", "calibration": data.calibration_part, "in_distribution": "test"}
         for group, part in parts.items():
             cases = data.cases(name, part)
-            check_cases(name, cases, labels.organ, labels.declared)
+            check_cases(name, cases, labels.classes.foreground, labels.declared)
             views = (task.preprocessing,) if part == "train" else preprocessings
             images += [_labelled(group, name, case, views, name, task.preprocessing, labels) for case in cases]
     for name in data.held_out:
@@ -121,8 +121,8 @@ def _others(group: str, name: str, folder: OtherImages, data: MultiTaskData, not
 
 def _labels(name: str, folder: OtherImages, task: Task) -> TaskCases:
     there = {key: getattr(folder, key) for key in ("root", "channel", "organ", "patient", "layout")}
-    found = task_cases(name, replace(task, fold=None, **there))
-    check_cases(name, found.cases, found.organ, found.declared)
+    found = task_cases(name, replace(task, fold=None, classes=None, missing=None, **there))
+    check_cases(name, found.cases, found.classes.foreground, found.declared)
     return found
 
 
@@ -135,9 +135,8 @@ def _labelled(
     own: Preprocessing,
     labels: TaskCases,
 ) -> Image:
-    return Image(
-        group, condition, case, tuple(preprocessings), task or "", own, tuple(sorted(labels.organ)), labels.ignore
-    )
+    organ = tuple(sorted(labels.classes.foreground))
+    return Image(group, condition, case, tuple(preprocessings), task or "", own, organ, labels.ignore)
 
 
 def _shifted(tested: list[Image], options: Options) -> list[Image]:

@@ -3,14 +3,16 @@
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
 from monai.data import MetaTensor
 
 from medmtl.accuracy import dice
+from medmtl.data.classes import Classes
 from medmtl.data.preprocessing import Preprocessing
-from medmtl.data.reading import load_image, load_organ
+from medmtl.data.reading import load_image, load_label
 from medmtl.data.transforms import prepare, split_unknown, to_native
 from medmtl.models.ensemble import Ensemble, Members
 from medmtl.models.extract import Observer
@@ -59,7 +61,7 @@ class Worker:
         native = load_image(image.case)
         label = None
         if image.own is not None and image.case.labels:
-            label = load_organ(image.case, image.organ, native, image.ignore)
+            label = load_label(image.case, Classes.of_organ(image.organ), native, image.ignore)
         if image.shift is not None:
             seed = _seed(self.seed, image)
             native = torch.cat([image.shift.apply(channel, image.severity, seed) for channel in native.split(1)])
@@ -74,7 +76,8 @@ class Worker:
                 evidence = _with_disagreement(evidence, self.members, images, logits)
             found = None
             if label is not None and image.own in logits:
-                found = _dice(torch.sigmoid(logits[image.own]), native, label)
+                own = self.observer.predictor.probability(logits[image.own], image.own.head)
+                found = _dice(own, native, label)
         self.cache.write(key, Observation(evidence, found))
 
     def _with_flips(
@@ -89,9 +92,10 @@ class Worker:
         views = []
         for number, (view, (preprocessing, image)) in enumerate(zip(evidence.views, images.items(), strict=True)):
             if number == nearest or preprocessing == own or nearest is None:
-                found = logits[preprocessing]
-                mask = found[0].as_subclass(torch.Tensor) >= 0
-                disagreement = flip_disagreement(image.to(found.device), mask, self.observer.predictor)
+                predictor, head = self.observer.predictor, preprocessing.head
+                found = predictor.probability(logits[preprocessing], head)
+                mask = found[0].as_subclass(torch.Tensor) >= 0.5
+                disagreement = flip_disagreement(image.to(found.device), mask, partial(predictor, head=head))
                 view = replace(view, outputs={**view.outputs, "flip_disagreement": disagreement})
             views.append(view)
         return replace(evidence, views=tuple(views))
@@ -129,7 +133,7 @@ def _with_disagreement(
 def _dice(probability: MetaTensor, native: MetaTensor, label: MetaTensor) -> float:
     truth, known = split_unknown(label)
     predicted = to_native(probability.cpu(), native) >= 0.5
-    return dice(predicted if known is None else predicted & known[0], truth[0].as_tensor())
+    return dice(predicted if known is None else predicted & known[0], truth[0].as_tensor() > 0)
 
 
 def _seed(seed: int, image: Image) -> int:

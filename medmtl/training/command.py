@@ -34,6 +34,7 @@ from medmtl.models.segmenter import Segmenter
 from medmtl.report.test.sentences import headline
 from medmtl.runs.checkpoint import CHECKPOINT_KEY, read_checkpoint, write_checkpoint
 from medmtl.runs.wandb import RunWandbLogger, Wandb
+from medmtl.training.outputs import resolve_outputs
 from medmtl.training.request import RUN_VARIABLE, Request, parse_request
 
 logger = logging.getLogger(__name__)
@@ -119,6 +120,11 @@ class MedCLI(LightningCLI):
         parser.add_class_arguments(Wandb, "wandb")
         parser.link_arguments("data.patch_size", "model.patch_size")
         parser.link_arguments("seed_everything", "data.seed")
+        parser.link_arguments("model.outputs", "data.outputs")
+
+    def before_instantiate_classes(self) -> None:
+        """Write what the data declare of their classes into the configuration, and the channels that follow from it."""
+        resolve_outputs(self.config[str(self.subcommand)])
 
     def _parse_ckpt_path(self) -> None:
         """Take nothing from a checkpoint but what `request` has checked; Lightning would build its hyperparameters."""
@@ -126,7 +132,7 @@ class MedCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The trainer, with loggers, checkpoints and report of the run folder."""
         self.datamodule.setup(self.subcommand)  # bad input ends here, before anything is written
-        self.model.check_channels(self.datamodule)
+        self.model.read_outputs(self.datamodule)
         if self.subcommand == "fit":
             self.model.check_trainable()
         if self.request.checkpoint is not None:

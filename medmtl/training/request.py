@@ -29,6 +29,7 @@ from medmtl.renamed import with_new_names
 from medmtl.runs.checkpoint import config_within, read_checkpoint
 from medmtl.runs.folder import RUNS, RunFolder
 from medmtl.runs.wandb import Wandb
+from medmtl.training.outputs import with_open_channels
 from medmtl.training.trust import TO_TRAIN, Checker, use_current_folder
 
 logger = logging.getLogger(__name__)
@@ -219,9 +220,12 @@ def _name(configs: Sequence[Path]) -> str | None:
 
 
 def renamed_config(path: Path) -> str:
-    """A configuration as `--config` takes it: its path, or its text if it uses names of an earlier version."""
+    """A configuration as `--config` takes it: its path, or its text if it uses names of an earlier version.
+
+    And where it leaves the output channels of the network to the tasks, see `with_open_channels`.
+    """
     content = read_yaml(path)
-    renamed = with_new_names(content, str(path))
+    renamed = with_open_channels(with_new_names(content, str(path)))
     return str(path) if renamed == content else yaml.safe_dump(renamed, sort_keys=False)
 
 

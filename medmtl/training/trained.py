@@ -76,6 +76,7 @@ def load_trained(checkpoint: Path, device: str = "auto", trust: bool = False) ->
     parser.add_lightning_class_args(SpectralCallback, "spectral")
     parser.add_lightning_class_args(ScalingCallback, "scaling")
     parser.link_arguments("data.patch_size", "model.patch_size")
+    parser.link_arguments("model.outputs", "data.outputs")
     config = known_config(checkpoint, trust, PARTS)
     try:
         wanted = {key: config[key] for key in PARTS if config.get(key) is not None}
@@ -84,6 +85,7 @@ def load_trained(checkpoint: Path, device: str = "auto", trust: bool = False) ->
         raise _unfit(checkpoint, "a configuration", error) from None
     kept = read_checkpoint(checkpoint)
     load_weights(built.model.network, checkpoint)
+    built.model.read_outputs(built.data)
     try:
         for callback in (built.spectral, built.scaling):
             callback.load_state_dict(kept.get("callbacks", {}).get(callback.state_key, {}))

@@ -220,4 +220,4 @@ def test_an_image_without_a_label_is_checked_by_itself(cases: list[Case], save_v
 def test_real_cases_pass(real_data: Path, name: str, options: dict[str, Any]) -> None:
     task = Task(str(real_data / name), "MR", spacing=(1, 1, 1), **options)
     found = task_cases(name, task)
-    check_task(name, found.cases[:5], found.organ, found.declared)
+    check_task(name, found.cases[:5], found.classes.foreground, found.declared)

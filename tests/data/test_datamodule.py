@@ -28,9 +28,9 @@ CT, T2, PET = Preprocessing((8, 8, 8), (-160, 240)), Preprocessing((8, 8, 8), No
 
 def phantom_tasks() -> dict[str, Task]:
     return {
-        "Liver": Task("phantom:LiverCT", "CT", [1], (8, 8, 8)),
-        "Kidney": Task("phantom:KidneyT2", "MR", [1, 2], (8, 8, 8)),
-        "Heart": Task("phantom:HeartPET", "PET", [1], (9, 9, 9)),
+        "Liver": Task("phantom:LiverCT", "CT", (8, 8, 8), [1]),
+        "Kidney": Task("phantom:KidneyT2", "MR", (8, 8, 8), [1, 2]),
+        "Heart": Task("phantom:HeartPET", "PET", (9, 9, 9), [1]),
     }
 
 
@@ -64,7 +64,7 @@ def tiny_task(write_task: WriteTask, name: str, cases: list[str], **options: Any
     label = np.zeros((6, 6, 6), np.uint8)
     label[2:4, 2:4, 2:4] = 1
     root = write_task({case: (rng.normal(size=label.shape).astype(np.float32), label) for case in cases}, name=name)
-    return Task(str(root), "MR", [1], (1, 1, 1), **options)
+    return Task(str(root), "MR", (1, 1, 1), [1], **options)
 
 
 def test_batches_are_patches_of_the_trained_tasks(data: MultiTaskData) -> None:
@@ -166,7 +166,7 @@ def test_a_held_out_task_is_not_trained_on(data: MultiTaskData) -> None:
 
 
 def test_tasks_with_one_preprocessing_share_it(phantoms: Path) -> None:
-    tasks = {**phantom_tasks(), "Ventricle": Task("phantom:VentricleT1", "MR", [1], (8.0, 8.0, 8.0))}
+    tasks = {**phantom_tasks(), "Ventricle": Task("phantom:VentricleT1", "MR", (8.0, 8.0, 8.0), [1])}
     assert MultiTaskData(tasks, (16, 16, 16)).preprocessings == [CT, T2, PET]
 
 
@@ -381,7 +381,7 @@ def partly_annotated(write_task: WriteTask, cases: int = 6) -> Task:
     for folder in ("images", "labels"):
         (root / f"{folder}Tr").rename(root / folder)
     (root / "dataset.json").unlink()
-    return Task(str(root), "MR", ["organ"], (1, 1, 1), layout=Folders(organs={"organ": 1}, ignore=9))
+    return Task(str(root), "MR", (1, 1, 1), ["organ"], layout=Folders(organs={"organ": 1}, ignore=9))
 
 
 def test_unknown_voxels_stay_unknown_in_patches_which_are_not_centred_in_them(write_task: WriteTask) -> None:

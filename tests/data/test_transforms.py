@@ -17,8 +17,9 @@ from scipy.spatial.transform import Rotation
 
 from medmtl.data.case import Case, LabelFile
 from medmtl.data.check import check_task
+from medmtl.data.classes import Classes
 from medmtl.data.preprocessing import Preprocessing
-from medmtl.data.reading import load_image, load_organ
+from medmtl.data.reading import load_image, load_label
 from medmtl.data.task import OODImages, Task
 from medmtl.data.task_cases import ood_cases, task_cases
 from medmtl.data.transforms import (
@@ -82,8 +83,8 @@ def test_the_working_space_is_the_same_for_all_48_ways_to_store_the_axes(tmp_pat
     pairs, affines = [], []
     for orientation in STORED_AS:
         case, label = stored(tmp_path, orientation)
-        pairs.append(LoadPair(MR, [1])(case))
-        scan = LoadScan([MR], [1])(case)
+        pairs.append(LoadPair(MR, Classes.of_organ([1]))(case))
+        scan = LoadScan([MR], Classes.of_organ([1]))(case)
         affines.append(scan["images"][MR].affine)
         torch.testing.assert_close(scan["images"][MR].as_tensor(), pairs[-1]["image"], rtol=0, atol=0)
         # The way back: the organ in the working space, on the grid of the file.
@@ -133,7 +134,10 @@ def test_an_oblique_anisotropic_scan_comes_back_to_its_own_grid(seed: int, tmp_p
     volume, organ = smooth_volume(), blob()
     case = paired(save_volume("i.nii.gz", volume, affine), save_volume("l.nii.gz", organ, affine))
     preprocessing = Preprocessing((0.7, 0.8, 0.9), (-10.0, 10.0))
-    scan, pair = LoadScan([preprocessing], [1])(case), LoadPair(preprocessing, [1])(case)
+    scan, pair = (
+        LoadScan([preprocessing], Classes.of_organ([1]))(case),
+        LoadPair(preprocessing, Classes.of_organ([1]))(case),
+    )
     working = scan["images"][preprocessing]
     np.testing.assert_allclose(np.linalg.norm(working.affine[:3, :3], axis=0), preprocessing.spacing, atol=1e-5)
     assert nib.aff2axcodes(working.affine.numpy()) == ("R", "A", "S")
@@ -146,7 +150,7 @@ def test_an_oblique_anisotropic_scan_comes_back_to_its_own_grid(seed: int, tmp_p
 def assert_one_working_grid(case: Case, spacing: float = 1.0) -> None:
     """For a pair that the checks let through and whose image is the organ itself."""
     check_task("T", [case], [1], {0, 1})
-    pair = LoadPair(Preprocessing((spacing, spacing, spacing), (0.0, 1.0)), [1])(case)
+    pair = LoadPair(Preprocessing((spacing, spacing, spacing), (0.0, 1.0)), Classes.of_organ([1]))(case)
     assert pair["image"].shape == pair["label"].shape
     assert dice(pair["image"].numpy() > 0, pair["label"].numpy() == 1) > 0.9
 
@@ -199,9 +203,9 @@ def test_ct_is_clipped_to_its_window_and_scaled_to_minus_1_to_1() -> None:
 
 
 def test_a_ct_task_without_a_window_uses_soft_tissue() -> None:
-    assert Task("x", "CT", [1], (1, 1, 1)).preprocessing.window == (-160, 240)
-    assert Task("x", "CT", [1], (1, 1, 1), window=(-1000, 400)).preprocessing.window == (-1000, 400)
-    assert Task("x", "PET", [1], (1, 1, 1)).preprocessing.window is None
+    assert Task("x", "CT", (1, 1, 1), [1]).preprocessing.window == (-160, 240)
+    assert Task("x", "CT", (1, 1, 1), [1], window=(-1000, 400)).preprocessing.window == (-1000, 400)
+    assert Task("x", "PET", (1, 1, 1), [1]).preprocessing.window is None
 
 
 def test_other_modalities_are_clipped_at_percentiles_and_have_mean_0_and_standard_deviation_1() -> None:
@@ -245,10 +249,10 @@ def test_the_organ_is_the_union_of_its_label_values(organ: list[int], save_volum
     voxels = np.random.default_rng(0).choice(np.array([0, 1, 2, 5], np.uint8), (5, 6, 7))
     for dtype in (np.uint8, np.int16, np.float32):
         case = paired(save_volume("i.nii.gz", voxels), save_volume("l.nii.gz", voxels.astype(dtype)))
-        found = load_organ(case, organ, load_image(case))
+        found = load_label(case, Classes.of_organ(organ), load_image(case))
         assert found.dtype == torch.uint8
         np.testing.assert_array_equal(found[0].numpy(), np.isin(voxels, organ))
-        pair = LoadPair(Preprocessing((1.0, 1.0, 1.0), None), organ)(case)
+        pair = LoadPair(Preprocessing((1.0, 1.0, 1.0), None), Classes.of_organ(organ))(case)
         np.testing.assert_array_equal(pair["label"][0].numpy(), np.isin(voxels, organ))
 
 
@@ -279,7 +283,7 @@ def test_masks_of_single_organs_are_read_as_a_file_of_all_label_values(organ: li
     whole = paired(save_volume("i.nii.gz", voxels), save_volume("l.nii.gz", voxels))
     masks = [LabelFile(save_volume(f"l_{v}.nii.gz", (voxels == v) * np.uint8(255)), v) for v in (1, 2, 3)]
     apart = replace(whole, labels=tuple(masks))
-    one, other = (load_organ(case, organ, load_image(case)) for case in (whole, apart))
+    one, other = (load_label(case, Classes.of_organ(organ), load_image(case)) for case in (whole, apart))
     np.testing.assert_array_equal(one.numpy(), other.numpy())
     np.testing.assert_array_equal(one[0].numpy(), np.isin(voxels, organ))
 
@@ -288,7 +292,7 @@ def test_a_scan_is_prepared_under_every_preprocessing_and_names_its_case(save_vo
     volume, affine = smooth_volume() * 100, np.diag([*SPACING, 1])
     case = Case("case", "patient", (save_volume("i.nii.gz", volume, affine),))
     preprocessings = [MR, Preprocessing((2.0, 2.0, 2.0), (-160.0, 240.0))]
-    scan = LoadScan(preprocessings, organ=None)(case)
+    scan = LoadScan(preprocessings, classes=None)(case)
     assert (scan["case"], scan["patient"], scan["label"]) == ("case", "patient", None)
     assert list(scan["images"]) == preprocessings
     np.testing.assert_array_equal(scan["native"][0].numpy(), volume)
@@ -378,9 +382,12 @@ def test_all_phantom_images_are_finite_under_every_preprocessing(phantoms: Path)
 def test_real_labels_survive_the_working_space(
     real_data: Path, name: str, modality: str, organ: list[int], spacing: tuple[float, float, float]
 ) -> None:
-    task = Task(str(real_data / name), modality, organ, spacing)
+    task, classes = Task(str(real_data / name), modality, spacing, organ), Classes.of_organ(organ)
     for case in task_cases(name, task).cases[:2]:
-        pair, scan = LoadPair(task.preprocessing, organ)(case), LoadScan([task.preprocessing], organ)(case)
+        pair, scan = (
+            LoadPair(task.preprocessing, classes)(case),
+            LoadScan([task.preprocessing], classes)(case),
+        )
         assert pair["image"].shape == pair["label"].shape
         probability = MetaTensor(pair["label"].float(), affine=scan["images"][task.preprocessing].affine)
         back = to_native(probability, scan["native"]).numpy() >= 0.5

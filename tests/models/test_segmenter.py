@@ -288,10 +288,10 @@ def test_unknown_voxels_change_neither_the_loss_nor_the_figures() -> None:
 @pytest.mark.parametrize("channels", [1, 3])
 def test_a_network_takes_as_many_channels_as_the_tasks_stack(channels: int) -> None:
     model = segmenter(UNet(3, channels, 1, channels=(4, 8), strides=(2,)))
-    task = Task("somewhere", "MR", [1], (1, 1, 1), channel=[0, 1, 2])
+    task = Task("somewhere", "MR", (1, 1, 1), [1], channel=[0, 1, 2])
     data = MultiTaskData({"T": task}, (8, 8, 8))
     if channels == 3:
-        model.check_channels(data)
+        model.read_outputs(data)
     else:
         with pytest.raises(ConfigError, match="takes 1 channels and the tasks stack 3"):
-            model.check_channels(data)
+            model.read_outputs(data)

@@ -82,7 +82,7 @@ def first_image(task: Task) -> MetaTensor:
 def test_log_singular_values_are_those_of_feature_maps_of_a_phantom(
     phantoms: Path, small_unet: Callable[[], UNet]
 ) -> None:
-    check_against_svd(small_unet(), first_image(Task("phantom:KidneyT2", "MR", [1, 2], (4, 4, 4))))
+    check_against_svd(small_unet(), first_image(Task("phantom:KidneyT2", "MR", (4, 4, 4), [1, 2])))
 
 
 @pytest.mark.real_data
@@ -90,7 +90,7 @@ def test_log_singular_values_are_those_of_feature_maps_of_a_phantom(
 def test_log_singular_values_are_those_of_feature_maps_of_a_real_image(
     real_data: Path, small_unet: Callable[[], UNet], name: str, modality: str, spacing: float
 ) -> None:
-    check_against_svd(small_unet(), first_image(Task(str(real_data / name), modality, [1], (spacing,) * 3)))
+    check_against_svd(small_unet(), first_image(Task(str(real_data / name), modality, (spacing,) * 3, [1])))
 
 
 @pytest.mark.parametrize("smallest", [1e-2, 1e-4, 1.1e-5])

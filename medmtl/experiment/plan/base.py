@@ -10,6 +10,7 @@ from medmtl.experiment.plan.fingerprint import resolve
 from medmtl.experiment.plan.protocol import Protocol
 from medmtl.experiment.plan.setting import with_overrides
 from medmtl.renamed import with_new_names
+from medmtl.training.outputs import with_open_channels
 from medmtl.training.request import checked, find_config, read_yaml
 from medmtl.training.trust import TO_TRAIN, Checker, hints_of
 
@@ -97,5 +98,5 @@ def check_saved(content: Mapping[str, Any], file: Path) -> None:
 def _content(base: str) -> tuple[Path, dict[str, Any]]:
     """File and content of a base."""
     path = find_config(base)
-    content = with_new_names(read_yaml(path), str(path))
+    content = with_open_channels(with_new_names(read_yaml(path), str(path)))
     return path, {key: value for key, value in content.items() if key != "run"}

@@ -35,7 +35,11 @@ WITHOUT_EFFECT = {
 # How files are found, and which split of theirs is used: the files, what they mean and the split count themselves.
 FOUND_AS = ("layout", "fold")
 # Keys that came after the first fingerprints, and the values at which a run is what it was before: left out then.
-ADDED: Mapping[str, Mapping[str, tuple[Any, ...]]] = {"calibration": {"metrics": (None, [])}}
+ADDED: Mapping[str, Mapping[str, tuple[Any, ...]]] = {
+    "calibration": {"metrics": (None, [])},
+    "model": {"outputs": (None,)},
+}
+ADDED_TO_TASKS = ("classes", "missing")  # None in a run of one organ a task
 
 
 def resolve(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -108,7 +112,11 @@ def fingerprint(
     used = {task: sorted(case for cases in split[task].values() for case in cases) for task in named["tasks"]}
     for key, entries in named.items():
         kept["data"][key] = {
-            name: {key: None if key == "root" else value for key, value in entry.items() if key not in FOUND_AS}
+            name: {
+                key: None if key == "root" else value
+                for key, value in entry.items()
+                if key not in FOUND_AS and not (key in ADDED_TO_TASKS and value is None)
+            }
             for name, entry in entries.items()
         }
     facts = {
@@ -176,4 +184,5 @@ def _parser() -> LightningArgumentParser:
     parser.add_lightning_class_args(Trainer, "trainer")
     parser.add_class_arguments(Wandb, "wandb")
     parser.link_arguments("data.patch_size", "model.patch_size")
+    parser.link_arguments("model.outputs", "data.outputs")
     return parser

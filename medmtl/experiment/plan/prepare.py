@@ -72,9 +72,11 @@ def _meaning(data: MultiTaskData, name: str) -> str:
     if name not in data.tasks:
         return ""
     labels = data.labels(name)
-    if labels.ignore is None and labels.organ == set(data.tasks[name].organ):
+    if labels.ignore is None and labels.classes.foreground == set(data.tasks[name].organ or ()):
         return ""
-    return f"organ {sorted(labels.organ)}, unknown {labels.ignore}"
+    if labels.classes.merged:
+        return f"organ {sorted(labels.classes.foreground)}, unknown {labels.ignore}"
+    return f"{labels.classes}, unknown {labels.ignore}"
 
 
 def write_plan(protocol: Protocol, folder: Path, jobs: Sequence[Job]) -> None:

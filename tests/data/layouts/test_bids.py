@@ -62,10 +62,10 @@ def test_a_label_belongs_to_the_image_of_its_subject_session_and_run(root: Path,
 def test_a_task_keeps_the_subject_as_the_patient_unless_it_says_otherwise(root: Path) -> None:
     layout = Bids("T1w", "anna")
     for pattern, patients in ((None, {"sub-01", "sub-02"}), (r"sub-\d+(_ses-.)?", {"sub-01_ses-a", "sub-01_ses-b"})):
-        task = Task(str(root), "MR", [1], (1, 1, 1), layout=layout, patient=pattern)
+        task = Task(str(root), "MR", (1, 1, 1), [1], layout=layout, patient=pattern)
         if pattern is None:
             assert {case.patient for case in task_cases("T", task).cases} == patients
-    named = Task(str(root), "MR", [1], (1, 1, 1), layout=layout, patient=r"sub-(\d+)")
+    named = Task(str(root), "MR", (1, 1, 1), [1], layout=layout, patient=r"sub-(\d+)")
     assert {case.patient for case in task_cases("T", named).cases} == {"01", "02"}
 
 

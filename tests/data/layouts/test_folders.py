@@ -69,10 +69,10 @@ def test_declared_organs_and_the_ignored_value_are_those_of_the_labels(tmp_path:
     touch(tmp_path, "images/a.nii", "labels/a.nii")
     layout = Folders(organs={"liver": 1, "abdomen": [1, 2]}, ignore=9)
     check_layout(layout, tmp_path)
-    found = task_cases("T", Task(str(tmp_path), "CT", ["abdomen"], (1, 1, 1), layout=layout))
-    assert (found.organ, found.declared, found.ignore) == ({1, 2}, {0, 1, 2, 9}, 9)
-    undeclared = task_cases("T", Task(str(tmp_path), "CT", [5], (1, 1, 1)))
-    assert (undeclared.organ, undeclared.declared) == ({5}, None)
+    found = task_cases("T", Task(str(tmp_path), "CT", (1, 1, 1), ["abdomen"], layout=layout))
+    assert (found.classes.foreground, found.declared, found.ignore) == ({1, 2}, {0, 1, 2, 9}, 9)
+    undeclared = task_cases("T", Task(str(tmp_path), "CT", (1, 1, 1), [5]))
+    assert (undeclared.classes.foreground, undeclared.declared) == ({5}, None)
 
 
 def test_cases_that_lack_the_mask_of_the_organ_are_left_out_and_said_so(
@@ -80,9 +80,9 @@ def test_cases_that_lack_the_mask_of_the_organ_are_left_out_and_said_so(
 ) -> None:
     touch(tmp_path, "a_ct.nii", "a_liver.nii", "a_spleen.nii", "b_ct.nii", "b_liver.nii")
     layout = Folders("{case}_ct", {"liver": "{case}_liver", "spleen": "{case}_spleen"})
-    assert len(task_cases("T", Task(str(tmp_path), "CT", ["liver"], (1, 1, 1), layout=layout)).cases) == 2
+    assert len(task_cases("T", Task(str(tmp_path), "CT", (1, 1, 1), ["liver"], layout=layout)).cases) == 2
     assert not caplog.records
-    (case,) = task_cases("T", Task(str(tmp_path), "CT", ["spleen"], (1, 1, 1), layout=layout)).cases
+    (case,) = task_cases("T", Task(str(tmp_path), "CT", (1, 1, 1), ["spleen"], layout=layout)).cases
     assert case.name == "a"
     assert "task T: 1 cases lack a mask of the organ" in caplog.text
 
@@ -118,4 +118,4 @@ def test_loose_images_are_all_files_below_the_folder(tmp_path: Path) -> None:
     touch(tmp_path, "a.nii.gz", "x/y/b.mha", "c.txt", "d.nrrd")
     assert [case.name for case in LooseImages().read("T", tmp_path).cases] == ["a", "d", "b"]
     with pytest.raises(DataError, match="holds no labelled cases"):
-        task_cases("T", Task(str(tmp_path), "CT", [1], (1, 1, 1)))
+        task_cases("T", Task(str(tmp_path), "CT", (1, 1, 1), [1]))

@@ -28,7 +28,7 @@ from medmtl.data.layouts import (
     check_layout,
     recognise,
 )
-from medmtl.data.reading import load_image, load_organ
+from medmtl.data.reading import load_image, load_label
 from medmtl.data.task import OODImages, Task
 from medmtl.data.task_cases import ood_cases, task_cases
 from medmtl.errors import DataError
@@ -137,7 +137,7 @@ def volumes() -> Volumes:
 
 
 def task_at(root: Path, layout: Layout | None, organ: list[int | str]) -> Task:
-    return Task(str(root), "CT", organ, (1.5, 2, 1.25), layout=layout)
+    return Task(str(root), "CT", (1.5, 2, 1.25), organ, layout=layout)
 
 
 @pytest.mark.parametrize("write", WRITERS)
@@ -150,7 +150,7 @@ def test_every_layout_gives_the_same_voxels(write: Callable[..., Layout], volume
     layout = write(tmp_path, volumes)
     for organ, values in ((["liver"], {LIVER}), (["spleen"], {SPLEEN}), ([LIVER, "spleen"], {LIVER, SPLEEN})):
         found = task_cases("T", task_at(tmp_path, layout, organ))
-        assert found.organ == values
+        assert found.classes.foreground == values
         assert [case.name for case in found.cases] == list(NAMES)
         for case in found.cases:
             image, label = volumes[case.name]
@@ -158,7 +158,7 @@ def test_every_layout_gives_the_same_voxels(write: Callable[..., Layout], volume
             np.testing.assert_array_equal(loaded[0].numpy(), image)
             np.testing.assert_allclose(loaded.affine.numpy(), AFFINE, atol=1e-6)
             np.testing.assert_array_equal(
-                load_organ(case, found.organ, loaded)[0].numpy(), np.isin(label, list(values))
+                load_label(case, found.classes, loaded)[0].numpy(), np.isin(label, list(values))
             )
 
 
@@ -179,7 +179,7 @@ def test_every_layout_serves_as_ood_images(write: Callable[..., Layout], volumes
 
 
 def batches(root: Path, layout: Layout | None, organ: list[int | str], **options: Any) -> list[dict[str, torch.Tensor]]:
-    task = Task(str(root), "MR", organ, (1, 1, 1), layout=layout)
+    task = Task(str(root), "MR", (1, 1, 1), organ, layout=layout)
     data = MultiTaskData({"T": task}, (8, 8, 8), batches=4, seed=3, **options)
     data.setup("fit")
     return list(data.train_dataloader())

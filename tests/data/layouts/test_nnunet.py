@@ -10,8 +10,9 @@ import pytest
 import SimpleITK
 
 from medmtl.data.case import LabelFile
+from medmtl.data.classes import Classes
 from medmtl.data.layouts import Fold, NNUNet, check_layout
-from medmtl.data.reading import load_image, load_organ
+from medmtl.data.reading import load_image, load_label
 from medmtl.data.task import OODImages, Task
 from medmtl.data.task_cases import ood_cases, task_cases
 from medmtl.errors import DataError
@@ -91,7 +92,9 @@ def test_every_file_ending_gives_the_same_voxels_and_affine(root: Path, tmp_path
         images = [load_image(case) for case in (one, same)]
         np.testing.assert_array_equal(*(image.numpy() for image in images))
         np.testing.assert_array_equal(*(image.affine.numpy() for image in images))
-        np.testing.assert_array_equal(*(load_organ(case, {1}, images[0]).numpy() for case in (one, same)))
+        np.testing.assert_array_equal(
+            *(load_label(case, Classes.of_organ({1}), images[0]).numpy() for case in (one, same))
+        )
 
 
 def test_one_channel_is_chosen_and_several_are_stacked_in_their_order(root: Path) -> None:
@@ -102,8 +105,8 @@ def test_one_channel_is_chosen_and_several_are_stacked_in_their_order(root: Path
 
 def test_voxels_with_the_ignore_label_are_unknown_and_no_organ(root: Path) -> None:
     found = task_cases("T", task_at(root, organ=["core"]))
-    assert (found.organ, found.ignore) == ({2}, 3)
-    label = load_organ(found.cases[0], found.organ, load_image(found.cases[0]), found.ignore)[0].numpy()
+    assert (found.classes.foreground, found.ignore) == ({2}, 3)
+    label = load_label(found.cases[0], found.classes, load_image(found.cases[0]), found.ignore)[0].numpy()
     np.testing.assert_array_equal(label, np.select([LABEL == 2, LABEL == 3], [1, UNKNOWN], 0))
     assert "label 3 as ignored" in complaint(root, organ=[3])
     assert "organ ignore is not among" in complaint(root, organ=["ignore"])

@@ -1,0 +1,90 @@
+"""Classes: what the label values of a task mean, and how a label is held in memory."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+ORGAN = "organ"  # the class of a task that names an organ of interest
+
+
+@dataclass(frozen=True)
+class Classes:
+    """The classes of a task.
+
+    A label is held as numbers of parts: 0 is background, and part i the label values that belong to the same classes.
+    Classes that exclude each other are a part each, in their order. Classes that overlap, as the regions of nnU-Net
+    do, have parts in common.
+
+    Attributes:
+        values: class -> label values in the files of the dataset.
+        merged: whether this is an organ of interest, whose masks are written as 1.
+
+    Example:
+        >>> tumour = Classes({"whole": frozenset({1, 2, 3}), "core": frozenset({2, 3})})
+        >>> tumour.overlap, [sorted(part) for part in tumour.parts], tumour.parts_of("whole"), tumour.written
+        (True, [[1], [2, 3]], (1, 2), (1, 2))
+    """
+
+    values: Mapping[str, frozenset[int]]
+    merged: bool = False
+
+    @classmethod
+    def of_organ(cls, values: Iterable[int]) -> "Classes":
+        """The one class of an organ of interest."""
+        return cls({ORGAN: frozenset(values)}, merged=True)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The classes in their order; where they overlap, a later one is written over an earlier one."""
+        return tuple(self.values)
+
+    @cached_property
+    def foreground(self) -> frozenset[int]:
+        """The label values of all classes."""
+        return frozenset().union(*self.values.values())
+
+    @cached_property
+    def overlap(self) -> bool:
+        """Whether a label value belongs to several classes."""
+        return sum(map(len, self.values.values())) > len(self.foreground)
+
+    @cached_property
+    def parts(self) -> tuple[frozenset[int], ...]:
+        """The label values of each part, from part 1 on."""
+        found: dict[tuple[bool, ...], set[int]] = {}
+        for own in self.values.values():
+            for value in sorted(own):
+                found.setdefault(tuple(value in other for other in self.values.values()), set()).add(value)
+        return tuple(frozenset(part) for part in found.values())
+
+    def parts_of(self, name: str) -> tuple[int, ...]:
+        """The numbers of the parts that make up a class."""
+        return tuple(number for number, part in enumerate(self.parts, 1) if part <= self.values[name])
+
+    @cached_property
+    def written(self) -> tuple[int, ...]:
+        """The label value that a predicted mask has in each class.
+
+        It is the least value of the class that no later class has (the least of all, if there is none), as nnU-Net's
+        `regions_class_order` with the values of a dataset. Of an organ of interest it is 1.
+        """
+        if self.merged:
+            return (1,)
+        found = []
+        for place, name in enumerate(self.names):
+            later = frozenset().union(*(self.values[other] for other in self.names[place + 1 :]))
+            found.append(min(self.values[name] - later or self.values[name]))
+        return tuple(found)
+
+    @cached_property
+    def written_parts(self) -> tuple[int, ...]:
+        """The number of the part that a predicted mask has in each class."""
+        if self.merged:
+            return (1,)
+        return tuple(
+            next(number for number, part in enumerate(self.parts, 1) if value in part) for value in self.written
+        )
+
+    def merge(self) -> "Classes":
+        """All classes as one organ of interest."""
+        return self if self.merged else Classes.of_organ(self.foreground)

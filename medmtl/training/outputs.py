@@ -1,0 +1,96 @@
+"""Resolution of what a configuration leaves to the data: the classes of tasks, and the channels of the network."""
+
+from collections.abc import Mapping
+from importlib import import_module
+from inspect import Parameter, signature
+from typing import Any
+
+from jsonargparse import ArgumentParser, Namespace
+
+from medmtl.data.layouts import Layout
+from medmtl.data.task import Task, classes_of
+from medmtl.data.task_cases import task_cases
+from medmtl.errors import ConfigError
+from medmtl.models.outputs import Outputs
+
+CHANNELS = "out_channels"
+OPEN = 1  # of a configuration that leaves the number of channels to the tasks
+
+
+def resolve_outputs(config: Namespace) -> None:
+    """Replace names of classes by their label values, and set the output channels where each task has its own.
+
+    A checkpoint then holds all that testing and predicting need, without the data.
+
+    Args:
+        config: of `medmtl fit`, `test` or `calibrate`, parsed and not yet built; changed in place.
+
+    Raises:
+        ConfigError: the network is given another number of channels.
+        DataError: the data of a task are gone, or do not declare a class.
+    """
+    tasks: dict[str, Any] = config.data.tasks
+    for name, task in tasks.items():
+        given = task.classes
+        if given is None or (isinstance(given, dict) and not _has_names(given)):
+            continue
+        found = task_cases(name, _built(task)).classes
+        task.classes = {each: sorted(values) for each, values in found.values.items()}
+    channels = _channels(config)
+    network = config.model.network.get("init_args", {})
+    if channels is None or CHANNELS not in network:
+        return
+    if network[CHANNELS] not in (OPEN, channels):
+        raise ConfigError(
+            f"model.network.init_args.{CHANNELS}={network[CHANNELS]}, and the tasks need {channels}", fix="leave it out"
+        )
+    network[CHANNELS] = channels
+
+
+def with_open_channels(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration in which a network of MONAI that is given no output channels has one, for `resolve_outputs`.
+
+    Args:
+        config: as YAML gives it.
+    """
+    model = config.get("model")
+    network = model.get("network") if isinstance(model, Mapping) else None
+    if not isinstance(model, Mapping) or not isinstance(network, Mapping):
+        return dict(config)
+    path, given = network.get("class_path"), network.get("init_args") or {}
+    if not isinstance(path, str) or not path.startswith("monai.networks.") or CHANNELS in given:
+        return dict(config)
+    module, _, name = path.rpartition(".")
+    try:
+        needed = signature(getattr(import_module(module), name)).parameters.get(CHANNELS)
+    except (ImportError, AttributeError, TypeError, ValueError):  # the parser says what is wrong
+        needed = None
+    if needed is None or needed.default is not Parameter.empty:
+        return dict(config)
+    return {**config, "model": {**model, "network": {**network, "init_args": {**given, CHANNELS: OPEN}}}}
+
+
+def _has_names(classes: Mapping[str, Any]) -> bool:
+    """Whether a class is given by a name that the dataset declares."""
+    values = (value for own in classes.values() for value in (own if isinstance(own, list) else [own]))
+    return any(isinstance(value, str) for value in values)
+
+
+def _built(task: Namespace) -> Task:
+    """A task of a configuration that is parsed."""
+    options = {key: value for key, value in vars(task).items() if key != "layout"}
+    if task.layout is None:
+        return Task(**options)
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--layout", type=Layout)
+    return Task(**options, layout=parser.instantiate_classes(Namespace(layout=task.layout)).layout)
+
+
+def _channels(config: Namespace) -> int | None:
+    """Output channels of a network with outputs per task; None for one output for all tasks."""
+    held_out = config.data.held_out or []
+    trained = {name: task for name, task in config.data.tasks.items() if name not in held_out}
+    several = any(len(task.classes or ()) > 1 for task in config.data.tasks.values())
+    if config.model.outputs == "shared" or (config.model.outputs is None and not several):
+        return None
+    return Outputs.per_task({name: classes_of(_built(task)) for name, task in trained.items()}).channels
