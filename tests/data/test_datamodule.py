@@ -100,7 +100,8 @@ def test_the_seed_of_the_run_decides_the_patches(data: MultiTaskData) -> None:
 
 def test_a_patch_does_not_depend_on_what_was_drawn_before(data: MultiTaskData) -> None:
     caches = {name: data.training_cache(name) for name in data.trained}
-    busy, fresh = (Union(caches, (16, 16, 16), foreground=0.7) for _ in range(2))
+    labels = {name: data.labels(name) for name in caches}
+    busy, fresh = (Union(caches, (16, 16, 16), foreground=0.7, labels=labels) for _ in range(2))
     for seed in range(5):
         busy[Draw("Kidney", 0, seed)]
     np.random.seed(3)  # noqa: NPY002
@@ -112,7 +113,7 @@ def test_a_patch_does_not_depend_on_what_was_drawn_before(data: MultiTaskData) -
 def test_drawing_patches_leaves_the_cache_as_it_was(data: MultiTaskData) -> None:
     cache = data.training_cache("Liver")
     before = copy.deepcopy(cache[0])
-    union = Union({"Liver": cache}, (16, 16, 16), foreground=0.7)
+    union = Union({"Liver": cache}, (16, 16, 16), foreground=0.7, labels={"Liver": data.labels("Liver")})
     for seed in range(50):
         union[Draw("Liver", 0, seed)]
     after = cache[0]

@@ -165,6 +165,7 @@ def scan(own: Preprocessing | None) -> dict[str, Any]:
         "case": "a",
         "patient": "a",
         "known": None,
+        "missing": frozenset(),
         "dataset": "Liver",
         "own": own,
     }

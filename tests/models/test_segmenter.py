@@ -81,6 +81,7 @@ def scan(seed: int, dataset: str, label: torch.Tensor | None, own: Preprocessing
         "images": {FINE: native},
         "native": native,
         "known": None,
+        "missing": frozenset(),
         "label": None if label is None else MetaTensor(label.to(torch.uint8), affine=native.affine),
         "case": f"case{seed}",
         "patient": f"case{seed}",
@@ -196,6 +197,7 @@ def test_dice_is_measured_on_the_image_s_own_grid_under_its_own_preprocessing() 
     item = scan(0, "Liver", None, own=COARSE) | {
         "native": native,
         "known": None,
+        "missing": frozenset(),
         "label": MetaTensor(label.to(torch.uint8), affine=native.affine),
         "images": {FINE: volume(1), COARSE: working},
     }
