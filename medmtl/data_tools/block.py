@@ -41,7 +41,8 @@ def task_block(
         folder: a dataset folder of any layout.
         name: of the task; None: from the folder and the modality.
         modality: one of `MODALITIES`; None: as the dataset declares.
-        organ: names that the dataset declares, or label values; None: all foreground.
+        organ: names that the dataset declares, or label values, that are merged into one organ of interest; None: the
+            label that the dataset declares, and classes where it declares several.
         layout: how files lie in the folder, see `parse_layout`; None: recognised.
 
     Returns:
@@ -62,13 +63,13 @@ def task_block(
     if modality is not None and modality not in MODALITIES:
         raise ConfigError(f"--modality {modality}", fix=f"use one of {', '.join(MODALITIES)}")
     kind = modality or guess_modality(corpus)
-    values, meaning = _organ(folder, corpus.organs, organ)
+    wanted = _labels(folder, corpus.organs, organ)
     spacing, native = _spacing(folder, corpus)
     pattern = patient_pattern([case.name for case in labelled])
     lines = [
         (f"root: {_scalar(_portable(dataset.root))}", ""),
         (f"modality: {kind}", _of_channels(corpus, modality is None and kind == "other")),
-        (f"organ: {values}", meaning),
+        wanted,
         (f"spacing: [{', '.join(f'{size:g}' for size in spacing)}]", f"mm; the images have {native}"),
     ]
     if len(corpus.channels) > 1:
@@ -133,20 +134,28 @@ def patient_pattern(names: Sequence[str]) -> str | None:
     return "^(.+)[_-][^_-]+$"
 
 
-def _organ(folder: Path, organs: Mapping[str, tuple[int, ...]], chosen: Sequence[str] | None) -> tuple[list[int], str]:
-    """Label values, and what they are called."""
+def _labels(folder: Path, organs: Mapping[str, tuple[int, ...]], chosen: Sequence[str] | None) -> tuple[str, str]:
+    """The line of `organ` or `classes`, and what to say of it."""
     names: dict[int, str] = {values[0]: organ for organ, values in organs.items() if len(values) == 1}
+    if chosen is None and len(organs) > 1:
+        classes = {
+            organ.replace("/", "-"): values[0] if len(values) == 1 else list(values) for organ, values in organs.items()
+        }
+        flow = yaml.safe_dump(classes, default_flow_style=True, sort_keys=False, width=4096).strip()
+        merged = sorted({value for values in organs.values() for value in values})
+        return f"classes: {flow}", f"an output each; `organ: {merged}` merges them"
     if chosen is None:
-        values = {value for each in organs.values() for value in each}
-        if not values:
+        merge = {value for each in organs.values() for value in each}
+        if not merge:
             raise DataError(f"{folder} declares no labels", fix="add --organ 1, or what it is called")
     else:
-        values = set()
+        merge = set()
         for word in chosen:
             if word not in organs and not word.isdigit():
                 raise ConfigError(f"--organ {word}", fix=f"use a label value, or one of: {', '.join(organs)}")
-            values |= set(organs[word]) if word in organs else {int(word)}
-    return sorted(values), ", ".join(f"{value} {names[value]}" for value in sorted(values) if value in names)
+            merge |= set(organs[word]) if word in organs else {int(word)}
+    meaning = ", ".join(f"{value} {names[value]}" for value in sorted(merge) if value in names)
+    return f"organ: {sorted(merge)}", f"merged into one: {meaning}" if len(merge) > 1 and meaning else meaning
 
 
 def _spacing(folder: Path, corpus: Corpus) -> tuple[list[float], str]:

@@ -64,7 +64,11 @@ def _parser() -> argparse.ArgumentParser:
     bring.add_argument("--layout", metavar="LAYOUT", help=LAYOUT)
     bring.add_argument("--name", help="name of the task (default: from the folder and the modality)")
     bring.add_argument("--modality", help="CT, MR, PET or other (default: as the dataset declares)")
-    bring.add_argument("--organ", nargs="+", help="names or label values of the organ (default: all foreground)")
+    bring.add_argument(
+        "--organ",
+        nargs="+",
+        help="labels to merge into one organ (default: each declared one a class)",
+    )
     bring.set_defaults(run=_import)
 
     download = kinds.add_parser(

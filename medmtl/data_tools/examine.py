@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import track
 
 from medmtl.data_tools.facts import Request, look_at
+from medmtl.data_tools.lacking import lacking
 from medmtl.data_tools.leaks import duplicates, shared_patients, torn_folds
 from medmtl.data_tools.listing import Dataset
 from medmtl.data_tools.outliers import outliers
@@ -79,6 +80,7 @@ def _among(cases: Sequence[CaseFacts], dataset: Dataset) -> Iterator[Finding]:
     readable = [case for case in cases if case.shape]
     yield from unlabelled(dataset)
     yield from outliers(readable, dataset.names)
+    yield from lacking(readable, dataset.corpus)
     yield from shared_patients(cases)
     yield from torn_folds(cases, dataset.corpus.folds)
     if any(case.labels for case in readable) and not any(case.volumes_ml for case in cases):

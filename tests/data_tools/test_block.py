@@ -59,7 +59,9 @@ def test_an_undeclared_modality_gets_a_comment(write_task: WriteTask) -> None:
     root = write_task({"a": (IMAGE, LABEL)}, labels=("background", "liver", "tumour"))
     assert "# not declared by the dataset" in task_block(root)
     assert parsed(task_block(root))[1]["modality"] == "other"
-    assert parsed(task_block(root))[1]["organ"] == [1, 2]
+    assert parsed(task_block(root))[1]["classes"] == {"liver": 1, "tumour": 2}
+    assert "an output each; `organ: [1, 2]` merges them" in task_block(root)
+    assert "merged into one: 1 liver, 2 tumour" in task_block(root, organ=["liver", "tumour"])
     assert parsed(task_block(root, organ=["tumour"]))[1]["organ"] == [2]
     assert parsed(task_block(root, organ=["1"]))[1]["organ"] == [1]
     with pytest.raises(ConfigError, match="--organ spleen: use a label value, or one of: liver, tumour"):
@@ -86,7 +88,7 @@ def test_an_nnunet_folder_with_regions_and_an_ignore_label(tmp_path: Path) -> No
     (root / "dataset.json").write_text(json.dumps(described))
     name, task = parsed(task_block(root))
     assert name == "BrainTumourMR"
-    assert task["organ"] == [1, 2, 3]
+    assert task["classes"] == {"whole": [1, 2, 3], "core": [2, 3]}
     assert task["channel"] == 0
     assert task["spacing"] == [1.5, 1.5, 4]
     assert "0 T1, 1 FLAIR; a list stacks several" in task_block(root)
