@@ -6,12 +6,13 @@ experiment's folder before any run starts, so that comparing the runs afterwards
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
 from medmtl.errors import ConfigError
 from medmtl.experiment.plan.protocol import OTHERS
-from medmtl.experiment.plan.setting import Layers, Planned, Setting
+from medmtl.experiment.plan.setting import Layers, Planned, Setting, with_overrides
 from medmtl.look import Look
 
 INK = "#1F2430"
@@ -102,6 +103,23 @@ class MultiTask(Arm):
         yield setting.training(self.key, None, setting.protocol.steps_of(setting.protocol.steps, len(setting.tasks)))
 
 
+class MultiTaskPerTask(Arm):
+    """One model on all tasks, with output channels for each (`model.outputs: per_task`).
+
+    Beside `multitask` of a base with `model.outputs: shared` it tells what an output for each task gains or costs.
+    """
+
+    key = "multitask_per_task"
+    label = "multi-task, an output a task"
+    look = Look("X", (0, (3, 1, 1, 1)), INK)
+
+    def plan(self, setting: Setting) -> Iterator[Planned]:
+        """One run."""
+        steps = setting.protocol.steps_of(setting.protocol.steps, len(setting.tasks))
+        planned = setting.training(self.key, None, steps)
+        yield replace(planned, config=with_overrides(planned.config, {"model.outputs": "per_task"}))
+
+
 class MultiTaskFinetune(Arm):
     """One model on all tasks, then trained on one of them; the two share the budget."""
 
@@ -127,6 +145,7 @@ ARMS: Mapping[str, Arm] = MappingProxyType(
             Transfer("transfer_decoder", "transfer (decoder only)", "decoder", DECODER_LOOK),
             Transfer("transfer_head", "transfer (head only)", "head", Look("P", (0, (1, 1.2)), "#7A8290")),
             MultiTask(),
+            MultiTaskPerTask(),
             MultiTaskFinetune(),
         )
     }

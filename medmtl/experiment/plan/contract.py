@@ -18,7 +18,7 @@ from medmtl.experiment.plan.setting import Planned, Setting
 MAY_SET = (
     "seed_everything",
     *("data.splits", "data.batches", "data.balance", "trainer.max_epochs"),
-    *("model.optimizer", "model.scheduler", "wandb"),
+    *("model.optimizer", "model.scheduler", "model.outputs", "wandb"),
 )
 BASE: Mapping[str, Any] = {
     "seed_everything": 9,
