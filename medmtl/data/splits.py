@@ -188,9 +188,11 @@ def apply_splits(
 
     Raises:
         DataError: a task is not in the file, a case does not exist, a patient is in two parts, or there is nothing to
-            train or validate on.
+            train or validate on, or to calibrate on where another task has a calibration part.
     """
     listed = read_splits(path)
+    apart = any(listed.get(task, {}).get(CALIBRATION) for task in patients)
+    needed = ["train", "val", *([CALIBRATION] if apart else [])]
     part_of: dict[str, str] = {}
     for task, known in patients.items():
         if task not in listed:
@@ -203,7 +205,7 @@ def apply_splits(
                     f"task {task}, case {case}: {path} has patient {known[case]} in {part_of[known[case]]} and {part}",
                     fix="put all cases of a patient into one part",
                 )
-        empty = [part for part in ("train", "val") if not listed[task][part]]
+        empty = [part for part in needed if not listed[task].get(part)]
         if empty:
             raise DataError(f"task {task}: {path} lists no case for {empty[0]}", fix="add one")
     return {task: listed[task] for task in patients}, part_of

@@ -227,6 +227,15 @@ def test_a_split_file_that_cannot_be_used_is_refused_by_name(
         apply_splits(split_file(tmp_path, **parts), {"liver": {"a": "A", "a2": "A", "b": "B"}})
 
 
+def test_a_split_file_gives_all_tasks_a_calibration_part_or_none(tmp_path: Path) -> None:
+    part = {"train": ["a"], "val": ["b"], "test": []}
+    path, known = tmp_path / "split.json", {name: {case: case for case in "abc"} for name in ("liver", "kidney")}
+    path.write_text(json.dumps({"liver": part | {"calibration": ["c"]}, "kidney": part}))
+    with pytest.raises(DataError, match=r"task kidney: .* no case for calibration"):
+        apply_splits(path, known)
+    assert apply_splits(path, {"kidney": known["kidney"]})[0] == {"kidney": part}
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [("[]", "is not a split file"), ('{"liver": {"train": []}}', "is not a split file"), (None, "there is no split")],
