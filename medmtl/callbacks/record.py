@@ -71,7 +71,7 @@ class RunRecord(SaveConfigCallback):
     @cached_property
     def _text(self) -> str:
         """The resolved configuration as YAML."""
-        text: str = self.parser.dump(self.config, skip_none=False)
+        text: str = self.parser.dump(self.config, skip_none=False, skip_validation=True)  # that was when it was parsed
         return text
 
     @cached_property

@@ -20,7 +20,7 @@ from medmtl.errors import RunError
 from medmtl.models.scored import ScoredScan, Segmentation
 from medmtl.ood.detectors import SCORES
 from medmtl.ood.mask_rule import reason_texts
-from medmtl.ood.verdict import ConformalDetector, Verdict
+from medmtl.ood.verdict import Verdict
 from medmtl.report.slices import CaseSlices
 from medmtl.report.test.write import write_report
 from medmtl.results.case import CaseResult
@@ -117,7 +117,7 @@ class ReportCallback(pl.Callback):
             alpha=self.spectral.alpha,
             ood_score=None if fitted is None else fitted.detector.name,
             threshold=threshold if math.isfinite(threshold) else None,
-            promise=None if fitted is None else _promise(fitted),
+            promise=None if fitted is None else fitted.rule.stated,
             mask_threshold=masks.threshold if masks is not None and masks.decides else None,
             scaling=self.scaling.summary(),
             preprocessings=[str(preprocessing) for preprocessing in data.preprocessings],
@@ -142,12 +142,6 @@ class ReportCallback(pl.Callback):
         }
         facts["data_note"] = data.note
         return {key: value for key, value in facts.items() if value}
-
-
-def _promise(detector: ConformalDetector) -> str | None:
-    """What the rule promises, in words; None where it cannot decide."""
-    rule = detector.rule
-    return f"{rule.promise}, {'exactly' if rule.exact else 'approximately'}" if rule.decides else None
 
 
 def _case_result(scan: Mapping[str, Any], found: ScoredScan) -> CaseResult:

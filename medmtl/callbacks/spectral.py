@@ -16,6 +16,7 @@ from medmtl.accuracy import dice
 from medmtl.callbacks.checkpoints import add_callback_state
 from medmtl.data.datamodule import MultiTaskData
 from medmtl.data.reading import load_image
+from medmtl.data.splits import CALIBRATION
 from medmtl.data.transforms import to_native
 from medmtl.distributed import gather, place
 from medmtl.errors import ConfigError, RunError
@@ -113,7 +114,11 @@ class SpectralCallback(pl.Callback):
         observer = self._observer(segmenter)
         trained, checked = gather(_training(observer, data)), gather(_held_out(observer, data))
         self.ood_detector = ConformalDetector.fit(
-            self.detector, [each.evidence for each in trained], [each.evidence for each in checked], self.alpha
+            self.detector,
+            [each.evidence for each in trained],
+            [each.evidence for each in checked],
+            self.alpha,
+            reused=data.calibration_part != CALIBRATION,
         )
         volumes: dict[str, list[float]] = {}
         for each in trained:

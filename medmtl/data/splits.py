@@ -64,7 +64,7 @@ def split_patients(
 
 
 def fold_patients(
-    patients: Mapping[str, Sequence[str]], folds: int, val: float = 0.2, seed: int = 0
+    patients: Mapping[str, Sequence[str]], folds: int, val: float = 0.2, seed: int = 0, calibration: float = 0.0
 ) -> list[dict[str, str]]:
     """Deal the patients to the folds of a cross-validation: each is a test patient in exactly one of them.
 
@@ -75,16 +75,19 @@ def fold_patients(
         folds: how many, 2 or more.
         val: share of all patients that each fold validates on, taken from those it does not test.
         seed: another seed gives other folds.
+        calibration: share of all patients that calibrate each fold's temperatures and threshold and nothing else,
+            taken from those it does not test.
 
     Returns:
-        For each fold: patient -> part, one of `PARTS`.
+        For each fold: patient -> part, one of `PARTS` or `CALIBRATION`.
 
     Raises:
-        DataError: a task has too few patients to train, validate and test in every fold.
+        DataError: a task has too few patients to train, validate, calibrate and test in every fold.
     """
-    if folds < 2 or not 0 < val < 1 - 1 / folds:
+    if folds < 2 or not (val > 0 and calibration >= 0 and val + calibration < 1 - 1 / folds):
+        shares = f"a validation share of {val}" + (f" and a calibration share of {calibration}" if calibration else "")
         raise DataError(
-            f"{folds} folds and a validation share of {val} leave no training cases",
+            f"{folds} folds and {shares} leave no training cases",
             fix="use 2 folds or more, and a share above 0 that leaves some patients",
         )
     groups = _ordered_groups(patients, seed)
@@ -94,13 +97,15 @@ def fold_patients(
         for ordered in groups:
             rest = [patient for number, patient in enumerate(ordered) if number % folds != fold]
             parts |= dict.fromkeys(ordered, "test")
-            parts |= dict(zip(rest, _spread(len(rest), val * len(ordered) / max(len(rest), 1), 0), strict=True))
+            of_rest = len(ordered) / max(len(rest), 1)
+            parts |= dict(zip(rest, _spread(len(rest), val * of_rest, 0, calibration * of_rest), strict=True))
         for task in sorted(patients, key=lambda task: len(set(patients[task]))):
             if not {parts[patient] for patient in patients[task]} >= {"train", "test"}:
                 raise DataError(
                     f"task {task}: {len(set(patients[task]))} patients are too few for {folds} folds", fix="use fewer"
                 )
-            _give(task, "val", parts, patients, donors=("train",))
+            for part in ("val", *([CALIBRATION] if calibration else [])):
+                _give(task, part, parts, patients, donors=("train",))
         result.append(parts)
     return result
 
@@ -183,9 +188,11 @@ def apply_splits(
 
     Raises:
         DataError: a task is not in the file, a case does not exist, a patient is in two parts, or there is nothing to
-            train or validate on.
+            train or validate on, or to calibrate on where another task has a calibration part.
     """
     listed = read_splits(path)
+    apart = any(listed.get(task, {}).get(CALIBRATION) for task in patients)
+    needed = ["train", "val", *([CALIBRATION] if apart else [])]
     part_of: dict[str, str] = {}
     for task, known in patients.items():
         if task not in listed:
@@ -198,7 +205,7 @@ def apply_splits(
                     f"task {task}, case {case}: {path} has patient {known[case]} in {part_of[known[case]]} and {part}",
                     fix="put all cases of a patient into one part",
                 )
-        empty = [part for part in ("train", "val") if not listed[task][part]]
+        empty = [part for part in needed if not listed[task].get(part)]
         if empty:
             raise DataError(f"task {task}: {path} lists no case for {empty[0]}", fix="add one")
     return {task: listed[task] for task in patients}, part_of

@@ -118,6 +118,7 @@ class ConformalRule:
             of another patient.
         training: task -> scores of its left-out training images; None: none.
         training_patients: task -> whose image each of them is.
+        reused: whether the checkpoint was chosen by the held-out patients; the promise is approximate then.
 
     Example:
         >>> rule = ConformalRule({"Liver": [0.1, 0.2, 0.3, 0.4]}, alpha=0.2)
@@ -130,6 +131,7 @@ class ConformalRule:
     patients: Mapping[str, Sequence[str]] | None = None
     training: Mapping[str, Sequence[float]] | None = None
     training_patients: Mapping[str, Sequence[str]] | None = None
+    reused: bool = False
 
     @cached_property
     def groups(self) -> dict[str, Group]:
@@ -148,8 +150,19 @@ class ConformalRule:
 
     @property
     def exact(self) -> bool:
-        """Whether the promise is exact for exchangeable patients: no training image is among the groups."""
-        return POOLED not in self.groups or not self._training
+        """Whether the promise is exact for exchangeable patients.
+
+        Neither was the checkpoint chosen by the held-out patients, nor is a training image among the groups.
+        """
+        return not self.reused and (POOLED not in self.groups or not self._training)
+
+    @property
+    def stated(self) -> str | None:
+        """The promise in words, and whether it is exact; None where the rule cannot decide."""
+        if not self.decides:
+            return None
+        cause = " (the held-out patients chose the checkpoint, too)" if self.reused else ""
+        return f"{self.promise}, {'exactly' if self.exact else 'approximately'}{cause}"
 
     @cached_property
     def correction(self) -> float | None:

@@ -96,10 +96,10 @@ class ConformalDetector:
     of an image can only raise its score.
 
     The network and the detector are not fitted to the held-out images, but where these are the validation images of a
-    training, its checkpoint was chosen by them, so that the bound of alpha is approximate. In a simulation, the best of
-    10 checkpoints being chosen by the same 20 patients, 5.3 % of new patients were rejected at 5 % if scores of
-    checkpoints are correlated at .9, and 6.0 % at .5 (5.8 % and 7.3 % in the worst case, where the checkpoint of the
-    lowest scores is chosen), and 4.8 % if other patients set the threshold: `tests/benchmarks/reuse.py`.
+    training, its checkpoint was chosen by them, so that the bound of alpha is approximate (`reused`). In a simulation,
+    the best of 10 checkpoints being chosen by the same 20 patients, 5.3 % of new patients were rejected at 5 % if
+    scores of checkpoints are correlated at .9, and 6.0 % at .5 (5.8 % and 7.3 % in the worst case, where the checkpoint
+    of the lowest scores is chosen), and 4.8 % if other patients set the threshold: `tests/benchmarks/reuse.py`.
 
     Args:
         detector: fitted to the training images.
@@ -110,6 +110,7 @@ class ConformalDetector:
         training: scores of training images by detectors that were fitted to other patients.
         configured: class and options of the detector that was asked for, see `options_of`; those of `detector` if None.
         published: the paper's detector, for its score beside that of `detector`.
+        reused: whether the network's checkpoint was chosen by the held-out images.
     """
 
     def __init__(
@@ -122,6 +123,7 @@ class ConformalDetector:
         training: Sequence[CalibrationScore] = (),
         configured: Mapping[str, Any] | None = None,
         published: Spectral | None = None,
+        reused: bool = False,
     ) -> None:
         self.detector = detector
         self.bank = bank
@@ -131,10 +133,16 @@ class ConformalDetector:
         self.training = list(training)
         self.configured = options_of(detector) if configured is None else dict(configured)
         self.published = published
+        self.reused = reused
 
     @classmethod
     def fit(
-        cls, detector: Detector, training: Sequence[Evidence], held_out: Iterable[Evidence], alpha: float
+        cls,
+        detector: Detector,
+        training: Sequence[Evidence],
+        held_out: Iterable[Evidence],
+        alpha: float,
+        reused: bool = False,
     ) -> "ConformalDetector":
         """Fit a detector to the training images, and score in-distribution images that it was not fitted to.
 
@@ -144,6 +152,7 @@ class ConformalDetector:
             held_out: in-distribution images that neither network nor detector was trained on; only the view of its own
                 task counts.
             alpha: share of in-distribution images that may be rejected.
+            reused: whether the network's checkpoint was chosen by the held-out images.
         """
         bank = SignatureBank.fit([(case.dataset, case.case, signature(case.view.grams)) for case in training])
         preprocessings = {case.dataset: case.view.preprocessing for case in training}
@@ -165,13 +174,13 @@ class ConformalDetector:
             scored.append(CalibrationScore(case.dataset, case.patient, case.case, used.score_as(own, case.dataset)))
         published = Spectral.published()
         published.fit(training)
-        return cls(used, bank, preprocessings, alpha, scored, left_out, options_of(detector), published)
+        return cls(used, bank, preprocessings, alpha, scored, left_out, options_of(detector), published, reused)
 
     @property
     def rule(self) -> ConformalRule:
         """The rule that turns scores into p-values and decisions."""
         (scores, patients), (training, owners) = map(_by_task, (self.held_out, self.training))
-        return ConformalRule(scores, self.alpha, patients, training or None, owners or None)
+        return ConformalRule(scores, self.alpha, patients, training or None, owners or None, self.reused)
 
     def above_threshold(self) -> list[CalibrationScore]:
         """The held-out images that the rule itself rejects, which are in-distribution: those that set the threshold."""
@@ -218,6 +227,7 @@ class ConformalDetector:
             "preprocessings": self.preprocessings,
             "held_out": [tuple(each) for each in self.held_out],
             "training": [tuple(each) for each in self.training],
+            "reused": self.reused,
         }
 
     @classmethod
@@ -255,7 +265,8 @@ class ConformalDetector:
         published = Spectral.published() if PUBLISHED in state else None
         if published is not None:
             published.load_state_dict(state[PUBLISHED])
-        return cls(used, bank, state["preprocessings"], alpha, held_out, training, configured, published)
+        reused = state.get("reused", True)  # an earlier version may have had no other images
+        return cls(used, bank, state["preprocessings"], alpha, held_out, training, configured, published, reused)
 
 
 def _by_task(scored: Sequence[CalibrationScore]) -> tuple[dict[str, list[float]], dict[str, list[str]]]:

@@ -38,7 +38,7 @@ class EvaluationResult:
         ood_score: key of the score that the verdicts follow; None without an OOD detector.
         threshold: of that score; None without enough held-out cases for a verdict.
         promise: of which in-distribution images at most a share of alpha is flagged, and whether exactly, see
-            `ConformalRule`; None without a verdict.
+            `ConformalRule.stated`; None without a verdict.
         mask_threshold: of the disagreement with the mask of the mirrored image; None where masks are not checked.
         scaling: the post-hoc scaling that was applied, see `ScalingCallback.summary`; None without one.
         preprocessings: of the trained tasks, as text.

@@ -227,6 +227,15 @@ def test_a_split_file_that_cannot_be_used_is_refused_by_name(
         apply_splits(split_file(tmp_path, **parts), {"liver": {"a": "A", "a2": "A", "b": "B"}})
 
 
+def test_a_split_file_gives_all_tasks_a_calibration_part_or_none(tmp_path: Path) -> None:
+    part = {"train": ["a"], "val": ["b"], "test": []}
+    path, known = tmp_path / "split.json", {name: {case: case for case in "abc"} for name in ("liver", "kidney")}
+    path.write_text(json.dumps({"liver": part | {"calibration": ["c"]}, "kidney": part}))
+    with pytest.raises(DataError, match=r"task kidney: .* no case for calibration"):
+        apply_splits(path, known)
+    assert apply_splits(path, {"kidney": known["kidney"]})[0] == {"kidney": part}
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [("[]", "is not a split file"), ('{"liver": {"train": []}}', "is not a split file"), (None, "there is no split")],
@@ -289,6 +298,23 @@ def test_a_calibration_part_has_patients_of_its_own_in_every_task(seed: int, tmp
     assert "calibration" not in cases_by_part({name: name for names in tasks.values() for name in names}, plain)
 
 
+@pytest.mark.parametrize("seed", range(2))
+def test_each_fold_has_a_calibration_part_of_its_own_and_tests_as_without_it(seed: int) -> None:
+    tasks = random_tasks(np.random.default_rng(seed)) | {"alone": people("q", 40)}
+    plain = fold_patients(tasks, 4, val=0.2, seed=seed)
+    for parts, without in zip(fold_patients(tasks, 4, val=0.2, seed=seed, calibration=0.2), plain, strict=True):
+        for patients in map(set, tasks.values()):
+            assert {parts[patient] for patient in patients} == {*PARTS, "calibration"}
+        counts = [sum(parts[name] == part for name in tasks["alone"]) for part in (*PARTS, "calibration")]
+        assert counts == [14, 8, 10, 8]
+        for part in ("val", "test"):
+            assert {name for name in parts if parts[name] == part} >= {name for name in parts if without[name] == part}
+
+
 def test_shares_that_leave_nothing_to_train_on_are_refused_with_calibration_too() -> None:
+    with pytest.raises(
+        DataError, match=r"2 folds and a validation share of 0\.2 and a calibration share of 0\.3 leave"
+    ):
+        fold_patients({"A": people("a", 20)}, 2, val=0.2, calibration=0.3)
     with pytest.raises(DataError, match=r"data\.calibration=0\.5 leave no training cases"):
         split_patients({"A": people("a", 20)}, val=0.3, test=0.2, calibration=0.5)

@@ -158,6 +158,7 @@ def test_a_pattern_is_proposed_where_names_repeat() -> None:
         assert patient_pattern(others) is None
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_block_trains(write_task: WriteTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     volumes = {f"case{number}": (IMAGE + number, LABEL) for number in range(5)}

@@ -30,7 +30,13 @@ def test_its_tasks_are_those_that_its_head_downloads() -> None:
     assert set(FOLDERS.values()) <= set(DecathlonDataset.resource)
 
 
-def test_it_trains(write_task: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("undrawn")
+def test_it_trains(
+    write_task: Callable[..., Path],
+    coarse: Callable[[Path], Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MEDMTL_DATA", str(tmp_path))
     rng = np.random.default_rng(0)
@@ -40,5 +46,5 @@ def test_it_trains(write_task: Callable[..., Path], tmp_path: Path, monkeypatch:
         cases = {f"{folder}_{number}": (rng.normal(size=shape).astype(np.float32), label) for number in range(5)}
         write_task(cases, folder, labels=LABELS[folder], affine=np.diag([3, 3, 3, 1]))
     flags = ("--trainer.max_epochs=1", "--trainer.enable_progress_bar=false", "--wandb.mode=disabled")
-    main(["fit", "--config", str(CONFIG), "--data.batches=2", "--data.batch_size=1", *flags])
+    main(["fit", "--config", str(coarse(CONFIG)), "--data.batches=2", "--data.batch_size=1", *flags])
     assert list(Path("runs/multitask-msd/checkpoints").glob("*.ckpt"))

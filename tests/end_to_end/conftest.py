@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from empty_figures import leave_figures_empty
 from forked_process import FORKING
 from matplotlib.figure import Figure
 
@@ -78,12 +79,23 @@ def forked(blank: bytes) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(launchers, "subprocess", FORKING)
         patch.setattr(Figure, "savefig", lambda self, stream, **_: stream.write(blank))
+        leave_figures_empty(patch)
         yield
 
 
+@pytest.fixture
+def laid_out() -> None:
+    """Let figures of trainings and tests be laid out, for what `trained` does not show: they come out blank still."""
+
+
 @pytest.fixture(autouse=True)
-def _undrawn(undrawn: None) -> None:
-    """No test draws, for nobody looks at its figures; what fixtures of a session or module draw is real, as a rule."""
+def _undrawn(undrawn: None, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test draws, for nobody looks at its figures; what fixtures of a session or module draw is real, as a rule.
+
+    Nor are the figures of trainings and tests laid out, but where a test uses `laid_out`.
+    """
+    if "laid_out" not in request.fixturenames:
+        leave_figures_empty(monkeypatch)
 
 
 @pytest.fixture

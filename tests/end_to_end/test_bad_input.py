@@ -113,6 +113,7 @@ def test_a_task_without_foreground(config: Path, capsys: pytest.CaptureFixture[s
     assert "no case has foreground" in line
 
 
+@pytest.mark.usefixtures("laid_out")
 def test_one_case_without_foreground_is_only_warned_of(
     config: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:

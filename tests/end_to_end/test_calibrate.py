@@ -162,6 +162,7 @@ def test_calibrate_replaces_the_method_and_test_applies_it(run: Path) -> None:
     assert scaled["ood"] == raw["ood"]
 
 
+@pytest.mark.usefixtures("laid_out")
 def test_a_run_that_was_trained_without_scaling_gets_one_afterwards(
     tiny: Path, workplace: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -261,6 +262,7 @@ def test_local_temperatures_follow_the_image_from_the_checkpoint_on(run: Path) -
         assert after["nll"] != before["nll"]
 
 
+@pytest.mark.usefixtures("laid_out")
 def test_another_detector_is_fitted_by_calibrate_and_refused_by_test(
     run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -27,6 +27,7 @@ def test_fit_and_calibrate_keep_the_calibration_part_apart(tiny: Path, workplace
         for parts in splits.values()
     )
     assert calibrated_on() == (apart, len(apart))
+    assert read_checkpoint(best)["callbacks"]["SpectralCallback"]["reused"] is False
     scaling = read_checkpoint(best)["callbacks"]["ScalingCallback"]
     main(["calibrate", "--run", str(run)])
     assert calibrated_on() == (apart, len(apart))
@@ -34,3 +35,12 @@ def test_fit_and_calibrate_keep_the_calibration_part_apart(tiny: Path, workplace
     assert {task: own["nll_after"] for task, own in again["tasks"].items()} == {
         task: own["nll_after"] for task, own in scaling["tasks"].items()
     }
+
+
+def test_without_that_part_the_checkpoint_keeps_that_validation_images_had_another_use(trained: Path) -> None:
+    state = read_checkpoint(trained / "checkpoints" / "best.ckpt")["callbacks"]["SpectralCallback"]
+    splits = json.loads((trained / "splits.json").read_text())
+    assert {(task, case) for task, _, case, _ in state["held_out"]} == {
+        (task, case) for task, parts in splits.items() for case in parts["val"]
+    }
+    assert state["reused"] is True

@@ -21,11 +21,13 @@ DROPOUT = "--model.ensemble.dropout_passes=2"
 
 
 @pytest.fixture(scope="session")
-def second(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def second(tiny: Path, made_once: Callable[[str, Callable[[Path], None]], Path]) -> Path:
     """The best checkpoint of a run that differs from `trained` in its seed."""
-    run = tmp_path_factory.mktemp("second") / "runs" / "second"
-    main(["fit", "--config", str(tiny), "--run", str(run), "--seed_everything=1", "--spectral.layers=[]"])
-    return run / "checkpoints" / "best.ckpt"
+
+    def train(run: Path) -> None:
+        main(["fit", "--config", str(tiny), "--run", str(run), "--seed_everything=1", "--spectral.layers=[]"])
+
+    return made_once("second", train) / "checkpoints" / "best.ckpt"
 
 
 @pytest.fixture
@@ -60,6 +62,7 @@ def refused(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
     return line
 
 
+@pytest.mark.usefixtures("laid_out")
 def test_two_runs_are_tested_as_one_model(run: Path, second: Path, workplace: Path) -> None:
     plain, names = rows(run), ("spectral", "p_value", "rejected", "nearest_task", "preprocessing")
     main(["test", "--run", str(run), joined(second)])

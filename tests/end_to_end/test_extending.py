@@ -171,6 +171,7 @@ def test_a_loss_of_ones_own_trains_and_is_needed_for_nothing_else(tiny: Path, ph
     assert len([*Path("masks").glob("*_mask.nii.gz")]) == 1
 
 
+@pytest.mark.usefixtures("laid_out")
 def test_a_layout_of_ones_own_is_checked_trained_and_tested(
     tiny: Path, phantoms: Path, lesions: Path, own_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

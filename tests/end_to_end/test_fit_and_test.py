@@ -172,6 +172,7 @@ def test_best_holds_bank_threshold_and_split_and_loads_safely(trained: Path) -> 
     assert best["MultiTaskData"]["splits"] == splits
 
 
+@pytest.mark.usefixtures("laid_out")
 def test_last_has_no_bank_and_says_so(trained: Path, workplace: Path, caplog: pytest.LogCaptureFixture) -> None:
     shutil.copy(trained / "checkpoints" / "last.ckpt", "last.ckpt")
     main(["test", "--ckpt_path", "last.ckpt"])
@@ -182,6 +183,7 @@ def test_last_has_no_bank_and_says_so(trained: Path, workplace: Path, caplog: py
     assert report["tasks"]["LiverCT"]["calibration"]["band"]["ece"] is not None
 
 
+@pytest.mark.usefixtures("laid_out")
 def test_flags_beat_the_checkpoint_and_the_configuration(trained: Path, tiny: Path, workplace: Path) -> None:
     checkpoint = str(trained / "checkpoints" / "best.ckpt")
     flags = ["--spectral.alpha", "0.25", "--calibration.bins=7", "--calibration.regions=[whole,shell,likely]"]
@@ -296,6 +298,7 @@ def test_an_interrupt_leaves_a_last_checkpoint_that_tests_and_resumes(
     assert figures(Path("r"))["ood"]["scores"]["spectral"]["auroc"] is not None
 
 
+@pytest.mark.usefixtures("laid_out")
 def test_a_held_out_task_is_out_of_distribution(tiny: Path, workplace: Path) -> None:
     main(["fit", "--config", str(tiny), "--run", "h", "--data.held_out=[KidneyT2]"])
     main(["test", "--run", "h"])

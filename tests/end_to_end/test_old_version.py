@@ -30,6 +30,7 @@ def warned_of_scaling(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.message for record in caplog.records if "the scaling of" in record.message]
 
 
+@pytest.mark.usefixtures("laid_out")
 def test_it_tests(run: Path, caplog: pytest.LogCaptureFixture) -> None:
     main(["test", "--run", str(run)])
     assert [RENAMED in message for message in warned(caplog)] == [True]

@@ -81,6 +81,7 @@ def saved(config: dict[str, Any]) -> str:
     return "own.yaml"
 
 
+@pytest.mark.usefixtures("laid_out")
 def test_own_folders_train_test_and_calibrate(config: dict[str, Any]) -> None:
     main(["fit", "--config", saved(config), "--run", "runs/own"])
     main(["test", "--run", "runs/own"])

@@ -6,41 +6,37 @@ Nothing here sleeps: pipes and locks tell when a process has come to a point, or
 import json
 import os
 import signal
-import subprocess
-import sys
 from io import StringIO
 from pathlib import Path
 
 import pytest
+from forked_process import ForkedProcess
 from rich.console import Console
 
 from medmtl.experiment.plan.cell import Budget, Cell
 from medmtl.experiment.plan.job import Job
 from medmtl.experiment.run.launchers import ClusterLauncher, Launcher, LocalLauncher
 from medmtl.experiment.run.lock import locked
-from medmtl.experiment.run.progress import LineView
+from medmtl.experiment.run.progress import LineView, Status
 from medmtl.experiment.run.runner import Outcome, run_jobs
 from medmtl.runs.folder import RunFolder
 
-# A runner that says when the worker has trained some steps, and stays until it is killed.
-RUNNER = """
-import json, sys
-from pathlib import Path
-from rich.console import Console
-from medmtl.experiment.plan.job import Job
-from medmtl.experiment.run.launchers import LocalLauncher
-from medmtl.experiment.run.progress import LineView
-from medmtl.experiment.run.runner import run_jobs
 
 class Telling(LineView):
-    def show(self, status):
-        if any(job.progress for job in status.jobs):
-            print("trains", flush=True)
-            sys.stdin.read()
+    """Says through a pipe when the worker has trained some steps, and stays until its process is killed."""
 
-job = Job.from_dict(json.loads(Path(sys.argv[1]).read_text()))
-run_jobs([job], LocalLauncher(1, cores=1), 1, Telling(Console(file=sys.stderr)), every=0.02)
-"""
+    def __init__(self, pipe: int) -> None:
+        super().__init__(Console(file=StringIO()))
+        self._pipe = pipe
+
+    def show(self, status: Status) -> None:
+        if any(job.progress for job in status.jobs):
+            os.write(self._pipe, b"trains")
+            signal.pause()
+
+
+def run_and_tell(job: Job, pipe: int) -> None:
+    run_jobs([job], LocalLauncher(1, cores=1), 1, Telling(pipe), every=0.02)
 
 
 @pytest.fixture
@@ -66,11 +62,13 @@ def test_after_kill_9_the_worker_ends_and_a_second_start_gives_the_same(
     job: Job, trained: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MPLBACKEND", "module://matplotlib_inline.backend_inline")  # as a notebook has it
-    command = [sys.executable, "-c", RUNNER, str(job.file)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as runner:
-        assert runner.stdout is not None
-        assert runner.stdout.readline() == "trains\n"
-        os.kill(runner.pid, signal.SIGKILL)
+    told, tells = os.pipe()
+    runner = ForkedProcess(run_and_tell, job, tells)
+    os.close(tells)
+    with os.fdopen(told, "rb") as pipe:
+        assert pipe.read(len(b"trains")) == b"trains"
+    runner.kill()
+    assert runner.wait() == -signal.SIGKILL
     # The worker holds this lock to its end: the lock is free at once, and the run is not finished.
     with locked(job.run.path.with_name(".tiny.lock"), wait=True):
         assert job.run.read_manifest()["experiment"]["finished"] is False

@@ -223,3 +223,13 @@ def test_a_rule_says_what_it_promises() -> None:
     joined = ConformalRule(few, 0.05, training={"A": [0.0, 1.0], "B": [2.0, 3.0]})
     assert (joined.promise, joined.exact) == ("the mix of tasks", False)
     assert sum(group.patient_count for group in joined.groups.values()) == 24
+
+
+def test_a_rule_of_patients_who_chose_the_checkpoint_is_not_called_exact() -> None:
+    scores = {"A": [float(n) for n in range(19)]}
+    apart, reused = (ConformalRule(scores, 0.05, reused=reused) for reused in (False, True))
+    assert (apart.exact, reused.exact) == (True, False)
+    assert apart.stated == "each task, exactly"
+    assert reused.stated == "each task, approximately (the held-out patients chose the checkpoint, too)"
+    assert (apart.threshold, apart.p_value(3.0)) == (reused.threshold, reused.p_value(3.0))
+    assert ConformalRule({"A": [0.0]}, 0.05).stated is None

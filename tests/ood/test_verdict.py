@@ -196,6 +196,16 @@ def test_with_a_given_modality_images_of_the_same_modality_count(ood_detector: C
     assert verdict.task == "LungPET"
 
 
+@pytest.mark.parametrize("reused", [False, True])
+def test_whether_held_out_images_chose_the_checkpoint_is_kept(reused: bool) -> None:
+    fitted = ConformalDetector.fit(Spectral(), TRAINING, held_out(), alpha=0.05, reused=reused)
+    state = fitted.state_dict()
+    again = ConformalDetector.from_state_dict(state, Spectral(), alpha=0.05)
+    assert again.rule.exact is fitted.rule.exact is not reused
+    del state["reused"]  # of an earlier version, which says nothing of it
+    assert not ConformalDetector.from_state_dict(state, Spectral(), alpha=0.05).rule.exact
+
+
 def test_held_out_images_above_the_threshold_are_listed(ood_detector: ConformalDetector) -> None:
     rejected = [each for each in ood_detector.held_out if ood_detector.rule.rejects(each.score)]
     assert sorted(ood_detector.above_threshold()) == sorted(rejected)

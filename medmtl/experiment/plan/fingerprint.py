@@ -57,7 +57,7 @@ def resolve(config: Mapping[str, Any]) -> dict[str, Any]:
     parser = _parser()
     try:
         parsed = parser.parse_object(deepcopy(dict(config)))  # the parser changes it
-        filled = yaml.safe_load(parser.dump(parsed, skip_none=False))
+        filled = yaml.safe_load(parser.dump(parsed, skip_none=False, skip_validation=True))  # it was just parsed
     except (ArgumentError, TypeError) as error:
         raise ConfigError(" ".join(str(error).split())) from None
     return {**config, **{section: filled[section] for section in SECTIONS}}

@@ -103,7 +103,8 @@ def _splits(protocol: Protocol, data: MultiTaskData) -> dict[tuple[int | None, i
     folds: dict[int | None, Splits] = {None: data.splits}
     if protocol.folds > 1:
         patients = {name: list(found.values()) for name, found in patient_of.items()}
-        parts = fold_patients(patients, protocol.folds, data.fractions["val"], data.split_seed)
+        shares = data.fractions
+        parts = fold_patients(patients, protocol.folds, shares["val"], data.split_seed, shares["calibration"])
         folds = {
             fold: {name: cases_by_part(found, part_of) for name, found in patient_of.items()}
             for fold, part_of in enumerate(parts)

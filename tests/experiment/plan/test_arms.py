@@ -36,6 +36,7 @@ def runs(arm: str, **options: Any) -> dict[str, Planned]:
 
 
 @pytest.mark.parametrize("arm", ARMS.values(), ids=ARMS.keys())
+@pytest.mark.usefixtures("resolved_once")
 def test_a_built_in_arm_keeps_the_contract(arm: Arm) -> None:
     check_arm(arm)
 

@@ -17,6 +17,8 @@ from medmtl.experiment.plan.planning import plan
 from medmtl.experiment.plan.protocol import Protocol
 from medmtl.look import MARKERS, Look
 
+pytestmark = pytest.mark.usefixtures("resolved_once")
+
 MODULE = '''
 from medmtl.experiment import Arm
 

@@ -1,6 +1,7 @@
 """Preparation: everything a run needs is on disk before it starts, and finished runs are known by what they were."""
 
 import json
+import shutil
 from collections.abc import Mapping
 from copy import deepcopy
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 import yaml
 
 from medmtl.data.datamodule import MultiTaskData
-from medmtl.data.splits import read_splits
+from medmtl.data.splits import PARTS, read_splits
 from medmtl.data.task import Task
 from medmtl.errors import ConfigError, DataError
 from medmtl.experiment.plan.job import Job
@@ -94,6 +95,24 @@ def test_folds_test_every_case_once_and_share_files_among_arms(place: Path) -> N
     tested = [case for path in paths for case in read_splits(Path(path))["Liver"]["test"]]
     assert len(tested) == len(set(tested)) == 3
     assert {job.cell.fold for job in jobs.values() if job.cell} == {0, 1, 2}
+
+
+def test_folds_deal_a_calibration_part_where_the_base_has_one(place: Path, phantoms: Path) -> None:
+    root = Path(shutil.copytree(phantoms / "LiverCT", place / "Liver"))
+    for folder in ("imagesTr", "labelsTr"):
+        shutil.copy(root / folder / "phantom_LiverCT_001.nii.gz", root / folder / "phantom_LiverCT_009.nii.gz")
+    listed = json.loads((root / "dataset.json").read_text())
+    more = {
+        key: f"./{folder}/phantom_LiverCT_009.nii.gz" for key, folder in (("image", "imagesTr"), ("label", "labelsTr"))
+    }
+    (root / "dataset.json").write_text(json.dumps(listed | {"training": [*listed["training"], more]}))
+    four = {"data.tasks": {name: TASKS["Liver"] | {"root": str(root)} for name in ("Liver", "Again")}}
+    shares = dict.fromkeys(("data.val", "data.calibration", "data.test"), 0.25)
+    jobs = jobs_of(folds=4, arms=["multitask"], overrides=four | shares)
+    assert len(jobs) == 4
+    for job in jobs.values():
+        for parts in read_splits(Path(config_of(job)["data"]["splits"])).values():
+            assert {part: len(cases) for part, cases in parts.items()} == dict.fromkeys((*PARTS, "calibration"), 1)
 
 
 def test_a_size_that_every_training_set_is_below_is_left_out(place: Path) -> None:
