@@ -23,6 +23,7 @@ logger = logging.getLogger(__name__)
 
 # The network's place in the state of a `Segmenter`.
 PREFIX = "network."
+HEADS = "heads."  # and that of its last layer, with outputs per task
 
 Layers = Literal["all", "decoder", "head"]
 
@@ -41,18 +42,19 @@ class FineTune:
     layers: Layers = "all"
 
 
-def load_weights(network: nn.Module, checkpoint: Path) -> None:
+def load_weights(network: nn.Module, checkpoint: Path, prefix: str = PREFIX) -> None:
     """Load the weights of a checkpoint into a network.
 
     Args:
         network: of the same layers and shapes as the one in the checkpoint.
         checkpoint: a file that `medmtl fit` wrote.
+        prefix: the network's place in the state of the checkpoint's `Segmenter`.
 
     Raises:
         RunError: the file is no checkpoint, or that of another network; names the first weight that differs.
     """
     kept = read_checkpoint(checkpoint)["state_dict"]
-    source = {name.removeprefix(PREFIX): value for name, value in kept.items() if name.startswith(PREFIX)}
+    source = {name.removeprefix(prefix): value for name, value in kept.items() if name.startswith(prefix)}
     own = network.state_dict()
     for name in (*own, *source):
         there, here = (

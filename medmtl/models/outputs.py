@@ -1,6 +1,6 @@
-"""Outputs: what the channels of a network stand for, and how they become probabilities and labels."""
+"""Outputs: what the output channels stand for, and how they become probabilities and labels."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -9,7 +9,6 @@ from torch import Tensor
 
 from medmtl.data.classes import Classes
 from medmtl.data.transforms import to_native
-from medmtl.losses.masked import UNKNOWN, leave_out_unknown
 
 
 @dataclass(frozen=True)
@@ -61,24 +60,6 @@ class Head:
             return logits if len(logits) == 1 else logits.amax(0, keepdim=True)
         return logits[1:].logsumexp(0, keepdim=True) - logits[:1]
 
-    def loss(self, loss: Callable[[Tensor, Tensor], Tensor], logits: Tensor, label: Tensor, marked: int) -> Tensor:
-        """The loss of a patch: that of each class against all else, mean over the classes that its label marks.
-
-        A class that is not marked has no term of its own. Where it may be, the others are told only that they are not.
-
-        Args:
-            loss: takes logits and labels of one foreground, both `(B, 1, *spatial)`.
-            logits: of the network, `(C, *spatial)`.
-            label: numbers of parts and `UNKNOWN`, `(1, *spatial)`.
-            marked: bit k is set if the label marks class k.
-        """
-        names = self.classes.names
-        known = [k for k in range(len(names)) if marked >> k & 1]
-        odds = self.log_odds(logits[list(self.channels)])[known]
-        masks = [torch.isin(label[0], label.new_tensor(self.classes.parts_of(names[k]))) for k in known]
-        target = torch.stack(masks).to(odds.dtype).masked_fill(label == UNKNOWN, UNKNOWN)
-        return loss(*leave_out_unknown(odds[:, None], target[:, None]))
-
     def parts(self, logits: MetaTensor, foreground: Tensor, native: MetaTensor) -> Tensor:
         """The label of a volume on the image's own grid, as numbers of parts, see `Classes`.
 
@@ -114,7 +95,7 @@ class Outputs:
 
     Attributes:
         heads: by task; a network with one output for all tasks has one head, under None.
-        channels: output channels of the network.
+        channels: of all heads together.
     """
 
     heads: Mapping[str | None, Head]

@@ -32,6 +32,7 @@ from medmtl.models.members import Part, read_members
 from medmtl.models.outputs import Outputs
 from medmtl.models.scored import ScoredScan, Segmentation
 from medmtl.models.sliding_window import VolumePredictor
+from medmtl.models.task_heads import TaskHeads
 from medmtl.ood.mask_rule import MaskRule, MaskVerdict
 from medmtl.ood.verdict import OUTPUTS, ConformalDetector, Verdict
 
@@ -44,7 +45,8 @@ class Segmenter(pl.LightningModule):
 
     Args:
         network: maps `(B, C, H, W, D)` to one foreground logit `(B, 1, H, W, D)`; C is 1, or as many channels as each
-            task stacks. With outputs per task it has more (`out_channels` follows from the tasks).
+            task stacks. With outputs per task it gives features `(B, F, H, W, D)` for a last layer that follows from
+            the tasks; F is `out_channels`, and 4 where that is left out or 1.
         patch_size: sliding window, voxels a side (the command line links it to `data.patch_size`).
         loss: takes logits and labels, both `(B, 1, H, W, D)`; only a training needs it.
         optimizer: takes the parameters; only a training needs it.
@@ -57,8 +59,8 @@ class Segmenter(pl.LightningModule):
         ensemble: test and calibrate other `checkpoints` together with the run's own, or `dropout_passes` of it, as one
             model.
         outputs: `shared`: one foreground for all tasks, the paper's; `per_task`: a background for each task and a
-            channel for each of its classes, those of the task that the spectral signature recognises being read. None:
-            `shared` while every task has one class.
+            channel for each of its classes, see `TaskHeads`; those of the task that the spectral signature recognises
+            are read. None: `shared` while every task has one class.
     """
 
     def __init__(
@@ -88,6 +90,7 @@ class Segmenter(pl.LightningModule):
         self.ood_detector: ConformalDetector | None = None
         self.mask_rule: MaskRule | None = None
         self.scaling: TaskScalings | None = None
+        self.heads: TaskHeads | None = None
         self.tasks: tuple[str, ...] = ()  # those that have an output of their own, as numbered in batches
         self._accuracy: dict[int, tuple[str, Mapping[str, float]]] = {}
 
@@ -148,24 +151,18 @@ class Segmenter(pl.LightningModule):
         self.members = read_members(self.ensemble, self.predictor, checkpoint, data.trained, [part])
 
     def read_outputs(self, data: MultiTaskData) -> None:
-        """Take from the tasks what the channels of the network stand for, and check their number.
+        """Make the heads of a network with outputs per task, and check that it takes the channels of the images.
 
         Raises:
-            ConfigError: the network takes or gives more or fewer channels than the tasks have, or an ensemble is wanted
-                of a network with outputs per task.
+            ConfigError: it takes more or fewer channels, or an ensemble is wanted of a network with outputs per task.
         """
         heads = data.heads
         if heads is not None:
             if self.ensemble is not None:
                 raise ConfigError("model.ensemble pools one output for all tasks", fix="set model.outputs to shared")
-            self.predictor.outputs = Outputs.per_task(heads)
+            features = output_channels(self.network, self.predictor.patch_size)
+            self.heads = self.predictor.heads = TaskHeads(features, Outputs.per_task(heads))
             self.tasks = tuple(heads)
-            given, needed = output_channels(self.network, self.predictor.patch_size), self.predictor.outputs.channels
-            if given != needed:
-                raise ConfigError(
-                    f"model.network gives {given} channels, and the tasks need {needed}",
-                    fix="leave out_channels out, or set it",
-                )
         taken = input_channels(self.network)
         if taken != data.channels:
             raise ConfigError(
@@ -176,7 +173,8 @@ class Segmenter(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         """The optimizer of what trains, and the scheduler stepped every batch."""
         assert self.optimizer is not None  # see `check_trainable`
-        optimizer = self.optimizer(parameter for parameter in self.network.parameters() if parameter.requires_grad)
+        heads = () if self.heads is None else self.heads.parameters()
+        optimizer = self.optimizer(each for each in (*self.network.parameters(), *heads) if each.requires_grad)
         if self.scheduler is None:
             return optimizer
         steps = int(self.trainer.estimated_stepping_batches)
@@ -191,13 +189,12 @@ class Segmenter(pl.LightningModule):
     def training_step(self, batch: dict[str, torch.Tensor], index: int) -> torch.Tensor:
         """Loss of a batch of patches, `image` `(B, C, H, W, D)` and `label` `(B, 1, H, W, D)`, where it is known."""
         assert self.loss is not None  # see `check_trainable`
-        logits, label = self.network(batch["image"]), batch["label"]
-        if not self.tasks:
-            loss = self.loss(*leave_out_unknown(logits, label.float()))
+        found, label = self.network(batch["image"]), batch["label"]
+        if self.heads is None:
+            loss = self.loss(*leave_out_unknown(found, label.float()))
         else:
-            heads = [self.predictor.outputs.heads[self.tasks[number]] for number in batch["task"].tolist()]
-            patches = zip(heads, logits, label, batch["marked"].tolist(), strict=True)
-            loss = torch.stack([head.loss(self.loss, *patch) for head, *patch in patches]).mean()
+            tasks = [self.tasks[number] for number in batch["task"].tolist()]
+            loss = self.heads.loss(self.loss, found, label, tasks, batch["marked"].tolist())
         self.log("train/loss", loss, prog_bar=True, sync_dist=True)
         return loss
 

@@ -10,6 +10,7 @@ from monai.inferers import sliding_window_inference
 from torch import nn
 
 from medmtl.models.outputs import Outputs
+from medmtl.models.task_heads import TaskHeads
 from medmtl.ood.evidence.features import FeatureTap
 
 
@@ -17,13 +18,13 @@ class VolumePredictor:
     """Logits and foreground probability of whole volumes.
 
     Args:
-        network: maps `(B, C, H, W, D)` to one logit, `(B, 1, H, W, D)`, or to those of several heads.
+        network: maps `(B, C, H, W, D)` to one logit, `(B, 1, H, W, D)`, or to the features that `heads` take.
         patch_size: window size, voxels a side.
         overlap: fraction of a window that the next one overlaps, in [0, 1).
         window_batch: windows computed together.
 
     Attributes:
-        outputs: what the channels of the network stand for.
+        heads: the last layer of a network with outputs per task; None with one output for all.
     """
 
     def __init__(self, network: nn.Module, patch_size: Sequence[int], overlap: float, window_batch: int) -> None:
@@ -31,7 +32,12 @@ class VolumePredictor:
         self.patch_size = tuple(patch_size)
         self.overlap = overlap
         self.window_batch = window_batch
-        self.outputs = Outputs.shared()
+        self.heads: TaskHeads | None = None
+
+    @property
+    def outputs(self) -> Outputs:
+        """What the output channels stand for."""
+        return Outputs.shared() if self.heads is None else self.heads.outputs
 
     def __call__(self, image: MetaTensor, tap: FeatureTap | None = None, head: str | None = None) -> MetaTensor:
         """Predict one volume.
@@ -73,8 +79,8 @@ class VolumePredictor:
         channels, places_of_heads = self.outputs.of(heads)
 
         def compute(windows: torch.Tensor) -> torch.Tensor:
-            every = self.network(windows)
-            return every if len(self.outputs.heads) == 1 else every[:, channels]
+            found = self.network(windows)
+            return found if self.heads is None else self.heads(found, [channels])
 
         def run(windows: torch.Tensor, places: list[list[slice]]) -> torch.Tensor:
             if tap is None:

@@ -1,4 +1,4 @@
-"""Resolution of what a configuration leaves to the data: the classes of tasks, and the channels of the network."""
+"""Resolution of what a configuration leaves open: the label values of classes, and the features of the network."""
 
 from collections.abc import Mapping
 from importlib import import_module
@@ -8,17 +8,16 @@ from typing import Any
 from jsonargparse import ArgumentParser, Namespace
 
 from medmtl.data.layouts import Layout
-from medmtl.data.task import Task, classes_of
+from medmtl.data.task import Task
 from medmtl.data.task_cases import task_cases
-from medmtl.errors import ConfigError
-from medmtl.models.outputs import Outputs
 
 CHANNELS = "out_channels"
-OPEN = 1  # of a configuration that leaves the number of channels to the tasks
+OPEN = 1  # of a configuration that does not say how many features the heads of tasks take
+FEATURES = 4
 
 
 def resolve_outputs(config: Namespace) -> None:
-    """Replace names of classes by their label values, and set the output channels where each task has its own.
+    """Replace names of classes by their label values, and set the features of a network with outputs per task.
 
     A checkpoint then holds all that testing and predicting need, without the data.
 
@@ -26,7 +25,6 @@ def resolve_outputs(config: Namespace) -> None:
         config: of `medmtl fit`, `test` or `calibrate`, parsed and not yet built; changed in place.
 
     Raises:
-        ConfigError: the network is given another number of channels.
         DataError: the data of a task are gone, or do not declare a class.
     """
     tasks: dict[str, Any] = config.data.tasks
@@ -36,15 +34,9 @@ def resolve_outputs(config: Namespace) -> None:
             continue
         found = task_cases(name, _built(task)).classes
         task.classes = {each: sorted(values) for each, values in found.values.items()}
-    channels = _channels(config)
     network = config.model.network.get("init_args", {})
-    if channels is None or CHANNELS not in network:
-        return
-    if network[CHANNELS] not in (OPEN, channels):
-        raise ConfigError(
-            f"model.network.init_args.{CHANNELS}={network[CHANNELS]}, and the tasks need {channels}", fix="leave it out"
-        )
-    network[CHANNELS] = channels
+    if network.get(CHANNELS) == OPEN and _per_task(config):
+        network[CHANNELS] = FEATURES
 
 
 def with_open_channels(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -86,11 +78,7 @@ def _built(task: Namespace) -> Task:
     return Task(**options, layout=parser.instantiate_classes(Namespace(layout=task.layout)).layout)
 
 
-def _channels(config: Namespace) -> int | None:
-    """Output channels of a network with outputs per task; None for one output for all tasks."""
-    held_out = config.data.held_out or []
-    trained = {name: task for name, task in config.data.tasks.items() if name not in held_out}
+def _per_task(config: Namespace) -> bool:
+    """Whether each task has outputs of its own."""
     several = any(len(task.classes or ()) > 1 for task in config.data.tasks.values())
-    if config.model.outputs == "shared" or (config.model.outputs is None and not several):
-        return None
-    return Outputs.per_task({name: classes_of(_built(task)) for name, task in trained.items()}).channels
+    return config.model.outputs == "per_task" or (config.model.outputs is None and several)

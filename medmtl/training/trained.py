@@ -13,7 +13,7 @@ from medmtl.callbacks.scaling import ScalingCallback
 from medmtl.callbacks.spectral import SpectralCallback
 from medmtl.data.datamodule import MultiTaskData
 from medmtl.errors import RunError
-from medmtl.models.finetune import load_weights
+from medmtl.models.finetune import HEADS, load_weights
 from medmtl.models.segmenter import Segmenter
 from medmtl.runs.checkpoint import read_checkpoint
 from medmtl.training.request import known_config
@@ -86,6 +86,8 @@ def load_trained(checkpoint: Path, device: str = "auto", trust: bool = False) ->
     kept = read_checkpoint(checkpoint)
     load_weights(built.model.network, checkpoint)
     built.model.read_outputs(built.data)
+    if built.model.heads is not None:
+        load_weights(built.model.heads, checkpoint, HEADS)
     try:
         for callback in (built.spectral, built.scaling):
             callback.load_state_dict(kept.get("callbacks", {}).get(callback.state_key, {}))
@@ -105,7 +107,8 @@ def _unfit(checkpoint: Path, what: str, error: Exception) -> RunError:
 
 def _digest(segmenter: Segmenter) -> str:
     digest = hashlib.sha256()
-    for name, value in sorted(segmenter.network.state_dict().items()):
+    heads = {} if segmenter.heads is None else segmenter.heads.state_dict(prefix=HEADS)
+    for name, value in sorted({**segmenter.network.state_dict(), **heads}.items()):
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
         digest.update(value.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()

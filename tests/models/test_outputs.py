@@ -7,11 +7,13 @@ import pytest
 import torch
 from monai.data import MetaTensor
 from monai.losses import DiceCELoss, DiceLoss
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.functional import leaky_relu
 
 from medmtl.data.classes import Classes
 from medmtl.losses.masked import UNKNOWN
 from medmtl.models.outputs import Head, Outputs
+from medmtl.models.task_heads import TaskHeads, class_loss
 
 SHAPE = (5, 6, 7)
 ABDOMEN = Classes({"liver": frozenset({1}), "spleen": frozenset({4}), "kidney": frozenset({2, 3})})
@@ -106,15 +108,19 @@ def labels(classes: Classes, seed: int = 1) -> Tensor:
     return torch.randint(0, len(classes.parts) + 1, (1, *SHAPE), generator=generator, dtype=torch.uint8)
 
 
+def loss_of(loss: nn.Module, own: Head, logits: Tensor, label: Tensor, marked: int) -> Tensor:
+    return class_loss(loss, [own], logits[None], label[None], [marked])
+
+
 def test_with_one_class_the_loss_is_that_of_the_difference_of_its_two_channels() -> None:
     loss, logits, label = DiceCELoss(sigmoid=True), random(2), labels(Classes.of_organ({1}))
-    found = head(Classes.of_organ({1})).loss(loss, logits, label, marked=1)
+    found = loss_of(loss, head(Classes.of_organ({1})), logits, label, marked=1)
     torch.testing.assert_close(found, loss((logits[1:] - logits[:1])[None], label[None].double()))
 
 
 def test_the_dice_of_exclusive_classes_is_that_of_a_softmax() -> None:
     logits, label = random(4), labels(ABDOMEN)
-    found = head(ABDOMEN).loss(DiceLoss(sigmoid=True), logits, label, marked=0b111)
+    found = loss_of(DiceLoss(sigmoid=True), head(ABDOMEN), logits, label, marked=0b111)
     expected = DiceLoss(softmax=True, to_onehot_y=True, include_background=False)(logits[None], label[None])
     torch.testing.assert_close(found, expected)
 
@@ -126,29 +132,51 @@ def test_the_loss_is_least_for_the_label(classes: Classes) -> None:
     logits = 12.0 * right - 6
     if own.background:
         logits = torch.cat([6.0 - 12 * right.any(0, keepdim=True), logits])
-    loss = partial(own.loss, DiceCELoss(sigmoid=True), label=label, marked=0b111)
+    loss = partial(loss_of, DiceCELoss(sigmoid=True), own, label=label, marked=0b111)
     assert loss(logits=logits) < 0.01 < min(loss(logits=logits.flip(0)), loss(logits=-logits))
 
 
 def test_other_tasks_and_unknown_voxels_get_no_gradient() -> None:
-    outputs = Outputs.per_task({"A": ABDOMEN, "B": TUMOUR})
-    logits, label = random(outputs.channels).requires_grad_(), labels(TUMOUR)
-    label[:, :2] = UNKNOWN
-    outputs.heads["B"].loss(DiceCELoss(sigmoid=True), logits, label, marked=0b111).backward()
-    assert logits.grad is not None
-    assert not logits.grad[:4].any()
-    assert not logits.grad[4:, :2].any()
-    assert logits.grad[4:, 2:].any()
+    heads = TaskHeads(3, Outputs.per_task({"A": ABDOMEN, "B": TUMOUR})).double()
+    features, label = random(3)[None].requires_grad_(), labels(TUMOUR)[None]
+    label[:, :, :2] = UNKNOWN
+    heads.loss(DiceCELoss(sigmoid=True), features, label, ["B"], [0b111]).backward()
+    gradient = heads.last.weight.grad
+    assert gradient is not None
+    assert not gradient[:4].any()
+    assert gradient[4:].any()
+    assert features.grad is not None
+    assert not features.grad[:, :, :2].any()
+    assert features.grad[:, :, 2:].any()
+
+
+def test_heads_are_a_convolution_of_which_only_the_wanted_channels_are_computed() -> None:
+    heads = TaskHeads(3, Outputs.per_task({"A": ABDOMEN, "B": TUMOUR})).double()
+    features = torch.stack([random(3), random(3, seed=1)])
+    every = heads.last(leaky_relu(features, 0.1))
+    torch.testing.assert_close(heads(features, [[4, 6]]), every[:, [4, 6]])
+    torch.testing.assert_close(heads(features, [[0, 1], [6, 5]]), torch.stack([every[0, [0, 1]], every[1, [6, 5]]]))
+
+
+def test_the_loss_of_a_batch_is_the_mean_of_its_images() -> None:
+    heads = TaskHeads(3, Outputs.per_task({"A": ABDOMEN, "B": TUMOUR, "C": Classes.of_organ({1})})).double()
+    features = torch.stack([random(3, seed) for seed in range(4)])
+    label = torch.stack([labels(each, 3) for each in (ABDOMEN, TUMOUR, ABDOMEN, Classes.of_organ({1}))])
+    tasks, marked, loss = ["A", "B", "A", "C"], [0b111, 0b111, 0b101, 1], DiceCELoss(sigmoid=True)
+    alone = [heads.loss(loss, features[i : i + 1], label[i : i + 1], tasks[i : i + 1], [marked[i]]) for i in range(4)]
+    torch.testing.assert_close(heads.loss(loss, features, label, tasks, marked), torch.stack(alone).mean())
+    twice = [features[[0, 0]], label[[0, 0]], ["A", "A"], [0b111, 0b111]]
+    torch.testing.assert_close(heads.loss(loss, *twice), alone[0])
 
 
 def test_a_class_that_is_not_marked_is_not_learnt_as_background() -> None:
     """Where the label says background, a spleen that is not marked may be; the others are told that they are not."""
     logits, label = torch.zeros(4, *SHAPE, requires_grad=True), torch.zeros(1, *SHAPE, dtype=torch.uint8)
     own, loss = head(ABDOMEN), DiceCELoss(sigmoid=True)
-    own.loss(loss, logits, label, marked=0b111).backward()
+    loss_of(loss, own, logits, label, marked=0b111).backward()
     assert logits.grad is not None
     assert (logits.grad[2] > 0).all()  # marked: less spleen
     logits.grad = None
-    own.loss(loss, logits, label, marked=0b101).backward()
+    loss_of(loss, own, logits, label, marked=0b101).backward()
     assert (logits.grad[2] < 0).all()  # not marked: as likely as background, rather than liver or kidney
     torch.testing.assert_close(logits.grad[2], logits.grad[0])
