@@ -28,7 +28,18 @@ COLUMNS = (
         "preprocessing",
     ),
     *("mask_reliable", "mask_p_value", "mask_disagreement", "reasons", "nearest_image"),
-    *("volume_ml", "expected_volume_ml", "mask", "model", "digest", "medmtl", "seconds", "warnings", "error"),
+    *(
+        "volume_ml",
+        "volumes_ml",
+        "expected_volume_ml",
+        "mask",
+        "model",
+        "digest",
+        "medmtl",
+        "seconds",
+        "warnings",
+        "error",
+    ),
 )
 
 
@@ -126,6 +137,7 @@ def write_summary(path: Path, cases: Sequence[PredictedCase], failed: Sequence[F
         row |= {"model": case.model["name"], "digest": case.model["digest"], "medmtl": case.model["medmtl"]}
         row |= {"seconds": round(sum(case.seconds.values()), 3), "warnings": "; ".join(case.warnings)}
         row["reasons"] = "; ".join(case.reasons)
+        row["volumes_ml"] = "; ".join(f"{name}={volume:.3f}" for name, volume in case.volumes_ml.items())
         rows.append(row)
     with written_whole(path) as beside, beside.open("w", newline="") as stream:
         writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
