@@ -99,7 +99,7 @@ def _write(stage: Path, scan: Scan, prediction: Prediction, options: Options) ->
     files = {}
     held_back = withholds(prediction.in_distribution, options.on_ood)
     if not held_back:
-        file, *others = write_mask(stage, scan, prediction.mask, prediction.segments)
+        file, *others = write_mask(stage, scan, prediction.mask, prediction.segments, options.suffix)
         files["mask"] = file.name
         if others:
             files["dicom_seg"] = others[0].name

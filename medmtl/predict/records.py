@@ -9,7 +9,7 @@ from typing import Any
 
 from medmtl.errors import DataError
 from medmtl.files import write_text, written_whole
-from medmtl.io.input import Input
+from medmtl.io.input import Input, stem
 from medmtl.predict.gate import withholds
 from medmtl.predict.options import Options
 from medmtl.results.prediction import FailedCase, PredictedCase, worst_first
@@ -108,7 +108,7 @@ def finished(record: PredictedCase, request: Mapping[str, Any], options: Options
         kind in record.files and (options.output / record.files[kind]).is_file()
         for kind, is_needed in needed.items()
         if is_needed
-    )
+    ) and (held_back or stem(Path(record.files["mask"])) == f"{record.case}{options.suffix}")
 
 
 def check_owner(record: PredictedCase, request: Mapping[str, Any], folder: Path) -> None:
