@@ -2,13 +2,18 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import nibabel
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from medmtl.data.datamodule import MultiTaskData
 from medmtl.data.task import Task
 from medmtl.io.reader import Scan
+from medmtl.models.outputs import Outputs
+from medmtl.models.sliding_window import VolumePredictor
 from medmtl.predict.model import Model
 from medmtl.predict.prediction import Prediction
 
@@ -75,3 +80,52 @@ def save_scan(path: Path, seed: int = 0, affine: NDArray = AFFINE, organ: bool =
     path.parent.mkdir(parents=True, exist_ok=True)
     nibabel.save(nibabel.Nifti1Image(voxels, affine), path)
     return path
+
+
+GRID = np.diag([-2.0, 2.0, 2.0, 1.0])  # the working space of the tasks of `class_model`, seen from the other side
+MIDDLE, BRIGHT = 0, 120  # Hounsfield units from which the second and third channel of its heads win
+SLOPES, BIASES = (0.0, 20.0, 60.0), (0.0, 4.0, -12.0)  # of their logits, in the network's intensity: HU / 200 - 0.2
+
+
+def class_model(outputs: str | None = None, **tasks: dict) -> Model:
+    """A real model without an OOD detector, whose network looks at each voxel alone.
+
+    Args:
+        outputs: of the network, as in a configuration.
+        tasks: name -> `organ` or `classes`. Of a class the logit is the steeper the later it is, see `logits_of`.
+    """
+    built = {name: Task(root="", modality="CT", spacing=(2, 2, 2), **given) for name, given in tasks.items()}
+    data = MultiTaskData(built, patch_size=(8, 8, 8), outputs=outputs)
+    made = Outputs.shared() if data.heads is None else Outputs.per_task(data.heads)
+    network = torch.nn.Conv3d(1, made.channels, 1)
+    with torch.no_grad():
+        for head in made.heads.values():
+            first = 0 if head.background else 1
+            for place, channel in enumerate(head.channels):
+                network.weight[channel], network.bias[channel] = SLOPES[first + place], BIASES[first + place]
+    predictor = VolumePredictor(network.eval(), (8, 8, 8), 0.25, 4)
+    predictor.outputs = made
+    trained = SimpleNamespace(
+        data=data,
+        layers=[],
+        spectral=SimpleNamespace(ood_detector=None, mask_rule=None, alpha=ALPHA, detector=None),
+        scaling=SimpleNamespace(active=False, scalings=None),
+        segmenter=SimpleNamespace(predictor=predictor),
+    )
+    return Model(trained, "best.ckpt")
+
+
+def logits_of(hounsfield: NDArray) -> NDArray:
+    """The three logits of each voxel, `(3, H, W, D)`: background, a middling class, a bright one."""
+    seen = np.clip((hounsfield.astype(np.float64) + 160) / 200 - 1, -1, 1)
+    return np.stack([slope * seen + bias for slope, bias in zip(SLOPES, BIASES, strict=True)])
+
+
+def save_classes(path: Path, affine: NDArray = GRID) -> NDArray:
+    """An image of 12 x 10 x 8 voxels with a middling box and a bright one within it; returns its voxels."""
+    voxels = np.random.default_rng(0).normal(-100, 10, (12, 10, 8)).astype(np.int16)
+    voxels[2:10, 2:8, 2:6] = 40
+    voxels[5:9, 3:6, 3:5] = 160
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nibabel.save(nibabel.Nifti1Image(voxels, affine), path)
+    return voxels

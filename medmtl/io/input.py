@@ -21,6 +21,8 @@ SUFFIXES: dict[str, Kind] = {
 }
 NIFTI = (".nii.gz", ".nii")
 ENDINGS = (*NIFTI, ".nrrd", ".mha")  # of files that a dataset may hold, each a whole image
+MASK = "_mask"  # after the name of an image, in that of its mask
+MAPS = ("_probability", "_entropy")  # in those of its maps
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from medmtl.errors import DataError
 from medmtl.files import written_whole
 from medmtl.io.stored import LPS_TO_RAS, Stored, check_shape
 
+DESCRIPTION = "description"  # key of a text in a header
 READERS = {".nrrd": "NrrdImageIO", ".nhdr": "NrrdImageIO", ".mha": "MetaImageIO", ".mhd": "MetaImageIO"}
 
 
@@ -73,18 +74,24 @@ def open_itk(path: Path) -> Stored:
     return Stored(where, shape, volumes, grid.affine, part, grid)
 
 
-def write_itk(path: Path, values: np.ndarray, grid: Grid) -> None:
+def write_itk(path: Path, values: np.ndarray, grid: Grid, description: str = "") -> None:
     """Write a volume whole and compressed, in the format that the suffix names.
 
     Args:
         path: the file, ending in `.nrrd` or `.mha`.
-        values: `(H, W, D)`, uint8 or float32.
+        values: `(H, W, D)`, or `(H, W, D, C)` with a volume a class, of an unsigned type or float32.
         grid: the header of `open_itk`.
+        description: of the values, for the header.
     """
-    image = SimpleITK.GetImageFromArray(values.transpose(2, 1, 0))
-    image.SetSpacing(grid.spacing)
-    image.SetOrigin(grid.origin)
-    image.SetDirection(grid.direction)
+    further = values.ndim - len(grid.spacing)
+    direction = np.eye(values.ndim)
+    direction[:3, :3] = np.reshape(grid.direction, (3, 3))
+    image = SimpleITK.GetImageFromArray(values.T, isVector=False)
+    image.SetSpacing((*grid.spacing, *[1.0] * further))
+    image.SetOrigin((*grid.origin, *[0.0] * further))
+    image.SetDirection(direction.ravel().tolist())
+    if description:
+        image.SetMetaData(DESCRIPTION, description)
     with written_whole(path) as beside:
         SimpleITK.WriteImage(image, str(beside), useCompression=True)
 

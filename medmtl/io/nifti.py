@@ -18,6 +18,7 @@ from medmtl.io.stored import Stored, check_shape
 MILLIMETRES = {1: 1000.0, 2: 1.0, 3: 0.001}  # unit of length in a NIfTI header: metre, millimetre, micrometre
 SPATIAL = 0b111  # bits of `xyzt_units` that hold it
 DISAGREEMENT_MM = 1.0  # between sform and qform, at a corner of the volume
+DESCRIPTION_BYTES = 79
 GRID_FIELDS = (
     *("qform_code", "quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z"),
     *("sform_code", "srow_x", "srow_y", "srow_z"),
@@ -52,15 +53,18 @@ def open_nifti(path: Path) -> Stored:
     return Stored(where, shape, volumes, _affine(image), part, header, warnings=_warnings(header, shape))
 
 
-def write_nifti(path: Path, values: np.ndarray, affine: np.ndarray, header: object = None) -> None:
+def write_nifti(
+    path: Path, values: np.ndarray, affine: np.ndarray, header: object = None, description: str = ""
+) -> None:
     """Write a volume whole, on the grid of a header where there is one.
 
     Args:
         path: the file, ending in `.nii.gz`.
-        values: `(H, W, D)`, uint8 or float32.
+        values: `(H, W, D)`, or `(H, W, D, C)` with a volume a class, of an unsigned type or float32.
         affine: `(4, 4)` in mm; used where there is no NIfTI header.
         header: that of `open_nifti`. Its affines, their codes and the unit are kept bit by bit; all other
             fields describe the image or the patient, and are left out.
+        description: of the values, for the header, which holds 79 bytes of it.
     """
     if isinstance(header, Nifti1Header):
         kind = nibabel.Nifti2Image if isinstance(header, Nifti2Header) else nibabel.Nifti1Image
@@ -69,6 +73,7 @@ def write_nifti(path: Path, values: np.ndarray, affine: np.ndarray, header: obje
         image = nibabel.Nifti1Image(values, affine)
         image.header.set_xyzt_units("mm")
     image.header.set_data_dtype(values.dtype)
+    image.header["descrip"] = description.encode()[:DESCRIPTION_BYTES]
     with written_whole(path) as beside:
         nibabel.save(image, beside)
 

@@ -1,6 +1,7 @@
 """Stacking: which files and volumes are the channels of one image, for networks that take several."""
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
@@ -56,6 +57,24 @@ def stacked(found: Iterable[Input]) -> list[Input]:
         before = joined.get(key, replace(one, name=one.name.removesuffix(f"_{number:04d}")))
         joined[key] = replace(before, channels={**before.channels, number: one})
     return list(joined.values())
+
+
+def without_channel(found: Sequence[Input]) -> list[Input]:
+    """Images named by their case alone, where that is clear: `CASE_0000.nii.gz` is `CASE`, as for nnU-Net.
+
+    A name is kept where another channel of its case, or an image of that name, is found too.
+
+    Args:
+        found: images of one channel each.
+    """
+    cases = Counter(parts[0] for parts in map(numbered, found) if parts is not None)
+    names = Counter(one.name for one in found)
+    renamed = []
+    for one in found:
+        name, parts = one.name.removesuffix(f"_{0:04d}"), numbered(one)
+        clear = parts is not None and parts[1] == 0 and cases[parts[0]] == 1 and not names[name]
+        renamed.append(replace(one, name=name) if clear else one)
+    return renamed
 
 
 def parts_of(source: Input, channels: Sequence[int]) -> list[Input]:

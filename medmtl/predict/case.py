@@ -64,6 +64,8 @@ def predict_case(
             reasons=list(prediction.reasons),
             nearest_image=prediction.nearest_image,
             volume_ml=prediction.volume_ml,
+            labels=prediction.classes,
+            volumes_ml=prediction.volumes_ml,
             expected_volume_ml=prediction.expected_volume_ml,
             model={"name": model.name, "digest": request["digest"], "medmtl": __version__},
             warnings=list(prediction.warnings),
@@ -97,18 +99,22 @@ def _write(stage: Path, scan: Scan, prediction: Prediction, options: Options) ->
     files = {}
     held_back = withholds(prediction.in_distribution, options.on_ood)
     if not held_back:
-        mask, *others = write_mask(stage, scan, prediction.mask, prediction.task)
-        files["mask"] = mask.name
+        file, *others = write_mask(stage, scan, prediction.mask, prediction.segments, options.suffix)
+        files["mask"] = file.name
         if others:
             files["dicom_seg"] = others[0].name
         if options.probability:
-            files["probability"] = write_map(stage, scan, prediction.probability, "probability").name
+            several = len(prediction.classes) > 1
+            values = prediction.class_probabilities if several else prediction.probability
+            names = list(prediction.classes) if several else []
+            files["probability"] = write_map(stage, scan, values, "probability", names).name
         if options.entropy:
             files["entropy"] = write_map(stage, scan, prediction.entropy(), "entropy").name
     if options.report:
         files["picture"] = f"figures/{scan.name}.png"
         with written_whole(stage / files["picture"]) as beside:
-            beside.write_bytes(draw_case(scan.name, scan.image, None if held_back else prediction.mask))
+            mask = None if held_back else prediction.mask
+            beside.write_bytes(draw_case(scan.name, scan.image, mask, prediction.segments))
     return files
 
 

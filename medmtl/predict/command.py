@@ -14,6 +14,7 @@ from medmtl.io.input import Input
 from medmtl.io.inputs import find_inputs
 from medmtl.predict.gate import exit_code
 from medmtl.predict.model import Model
+from medmtl.predict.names import named
 from medmtl.predict.options import Options
 from medmtl.predict.records import digest_of, write_summary
 from medmtl.predict.run import predict_all
@@ -81,7 +82,7 @@ def inputs_of(options: Options, stack: bool = False) -> list[Input]:
 
     Raises:
         DataError: there are no images, or images lie in the output folder.
-        ConfigError: a volume is selected where the volumes of a file are stacked.
+        ConfigError: a volume is selected where the volumes of a file are stacked, or two outputs have one name.
     """
     if stack and options.volume != 0:
         raise ConfigError("--volume selects one of the volumes that the network stacks", fix="leave it out")
@@ -95,7 +96,7 @@ def inputs_of(options: Options, stack: bool = False) -> list[Input]:
         logger.info("%d images in the output folder %s are left out", len(found) - len(inputs), options.output)
     if not inputs:
         raise DataError(f"{options.input} holds no images outside {options.output}", fix="correct --input or --output")
-    return inputs
+    return named(inputs, options)
 
 
 def _check_writable(folder: Path) -> None:

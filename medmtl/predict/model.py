@@ -24,6 +24,7 @@ from medmtl.models.extract import Observer
 from medmtl.models.mask_check import check_mask
 from medmtl.ood.mask_rule import MaskVerdict, reason_texts
 from medmtl.ood.verdict import Given, Verdict
+from medmtl.predict.class_output import ClassOutput, volumes_ml
 from medmtl.predict.prediction import Prediction
 from medmtl.predict.warnings import mask_warnings, verdict_warnings
 from medmtl.quantity import CUBIC_MM
@@ -183,7 +184,8 @@ class Model:
         task, modality = task or scan.input.task, modality or scan.modality
         given, preprocessings, warnings = self._candidates(task, modality)
         with _timing(seconds, "resampling"):
-            prepared = {preprocessing: prepare(scan.image, preprocessing) for preprocessing in preprocessings}
+            inputs = {each: prepare(scan.image, each) for each in dict.fromkeys(each.image for each in preprocessings)}
+            prepared = {preprocessing: inputs[preprocessing.image] for preprocessing in preprocessings}
         verdict, logits = self._infer_within_memory(scan, prepared, given, seconds)
         preprocessing = (
             preprocessings[0]
@@ -192,13 +194,15 @@ class Model:
         )
         named = given.tasks[0] if given is not None and given.kind == "task" else None
         owner = verdict.task if verdict is not None else named or self._owner(preprocessing)
-        image, found = prepared[preprocessing], torch.sigmoid(logits[preprocessing]).cpu()
+        image, own, head = prepared[preprocessing], logits[preprocessing], preprocessing.head
+        found = self.predictor.probability(own, head).cpu()
         rejected = None if verdict is None else verdict.rejected
         checked = self._check(image, found, preprocessing, owner, rejected, seconds)
-        del prepared, logits
+        output = ClassOutput.of(self.tasks[owner], self.predictor.outputs.heads[head], own)
+        del inputs, prepared, logits, own
         with _timing(seconds, "resampling"):
             network = to_native(found, scan.image)
-        mask = (network >= 0.5).to(torch.uint8).numpy()
+            mask = output.mask(network, scan.image)
         probability = network
         if self.scalings is not None:
             working = WorkingVolume.of(image[0], found[0], image.affine, scan.image.affine)
@@ -231,11 +235,14 @@ class Model:
             mask_disagreement=None if checked is None else checked.disagreement,
             reasons=reason_texts(verdict, checked),
             nearest_image=None if verdict is None else f"{verdict.nearest.task}/{verdict.nearest.case}",
-            volume_ml=float(mask.sum(dtype=np.int64)) * voxel_ml,
+            volume_ml=float(np.count_nonzero(mask)) * voxel_ml,
             expected_volume_ml=float(probability.sum(dtype=torch.float64)) * voxel_ml,
             seconds=seconds,
             warnings=tuple(dict.fromkeys(notes)),
             scan=scan,
+            classes=output.labels,
+            volumes_ml=volumes_ml(mask, output.segments, voxel_ml),
+            output=output,
         )
 
     def _infer_within_memory(
@@ -256,13 +263,14 @@ class Model:
     def _infer(
         self, scan: Scan, prepared: Mapping[Preprocessing, MetaTensor], given: Given | None, seconds: dict[str, float]
     ) -> tuple[Verdict | None, dict[Preprocessing, MetaTensor]]:
-        """The verdict (None without an OOD detector), and preprocessing -> foreground logits."""
+        """The verdict (None without an OOD detector), and preprocessing -> logits of its head."""
         device = next(self.predictor.network.parameters()).device
         mixed = torch.autocast(device.type, TYPES.get(self.precision), enabled=self.precision in TYPES)
         with torch.inference_mode(), mixed, _timing(seconds, "inference"):
             if self.observer is None or self.ood_detector is None:
                 return None, {
-                    preprocessing: self.predictor.logits(each.to(device)) for preprocessing, each in prepared.items()
+                    preprocessing: self.predictor.logits(each.to(device), head=preprocessing.head)
+                    for preprocessing, each in prepared.items()
                 }
             evidence, logits = self.observer(prepared, scan.image, "", scan.name, scan.name)
         with _timing(seconds, "verdict"):

@@ -1,21 +1,23 @@
 """Options of `medmtl predict`."""
 
 import argparse
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
 from medmtl.errors import ConfigError
-from medmtl.io.input import MODALITIES
+from medmtl.io.input import MAPS, MASK, MODALITIES
 from medmtl.training.trust import TRUST_HELP
 
 OnOod = Literal["warn", "skip", "fail"]
 DESCRIPTION = (
     "Segment images and test each for being out-of-distribution (OOD). Writes for every image a mask on the image's "
-    "own grid (NAME_mask) and a verdict (NAME.json), and summary.csv over all images. Finished images are not "
-    "repeated, so the command can be stopped and started again. Exit codes: 0 done, 1 error, 2 wrong usage, 3 done "
-    "but an image could not be segmented, or is OOD under --on-ood fail."
+    "own grid (NAME_mask), with the label values of the dataset where a task has classes, and a verdict (NAME.json), "
+    "and summary.csv over all images. Finished images are not repeated, so the command can be stopped and started "
+    "again. Exit codes: 0 done, 1 error, 2 wrong usage, 3 done but an image could not be segmented, or is OOD under "
+    "--on-ood fail."
 )
 
 
@@ -42,6 +44,7 @@ class Options:
         trust: import and build any class that the checkpoint names.
         fast: leave out the additional pass over the mirrored image, by which masks are checked.
         overwrite: repeat finished images, and replace outputs of other images of the same name.
+        suffix: after the name of an image, in that of its mask.
     """
 
     run: str | None
@@ -62,6 +65,7 @@ class Options:
     overwrite: bool = False
     trust: bool = False
     fast: bool = False
+    suffix: str = MASK
 
 
 def parse(argv: Sequence[str]) -> Options:
@@ -90,7 +94,15 @@ def parse(argv: Sequence[str]) -> Options:
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder to write into")
     parser.add_argument("--task", help="use the preprocessing of this task (default: of the nearest task)")
     parser.add_argument("--modality", choices=MODALITIES, help="of all images (default: as the file or list says)")
-    parser.add_argument("--probability", action="store_true", help="also write NAME_probability")
+    parser.add_argument("--probability", action="store_true", help="also write NAME_probability, a volume a class")
+    parser.add_argument(
+        "--suffix",
+        type=_suffix,
+        default=MASK,
+        metavar="TEXT",
+        help="of a mask's name (default: _mask). With an empty one, --suffix '', masks have the names that nnU-Net "
+        "gives them: that of NAME_0000.nii.gz is NAME.nii.gz",
+    )
     parser.add_argument(
         "--entropy", action="store_true", help="also write NAME_entropy: entropy of each voxel's probability, nats"
     )
@@ -157,6 +169,14 @@ def _above_zero(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
     return value
+
+
+def _suffix(text: str) -> str:
+    if not re.fullmatch(r"[\w.+-]*", text) or text.endswith("."):
+        raise argparse.ArgumentTypeError(f"{text!r} is no part of a file name: use letters, digits and _ . + -")
+    if text in MAPS:
+        raise argparse.ArgumentTypeError(f"{text} is that of another output")
+    return text
 
 
 def _volume(text: str) -> int | Literal["all"]:

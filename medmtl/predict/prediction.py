@@ -1,12 +1,14 @@
 """Prediction: mask, probability and OOD verdict of one scan."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import torch
 
 from medmtl.io.reader import Scan
+from medmtl.predict.class_output import ClassOutput
 
 
 @dataclass(frozen=True)
@@ -14,9 +16,10 @@ class Prediction:
     """Mask, probability and OOD verdict of one scan.
 
     Attributes:
-        mask: 1 is the organ, `(H, W, D)` uint8 on the image's own grid. Post-hoc scaling changes the
-            probability, not the mask.
-        probability: of the organ, after the checkpoint's scaling, `(H, W, D)` float32 in [0, 1].
+        mask: `(H, W, D)` uint8 on the image's own grid: 1 is the organ; of a task with classes their label values in
+            its dataset (uint16 where one is above 255). Post-hoc scaling changes the probability, not the mask.
+        probability: of the organ, or of all classes together, after the checkpoint's scaling, `(H, W, D)` float32 in
+            [0, 1].
         affine: of the image, `(4, 4)` float64 from voxel indices to mm, right-anterior-superior.
         task: whose organ it is: the given task, or the nearest one.
         preprocessing: of that task, as text.
@@ -37,6 +40,9 @@ class Prediction:
         seconds: spent on resampling, inference, verdict and scaling.
         warnings: about file, verdict and mask, a sentence each.
         scan: the input.
+        classes: name -> label value in the mask, in the order of the task; empty for an organ of interest.
+        volumes_ml: name of a class -> its volume in the mask; of classes that overlap each has all that is its own.
+        output: what the network says of the classes, from which `class_probabilities` are computed.
     """
 
     mask: np.ndarray
@@ -60,6 +66,25 @@ class Prediction:
     seconds: Mapping[str, float]
     warnings: tuple[str, ...]
     scan: Scan
+    classes: Mapping[str, int] = field(default_factory=dict)
+    volumes_ml: Mapping[str, float] = field(default_factory=dict)
+    output: ClassOutput | None = field(default=None, repr=False)
+
+    @cached_property
+    def class_probabilities(self) -> np.ndarray:
+        """The probability of each class in their order, `(classes, H, W, D)` float32; computed when first asked for.
+
+        Classes that exclude each other add up to `probability`; of those that overlap each has its own. An organ of
+        interest is one class.
+        """
+        if self.output is None:
+            return self.probability[None]
+        return self.output.probabilities(self.probability, self.scan.image)
+
+    @property
+    def segments(self) -> Mapping[str, frozenset[int]]:
+        """What the mask shows: class -> its label values, of which those that overlap share some; or the task -> 1."""
+        return (self.output.segments if self.output is not None else {}) or {self.task: frozenset({1})}
 
     def entropy(self) -> np.ndarray:
         """Entropy of every voxel, -p log p - (1 - p) log(1 - p) in nats, `(H, W, D)` float32, 0 to log 2."""

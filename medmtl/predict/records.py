@@ -9,7 +9,7 @@ from typing import Any
 
 from medmtl.errors import DataError
 from medmtl.files import write_text, written_whole
-from medmtl.io.input import Input
+from medmtl.io.input import Input, stem
 from medmtl.predict.gate import withholds
 from medmtl.predict.options import Options
 from medmtl.results.prediction import FailedCase, PredictedCase, worst_first
@@ -28,7 +28,18 @@ COLUMNS = (
         "preprocessing",
     ),
     *("mask_reliable", "mask_p_value", "mask_disagreement", "reasons", "nearest_image"),
-    *("volume_ml", "expected_volume_ml", "mask", "model", "digest", "medmtl", "seconds", "warnings", "error"),
+    *(
+        "volume_ml",
+        "volumes_ml",
+        "expected_volume_ml",
+        "mask",
+        "model",
+        "digest",
+        "medmtl",
+        "seconds",
+        "warnings",
+        "error",
+    ),
 )
 
 
@@ -97,7 +108,7 @@ def finished(record: PredictedCase, request: Mapping[str, Any], options: Options
         kind in record.files and (options.output / record.files[kind]).is_file()
         for kind, is_needed in needed.items()
         if is_needed
-    )
+    ) and (held_back or stem(Path(record.files["mask"])) == f"{record.case}{options.suffix}")
 
 
 def check_owner(record: PredictedCase, request: Mapping[str, Any], folder: Path) -> None:
@@ -126,6 +137,7 @@ def write_summary(path: Path, cases: Sequence[PredictedCase], failed: Sequence[F
         row |= {"model": case.model["name"], "digest": case.model["digest"], "medmtl": case.model["medmtl"]}
         row |= {"seconds": round(sum(case.seconds.values()), 3), "warnings": "; ".join(case.warnings)}
         row["reasons"] = "; ".join(case.reasons)
+        row["volumes_ml"] = "; ".join(f"{name}={volume:.3f}" for name, volume in case.volumes_ml.items())
         rows.append(row)
     with written_whole(path) as beside, beside.open("w", newline="") as stream:
         writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")

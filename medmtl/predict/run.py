@@ -12,6 +12,7 @@ from medmtl.io.input import Input
 from medmtl.io.reader import Scan, read
 from medmtl.predict.case import forget, predict_case
 from medmtl.predict.model import Model
+from medmtl.predict.names import check_unclaimed
 from medmtl.predict.options import Options
 from medmtl.predict.progress import Progress
 from medmtl.predict.records import check_owner, finished, read_record, request_of
@@ -34,7 +35,7 @@ def predict_all(
         The predicted images, including those of earlier commands, and the failed ones.
 
     Raises:
-        DataError: the folder holds outputs of another image of the same name.
+        DataError: the folder holds outputs of another image of the same name, or a file that a mask would replace.
         RunError: the folder cannot be written to.
     """
     done: list[PredictedCase] = []
@@ -46,6 +47,8 @@ def predict_all(
             continue
         if record is not None and not options.overwrite:
             check_owner(record, request, options.output)
+        if not options.overwrite:
+            check_unclaimed(source, record, options)
         left.append((source, request))
     if done:
         console.print(f"{len(done)} of {len(inputs)} images are finished already", highlight=False)

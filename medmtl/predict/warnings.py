@@ -38,12 +38,15 @@ def verdict_warnings(
 
 
 def mask_warnings(
-    mask: NDArray[np.uint8], affine: NDArray[np.float64], preprocessing: Preprocessing, tried: Collection[Preprocessing]
+    mask: NDArray[np.unsignedinteger],
+    affine: NDArray[np.float64],
+    preprocessing: Preprocessing,
+    tried: Collection[Preprocessing],
 ) -> list[str]:
     """Warnings about a mask and its image.
 
     Args:
-        mask: `(H, W, D)`, on the image's grid.
+        mask: `(H, W, D)`, on the image's grid, 0 outside.
         affine: `(4, 4)`, from its voxel indices to mm, right-anterior-superior.
         preprocessing: as used.
         tried: all candidates, where neither task nor modality was given; else empty.
@@ -54,7 +57,10 @@ def mask_warnings(
     elif any(mask.take(end, axis).any() for axis in range(3) for end in (0, -1)):
         found.append("the mask touches the border of the image: the organ may be cut off")
     if len(tried) > 1:
-        found.append(f"modality and task are unknown: the nearest of {len(tried)} preprocessing settings was used")
+        choice = f"the nearest of {len(tried)} preprocessing settings was used"
+        if preprocessing.head is not None:
+            choice = f"the output of the nearest of {len(tried)} tasks was used"
+        found.append(f"modality and task are unknown: {choice}")
     spacing = nibabel.as_closest_canonical(nibabel.Nifti1Image(mask, affine)).header.get_zooms()
     for axis, size, working in zip(AXES, spacing, preprocessing.spacing, strict=True):
         if size > COARSER * working and not math.isclose(size, COARSER * working, rel_tol=1e-3):

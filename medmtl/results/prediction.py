@@ -6,6 +6,7 @@ from typing import Any
 
 SCHEMA = 2  # of the JSON file
 _SCHEMA_1 = {"preprocessing": "recipe", "ood_score": "distance"}  # fields whose key was another in schema 1
+_OF_CLASSES = {"labels", "volumes_ml"}  # fields that records of versions without classes lack
 OUT, UNDECIDED, IN = "out-of-distribution", "undecided", "in-distribution"
 _WORDS = {False: OUT, None: UNDECIDED, True: IN}
 
@@ -26,7 +27,7 @@ class PredictedCase:
         scores: this and other scores by name, higher = more out-of-distribution.
         task: whose organ the mask is: the given task, or the nearest one.
         preprocessing: of that task, as text.
-        volume_ml: of the mask.
+        volume_ml: of the mask, all classes together.
         model: `name` and `digest` of the checkpoint, and the version of `medmtl`.
         warnings: about file, verdict and mask, a sentence each.
         seconds: spent on each step.
@@ -39,6 +40,9 @@ class PredictedCase:
         request: input files and options; an image whose request is unchanged is not predicted again.
         expected_volume_ml: of the organ, the sum of its probability over all voxels; None in records of versions that
             did not measure it.
+        labels: class -> label value in the mask, in the order of segments and probability maps; empty for an organ of
+            interest, whose mask is 1, and in records of versions without classes.
+        volumes_ml: class -> its volume in the mask; of classes that overlap each has all that is its own.
     """
 
     case: str
@@ -64,6 +68,8 @@ class PredictedCase:
     files: Mapping[str, str] = field(default_factory=dict)
     request: Mapping[str, Any] = field(default_factory=dict)
     expected_volume_ml: float | None = None
+    labels: Mapping[str, int] = field(default_factory=dict)
+    volumes_ml: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def mask_verdict(self) -> str:
@@ -93,7 +99,7 @@ class PredictedCase:
         """
         old = {} if "schema" in content else _SCHEMA_1
         keys = {each.name: old.get(each.name, each.name) for each in fields(cls)}
-        optional = {each.name for each in fields(cls) if each.default is not MISSING}
+        optional = {each.name for each in fields(cls) if each.default is not MISSING} | _OF_CLASSES
         return cls(**{name: content[key] for name, key in keys.items() if key in content or name not in optional})
 
 

@@ -185,7 +185,7 @@ def check_segmentation(path: Path, nifti: Path) -> highdicom.seg.Segmentation:
 def test_a_dicom_segmentation_is_the_mask(tmp_path: Path, flips: tuple[int, int, int]) -> None:
     scan = dicom_scan(tmp_path, OBLIQUE @ np.diag([*flips, 1]))
     mask = bright(scan)
-    nifti, path = write_mask(tmp_path / "out", scan, mask, label="Liver")
+    nifti, path = write_mask(tmp_path / "out", scan, mask, {"Liver": [1]})
     assert np.array_equal(np.asarray(nib.load(nifti).dataobj), mask)
     segmentation = check_segmentation(path, nifti)
     assert segmentation.get_segment_description(1).segment_label == "Liver"
@@ -235,3 +235,75 @@ def test_the_segmentation_of_an_earlier_run_is_no_input(tmp_path: Path) -> None:
     (tmp_path / "in/in_mask.nii.gz").unlink()
     assert [one.series for one in find_inputs(tmp_path / "in")] == [scan.input.series]
     assert read_one(tmp_path / "in").image.shape == scan.image.shape
+
+
+def test_a_mask_keeps_label_values_above_255(tmp_path: Path, save_volume: Save) -> None:
+    scan = read_one(save_volume("scan.nii.gz", VOXELS, OBLIQUE))
+    mask = np.random.default_rng(2).choice(np.array([0, 7, 300], np.uint16), SHAPE)
+    (written,) = write_mask(tmp_path / "out", scan, mask, suffix="")
+    assert written == tmp_path / "out/scan.nii.gz"
+    assert nib.load(written).get_data_dtype() == np.uint16
+    assert np.array_equal(np.asarray(nib.load(written).dataobj), mask)
+
+
+@pytest.mark.parametrize("suffix", ["nii.gz", "nrrd", "mha"])
+def test_a_map_of_classes_has_a_volume_a_class_and_names_them(tmp_path: Path, save_volume: Save, suffix: str) -> None:
+    path = save_volume("scan.nii.gz", VOXELS, OBLIQUE)
+    if suffix != "nii.gz":
+        SimpleITK.WriteImage(SimpleITK.ReadImage(str(path)), str(tmp_path / f"scan.{suffix}"))
+    scan = read_one(tmp_path / f"scan.{suffix}")
+    values = np.random.default_rng(1).random((2, *SHAPE)).astype(np.float32)
+    written = write_map(tmp_path / "out", scan, values, "probability", ["anterior", "posterior"])
+    assert written == tmp_path / f"out/scan_probability.{suffix}"
+    read_back = SimpleITK.ReadImage(str(written))
+    assert read_back.GetDimension() == 4
+    assert np.array_equal(SimpleITK.GetArrayFromImage(read_back).transpose(0, 3, 2, 1), values)
+    first = SimpleITK.ReadImage(str(tmp_path / f"scan.{suffix}"))
+    assert np.allclose(read_back.GetSpacing()[:3], first.GetSpacing())
+    assert np.allclose(read_back.GetOrigin()[:3], first.GetOrigin(), atol=1e-4)
+    assert np.allclose(np.reshape(read_back.GetDirection(), (4, 4))[:3, :3].ravel(), first.GetDirection(), atol=1e-6)
+    named = "description" if suffix != "nii.gz" else "descrip"
+    assert read_back.GetMetaData(named) == "anterior; posterior"
+    for place, channel in enumerate(values):  # as another network would read its channels
+        (source,) = find_inputs(written, volume=place)
+        assert np.array_equal(read(source).image[0].numpy(), channel)
+
+
+def segments_of(path: Path, nifti: Path) -> dict[str, NDArray]:
+    """Segment label -> its voxels, on the grid and in the voxel order of a NIfTI file."""
+    segmentation, grid = highdicom.seg.segread(path), nib.load(nifti)
+    found = {}
+    for number in segmentation.segment_numbers:
+        volume = segmentation.get_volume(segment_numbers=[number], combine_segments=False)
+        affine = np.diag([-1, -1, 1, 1]) @ volume.affine[:, [2, 1, 0, 3]]
+        stored = nib.Nifti1Image(volume.array[..., 0].transpose(2, 1, 0), affine)
+        turned = stored.as_reoriented(ornt_transform(io_orientation(affine), io_orientation(grid.affine)))
+        assert np.allclose(turned.affine, grid.affine, atol=1e-4)
+        found[segmentation.get_segment_description(number).segment_label] = np.asarray(turned.dataobj) > 0
+    return found
+
+
+@pytest.mark.parametrize(
+    "segments",
+    [
+        {"anterior": {1}, "posterior": {300}, "absent": {9}},
+        {"whole": {1, 2, 300}, "core": {2, 300}, "enhancing": {300}},
+        {"Grau_ä": {1, 2}},
+    ],
+    ids=["exclusive", "overlapping", "one"],
+)
+@pytest.mark.parametrize("flips", [(1, 1, 1), (-1, 1, -1)])
+def test_a_dicom_segmentation_has_a_segment_a_class(
+    tmp_path: Path, segments: dict[str, set[int]], flips: tuple[int, int, int]
+) -> None:
+    scan = dicom_scan(tmp_path, OBLIQUE @ np.diag([*flips, 1]))
+    mask = np.random.default_rng(3).choice(np.array([0, 1, 2, 300], np.uint16), SHAPE)
+    nifti, path = write_mask(tmp_path / "out", scan, mask, segments)
+    found = segments_of(path, nifti)
+    assert list(found) == list(segments)
+    for name, values in segments.items():
+        expected = np.zeros(SHAPE, bool)
+        for value in values:
+            expected |= np.asarray(nib.load(nifti).dataobj) == value
+        assert np.array_equal(found[name], expected)
+        assert expected.any() == (name != "absent")

@@ -24,6 +24,7 @@ def test_every_option_arrives() -> None:
         None, "c", Path("i"), Path("o"), "T", "PET", True, True, True, "skip", 0.1, "cuda", "bf16", 4, "all", True
     )
     assert parse([*NEEDED, "--volume", "3"]).volume == 3
+    assert [parse([*NEEDED, "--suffix", text]).suffix for text in ("", "_seg")] == ["", "_seg"]
 
 
 @pytest.mark.parametrize(
@@ -38,6 +39,8 @@ def test_every_option_arrives() -> None:
         ([*NEEDED, "--window-batch", "0"], "1 or more"),
         ([*NEEDED, "--volume", "-1"], "counted from 0"),
         ([*NEEDED, "--volume", "each"], "'each'"),
+        ([*NEEDED, "--suffix", "/mask"], "'/mask'"),
+        ([*NEEDED, "--suffix", "_entropy"], "that of another output"),
         ([*NEEDED, "--modality", "X-ray"], "X-ray"),
         ([*NEEDED, "--on-ood", "stop"], "stop"),
         ([*NEEDED, "--prob"], "--prob"),

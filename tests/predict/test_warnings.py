@@ -34,6 +34,12 @@ def test_preprocessing_settings_that_were_tried_without_a_modality() -> None:
     assert "nearest of 2 preprocessing settings was used" in message
 
 
+def test_outputs_that_were_tried_without_a_task() -> None:
+    heads = [PREPROCESSING._replace(head=name) for name in ("Liver", "Spleen")]
+    (message,) = mask_warnings(mask_at((2, 2, 2)), GRID, heads[0], heads)
+    assert message == "modality and task are unknown: the output of the nearest of 2 tasks was used"
+
+
 @pytest.mark.parametrize("axis", range(3))
 def test_voxels_much_coarser_than_the_network_s(axis: int) -> None:
     words = ("right to left", "front to back", "head to foot")[axis]

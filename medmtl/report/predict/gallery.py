@@ -1,7 +1,11 @@
 """The gallery: all predicted images with masks and verdicts on one self-contained page, OOD ones first."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Collection, Mapping, Sequence
+from itertools import cycle, product
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import nibabel
 import numpy as np
@@ -10,11 +14,14 @@ from numpy.typing import NDArray
 
 from medmtl.files import write_text
 from medmtl.report.html import Picture, page_template
-from medmtl.report.slices import TRUTH, CaseSlices, Outline, add_legend, draw_outlines, lay_out
-from medmtl.report.style import style, to_png
+from medmtl.report.slices import DASHED, TRUTH, CaseSlices, Outline, add_legend, draw_outlines, lay_out
+from medmtl.report.style import literal, style, to_png
 from medmtl.results.prediction import IN, OUT, UNDECIDED, FailedCase, PredictedCase, worst_first
 
 MASK = Outline("mask", "#00C8F0", "solid", 1.3)
+# Of classes: Okabe and Ito's colours, safe for colour blindness, those first that stand out on a grey image.
+CLASS_COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#CC79A7", "#D55E00", "#0072B2")
+LEGEND, LINE = 80, 0.19  # letters in a line of the legend, and its height, inches
 SHOWN = 100  # pictures on a page, OOD images first: browsers open 25 MB, but not much more
 
 
@@ -46,6 +53,7 @@ def write_gallery(
         doubtful=sum(case.mask_reliable is False for case in cases),
         counts={word: sum(case.verdict == word for case in cases) for word in (OUT, UNDECIDED, IN)},
         shown=shown,
+        classes=any(len(case.labels) > 1 for case in shown),
         pictures={case.case: Picture.of((folder / case.files["picture"]).read_bytes()) for case in shown},
         facts=facts,
         note=note,
@@ -76,13 +84,19 @@ def headline(cases: Sequence[PredictedCase], failed: Sequence[FailedCase]) -> st
     return " ".join(sentences) or "There are no images."
 
 
-def draw_case(name: str, image: MetaTensor, mask: NDArray[np.uint8] | None) -> bytes:
-    """Three slices through the middle of a mask, with its outline.
+def draw_case(
+    name: str,
+    image: MetaTensor,
+    mask: NDArray[np.unsignedinteger] | None,
+    segments: Mapping[str, Collection[int]] = MappingProxyType({}),
+) -> bytes:
+    """Three slices through the middle of a mask, with its outline, or with one in a colour of its own for each class.
 
     Args:
         name: written above.
         image: `(C, H, W, D)`, of which the first channel is drawn.
-        mask: `(H, W, D)`, 0 or 1; None to show the middle of the image alone.
+        mask: `(H, W, D)`, label values, 0 outside; None to show the middle of the image alone.
+        segments: class -> its label values in the mask; with fewer than two the mask has one outline.
 
     Returns:
         A PNG file.
@@ -94,13 +108,34 @@ def draw_case(name: str, image: MetaTensor, mask: NDArray[np.uint8] | None) -> b
         nibabel.as_closest_canonical(nibabel.Nifti1Image(values, affine)) for values in (voxels, outlined)
     )
     spacing = [float(size) for size in turned.header.get_zooms()]
+    # Label values take the place of the probability, of which a cut asks only where it is at least one half.
     slices = CaseSlices.cut(np.asanyarray(turned.dataobj), None, np.asanyarray(turned_mask.dataobj), spacing)
+    looks = {MASK: None} if len(segments) < 2 else _looks(segments)
+    shown = [] if mask is None else [look.handle for look in looks]
+    longest = max(len(look.label) for look in looks)
+    columns = max(1, min(len(shown) + 1, LEGEND // (longest + 8)))
+    lines = math.ceil((len(shown) + 1) / columns)
     with style():
-        figure, panels, scale = lay_out(slices, name)
+        figure, panels, scale = lay_out(slices, name, more_foot=(lines - 1) * LINE)
         for axes, plane in panels:
-            draw_outlines(axes, plane, TRUTH, MASK)
-        add_legend(figure, *([] if mask is None else [MASK.handle]), scale)
+            for look, values in looks.items():
+                inside = plane.probability > 0 if values is None else np.isin(plane.probability, list(values))
+                draw_outlines(axes, plane._replace(probability=inside.astype(np.float32)), TRUTH, look)
+        if lines == 1:
+            add_legend(figure, *shown, scale)
+        else:
+            place: dict[str, Any] = {"bbox_to_anchor": (0.5, 0), "borderaxespad": 0.1, "ncols": columns}
+            figure.legend(handles=[*shown, scale], loc="lower center", fontsize=8, **place)
     return to_png(figure)
+
+
+def _looks(segments: Mapping[str, Collection[int]]) -> dict[Outline, Collection[int]]:
+    """How each class is outlined -> its label values."""
+    looks = product((MASK.dashes, DASHED), CLASS_COLOURS)
+    return {
+        MASK._replace(label=literal(name), colour=colour, dashes=dashes): values
+        for (name, values), (dashes, colour) in zip(segments.items(), cycle(looks), strict=False)
+    }
 
 
 def _are(count: int) -> str:

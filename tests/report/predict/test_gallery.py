@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 import torch
 from html_page import Page
+from matplotlib.colors import to_hex, to_rgb
 from monai.data import MetaTensor
+from scipy.spatial.distance import pdist
 
 from medmtl.report.predict import gallery
 from medmtl.report.predict.gallery import draw_case, headline, write_gallery
@@ -175,3 +177,46 @@ def test_a_picture_without_a_mask_is_that_of_an_empty_one_but_for_the_legend(vol
         np.testing.assert_array_equal(plane.image, cuts[1].planes[name].image)
         assert not plane.probability.any()
         assert plane.spacing == {"axial": (1, 2), "coronal": (1, 3), "sagittal": (2, 3)}[name]
+
+
+def drawn(monkeypatch, *arguments):
+    """The figure of a case: colours of contours a panel, and labels of the legend."""
+    figures = []
+    monkeypatch.setattr(gallery, "to_png", lambda figure: figures.append(figure) or b"")
+    draw_case(*arguments)
+    (figure,) = figures
+    contours = [{to_hex(each.get_edgecolor()[0]).upper() for each in axes.collections} for axes in figure.axes]
+    return contours, [text.get_text() for text in figure.legends[0].get_texts()]
+
+
+def test_each_class_has_a_contour_in_a_colour_of_its_own(volume, monkeypatch):
+    image, _ = volume
+    mask = np.zeros(image.shape, np.uint16)
+    mask[2:10, 3:10, 1:8], mask[4:8, 5:8, 3:6] = 4, 300
+    one, legend = drawn(monkeypatch, "a", as_meta(image), mask, {"liver": {4, 300}})
+    assert one == [{gallery.MASK.colour}] * 3
+    assert legend[:-1] == ["mask"]
+    two, legend = drawn(monkeypatch, "a", as_meta(image), mask, {"whole_$1": {4, 300}, "core": {300}})
+    assert two == [set(gallery.CLASS_COLOURS[:2])] * 3
+    assert [text.replace("\\", "") for text in legend[:-1]] == ["whole_$1", "core"]
+    many = {f"a class of a long name {number}": {number} for number in range(9)}
+    _, legend = drawn(monkeypatch, "a", as_meta(image), mask, many)
+    assert legend[:-1] == list(many)
+
+
+def test_colours_of_classes_are_told_apart_in_colour_blindness():
+    """Distances in CIELAB after Machado et al. (2009), severity 1: 2 is just noticeable."""
+    seen = {
+        "normal": np.eye(3),
+        "deuteranopia": [[0.3673, 0.8606, -0.2280], [0.2801, 0.6725, 0.0474], [-0.0118, 0.0429, 0.9689]],
+        "protanopia": [[0.1523, 1.0526, -0.2049], [0.1145, 0.7863, 0.0992], [-0.0039, -0.0481, 1.0520]],
+        "tritanopia": [[1.2555, -0.0767, -0.1788], [-0.0784, 0.9308, 0.1476], [0.0047, 0.6914, 0.3039]],
+    }
+    to_xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
+    stored = np.array([to_rgb(colour) for colour in gallery.CLASS_COLOURS])
+    light = np.where(stored <= 0.04045, stored / 12.92, ((stored + 0.055) / 1.055) ** 2.4)
+    for matrix in seen.values():
+        xyz = np.clip(light @ np.transpose(matrix), 0, 1) @ to_xyz.T / (0.9505, 1, 1.089)
+        root = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
+        lab = np.stack([116 * root[:, 1], 500 * (root[:, 0] - root[:, 1]), 200 * (root[:, 1] - root[:, 2])], 1)
+        assert pdist(lab).min() > 15
