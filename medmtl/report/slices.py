@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
+from matplotlib.textpath import TextPath
 from numpy.typing import NDArray
 
 from medmtl.calibration.metrics.gap_map import local_gap
@@ -24,7 +25,7 @@ Dashes = Literal["solid"] | tuple[float, tuple[float, ...]]
 _OUTLINE = [withStroke(linewidth=3.6, foreground="black")]
 _MARGIN_MM = 12.0
 _WIDTH, _TALLEST, _PAD, _GAP, _FOOT = 5.2, 2.4, 0.06, 0.08, 0.47  # inches
-_LINE, _BESIDE, _LETTER = 0.19, 0.36, 0.075  # of the legend of classes: height, what a name needs beside its letters
+_LINE, _BESIDE = 0.17, 0.34  # of the legend of classes: height of a line, width of an entry beside its name, inches
 
 
 class Outline(NamedTuple):
@@ -153,10 +154,10 @@ def case_slices(slices: CaseSlices, title: str) -> Figure:
         title: written above, for example the case, its Dice and its rank.
     """
     colours = dict(zip(slices.classes, cycle(CLASS_COLOURS), strict=False))
-    beside = max(1, int(_WIDTH / (_BESIDE + _LETTER * max(map(len, colours), default=1))))
-    lines = math.ceil(len(colours) / beside)
     with style():
-        figure, panels, scale = lay_out(slices, title, more_foot=lines * _LINE)
+        letters = max((TextPath((0, 0), literal(name), size=8).get_extents().width for name in colours), default=0.0)
+        beside = max(1, int(_WIDTH / (_BESIDE + letters / 72)))
+        figure, panels, scale = lay_out(slices, title, more_foot=math.ceil(len(colours) / beside) * _LINE)
         for axes, plane in panels:
             if plane.parts is None:
                 draw_outlines(axes, plane, TRUTH, PREDICTION)

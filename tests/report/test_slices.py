@@ -136,9 +136,10 @@ def test_each_class_has_outlines_of_truth_and_prediction_in_a_colour_of_its_own(
     assert (names, kinds) == (list(CLASSES), ["truth", "prediction", "10 mm"])
 
 
-def test_the_legend_of_many_long_names_stays_within_the_figure(volume):
+@pytest.mark.parametrize(("name", "count"), [("a rather long name of class", 13), ("LW", 30), ("$x", 2)])
+def test_the_legend_of_many_or_long_names_stays_within_the_figure(volume, name, count):
     label = volume[1]
-    classes = {f"a rather long name of class {number}": (number,) for number in range(1, 14)}
+    classes = {f"{name} {number}": (number,) for number in range(1, count + 1)}
     figure = case_slices(CaseSlices.cut(*volume, SPACING, (label * np.uint8(3),) * 2, classes), "case")
     figure.draw_without_rendering()
     width = figure.bbox.width
