@@ -23,6 +23,7 @@ from medmtl.models.class_volumes import ClassVolumes
 from medmtl.models.outputs import Outputs
 from medmtl.models.scored import ScoredScan
 from medmtl.models.segmenter import Segmenter
+from medmtl.models.task_heads import TaskHeads
 
 CLASSES = Classes({"head": frozenset({1}), "tail": frozenset({2})})
 OWN = Preprocessing((1.0, 1.0, 1.0), None, "Liver")
@@ -50,7 +51,7 @@ def model() -> Segmenter:
     torch.manual_seed(0)
     network = UNet(3, 1, 3, channels=(4, 8), strides=(2,))
     model = Segmenter(network, (8, 8, 8)).eval()
-    model.predictor.outputs = Outputs.per_task({"Liver": CLASSES})
+    model.heads = model.predictor.heads = TaskHeads(3, Outputs.per_task({"Liver": CLASSES})).eval()
     model.tasks = ("Liver",)
     return model
 

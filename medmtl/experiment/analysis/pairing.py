@@ -143,7 +143,7 @@ def _settings(config: Mapping[str, Any], task: str) -> dict[str, Any]:
         section, _, name = key.partition(".")
         value = config.get(section) or {}
         found |= _flat(key, value.get(name) if name else value)
-    # Output channels follow from the tasks that a network is trained on.
+    # Output channels follow from whether a network has one output for all tasks, or one for each.
     return {key: value for key, value in found.items() if key != OUT_CHANNELS}
 
 
