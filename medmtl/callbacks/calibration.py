@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +32,17 @@ class MeasuredCase:
         task: its task.
         calibration: region -> reliability bins.
         calibration_scaled: the same after scaling; empty without one.
+        classes: class -> region -> bins of its probability against all else; empty with one class, and in validations.
     """
 
     task: str
     calibration: Mapping[str, BinTable]
     calibration_scaled: Mapping[str, BinTable]
+    classes: Mapping[str, Mapping[str, BinTable]] = field(default_factory=dict)
+
+
+# Regions over which classes are measured; "band" is then the class and 5 mm around it.
+CLASS_REGIONS = ("whole", "band")
 
 
 class CalibrationCallback(pl.Callback):
@@ -44,6 +50,10 @@ class CalibrationCallback(pl.Callback):
 
     Logs `<stage>/<task>/<metric>_<region>` for ece, ace, mce, brier, nll, gap, volume_ratio and `metrics`, pooled over
     the cases, and the same with `_per_case` for the mean over cases.
+
+    With several classes the foreground is all of them together. A test also logs `test/<task>/<class>/...`, of the
+    probability of each class against all else, over whole and band (of the class) where `regions` has these. Every
+    class has to be interpolated to the image's grid for it, which takes too long for every validation.
 
     Args:
         bins: equal bins of probability.
@@ -90,8 +100,8 @@ class CalibrationCallback(pl.Callback):
     def on_test_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, index: int, *_: Any
     ) -> None:
-        """Bin a test volume, before and after scaling."""
-        self._add(outputs, batch, index)
+        """Bin a test volume, before and after scaling, and by class."""
+        self._add(outputs, batch, index, by_class=True)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Log the metrics and draw the reliability diagrams."""
@@ -101,13 +111,14 @@ class CalibrationCallback(pl.Callback):
         """Log the metrics; the report draws the diagrams."""
         self._log("test", trainer, pl_module)
 
-    def _add(self, found: ScoredScan | None, scan: Mapping[str, Any], index: int) -> None:
+    def _add(self, found: ScoredScan | None, scan: Mapping[str, Any], index: int, by_class: bool = False) -> None:
         if found is None or found.segmentation is None:
             return
         own = found.segmentation
         before = self._bin(own, own.probability)
         after = {} if own.scaled is None else self._bin(own, own.scaled)
-        self.measured[index] = MeasuredCase(scan["dataset"], before, after)
+        classes = self._bin_classes(own) if by_class else {}
+        self.measured[index] = MeasuredCase(scan["dataset"], before, after, classes)
 
     def _bin(self, segmentation: Segmentation, probability: Tensor) -> dict[str, BinTable]:
         return {
@@ -115,11 +126,27 @@ class CalibrationCallback(pl.Callback):
             for name in self.regions
         }
 
+    def _bin_classes(self, segmentation: Segmentation) -> dict[str, dict[str, BinTable]]:
+        """Class -> region -> bins of its probability, for a task with several."""
+        found: dict[str, dict[str, BinTable]] = {}
+        for volume in segmentation.classes or ():
+            found[volume.name] = {}
+            for name in (name for name in self.regions if name in CLASS_REGIONS):
+                region = REGIONS[name](volume.label, segmentation.spacing_mm)
+                if volume.known is not None:
+                    region &= volume.known.to(region.device)
+                found[volume.name][name] = bin_volume(volume.probability, volume.label, region, self.bins)
+        return found
+
     def _log(self, stage: str, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         found: dict[str, dict[str, list[BinTable]]] = defaultdict(lambda: defaultdict(list))
+        by_class: dict[str, dict[str, list[BinTable]]] = defaultdict(lambda: defaultdict(list))
         for case in gather(self.measured):
             for region, table in case.calibration.items():
                 found[region][case.task].append(table)
+            for name, regions in case.classes.items():
+                for region, table in regions.items():
+                    by_class[region][f"{case.task}/{name}"].append(table)
         for region, by_task in found.items():
             figures = {task: _figures(tables, region, self.metrics) for task, tables in by_task.items()}
             for task, values in figures.items():
@@ -129,6 +156,10 @@ class CalibrationCallback(pl.Callback):
             if stage == "val" and trainer.is_global_zero:
                 pooled = {task: sum(tables[1:], tables[0]) for task, tables in by_task.items()}
                 self._draw(trainer, pooled, region)
+        for region, of_classes in by_class.items():
+            for name, tables in of_classes.items():
+                values = _figures(tables, region, self.metrics)
+                pl_module.log_dict({f"{stage}/{name}/{key}": value for key, value in values.items()})
 
     def _draw(self, trainer: pl.Trainer, pooled: Mapping[str, BinTable], region: str) -> None:
         path = Path(trainer.default_root_dir) / "figures" / f"val_reliability_{region}.png"

@@ -11,7 +11,9 @@ import numpy as np
 import pytorch_lightning as pl
 from monai.data import MetaTensor
 from monai.transforms import Orientation
+from torch import Tensor
 
+from medmtl.accuracy import ACCURACY, FOREGROUND, RECOGNISED
 from medmtl.callbacks.calibration import CalibrationCallback, MeasuredCase
 from medmtl.callbacks.scaling import ScalingCallback
 from medmtl.callbacks.spectral import SpectralCallback
@@ -166,19 +168,49 @@ def _case_result(scan: Mapping[str, Any], found: ScoredScan) -> CaseResult:
         mask_reliable=None if mask is None else mask.reliable,
         mask_disagreement=None if mask is None else mask.disagreement,
         reasons=reason_texts(verdict, mask),
+        classes=_by_class(accuracy),
+        foreground_dice=accuracy.get(f"{FOREGROUND}/dice"),
+        dice_recognised=accuracy.get(RECOGNISED),
     )
+
+
+def _by_class(accuracy: Mapping[str, float]) -> dict[str, dict[str, float]]:
+    """Class -> metric -> value, of what `class_accuracy` gives."""
+    found: dict[str, dict[str, float]] = defaultdict(dict)
+    for key, value in accuracy.items():
+        name, _, metric = key.rpartition("/")
+        if name and name != FOREGROUND and metric in ACCURACY:
+            found[name][metric] = value
+    return dict(found)
 
 
 def _with_calibration(result: CaseResult, measured: MeasuredCase | None) -> CaseResult:
     if measured is None:
         return result
-    return replace(result, calibration=measured.calibration, calibration_scaled=measured.calibration_scaled)
+    return replace(
+        result,
+        calibration=measured.calibration,
+        calibration_scaled=measured.calibration_scaled,
+        class_calibration=measured.classes,
+    )
 
 
 def _slices(scan: Mapping[str, Any], own: Segmentation) -> CaseSlices:
     """Cut the volume on its own grid, turned to right-anterior-superior."""
     turn = Orientation("RAS", labels=None)
-    probability = MetaTensor(own.probability[None], affine=scan["native"].affine)
-    image, label, probability = (turn(volume)[0] for volume in (scan["native"], scan["label"], probability))
+    affine = scan["native"].affine
+
+    def turned(volume: Tensor) -> Any:
+        return turn(MetaTensor(volume[None], affine=affine))[0].cpu().numpy()
+
+    image, label = (turn(volume)[0].cpu().numpy() for volume in (scan["native"], scan["label"]))
     spacing = turn(scan["native"]).pixdim.tolist()
-    return CaseSlices.cut(image.cpu().numpy(), label.cpu().numpy().astype(bool), probability.cpu().numpy(), spacing)
+    parts = None if own.parts is None else (label, turned(own.parts[0]))
+    return CaseSlices.cut(
+        image,
+        label.astype(bool),
+        turned(own.probability),
+        spacing,
+        parts,
+        {} if own.classes is None else own.classes.parts,
+    )

@@ -9,6 +9,7 @@ from torch import Tensor
 from medmtl.calibration.metrics.regions import REGIONS
 from medmtl.calibration.scaling.working_volume import WorkingVolume
 from medmtl.data.preprocessing import Preprocessing
+from medmtl.models.class_volumes import ClassVolumes
 from medmtl.ood.mask_rule import MaskVerdict
 from medmtl.ood.verdict import Verdict
 
@@ -30,6 +31,7 @@ class Segmentation:
             and `foreground/dice` of all as one.
         parts: prediction and label of a task with several classes, numbers of parts, both uint8 `(H, W, D)`; None with
             one.
+        classes: their probabilities and labels, one at a time; None with one.
     """
 
     probability: Tensor
@@ -41,6 +43,7 @@ class Segmentation:
     working: WorkingVolume
     accuracy: Mapping[str, float]
     parts: tuple[Tensor, Tensor] | None = None
+    classes: ClassVolumes | None = None
     _regions: dict[str, Tensor] = field(default_factory=dict, init=False, repr=False)
 
     def region(self, name: str) -> Tensor:

@@ -24,6 +24,7 @@ from medmtl.distributed import gather
 from medmtl.errors import ConfigError
 from medmtl.losses.masked import leave_out_unknown
 from medmtl.models.channels import input_channels, output_channels
+from medmtl.models.class_volumes import ClassVolumes
 from medmtl.models.ensemble import Ensemble, Members, Pooled
 from medmtl.models.extract import Observer, output_scores
 from medmtl.models.finetune import FineTune, freeze, load_weights
@@ -317,6 +318,10 @@ class Segmenter(pl.LightningModule):
         head = self.predictor.outputs.heads[scan["own"].head]
         predicted = head.parts(logits, probability, native)
         truth, spacing_mm = label[0].as_tensor(), label.pixdim.tolist()
+        parts = classes = None
+        if len(head.classes.names) > 1:
+            parts = predicted, truth
+            classes = ClassVolumes(head, logits, probability, native, truth, known, scan["missing"])
         for name in scan["missing"]:  # a mask of a class that the label does not mark is neither right nor wrong
             unmarked = torch.isin(predicted, predicted.new_tensor(head.classes.parts_of(name)))
             known = ~unmarked if known is None else known.to(unmarked.device) & ~unmarked
@@ -327,8 +332,8 @@ class Segmenter(pl.LightningModule):
         if testing and self.scaling is not None:
             scale = self.scaling.choose(task)
             scaled = scale(probability, volume, spacing_mm) if of_members is None else of_members
-        parts = (predicted, truth) if len(head.classes.names) > 1 else None
-        return Segmentation(probability, scaled, truth > 0, known, native[0], spacing_mm, volume, accuracy, parts)
+        found = (truth > 0, known, native[0], spacing_mm, volume, accuracy, parts, classes)
+        return Segmentation(probability, scaled, *found)
 
     def _recognised_dice(
         self,

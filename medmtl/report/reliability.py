@@ -27,7 +27,11 @@ FEW_VOXELS = 100
 
 
 def reliability_diagram(
-    tables: Mapping[str, BinTable], region: str, scaled: bool = False, bands: Mapping[str, FrequencyBand] | None = None
+    tables: Mapping[str, BinTable],
+    region: str,
+    scaled: bool = False,
+    bands: Mapping[str, FrequencyBand] | None = None,
+    title: str = "",
 ) -> Figure:
     """Observed frequency against predicted probability, a panel a task, with the voxels of each bin beneath.
 
@@ -36,6 +40,7 @@ def reliability_diagram(
         region: the region that the bins count, "whole" or "band".
         scaled: whether they were taken after scaling.
         bands: task -> interval of its curve, with dashed edges where it rests on few patients; None draws none.
+        title: written above, where the panels are not tasks.
     """
     colours = task_colours(list(tables))
     with style():
@@ -43,8 +48,8 @@ def reliability_diagram(
         panel = min(2.2 if columns > 1 else 3.1, (WIDTH_INCHES - 0.5) / columns)
         size = (0.5 + panel * columns, (1.45 * panel + 0.55) * groups + 0.3)
         figure = Figure(figsize=size, layout="constrained")
-        title = f"Reliability over the {description_of(region)}{', after scaling' if scaled else ''}"
-        figure.suptitle(title, fontsize=10)
+        title = title or f"Reliability over the {description_of(region)}{', after scaling' if scaled else ''}"
+        figure.suptitle(literal(title), fontsize=10)
         grid = figure.add_gridspec(2 * groups, columns, height_ratios=[2.6, 1] * groups)
         most = max((int(np.max(np.asarray(table.count), initial=0)) for table in tables.values()), default=0)
         for index, (task, table) in enumerate(tables.items()):

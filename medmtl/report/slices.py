@@ -1,8 +1,9 @@
 """Three orthogonal slices through the organ with the contours of truth and prediction."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import cycle
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -10,18 +11,21 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
+from matplotlib.textpath import TextPath
 from numpy.typing import NDArray
 
 from medmtl.calibration.metrics.gap_map import local_gap
 from medmtl.calibration.metrics.regions import band
-from medmtl.report.style import literal, style
+from medmtl.report.style import INK, literal, style
 
 Dashes = Literal["solid"] | tuple[float, tuple[float, ...]]
 
 _OUTLINE = [withStroke(linewidth=3.6, foreground="black")]
 _MARGIN_MM = 12.0
 _WIDTH, _TALLEST, _PAD, _GAP, _FOOT = 5.2, 2.4, 0.06, 0.08, 0.47  # inches
+_LINE, _BESIDE = 0.17, 0.34  # of the legend of classes: height of a line, width of an entry beside its name, inches
 
 
 class Outline(NamedTuple):
@@ -50,6 +54,13 @@ TRUTH = Outline("truth", "#FFD92F", "solid", 2.0)
 PREDICTION = Outline("prediction", "#00C8F0", DASHED, 1.1)
 
 
+# Of classes over a grey image: light, the first six told apart in the common colour blindnesses.
+CLASS_COLOURS = (
+    *("#FFD92F", "#00C8F0", "#FF7F50", "#5CF08A", "#F29CFF", "#4F8CFF"),
+    *("#FF4F9A", "#B9A6FF", "#C8E645", "#00B39B", "#FFC4B0", "#FFFFFF"),
+)
+
+
 class Plane(NamedTuple):
     """One slice, first array axis to the right and second upwards.
 
@@ -60,6 +71,7 @@ class Plane(NamedTuple):
         spacing: pixel size in mm along width and height.
         gap: probability minus observed frequency of organ around each pixel, see `local_gap`, same shape; NaN farther
             than 5 mm from the organ.
+        parts: truth and prediction as numbers of parts, where there are several classes, same shape each.
     """
 
     image: NDArray[np.float32]
@@ -67,6 +79,7 @@ class Plane(NamedTuple):
     probability: NDArray[np.float32]
     spacing: tuple[float, float]
     gap: NDArray[np.float32]
+    parts: tuple[NDArray[np.uint8], NDArray[np.uint8]] | None = None
 
 
 @dataclass(frozen=True)
@@ -76,10 +89,12 @@ class CaseSlices:
     Attributes:
         planes: "axial", "coronal" and "sagittal" -> plane.
         grey: intensities to show as black and as white.
+        classes: class -> the numbers of its parts, where there are several.
     """
 
     planes: dict[str, Plane]
     grey: tuple[float, float]
+    classes: Mapping[str, Sequence[int]] = field(default_factory=dict)
 
     @classmethod
     def cut(
@@ -88,6 +103,8 @@ class CaseSlices:
         label: NDArray[np.bool_] | None,
         probability: NDArray[np.floating],
         spacing: Sequence[float],
+        parts: tuple[NDArray[np.uint8], NDArray[np.uint8]] | None = None,
+        classes: Mapping[str, Sequence[int]] | None = None,
     ) -> "CaseSlices":
         """Cut a volume through the organ's centre (the predicted organ's, or the middle, if there is none).
 
@@ -96,6 +113,8 @@ class CaseSlices:
             label: the truth, `(H, W, D)`; None where it is unknown, which counts as no organ.
             probability: of the foreground, `(H, W, D)`, in [0, 1].
             spacing: voxel size in mm along H, W and D.
+            parts: truth and prediction as numbers of parts, where there are several classes, `(H, W, D)` each.
+            classes: class -> the numbers of its parts.
         """
         label = np.broadcast_to(np.False_, image.shape) if label is None else label
         organ = np.asarray(label, dtype=bool)
@@ -116,26 +135,52 @@ class CaseSlices:
                 probability=np.array(probability[window], dtype=np.float32),
                 spacing=(float(spacing[across]), float(spacing[up])),
                 gap=gap[shown[across], shown[up]].copy(),
+                parts=None if parts is None else (parts[0][window].astype(np.uint8), parts[1][window].astype(np.uint8)),
             )
         # Grey values are scaled to the surroundings of the organ: over a whole CT, air and bone leave it no contrast.
         margin = [math.ceil(_MARGIN_MM / size) for size in spacing]
         near = tuple(slice(max(s.start - m, 0), s.stop + m) for s, m in zip(_box(organ), margin, strict=True))
         black, white = np.quantile(image[near], (0.01, 0.99))
-        return cls(planes, (float(black), float(white)))
+        return cls(planes, (float(black), float(white)), dict(classes or {}))
 
 
 def case_slices(slices: CaseSlices, title: str) -> Figure:
     """Axial, coronal and sagittal slice in their true proportions, with contours and a scale.
 
+    Of several classes each has a colour of its own, the truth solid and the prediction dashed.
+
     Args:
         slices: the planes of the case.
         title: written above, for example the case, its Dice and its rank.
     """
+    colours = dict(zip(slices.classes, cycle(CLASS_COLOURS), strict=False))
     with style():
-        figure, panels, scale = lay_out(slices, title)
+        letters = max((TextPath((0, 0), literal(name), size=8).get_extents().width for name in colours), default=0.0)
+        beside = max(1, int(_WIDTH / (_BESIDE + letters / 72)))
+        figure, panels, scale = lay_out(slices, title, more_foot=math.ceil(len(colours) / beside) * _LINE)
         for axes, plane in panels:
-            draw_outlines(axes, plane, TRUTH, PREDICTION)
-        add_legend(figure, TRUTH.handle, PREDICTION.handle, scale)
+            if plane.parts is None:
+                draw_outlines(axes, plane, TRUTH, PREDICTION)
+                continue
+            for name, numbers in slices.classes.items():
+                for parts, look in zip(plane.parts, (TRUTH, PREDICTION), strict=True):
+                    fine = look._replace(colour=colours[name], width=0.7 * look.width)  # neighbours share outlines
+                    _outline(axes, plane, np.isin(parts, numbers), fine)
+        if colours:
+            add_legend(figure, *(look._replace(colour=INK).handle for look in (TRUTH, PREDICTION)), scale)
+            patches = [Patch(facecolor=shade, edgecolor=INK, label=literal(name)) for name, shade in colours.items()]
+            figure.legend(
+                handles=patches,
+                ncols=min(len(patches), beside),
+                fontsize=8,
+                handlelength=1.0,
+                columnspacing=1.0,
+                loc="lower center",
+                bbox_to_anchor=(0.5, 0.22 / figure.get_figheight()),
+                borderaxespad=0.1,
+            )
+        else:
+            add_legend(figure, TRUTH.handle, PREDICTION.handle, scale)
     return figure
 
 
@@ -180,12 +225,17 @@ def draw_outlines(axes: Axes, plane: Plane, truth: Outline, prediction: Outline)
         truth: the look of the label's outline.
         prediction: the look of the prediction's.
     """
-    centres = [(np.arange(pixels) + 0.5) * size for pixels, size in zip(plane.image.shape, plane.spacing, strict=True)]
-    for mask, look in ((plane.label.astype(np.float32), truth), (plane.probability, prediction)):
-        if min(mask.shape) > 1 and mask.max() >= 0.5 > mask.min():
-            axes.contour(
-                *centres, mask.T, levels=[0.5], colors=[look.colour], linestyles=[look.dashes], linewidths=look.width
-            )
+    _outline(axes, plane, plane.label, truth)
+    _outline(axes, plane, plane.probability, prediction)
+
+
+def _outline(axes: Axes, plane: Plane, mask: NDArray[np.generic], look: Outline) -> None:
+    values = mask.astype(np.float32)
+    if min(values.shape) > 1 and values.max() >= 0.5 > values.min():
+        centres = [(np.arange(n) + 0.5) * size for n, size in zip(plane.image.shape, plane.spacing, strict=True)]
+        axes.contour(
+            *centres, values.T, levels=[0.5], colors=[look.colour], linestyles=[look.dashes], linewidths=look.width
+        )
 
 
 def add_legend(figure: Figure, *handles: Line2D) -> None:

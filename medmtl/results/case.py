@@ -32,6 +32,11 @@ class CaseResult:
         mask_disagreement: 1 - Dice of the mask and that of the mirrored image, 0 to 1; None where not measured.
         reasons: what is unusual about image and mask, a clause each; empty where nothing is flagged.
         calibration_scaled: as `calibration`, after scaling; empty without one.
+        classes: class -> key of an accuracy metric -> its value, of a task with several classes, whose `dice` and
+            distances are means over these; those that the label does not mark are left out.
+        foreground_dice: Dice of all classes as one; None for a task with one class.
+        class_calibration: class -> region -> reliability bins of the class against all else; empty with one class.
+        dice_recognised: Dice where the task is not told but recognised; None where a network has one output.
     """
 
     case: str
@@ -51,6 +56,10 @@ class CaseResult:
     mask_disagreement: float | None = None
     reasons: Sequence[str] = ()
     calibration_scaled: Mapping[str, BinTable] = field(default_factory=dict)
+    classes: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    foreground_dice: float | None = None
+    class_calibration: Mapping[str, Mapping[str, BinTable]] = field(default_factory=dict)
+    dice_recognised: float | None = None
 
     @property
     def person(self) -> str:

@@ -7,8 +7,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from medmtl.accuracy import ACCURACY
 from medmtl.calibration.metrics.definitions import METRICS, BinMetric, summarise
 from medmtl.files import written_whole
@@ -19,8 +17,10 @@ from medmtl.ood.metrics.detection import detection_metrics
 from medmtl.ood.metrics.false_alarms import FlaggedPeople, flagged_people
 from medmtl.ood.score import OODScore, in_words
 from medmtl.quantity import Quantity
+from medmtl.results.by_class import class_columns, classes_report, routing_report
 from medmtl.results.case import CaseResult, is_number, people_of, pooled_bins, tasks_of
 from medmtl.results.intervals import calibration_intervals
+from medmtl.results.spread import mean_of, spread_of
 
 SCHEMA = 2
 DESCRIBED = ("label", "unit", "higher_is_better", "digits", "short")  # of a `Quantity`
@@ -80,6 +80,10 @@ def build_report(evaluation: EvaluationResult) -> dict[str, Any]:
     a task, `calibration_per_case` is the mean over its cases, and `calibration_scaled` pools them after scaling. Their
     intervals and `scaling_gain` are those of `calibration_intervals`. `metrics` describes all that was measured.
 
+    A task with several classes has `classes` and `foreground_dice`, see `classes_report`; its other figures of accuracy
+    are means over the classes, and those of calibration of all classes as one. `routing` is there for a network with an
+    output for each task, see `routing_report`.
+
     `ood` counts cases and people. In `scores`, `low`, `high` and `reliable` are of `auroc`, see `auroc_interval`.
     `false_alarms` counts people with a flagged in-distribution image, `detections` those with a flagged OOD one, with
     exact intervals, as in each of `datasets`; see `flagged_people`.
@@ -88,10 +92,11 @@ def build_report(evaluation: EvaluationResult) -> dict[str, Any]:
     cases = {task: [result for result in results if result.dataset == task] for task in tasks_of(results)}
     tasks = {task: _task(task, own, evaluation.metrics) for task, own in cases.items()}
     means = {
-        **{metric: _mean(task[metric]["mean"] for task in tasks.values()) for metric in ACCURACY},
+        **{metric: mean_of(task[metric]["mean"] for task in tasks.values()) for metric in ACCURACY},
         **{kind: _mean_over_tasks(tasks, kind, evaluation.metrics) for kind in KINDS},
         **calibration_intervals(cases),
     }
+    routing = routing_report(results)
     report = {
         "schema": SCHEMA,
         "run": evaluation.run,
@@ -100,6 +105,7 @@ def build_report(evaluation: EvaluationResult) -> dict[str, Any]:
         "tasks": tasks,
         "mean": means,
         "scaling": evaluation.scaling,
+        **({"routing": routing} if routing else {}),
         "ood": _detection(evaluation),
     }
     plain: dict[str, Any] = _without_nan(report)
@@ -117,13 +123,14 @@ def cases_table(results: Sequence[CaseResult], metrics: Mapping[str, BinMetric] 
     scaled_regions = list(dict.fromkeys(region for result in results for region in result.calibration_scaled))
     scores = list(dict.fromkeys(score for result in results for score in result.scores))
     rows = []
-    for result in results:
+    for result, of_classes in zip(results, class_columns(results), strict=True):
         row: dict[str, Any] = {
             "dataset": result.dataset,
             "case": result.case,
             "patient": result.patient,
             "expected": result.expected,
             **{metric: getattr(result, metric) for metric in ACCURACY},
+            **of_classes,
         }
         for region in regions:
             found = summarise(result.calibration[region], metrics) if region in result.calibration else {}
@@ -160,7 +167,7 @@ def _task(name: str, results: Sequence[CaseResult], metrics: Mapping[str, BinMet
     pooled, per_case, scaled = {}, {}, {}
     for region in regions:
         cases = [summarise(result.calibration[region], metrics) for result in results if region in result.calibration]
-        per_case[region] = {metric: _mean(case[metric] for case in cases) for metric in metrics}
+        per_case[region] = {metric: mean_of(case[metric] for case in cases) for metric in metrics}
         table = pooled_bins(results, region)
         if table is not None:
             pooled[region] = summarise(table, metrics)
@@ -170,21 +177,12 @@ def _task(name: str, results: Sequence[CaseResult], metrics: Mapping[str, BinMet
     return {
         "cases": len(results),
         "people": people_of(results),
-        **{metric: _spread([getattr(result, metric) for result in results]) for metric in ACCURACY},
+        **{metric: spread_of([getattr(result, metric) for result in results]) for metric in ACCURACY},
+        **classes_report(results, metrics),
         "calibration": pooled,
         "calibration_per_case": per_case,
         "calibration_scaled": scaled,
         **calibration_intervals({name: results}),
-    }
-
-
-def _spread(values: Sequence[float | None]) -> dict[str, Any]:
-    """Mean and deviation over the cases that have a number, and how many have none though they have a label."""
-    defined = [value for value in values if value is not None and math.isfinite(value)]
-    return {
-        "mean": _mean(defined),
-        "std": float(np.std(defined, ddof=1)) if len(defined) > 1 else None,
-        "undefined": sum(value is not None for value in values) - len(defined),
     }
 
 
@@ -213,8 +211,8 @@ def _detection(evaluation: EvaluationResult) -> dict[str, Any]:
             "score": evaluation.ood_score,
             "threshold": evaluation.threshold,
             "promise": evaluation.promise,
-            "false_alarm_rate": _mean(false_alarms),
-            "detection_rate": _mean(detections),
+            "false_alarm_rate": mean_of(false_alarms),
+            "detection_rate": mean_of(detections),
             "false_alarms": sum(false_alarms),
             "in_decided": len(false_alarms),
             "detections": sum(detections),
@@ -284,17 +282,11 @@ def _mean_over_tasks(
     regions = list(dict.fromkeys(region for task in tasks.values() for region in task[kind]))
     return {
         region: {
-            metric: _mean(task[kind][region][metric] for task in tasks.values() if region in task[kind])
+            metric: mean_of(task[kind][region][metric] for task in tasks.values() if region in task[kind])
             for metric in metrics
         }
         for region in regions
     }
-
-
-def _mean(values: Iterable[float | None]) -> float | None:
-    """Mean of the finite values; None without any."""
-    numbers = [value for value in values if value is not None and math.isfinite(value)]
-    return float(np.mean(numbers)) if numbers else None
 
 
 def _description(quantity: Quantity) -> dict[str, Any]:
@@ -305,4 +297,6 @@ def _description(quantity: Quantity) -> dict[str, Any]:
 def _without_nan(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_without_nan(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

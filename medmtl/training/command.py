@@ -31,7 +31,7 @@ from medmtl.distributed import is_first, part
 from medmtl.errors import ConfigError, MedMTLError
 from medmtl.models.finetune import load_weights
 from medmtl.models.segmenter import Segmenter
-from medmtl.report.test.sentences import headline
+from medmtl.report.test.sentences import headline, routing_sentence
 from medmtl.runs.checkpoint import CHECKPOINT_KEY, read_checkpoint, write_checkpoint
 from medmtl.runs.wandb import RunWandbLogger, Wandb
 from medmtl.training.outputs import resolve_outputs
@@ -298,13 +298,18 @@ def _print_trained(cli: MedCLI) -> None:
 
 def _print_tested(cli: MedCLI) -> None:
     metrics = cli.trainer.callback_metrics
+    report = json.loads((cli.request.run.report / "report.json").read_text())
     table = Table("task", "Dice", "HD95 mm", "ECE whole", "ACE band")
-    for name in [*cli.datamodule.trained, "mean"]:
-        row = {key: metrics.get(f"test/{name}/{key}") for key in ("dice", "hd95_mm", "ece_whole", "ace_band")}
-        digits = {"hd95_mm": 1}
-        cells = ("-" if value is None else f"{float(value):.{digits.get(key, 3)}f}" for key, value in row.items())
-        table.add_row(name, *cells)
+    for task in [*cli.datamodule.trained, "mean"]:
+        classes = report["tasks"].get(task, {}).get("classes", {})
+        for name, shown in {task: task, **{f"{task}/{each}": f"  {each}" for each in classes}}.items():
+            row = {key: metrics.get(f"test/{name}/{key}") for key in ("dice", "hd95_mm", "ece_whole", "ace_band")}
+            digits = {"hd95_mm": 1}
+            cells = ("-" if value is None else f"{float(value):.{digits.get(key, 3)}f}" for key, value in row.items())
+            table.add_row(shown, *cells)
     console = Console()
     console.print(table)
-    console.print(headline(json.loads((cli.request.run.report / "report.json").read_text())), soft_wrap=True)
+    console.print(headline(report), soft_wrap=True)
+    if routing_sentence(report):
+        console.print(routing_sentence(report), soft_wrap=True)
     console.print(f"report: {cli.report.page}", soft_wrap=True)

@@ -1,7 +1,11 @@
+import itertools
+
 import numpy as np
 import pytest
+from matplotlib.colors import to_hex
+from matplotlib.contour import QuadContourSet
 
-from medmtl.report.slices import CaseSlices, case_slices
+from medmtl.report.slices import CLASS_COLOURS, CaseSlices, case_slices
 from medmtl.report.style import to_png
 
 SPACING = (1.0, 2.0, 4.0)
@@ -83,3 +87,64 @@ def test_a_case_without_a_truth_is_cut_as_one_without_an_organ(volume):
         for found, expected in zip(plane, empty.planes[name], strict=True):
             np.testing.assert_array_equal(found, expected)
     assert unknown.grey == empty.grey
+
+
+CLASSES = {"head": (1,), "tail": (2,), "whole": (1, 2)}
+
+
+@pytest.fixture
+def classed(volume):
+    image, label, probability = volume
+    truth = label.astype(np.uint8)
+    truth[7:9] *= 2
+    predicted = np.roll(truth, 1, axis=1)
+    return CaseSlices.cut(image, label, probability, SPACING, (truth, predicted), CLASSES), truth, predicted
+
+
+def test_classes_are_cut_as_the_image_is(volume, classed):
+    slices, *parts = classed
+    for found, whole in zip(slices.planes["coronal"].parts, parts, strict=True):
+        np.testing.assert_array_equal(found, whole[:, 7, :])
+        assert not np.shares_memory(found, whole)
+    plain = CaseSlices.cut(*volume, SPACING)
+    for name, plane in plain.planes.items():
+        assert plane.parts is None
+        for found, expected in zip(slices.planes[name][:5], plane[:5], strict=True):
+            np.testing.assert_array_equal(found, expected)
+
+
+def test_each_class_has_outlines_of_truth_and_prediction_in_a_colour_of_its_own(classed):
+    slices, truth, predicted = classed
+    figure = case_slices(slices, "case")
+    (axes,) = (axes for axes in figure.axes if axes.get_xlabel() == "coronal")
+    drawn = [found for found in axes.collections if isinstance(found, QuadContourSet)]
+    expected = [
+        (colour, np.isin(parts, numbers)[:, 7, :])
+        for colour, numbers in zip(CLASS_COLOURS, CLASSES.values(), strict=False)
+        for parts in (truth, predicted)
+        if np.isin(parts, numbers)[:, 7, :].any()
+    ]
+    assert [to_hex(contour.get_edgecolor()[0]).upper() for contour in drawn] == [colour for colour, _ in expected]
+    for contour, (_, mask) in zip(drawn, expected, strict=True):
+        (path,) = contour.get_paths()
+        box = path.get_extents()
+        for axis, (low, high, size) in enumerate(((box.x0, box.x1, 1.0), (box.y0, box.y1, 4.0))):
+            inside = np.flatnonzero(mask.any(axis=1 - axis))
+            # Half way between the centres of the outermost voxels and of their neighbours.
+            assert (low, high) == pytest.approx((inside[0] * size, (inside[-1] + 1) * size))
+    names, kinds = ([text.get_text() for text in legend.get_texts()] for legend in reversed(figure.legends))
+    assert (names, kinds) == (list(CLASSES), ["truth", "prediction", "10 mm"])
+
+
+@pytest.mark.parametrize(("name", "count"), [("a rather long name of class", 13), ("LW", 30), ("$x", 2)])
+def test_the_legend_of_many_or_long_names_stays_within_the_figure(volume, name, count):
+    label = volume[1]
+    classes = {f"{name} {number}": (number,) for number in range(1, count + 1)}
+    figure = case_slices(CaseSlices.cut(*volume, SPACING, (label * np.uint8(3),) * 2, classes), "case")
+    figure.draw_without_rendering()
+    width = figure.bbox.width
+    boxes = [legend.get_window_extent() for legend in figure.legends]
+    boxes += [axes.get_tightbbox() for axes in figure.axes]
+    assert all(box.x0 >= 0 and box.x1 <= width for box in boxes)
+    for one, other in itertools.combinations(boxes[:3], 2):
+        assert one.y0 >= other.y1 - 1 or other.y0 >= one.y1 - 1

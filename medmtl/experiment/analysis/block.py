@@ -124,8 +124,8 @@ def compare_block(
     }
     rows = {task: _row(arm_samples[task], pair_samples[task], level) for task in tasks}
     mean = _row(_joined(arm_samples), _joined(pair_samples), level)
-    _decide(list(rows.values()), metrics, level)
-    _decide([mean], metrics, level)
+    decide_rows(list(rows.values()), metrics, level)
+    decide_rows([mean], metrics, level)
     refused, missing = _left_out(pairings, of)
     missing += [sentence for _, sentences in in_common.values() for sentence in sentences]
     return Block({"tasks": rows, MEAN: mean}, refused, missing, _notes(rows, mean, metrics, level))
@@ -196,8 +196,14 @@ def _row(arms: Mapping[str, Samples], pairs: Mapping[tuple[str, str], Samples], 
     return row
 
 
-def _decide(rows: Sequence[dict[str, Any]], metrics: Mapping[str, Quantity], level: float) -> None:
-    """Fill in the adjusted p-values and the verdicts: the pairs of all rows are one family a metric."""
+def decide_rows(rows: Sequence[dict[str, Any]], metrics: Mapping[str, Quantity], level: float) -> None:
+    """Fill in the adjusted p-values and the verdicts: the pairs of all rows are one family a metric.
+
+    Args:
+        rows: of a `Block`, changed in place.
+        metrics: what they are compared by.
+        level: of significance.
+    """
     for metric, about in metrics.items():
         family = [pair for row in rows for pair in row["pairs"] if pair["metric"] == metric]
         p_values = [pair["p"] for pair in family]

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from medmtl.experiment.analysis.block import MEAN, compare_block
+from medmtl.experiment.analysis.classes import compare_classes, made_comparable
 from medmtl.experiment.analysis.finished import FinishedRun
 from medmtl.experiment.analysis.metrics import describe
 from medmtl.experiment.analysis.records import Records, pooled_tables, read_records
@@ -38,7 +39,8 @@ def compare(records: Records, level: float = 0.05) -> dict[str, Any]:
 
     Returns:
         The content of `compare.json`, which strict JSON can hold: what is undefined is None. `arms` and `metrics`
-        describe what is compared: key -> label and look, or label, unit, direction and digits.
+        describe what is compared: key -> label and look, or label, unit, direction and digits. `classes` is there where
+        a task has several: task -> class -> row, see `compare_classes`.
     """
     metrics = records.metrics
     sizes: dict[int | None, list[FinishedRun]] = defaultdict(list)
@@ -47,15 +49,17 @@ def compare(records: Records, level: float = 0.05) -> dict[str, Any]:
     refused, missing, notes = [], [*records.missing], []
     blocks, intervals = {}, set()
     for size in sorted(sizes, key=lambda size: size or 0):
-        found = compare_block(sizes[size], records.arms, metrics, level)
+        runs, of_classes = made_comparable(sizes[size])
+        found = compare_block(runs, records.arms, metrics, level)
         where = "" if size is None else f"With {size} training cases a task at most: "
         blocks[size] = found.rows
         refused += [{**entry, "reason": where + entry["reason"]} for entry in found.refused]
         missing += [where + sentence for sentence in found.missing]
-        notes += [where + sentence for sentence in found.notes]
+        notes += [where + sentence for sentence in (*of_classes, *found.notes)]
         rows = (*found.rows["tasks"].values(), found.rows[MEAN])
         intervals |= {pair["n"] for row in rows for pair in row["pairs"] if pair["low"] is not None}
     whole = blocks.pop(None, {"tasks": {}, MEAN: {"arms": {}, "pairs": []}})
+    classes = compare_classes(sizes[None], records.arms, level) if None in sizes else {}
     budgets = {run.cell.budget for run in records.runs}
     return {
         "schema": SCHEMA,
@@ -66,6 +70,7 @@ def compare(records: Records, level: float = 0.05) -> dict[str, Any]:
         "arms": records.arms,
         "metrics": describe(metrics),
         **whole,
+        **({"classes": classes} if classes else {}),
         "sizes": {str(size): block for size, block in blocks.items()},
         "refused": refused,
         "missing": missing,
@@ -130,7 +135,11 @@ def print_comparison(console: Console, comparison: Mapping[str, Any]) -> None:
     for size, block in blocks.items():
         title = f"Dice with {1 - comparison['level']:.0%} intervals"
         title += "" if size == EVERY_CASE else f", {size} training cases a task at most"
-        rows = dict(block["tasks"]) | ({"mean over tasks": block[MEAN]} if len(block["tasks"]) > 1 else {})
+        rows: dict[str, Any] = {}
+        for task, row in block["tasks"].items():
+            own = block.get("classes", {}).get(task, {})
+            rows |= {task: row, **{f"{task}/{name}": of_class for name, of_class in own.items()}}
+        rows |= {"mean over tasks": block[MEAN]} if len(block["tasks"]) > 1 else {}
         arms = [arm for arm in comparison["arms"] if any(arm in row["arms"] for row in rows.values())]
         caption = f"{budget(comparison)} {comparison['data_note']}".strip()
         table = Table("task", *arms, title=title, caption=caption, title_justify="left", caption_justify="left")
@@ -207,6 +216,9 @@ def _rows(comparison: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping[str
     for size, block in _blocks(comparison).items():
         for task, row in block["tasks"].items():
             yield size, task, row
+        for task, by_class in block.get("classes", {}).items():
+            for name, row in by_class.items():
+                yield size, f"{task}/{name}", row
         yield size, MEAN, block[MEAN]  # apart: a task may have that name too
 
 

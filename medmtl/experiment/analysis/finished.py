@@ -5,7 +5,7 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import reduce
 from operator import add
 from pathlib import Path
@@ -13,12 +13,14 @@ from typing import Any
 
 import yaml
 
+from medmtl.accuracy import ACCURACY
 from medmtl.calibration.metrics.bins import BinTable
 from medmtl.data.splits import read_splits
 from medmtl.experiment.analysis.metrics import own_metrics
 from medmtl.experiment.plan.cell import Cell
 from medmtl.quantity import Quantity
 from medmtl.renamed import rename
+from medmtl.results.by_class import FOREGROUND_DICE
 from medmtl.results.compared import COMPARED
 from medmtl.runs.folder import RunFolder
 
@@ -34,11 +36,15 @@ class ScoredCase:
         case: its name, unique within its task.
         patient: name of the patient; the same name in another task is the same person.
         values: each of `COMPARED` and of the run's own metrics -> its value, NaN where it is undefined.
+        classes: class -> key of an accuracy metric -> its value, of a task with several classes.
+        foreground_dice: Dice of all classes as one; NaN with one class.
     """
 
     case: str
     patient: str
     values: Mapping[str, float]
+    classes: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    foreground_dice: float = math.nan
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,6 +78,10 @@ class FinishedRun:
     own_metrics: Mapping[str, Quantity]
     cases: Mapping[str, list[ScoredCase]]
     bins: Mapping[str, Mapping[str, BinTable]]
+
+    def classes_of(self, task: str) -> tuple[str, ...]:
+        """The classes that it tells apart in a task; none where it has one."""
+        return tuple(dict.fromkeys(name for case in self.cases[task] for name in case.classes))
 
 
 def read_run(run: RunFolder, record: Mapping[str, Any]) -> FinishedRun:
@@ -127,10 +137,21 @@ def _cases(rows: Iterable[Mapping[str, str]], only: str | None, metrics: Iterabl
         if case in cases[task]:
             raise ValueError(f"cases.csv lists case {case} of {task} twice")
         values = {metric: float(row.get(metric) or math.nan) for metric in metrics}
-        cases[task][case] = ScoredCase(case, row.get("patient") or case, values)
+        foreground = float(row.get(FOREGROUND_DICE) or math.nan)
+        cases[task][case] = ScoredCase(case, row.get("patient") or case, values, _by_class(row), foreground)
     if not cases:
         raise ValueError("cases.csv has no labelled test case" + (f" of {only}" if only else ""))
     return {task: list(found.values()) for task, found in cases.items()}
+
+
+def _by_class(row: Mapping[str, str]) -> dict[str, dict[str, float]]:
+    """Class -> metric -> value, of the columns `CLASS/METRIC` that a case has."""
+    found: dict[str, dict[str, float]] = defaultdict(dict)
+    for column, value in row.items():
+        name, _, metric = column.rpartition("/")
+        if name and metric in ACCURACY and value:
+            found[name][metric] = float(value)
+    return dict(found)
 
 
 def _read_bins(path: Path, cases: Mapping[str, Iterable[ScoredCase]]) -> dict[str, dict[str, BinTable]]:

@@ -20,6 +20,8 @@ ALIKE = (
     "calibration.regions",
 )
 
+OUT_CHANNELS = "model.network.init_args.out_channels"
+
 WORDS = dict(zip(PARTS, ("training", "validation", "test"), strict=True))
 
 Pair = tuple[FinishedRun, FinishedRun]
@@ -141,7 +143,8 @@ def _settings(config: Mapping[str, Any], task: str) -> dict[str, Any]:
         section, _, name = key.partition(".")
         value = config.get(section) or {}
         found |= _flat(key, value.get(name) if name else value)
-    return found
+    # Output channels follow from whether a network has one output for all tasks, or one for each.
+    return {key: value for key, value in found.items() if key != OUT_CHANNELS}
 
 
 def _flat(key: str, value: Any) -> dict[str, Any]:

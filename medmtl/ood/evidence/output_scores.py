@@ -1,4 +1,11 @@
-"""OOD scores of an image from the output alone, of one network or of an ensemble."""
+"""OOD scores of an image from the output alone, of one network or of an ensemble.
+
+All are scores of the foreground, also of an output with several classes: p is then the probability of all classes
+together (of classes that overlap, of the most probable one), and a voxel is certain where it is clear that it is one of
+them, whichever that is. Which class it is does not enter, so that tasks with any number of classes have scores on one
+scale. Thus the entropy is that of foreground against background; that of all classes is larger by p times the entropy
+of the classes within the foreground.
+"""
 
 import math
 from collections.abc import Callable, Sequence

@@ -6,6 +6,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from medmtl.accuracy import ACCURACY
 from medmtl.calibration.metrics.bins import BinTable
 from medmtl.calibration.metrics.regions import description_of
 from medmtl.files import write_text
@@ -66,6 +67,7 @@ def write_pages(
         colours=task_colours(tasks_of(comparison)),
         main=[metric for metric in MAIN_METRICS if metric in comparison["metrics"]],
         metrics=metrics,
+        class_metrics=[metric for metric in ACCURACY if metric in metrics],
         arm_names={arm: label_of(comparison, arm) for arm in comparison["arms"]},
         regions={region: description_of(region) for region in tables},
         rows_of=rows_of,

@@ -10,9 +10,12 @@ from medmtl.calibration.metrics.regions import REGIONS
 from medmtl.files import write_text
 from medmtl.report.html import Picture, page_template
 from medmtl.report.style import OOD_COLOUR, task_colours
-from medmtl.report.test.sentences import gain_sentences, headline
+from medmtl.report.test.sentences import gain_sentences, headline, routing_sentence
 from medmtl.results.case import tasks_of
 from medmtl.results.test import EvaluationResult, cases_table
+
+# What a region holds where it is that of a class.
+CLASS_REGIONS = {"whole": "whole volume", "band": "band of 5 mm around the class"}
 
 
 def render_report(
@@ -49,5 +52,8 @@ def render_report(
         higher=[key for key, metric in evaluation.metrics.items() if metric.higher_is_better],
         interval_metrics=INTERVAL_METRICS,
         gained=gain_sentences(report),
+        routed=routing_sentence(report),
+        class_regions=CLASS_REGIONS,
+        with_classes={name: task for name, task in report["tasks"].items() if "classes" in task},
     )
     write_text(out, page)

@@ -77,6 +77,23 @@ def gain_sentences(report: Mapping[str, Any]) -> list[str]:
     return sentences
 
 
+def routing_sentence(report: Mapping[str, Any]) -> str:
+    """Dice with the task told beside Dice with the task recognised; empty for a network with one output for all.
+
+    Args:
+        report: the content of `report.json`.
+    """
+    routing = report.get("routing")
+    if not routing:
+        return ""
+    told, recognised = (routing[key] for key in ("dice_told", "dice_recognised"))
+    wrong = f"{routing['wrong']} of {_count(routing['cases'], 'test case', words=False)} got the output of another task"
+    if told is None or recognised is None:
+        return f"{wrong}."
+    means = f"{told:.4f} with the task told and {recognised:.4f} with it recognised"
+    return f"Mean Dice over the test cases is {means}: {wrong}."
+
+
 def _gain(report: Mapping[str, Any], region: str) -> list[str]:
     mean = report["mean"]["scaling_gain"].get(region)
     tasks = [name for name, task in report["tasks"].items() if region in task["scaling_gain"]]

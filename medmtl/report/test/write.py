@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from medmtl.calibration.metrics.bins import BinTable
 from medmtl.calibration.metrics.intervals import FrequencyBand, frequency_band
 from medmtl.files import remove_others, write_text, written_whole
 from medmtl.report.html import number
@@ -18,7 +19,8 @@ from medmtl.report.slices import CaseSlices, case_slices
 from medmtl.report.style import to_png
 from medmtl.report.test import figures
 from medmtl.report.test.maps import calibration_map
-from medmtl.report.test.page import render_report
+from medmtl.report.test.page import CLASS_REGIONS, render_report
+from medmtl.results.by_class import class_bins, class_regions
 from medmtl.results.case import CaseResult, best_and_worst, pooled_bins, tasks_of
 from medmtl.results.test import EvaluationResult, build_report, write_cases
 
@@ -102,6 +104,7 @@ def _draw(
             bands = {task: _band(cases[task], region, scaled) for task in known}
             if known:
                 drawn[name] = reliability_diagram(known, region, scaled, bands)
+    drawn |= _draw_classes(cases)
     for layer, by_dataset in signatures.items():
         drawn[f"spectra-{layer}"] = figures.spectra(by_dataset, layer, tasks)
     scores = [evaluation.score(name) for name in dict.fromkeys(name for result in results for name in result.scores)]
@@ -121,7 +124,26 @@ def _draw(
     return drawn
 
 
+def _draw_classes(cases: Mapping[str, Sequence[CaseResult]]) -> dict[str, Figure]:
+    """Reliability of the classes of each task that has several, a panel a class."""
+    drawn = {}
+    for task, own in cases.items():
+        for region in class_regions(own):
+            tables = class_bins(own, region)
+            bands = {
+                name: _band_of([(r.person, r.class_calibration.get(name, {})) for r in own], region) for name in tables
+            }
+            where = CLASS_REGIONS.get(region, region)
+            title = f"Reliability of the classes of {task}\nover the {where}"
+            drawn[f"classes-{task}-{region}"] = reliability_diagram(tables, region, bands=bands, title=title)
+    return drawn
+
+
 def _band(cases: Sequence[CaseResult], region: str, scaled: bool) -> FrequencyBand:
     tables = [(result.person, result.calibration_scaled if scaled else result.calibration) for result in cases]
+    return _band_of(tables, region)
+
+
+def _band_of(tables: Sequence[tuple[str, Mapping[str, BinTable]]], region: str) -> FrequencyBand:
     known = [(person, table[region]) for person, table in tables if region in table]
     return frequency_band([table for _, table in known], [person for person, _ in known])

@@ -4,9 +4,11 @@ import math
 
 import pytest
 import torch
-from scipy import stats
+from scipy import special, stats
 from sklearn.metrics import f1_score
 
+from medmtl.data.classes import Classes
+from medmtl.models.outputs import Outputs
 from medmtl.ood.evidence.output_scores import (
     Disagreement,
     mean_foreground_energy,
@@ -128,3 +130,18 @@ def test_a_pool_without_foreground_has_no_mutual_information_and_one_member_no_d
     assert gathered(torch.tensor([[0.9, 0.1], [0.0, 0.1]])).scores()["mutual_information"] == 0
     assert gathered(torch.rand(1, 4)).scores() == {}
     assert pairwise_dice_distance([torch.ones(3, dtype=torch.bool)]) == 0
+
+
+def test_of_several_classes_the_scores_are_those_of_all_together() -> None:
+    """The entropy of all classes is that of the foreground, and p times the one within the foreground."""
+    logits = 2 * torch.randn(4, 500, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    classes = Classes({str(value): frozenset({value}) for value in (1, 2, 3)})
+    head = Outputs.per_task({"T": classes}).heads["T"]
+    probability = torch.sigmoid(head.foreground(logits))[0]
+    softmax = special.softmax(logits.numpy(), axis=0)
+    foreground = softmax[1:].sum(0)
+    inside = foreground >= 0.5
+    within = foreground * stats.entropy(softmax[1:] / foreground)
+    expected = (stats.entropy(softmax) - within)[inside].mean()
+    assert mean_foreground_entropy(probability) == pytest.approx(expected)
+    assert mean_foreground_max_softmax(probability) == pytest.approx(softmax[0][inside].mean())

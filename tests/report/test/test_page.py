@@ -226,3 +226,47 @@ def test_the_headline_says_in_words_what_was_found(make_case):
 def test_numbers_that_do_not_exist_are_dashes():
     assert number(0.12345) == "0.123"
     assert number(None) == number(float("nan")) == "\N{EN DASH}"
+
+
+@pytest.fixture(scope="module")
+def classed(make_case):
+    accuracy = {"<i>head</i>": {"dice": 0.8123, "hd95_mm": 3.0, "asd_mm": 1.0}, "tail": {"dice": 0.4, "hd95_mm": 9.0}}
+    tables = {name: make_case().calibration for name in accuracy}
+    given = {"classes": accuracy, "class_calibration": tables, "foreground_dice": 0.9}
+    return [
+        make_case("a", "Hippocampus", dice_recognised=0.25, nearest_task="Liver", **given),
+        make_case("b", "Hippocampus", dice_recognised=0.9, nearest_task="Hippocampus", **given),
+        make_case("c", "Liver", dice_recognised=0.9),
+    ]
+
+
+def test_classes_have_a_table_of_accuracy_and_of_calibration_and_a_diagram(tmp_path, classed):
+    html = Page(write(tmp_path, classed).read_text())
+    words = html.words
+    assert html.open == []
+    assert "<i>head</i> 2 0.812 0.000 3.00 0.00" in words
+    assert "all classes as one 2 0.900 0.000" in words
+    report = json.loads((tmp_path / "report.json").read_text())
+    band = report["tasks"]["Hippocampus"]["classes"]["tail"]["calibration"]["band"]
+    assert f"tail {' '.join(f'{band[metric]:.4f}' for metric in ('ece', 'ace', 'mce', 'brier', 'nll'))}" in words
+    drawn = {path.stem for path in (tmp_path / "figures").iterdir()}
+    assert {name for name in drawn if name.startswith("classes-")} == {
+        f"classes-Hippocampus-{region}" for region in ("whole", "band")
+    }
+    images = [attributes["alt"] for tag, attributes in html.tags if tag == "img"]
+    assert "Reliability diagram of the classes of Hippocampus over the band of 5 mm around the class" in images
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_the_page_says_what_recognising_the_task_costs_and_which_cases_got_another_head(tmp_path, classed):
+    words = Page(write(tmp_path, classed).read_text()).words
+    said = "0.9000 with the task told and 0.6833 with it recognised: 1 of 3 test cases got the output of another task."
+    assert said in words
+    assert "Hippocampus a Liver 0.900 0.250" in words
+    assert "Hippocampus b Hippocampus" not in words
+
+
+def test_without_classes_and_outputs_per_task_the_page_does_not_mention_them(folder):
+    words = Page((folder / "report.html").read_text()).words
+    for word in ("all classes as one", "Recognised tasks", "Classes of", "a colour each"):
+        assert word not in words

@@ -1,0 +1,101 @@
+"""The classes of a segmented volume on the image's own grid, one volume at a time."""
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from monai.data import MetaTensor
+from torch import Tensor
+
+from medmtl.data.transforms import to_native
+from medmtl.models.outputs import Head
+
+
+class ClassVolume(NamedTuple):
+    """A class of a volume against all else, on the image's own grid.
+
+    Attributes:
+        name: of the class.
+        probability: in [0, 1], `(H, W, D)`.
+        label: the truth, bool `(H, W, D)`; False where it is unknown.
+        known: where it is known, bool `(H, W, D)`; None if everywhere.
+    """
+
+    name: str
+    probability: Tensor
+    label: Tensor
+    known: Tensor | None
+
+
+@dataclass(frozen=True, eq=False)
+class ClassVolumes:
+    """The classes that the label of a volume marks; each is computed when it is asked for, and none is kept.
+
+    Attributes:
+        head: the output of the task.
+        logits: of its channels, `(channels, h, w, d)` in the working space.
+        foreground: the probability that the classes share, see `class_probabilities`, `(H, W, D)`.
+        native: a volume on that grid, `(1, H, W, D)`.
+        label: numbers of parts, see `Classes`, `(H, W, D)`.
+        known: where the label says what a voxel is, bool `(H, W, D)`; None if everywhere.
+        missing: the classes that it does not mark, which are left out.
+    """
+
+    head: Head
+    logits: MetaTensor
+    foreground: Tensor
+    native: MetaTensor
+    label: Tensor
+    known: Tensor | None = None
+    missing: Collection[str] = ()
+
+    @property
+    def parts(self) -> dict[str, tuple[int, ...]]:
+        """Class -> the numbers of its parts, of all classes."""
+        return {name: self.head.classes.parts_of(name) for name in self.head.classes.names}
+
+    def __iter__(self) -> Iterator[ClassVolume]:
+        """One class after the other, in their order."""
+        found = class_probabilities(self.head, self.logits, self.foreground, self.native)
+        for (name, parts), probability in zip(self.parts.items(), found, strict=True):
+            if name not in self.missing:
+                label = torch.isin(self.label, self.label.new_tensor(parts))
+                yield ClassVolume(name, probability, label, self.known)
+
+
+def class_probabilities(head: Head, logits: MetaTensor, foreground: Tensor, native: MetaTensor) -> Iterator[Tensor]:
+    """The probability of each class on the image's own grid, computed one after the other.
+
+    Classes that exclude each other share the foreground: each has the part of it that it has in the softmax, so that
+    they add up to it. With the network's own foreground these are the softmax probabilities themselves, interpolated;
+    with a pooled or scaled one the parts stay, and the sum is that one. Classes that overlap have a sigmoid each, which
+    the foreground does not change.
+
+    Args:
+        head: the output of the task.
+        logits: of its channels, `(channels, h, w, d)` in the working space.
+        foreground: probability of all classes together, `(H, W, D)`.
+        native: a volume on the image's own grid, `(1, H, W, D)`.
+
+    Yields:
+        `(H, W, D)` in [0, 1], in the order of the classes.
+    """
+
+    def interpolated(working: Tensor) -> Tensor:
+        return to_native(MetaTensor(working[None], affine=logits.affine), native)
+
+    channels = logits.as_tensor()
+    if len(head.classes.names) == 1:
+        yield foreground
+    elif not head.background:
+        for logit in channels:
+            yield interpolated(torch.sigmoid(logit))
+    else:
+        # Interpolation is linear: that of the sum is the sum of the classes.
+        together = interpolated(torch.sigmoid(head.foreground(channels)[0]))
+        every = channels.logsumexp(0)
+        for logit in channels[1:]:
+            part = (interpolated((logit - every).exp()) / together).clamp_(max=1)
+            # Where rounding leaves nothing of any class, they share alike.
+            yield torch.where(together > 0, part, 1 / (len(channels) - 1)) * foreground

@@ -1,0 +1,145 @@
+"""Calibration by class: what is binned, and the names under which it is logged; against torchmetrics."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+from monai.data import MetaTensor
+from monai.networks.nets import UNet
+from scipy.ndimage import distance_transform_edt
+from segmentation_sample import segmentation
+from torch.utils.data import DataLoader
+from torchmetrics.functional.classification import binary_calibration_error
+
+from medmtl.accuracy import RECOGNISED
+from medmtl.calibration.metrics.definitions import METRICS, summarise
+from medmtl.callbacks.calibration import CalibrationCallback
+from medmtl.callbacks.report import _case_result
+from medmtl.data.classes import Classes
+from medmtl.data.preprocessing import Preprocessing
+from medmtl.models.class_volumes import ClassVolumes
+from medmtl.models.outputs import Outputs
+from medmtl.models.scored import ScoredScan
+from medmtl.models.segmenter import Segmenter
+from medmtl.models.task_heads import TaskHeads
+
+CLASSES = Classes({"head": frozenset({1}), "tail": frozenset({2})})
+OWN = Preprocessing((1.0, 1.0, 1.0), None, "Liver")
+SHAPE = (10, 9, 8)
+
+pytestmark = [
+    pytest.mark.filterwarnings(f"ignore:.*{message}")
+    for message in ("have no `val_dataloader`", "treespec, LeafSpec", "trying to `self.log", "many workers")
+]
+
+
+def scan(seed: int, **given: Any) -> dict[str, Any]:
+    generator = torch.Generator().manual_seed(seed)
+    affine = torch.eye(4, dtype=torch.float64)
+    native = MetaTensor(torch.randn(1, *SHAPE, generator=generator), affine=affine)
+    label = torch.zeros(1, *SHAPE, dtype=torch.uint8)
+    label[:, 2:4, 2:5, 2:4], label[:, 5:7, 2:5, 2:4] = 1, 2
+    values = {"images": {OWN: native}, "native": native, "known": None, "missing": frozenset(), "own": OWN}
+    values |= {"label": MetaTensor(label, affine=affine), "case": str(seed), "patient": str(seed), "dataset": "Liver"}
+    return {**values, **given}
+
+
+@pytest.fixture
+def model() -> Segmenter:
+    torch.manual_seed(0)
+    network = UNet(3, 1, 3, channels=(4, 8), strides=(2,))
+    model = Segmenter(network, (8, 8, 8)).eval()
+    model.heads = model.predictor.heads = TaskHeads(3, Outputs.per_task({"Liver": CLASSES})).eval()
+    model.tasks = ("Liver",)
+    return model
+
+
+def softmax_of(model: Segmenter, item: dict[str, Any]) -> torch.Tensor:
+    with torch.no_grad():
+        return torch.softmax(model.predictor.logits(item["images"][OWN], head="Liver").as_tensor(), 0)
+
+
+def band_of(mask: torch.Tensor) -> torch.Tensor:
+    return torch.from_numpy(distance_transform_edt(~mask.numpy()) <= 5)
+
+
+def test_a_test_logs_each_class_against_all_else_pooled_and_per_case(model: Segmenter) -> None:
+    known = torch.rand(1, *SHAPE, generator=torch.Generator().manual_seed(9)) < 0.7
+    scans = [scan(0), scan(1, known=known), scan(2, missing=frozenset({"tail"}))]
+    callback = CalibrationCallback(regions=["whole", "shell", "band"])
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    run = pl.Trainer(accelerator="cpu", enable_model_summary=False, callbacks=[callback], **quiet)  # type: ignore[arg-type]
+    items = DataLoader(scans, batch_size=None, collate_fn=lambda item: item)  # type: ignore[arg-type]
+    run.test(model, items, verbose=False)
+    logged = {key: float(value) for key, value in run.callback_metrics.items()}
+    by_class = {key for key in logged if key.startswith(("test/Liver/head/", "test/Liver/tail/"))}
+    measured = {
+        f"{metric}_{region}{kind}" for metric in METRICS for region in ("whole", "band") for kind in ("", "_per_case")
+    }
+    measured |= {"dice", "hd95_mm", "asd_mm"}
+    assert by_class == {f"test/Liver/{name}/{key}" for name in CLASSES.names for key in measured}
+    for part, name in enumerate(CLASSES.names, 1):
+        pools: dict[str, list[tuple[torch.Tensor, torch.Tensor]]] = {"whole": [], "band": []}
+        for item in (item for item in scans if name not in item["missing"]):
+            truth = item["label"][0].as_tensor() == part
+            voxels = torch.ones_like(truth) if item["known"] is None else item["known"][0]
+            for region, inside in (("whole", voxels), ("band", voxels & band_of(truth))):
+                pools[region].append((softmax_of(model, item)[part][inside], truth[inside]))
+        for region, cases in pools.items():
+            together = [torch.cat(volumes) for volumes in zip(*cases, strict=True)]
+            expected = float(binary_calibration_error(together[0], together[1].int(), n_bins=15))
+            assert logged[f"test/Liver/{name}/ece_{region}"] == pytest.approx(expected, abs=1e-5)
+            errors = [float(binary_calibration_error(p, y.int(), n_bins=15)) for p, y in cases]
+            assert logged[f"test/Liver/{name}/ece_{region}_per_case"] == pytest.approx(np.mean(errors), abs=1e-5)
+            brier = float((together[0].double() - together[1].double()).square().mean())
+            assert logged[f"test/Liver/{name}/brier_{region}"] == pytest.approx(brier, abs=1e-6)
+
+
+def test_the_foreground_of_the_task_is_all_of_its_classes(model: Segmenter) -> None:
+    item = scan(0)
+    with torch.no_grad():
+        found = model.test_step(item, 0)
+    callback = CalibrationCallback()
+    callback.on_test_batch_end(None, None, found, item, 0)  # type: ignore[arg-type]
+    measured = callback.measured[0]
+    truth = item["label"][0].as_tensor() > 0
+    foreground = 1 - softmax_of(model, item)[0]
+    expected = float(binary_calibration_error(foreground.flatten(), truth.flatten().int(), n_bins=15))
+    assert summarise(measured.calibration["whole"])["ece"] == pytest.approx(expected, abs=1e-5)
+    shares = [table["whole"].probability.sum() for table in measured.classes.values()]
+    assert float(sum(shares)) == pytest.approx(float(measured.calibration["whole"].probability.sum()), rel=1e-5)
+
+
+def test_a_validation_and_a_task_with_one_class_bin_no_classes(model: Segmenter) -> None:
+    item = scan(0)
+    with torch.no_grad():
+        found = model.validation_step(item, 0)
+    callback = CalibrationCallback()
+    callback.on_validation_batch_end(None, None, found, item, 0)  # type: ignore[arg-type]
+    callback.on_test_batch_end(None, None, ScoredScan({}, segmentation(), None), item, 1)  # type: ignore[arg-type]
+    assert [case.classes for case in callback.measured.values()] == [{}, {}]
+
+
+def test_the_result_of_a_case_has_its_classes_and_the_dice_of_the_recognised_task() -> None:
+    accuracy = {"dice": 0.6, "hd95_mm": 3.0, "asd_mm": 1.0, "foreground/dice": 0.8, RECOGNISED: 0.5}
+    by_class = {"left/head": {"dice": 0.7, "hd95_mm": 2.0, "asd_mm": 0.5}, "tail": {"dice": 0.5}}
+    accuracy |= {f"{name}/{key}": value for name, own in by_class.items() for key, value in own.items()}
+    item = scan(0)
+    result = _case_result(item, ScoredScan({}, segmentation(accuracy=accuracy), None))
+    assert result.classes == by_class
+    assert (result.dice, result.foreground_dice, result.dice_recognised) == (0.6, 0.8, 0.5)
+    plain = _case_result(item, ScoredScan({}, segmentation(), None))
+    assert (plain.classes, plain.foreground_dice, plain.dice_recognised) == ({}, None, None)
+
+
+def test_class_volumes_are_of_the_known_truth_alone_though_the_prediction_hides_more(model: Segmenter) -> None:
+    """A voxel predicted as a class that the label does not mark is no error of the foreground, but is not a head."""
+    with torch.no_grad():
+        found = model.test_step(scan(2, missing=frozenset({"tail"})), 0)
+    assert found is not None
+    assert found.segmentation is not None
+    volumes = found.segmentation.classes
+    assert isinstance(volumes, ClassVolumes)
+    assert [(volume.name, volume.known) for volume in volumes] == [("head", None)]
