@@ -1,16 +1,14 @@
 """Accuracy of a segmentation on the image's own grid: Dice and surface distances."""
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 import numpy as np
-import torch
 from monai.metrics import compute_dice
 from monai.metrics.utils import get_mask_edges, get_surface_distance
 from torch import Tensor
 
-from medmtl.data.classes import Classes
 from medmtl.quantity import Quantity
 
 ACCURACY: Mapping[str, Quantity] = MappingProxyType(
@@ -29,41 +27,6 @@ ACCURACY: Mapping[str, Quantity] = MappingProxyType(
 
 FOREGROUND = "foreground"  # all classes of a task as one
 RECOGNISED = "dice_recognised"  # Dice where the task was not told, of a network with an output for each task
-
-
-def class_accuracy(
-    predicted: Tensor, label: Tensor, classes: Classes, missing: Collection[str], spacing_mm: Sequence[float] | None
-) -> dict[str, float]:
-    """Accuracy of a segmentation by class and as a whole.
-
-    Args:
-        predicted: numbers of parts, see `Classes`, `(H, W, D)`.
-        label: the same of the ground truth.
-        classes: what the parts mean.
-        missing: the classes that the label does not mark, which are left out.
-        spacing_mm: distance between voxels along each axis, mm, for surface distances; None: Dice alone.
-
-    Returns:
-        `dice` and, where wanted, `hd95_mm` and `asd_mm`. Of several classes these are the mean over those that have
-        foreground in the label; beside them stand `CLASS/dice`, ... of each, and `foreground/dice` of all as one.
-    """
-
-    def measure(found: Tensor, truth: Tensor) -> dict[str, float]:
-        values = {"dice": dice(found, truth)}
-        if spacing_mm is not None:
-            values["hd95_mm"], values["asd_mm"] = surface_distances(found, truth, spacing_mm)
-        return values
-
-    if len(classes.names) == 1:
-        return measure(predicted > 0, label > 0)
-    by_class = {}
-    for name in (name for name in classes.names if name not in missing):
-        parts = classes.parts_of(name)
-        by_class[name] = measure(*(torch.isin(volume, volume.new_tensor(parts)) for volume in (predicted, label)))
-    keys = next(iter(by_class.values()))
-    means = {key: float(torch.tensor([own[key] for own in by_class.values()]).nanmean()) for key in keys}
-    named = {f"{name}/{key}": value for name, own in by_class.items() for key, value in own.items()}
-    return {**means, **named, f"{FOREGROUND}/dice": dice(predicted > 0, label > 0)}
 
 
 def dice(predicted: Tensor, label: Tensor) -> float:

@@ -14,6 +14,7 @@ from medmtl.data.task import Task
 from medmtl.io.reader import Scan
 from medmtl.models.outputs import Outputs
 from medmtl.models.sliding_window import VolumePredictor
+from medmtl.models.task_heads import SLOPE, TaskHeads
 from medmtl.predict.model import Model
 from medmtl.predict.prediction import Prediction
 
@@ -96,15 +97,25 @@ def class_model(outputs: str | None = None, **tasks: dict) -> Model:
     """
     built = {name: Task(root="", modality="CT", spacing=(2, 2, 2), **given) for name, given in tasks.items()}
     data = MultiTaskData(built, patch_size=(8, 8, 8), outputs=outputs)
-    made = Outputs.shared() if data.heads is None else Outputs.per_task(data.heads)
-    network = torch.nn.Conv3d(1, made.channels, 1)
+    predictor = VolumePredictor(torch.nn.Conv3d(1, 1 if data.heads is None else 2, 1).eval(), (8, 8, 8), 0.25, 4)
+    network = predictor.network
+    if data.heads is not None:
+        predictor.heads = TaskHeads(2, Outputs.per_task(data.heads))
     with torch.no_grad():
-        for head in made.heads.values():
-            first = 0 if head.background else 1
-            for place, channel in enumerate(head.channels):
-                network.weight[channel], network.bias[channel] = SLOPES[first + place], BIASES[first + place]
-    predictor = VolumePredictor(network.eval(), (8, 8, 8), 0.25, 4)
-    predictor.outputs = made
+        if predictor.heads is None:
+            network.weight[:], network.bias[:] = SLOPES[1], BIASES[1]
+        else:
+            # Of x and -x the heads see the positive parts and a tenth of the negative ones, so 1.1 x in all.
+            network.weight[:, 0, 0, 0, 0], network.bias[:] = torch.tensor([1.0, -1.0]), 0
+            last = predictor.heads.last
+            for head in predictor.outputs.heads.values():
+                first = 0 if head.background else 1
+                for place, channel in enumerate(head.channels):
+                    slope = SLOPES[first + place] / (1 + SLOPE)
+                    last.weight[channel, :, 0, 0, 0], last.bias[channel] = (
+                        torch.tensor([slope, -slope]),
+                        BIASES[first + place],
+                    )
     trained = SimpleNamespace(
         data=data,
         layers=[],

@@ -4,7 +4,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
+from medmtl.errors import ConfigError
+
 ORGAN = "organ"  # the class of a task that names an organ of interest
+RESERVED = ("foreground", "mean")  # in the names of metrics
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,18 @@ class Classes:
 
     values: Mapping[str, frozenset[int]]
     merged: bool = False
+
+    def __post_init__(self) -> None:
+        """Check that each name can be part of the name of a metric.
+
+        Raises:
+            ConfigError: one cannot.
+        """
+        for name in self.values:
+            if "/" in name or name in RESERVED or not name.strip():
+                raise ConfigError(
+                    f"a class cannot be named {name!r}", fix="name it otherwise: `classes: {name: value}`"
+                )
 
     @classmethod
     def of_organ(cls, values: Iterable[int]) -> "Classes":
@@ -66,7 +81,8 @@ class Classes:
         """The label value that a predicted mask has in each class.
 
         It is the least value of the class that no later class has (the least of all, if there is none), as nnU-Net's
-        `regions_class_order` with the values of a dataset. Of an organ of interest it is 1.
+        `regions_class_order` with the values of a dataset. Of an organ of interest it is 1. Regions that overlap
+        without one lying in the other have voxels of the later alone written as common ones.
         """
         if self.merged:
             return (1,)

@@ -197,9 +197,7 @@ def _are_classes(classes: dict[str, Values] | list[str] | str) -> bool:
     """Whether there are classes, and each has label values."""
     if not isinstance(classes, dict):
         return (bool(classes) and len(set(classes)) == len(classes)) or classes == "all"
-    return bool(classes) and all(
-        _above_0(value if isinstance(value, list) else [value]) and "/" not in name for name, value in classes.items()
-    )
+    return bool(classes) and all(_above_0(value if isinstance(value, list) else [value]) for value in classes.values())
 
 
 def _several(channel: int | list[int]) -> tuple[int, ...]:

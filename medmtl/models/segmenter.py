@@ -14,7 +14,7 @@ from monai.data import MetaTensor
 from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable
 from torch import nn
 
-from medmtl.accuracy import RECOGNISED, class_accuracy, dice
+from medmtl.accuracy import RECOGNISED, dice
 from medmtl.calibration.scaling.per_task import TaskScalings
 from medmtl.calibration.scaling.working_volume import WorkingVolume
 from medmtl.data.datamodule import MultiTaskData
@@ -24,6 +24,7 @@ from medmtl.distributed import gather
 from medmtl.errors import ConfigError
 from medmtl.losses.masked import leave_out_unknown
 from medmtl.models.channels import input_channels, output_channels
+from medmtl.models.class_accuracy import class_accuracy
 from medmtl.models.class_volumes import ClassVolumes
 from medmtl.models.ensemble import Ensemble, Members, Pooled
 from medmtl.models.extract import Observer, output_scores

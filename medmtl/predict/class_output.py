@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from medmtl.data.classes import Classes
 from medmtl.data.task import Task, classes_of
-from medmtl.data.transforms import to_native
+from medmtl.models.class_volumes import class_probabilities
 from medmtl.models.outputs import Head
 
 
@@ -91,12 +91,9 @@ class ClassOutput:
         if self.logits is None:
             return foreground[None]
         result = np.empty((len(self.classes.names), *foreground.shape), np.float32)
-        for own, odds in zip(result, self.head.log_odds(self.logits.as_tensor()), strict=True):
-            own[:] = to_native(MetaTensor(torch.sigmoid(odds)[None], affine=self.logits.affine), native[:1]).numpy()
-        if self.head.background:
-            total = result.sum(0)
-            for own in result:  # all classes alike where none has a probability above 0
-                own[:] = foreground * np.divide(own, total, out=np.full_like(own, 1 / len(result)), where=total > 0)
+        found = class_probabilities(self.head, self.logits, torch.from_numpy(foreground), native[:1])
+        for own, probability in zip(result, found, strict=True):
+            own[:] = probability.numpy()
         return result
 
 

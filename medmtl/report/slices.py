@@ -54,11 +54,8 @@ TRUTH = Outline("truth", "#FFD92F", "solid", 2.0)
 PREDICTION = Outline("prediction", "#00C8F0", DASHED, 1.1)
 
 
-# Of classes over a grey image: light, the first six told apart in the common colour blindnesses.
-CLASS_COLOURS = (
-    *("#FFD92F", "#00C8F0", "#FF7F50", "#5CF08A", "#F29CFF", "#4F8CFF"),
-    *("#FF4F9A", "#B9A6FF", "#C8E645", "#00B39B", "#FFC4B0", "#FFFFFF"),
-)
+# Of classes: Okabe and Ito's colours, safe for colour blindness, those first that stand out on a grey image.
+CLASS_COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#CC79A7", "#D55E00", "#0072B2")
 
 
 class Plane(NamedTuple):

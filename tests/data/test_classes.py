@@ -59,7 +59,6 @@ def test_a_label_in_memory_has_the_voxels_of_each_class(classes: Classes, save_v
         ({}, "neither organ nor classes"),
         ({"organ": [1], "classes": "all"}, "organ and classes"),
         ({"classes": {"liver": 0}}, "classes"),
-        ({"classes": {"left/lung": 1}}, "classes"),
         ({"classes": ["liver", "liver"]}, "classes"),
         ({"classes": {"liver": 1}, "missing": {"lung": "x"}}, "missing names lung"),
     ],
@@ -67,6 +66,12 @@ def test_a_label_in_memory_has_the_voxels_of_each_class(classes: Classes, save_v
 def test_a_task_says_once_and_rightly_what_it_segments(given: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         Task("somewhere", "CT", (1, 1, 1), **given)
+
+
+@pytest.mark.parametrize("name", ["left/lung", "foreground", "mean", " "])
+def test_a_class_has_a_name_that_can_be_part_of_that_of_a_metric(name: str) -> None:
+    with pytest.raises(ConfigError, match="a class cannot be named"):
+        classes_of(Task("somewhere", "CT", (1, 1, 1), classes={name: 1}))
 
 
 def labelled(write_task: WriteTask, values: int = 3) -> Path:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,7 @@ def config(tiny: Path, workplace: Path) -> dict[str, Any]:
         folder.mkdir(parents=True)
         for channel, name in enumerate(("t1", "flair")):
             source = workplace / f"Dataset007_Tumour/imagesTr/{folder.name}_000{channel}.nii.gz"
-            (folder / f"{name}.nii.gz").symlink_to(source)
+            shutil.copy(source, folder / f"{name}.nii.gz")
         label = nib.load(workplace / f"Dataset007_Tumour/labelsTr/{folder.name}.nii.gz")
         mask = (np.asarray(label.dataobj) == 1).astype(np.uint8)
         nib.save(nib.Nifti1Image(mask, label.affine), folder / "core.nii.gz")

@@ -14,13 +14,11 @@ from numpy.typing import NDArray
 
 from medmtl.files import write_text
 from medmtl.report.html import Picture, page_template
-from medmtl.report.slices import DASHED, TRUTH, CaseSlices, Outline, add_legend, draw_outlines, lay_out
+from medmtl.report.slices import CLASS_COLOURS, DASHED, TRUTH, CaseSlices, Outline, add_legend, draw_outlines, lay_out
 from medmtl.report.style import literal, style, to_png
 from medmtl.results.prediction import IN, OUT, UNDECIDED, FailedCase, PredictedCase, worst_first
 
 MASK = Outline("mask", "#00C8F0", "solid", 1.3)
-# Of classes: Okabe and Ito's colours, safe for colour blindness, those first that stand out on a grey image.
-CLASS_COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#CC79A7", "#D55E00", "#0072B2")
 LEGEND, LINE = 80, 0.19  # letters in a line of the legend, and its height, inches
 SHOWN = 100  # pictures on a page, OOD images first: browsers open 25 MB, but not much more
 
