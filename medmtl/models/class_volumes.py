@@ -81,21 +81,17 @@ def class_probabilities(head: Head, logits: MetaTensor, foreground: Tensor, nati
     Yields:
         `(H, W, D)` in [0, 1], in the order of the classes.
     """
-
-    def interpolated(working: Tensor) -> Tensor:
-        return to_native(MetaTensor(working[None], affine=logits.affine), native)
-
-    channels = logits.as_tensor()
-    if len(head.classes.names) == 1:
+    names = head.classes.names
+    if len(names) == 1:
         yield foreground
-    elif not head.background:
-        for logit in channels:
-            yield interpolated(torch.sigmoid(logit))
-    else:
-        # Interpolation is linear: that of the sum is the sum of the classes.
-        together = interpolated(torch.sigmoid(head.foreground(channels)[0]))
-        every = channels.logsumexp(0)
-        for logit in channels[1:]:
-            part = (interpolated((logit - every).exp()) / together).clamp_(max=1)
+        return
+    together = None
+    if head.background:  # interpolation is linear: that of the sum is the sum of the classes
+        odds = head.foreground(logits.as_tensor())
+        together = to_native(MetaTensor(torch.sigmoid(odds), affine=logits.affine), native)
+    for working in head.probabilities(logits):
+        own = to_native(working, native)
+        if together is not None:
             # Where rounding leaves nothing of any class, they share alike.
-            yield torch.where(together > 0, part, 1 / (len(channels) - 1)) * foreground
+            own = torch.where(together > 0, (own / together).clamp_(max=1), 1 / len(names)) * foreground
+        yield own

@@ -1,6 +1,6 @@
 """Outputs: what the output channels stand for, and how they become probabilities and labels."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -38,14 +38,16 @@ class Head:
         """
         if not self.background:
             return logits
-        before, after = [logits[0]], [logits[-1]]
-        for value in logits[1:-1]:
+        first, *between, last = logits.unbind()  # not by index, of which each would have a gradient of the whole
+        before, after = [first], [last]
+        for value in between:
             before.append(torch.logaddexp(before[-1], value))
-        for value in logits[1:-1].flip(0):
+        for value in reversed(between):
             after.append(torch.logaddexp(after[-1], value))
         # Of class k: all channels before it, and all after it.
         rest = [torch.logaddexp(one, other) for one, other in zip(before[:-1], reversed(after[:-1]), strict=True)]
-        return logits[1:] - torch.stack([*rest, before[-1]])
+        rest.append(before[-1])
+        return torch.stack([own - others for own, others in zip((*between, last), rest, strict=True)])
 
     def foreground(self, logits: Tensor) -> Tensor:
         """The log-odds of all classes together: against the background, or those of the most probable class.
@@ -58,7 +60,22 @@ class Head:
         """
         if not self.background:
             return logits if len(logits) == 1 else logits.amax(0, keepdim=True)
-        return logits[1:].logsumexp(0, keepdim=True) - logits[:1]
+        return _log_sum(logits[1:]) - _single(logits[:1])
+
+    def probabilities(self, logits: MetaTensor) -> Iterator[MetaTensor]:
+        """The probability of each class in the working space, one after the other, so that one volume is held.
+
+        Args:
+            logits: of the channels of this head, `(channels, h, w, d)`.
+
+        Yields:
+            `(1, h, w, d)` float32: a softmax, or a sigmoid each.
+        """
+        channels = logits.as_tensor()
+        every = _log_sum(channels) if self.background else None
+        for logit in channels[1:] if self.background else channels:
+            found = torch.sigmoid(_single(logit)) if every is None else (_single(logit) - every[0]).exp_()
+            yield MetaTensor(found[None], affine=logits.affine)
 
     def parts(self, logits: MetaTensor, foreground: Tensor, native: MetaTensor) -> Tensor:
         """The label of a volume on the image's own grid, as numbers of parts, see `Classes`.
@@ -79,8 +96,8 @@ class Head:
             return mask.to(torch.uint8) * written[0]
         result = torch.zeros_like(mask, dtype=torch.uint8)
         best = torch.zeros_like(foreground)
-        for part, odds in zip(written, self.log_odds(logits.as_tensor()), strict=True):
-            likely = to_native(MetaTensor(torch.sigmoid(odds)[None], affine=logits.affine), native)
+        for part, likely in zip(written, self.probabilities(logits), strict=True):
+            likely = to_native(likely, native)
             over = likely > best if self.background else likely >= 0.5
             result[over] = part
             best = torch.maximum(best, likely)
@@ -131,3 +148,16 @@ class Outputs:
             places.append(slice(len(channels), len(channels) + len(self.heads[head].channels)))
             channels += self.heads[head].channels
         return channels, places
+
+
+def _log_sum(logits: Tensor) -> Tensor:
+    """The logarithm of the sum of exponentials over channels, `(1, *spatial)`, holding one volume at a time."""
+    total = _single(logits[:1])
+    for logit in logits[1:]:
+        total = torch.logaddexp(total, _single(logit[None]))
+    return total
+
+
+def _single(logits: Tensor) -> Tensor:
+    """Logits that large volumes have in half precision, in single precision."""
+    return logits.float() if logits.dtype == torch.float16 else logits

@@ -1,5 +1,6 @@
 """Prediction of whole volumes in sliding windows, with feature statistics collected on the way."""
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -12,6 +13,9 @@ from torch import nn
 from medmtl.models.outputs import Outputs
 from medmtl.models.task_heads import TaskHeads
 from medmtl.ood.evidence.features import FeatureTap
+
+# Logits of one volume, of all channels together, that are blended in single precision: 2 GB.
+MOST_VALUES = 500_000_000
 
 
 class VolumePredictor:
@@ -67,7 +71,8 @@ class VolumePredictor:
             head: the task whose output is wanted; None for a network with one output for all.
 
         Returns:
-            `(channels, h, w, d)` float32, with the image's affine.
+            `(channels, h, w, d)` float32, with the image's affine; float16 where several channels of a large volume
+            would take more than 2 GB.
         """
         return self.logits_of(image, [head], tap)[0]
 
@@ -78,9 +83,14 @@ class VolumePredictor:
         weights = self._window_weights(image.shape[1:])
         channels, places_of_heads = self.outputs.of(heads)
 
+        half = len(channels) * math.prod(image.shape[1:]) > MOST_VALUES
+
         def compute(windows: torch.Tensor) -> torch.Tensor:
             found = self.network(windows)
-            return found if self.heads is None else self.heads(found, [channels])
+            if self.heads is None:
+                return found
+            logits = self.heads(found, [channels])
+            return logits.half() if half else logits
 
         def run(windows: torch.Tensor, places: list[list[slice]]) -> torch.Tensor:
             if tap is None:
@@ -100,7 +110,7 @@ class VolumePredictor:
             cval=float(image.min()),
             with_coord=True,
         )
-        found = blended[0].float()
+        found = blended[0] if half else blended[0].float()
         return [MetaTensor(found[place], affine=image.affine) for place in places_of_heads]
 
     def _window_weights(self, shape: Sequence[int]) -> list[dict[int, torch.Tensor]]:

@@ -66,9 +66,11 @@ class TaskHeads(nn.Module):
         total = features.new_zeros(())
         for together in alike.values():  # images with as many classes are computed at once
             heads = [self.outputs.heads[tasks[index]] for index in together]
-            logits = self(features[together], [head.channels for head in heads])
+            every = len(together) == len(features)
+            chosen, truth = (features, label) if every else (features[together], label[together])
+            logits = self(chosen, [head.channels for head in heads])
             bits = [marked[index] for index in together]
-            total = total + len(together) * class_loss(loss, heads, logits, label[together], bits)
+            total = total + len(together) * class_loss(loss, heads, logits, truth, bits)
         return total / len(features)
 
 
@@ -90,10 +92,21 @@ def class_loss(
     """
     odds = heads[0].log_odds(logits.transpose(0, 1)).transpose(0, 1)
     unknown = label == UNKNOWN
-    rows, targets = [], []
-    for head, own, parts, hidden, bits in zip(heads, odds, label, unknown, marked, strict=True):
-        known = [k for k in range(len(own)) if bits >> k & 1]
-        masks = [torch.isin(parts, parts.new_tensor(head.classes.parts_of(head.classes.names[k]))) for k in known]
-        rows.append(own if len(known) == len(own) else own[known])
-        targets.append(torch.cat(masks).to(odds.dtype).masked_fill(hidden, UNKNOWN))
-    return loss(*leave_out_unknown(torch.cat(rows)[:, None], torch.cat(targets)[:, None]))
+    rows, masks = [], []
+    for index, (head, bits) in enumerate(zip(heads, marked, strict=True)):
+        for k, name in enumerate(head.classes.names):
+            if bits >> k & 1:
+                rows.append(index * odds.shape[1] + k)
+                masks.append(_mask(label[index], head.classes.parts_of(name)).masked_fill_(unknown[index], UNKNOWN))
+    every = odds.flatten(0, 1)[:, None]
+    return loss(
+        *leave_out_unknown(every if len(rows) == len(every) else every[rows], torch.stack(masks).to(odds.dtype))
+    )
+
+
+def _mask(label: Tensor, parts: Sequence[int]) -> Tensor:
+    """Where a label is one of some parts, uint8."""
+    found = label == parts[0]
+    for part in parts[1:]:
+        found |= label == part
+    return found.to(torch.uint8)

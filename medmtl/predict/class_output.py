@@ -43,8 +43,10 @@ class ClassOutput:
     def of(cls, task: Task, head: Head, logits: MetaTensor) -> "ClassOutput":
         """The output for a task; the logits are kept where there are several classes."""
         kept = None
-        if len(head.classes.names) > 1:  # a copy: the logits of all heads are parts of one tensor
-            kept = MetaTensor(logits.as_tensor().to("cpu", copy=True), affine=logits.affine)
+        if len(head.classes.names) > 1:
+            own = logits.as_tensor()
+            part = own.untyped_storage().nbytes() > own.nbytes  # of a tensor with the logits of other heads, too
+            kept = MetaTensor(own.to("cpu", copy=part), affine=logits.affine)
         return cls(predicted_classes(task, head), head, kept)
 
     @property
