@@ -48,7 +48,7 @@ class Segmenter(pl.LightningModule):
     Args:
         network: maps `(B, C, H, W, D)` to one foreground logit `(B, 1, H, W, D)`; C is 1, or as many channels as each
             task stacks. With outputs per task it gives features `(B, F, H, W, D)` for a last layer that follows from
-            the tasks; F is `out_channels`, and 4 where that is left out or 1.
+            the tasks; F is `out_channels`; where that is left out or 1, as many as a task has channels.
         patch_size: sliding window, voxels a side (the command line links it to `data.patch_size`).
         loss: takes logits and labels, both `(B, 1, H, W, D)`; only a training needs it.
         optimizer: takes the parameters; only a training needs it.

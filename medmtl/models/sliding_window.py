@@ -83,16 +83,17 @@ class VolumePredictor:
         weights = self._window_weights(image.shape[1:])
         channels, places_of_heads = self.outputs.of(heads)
 
-        half = len(channels) * math.prod(image.shape[1:]) > MOST_VALUES
+        volume = image.as_tensor()[None]
+        # Windows are blended in the type of the volume that they are cut from, see `run`.
+        half = len(channels) * math.prod(image.shape[1:]) > MOST_VALUES and min(image.shape[1:]) >= max(self.patch_size)
 
         def compute(windows: torch.Tensor) -> torch.Tensor:
             found = self.network(windows)
-            if self.heads is None:
-                return found
-            logits = self.heads(found, [channels])
-            return logits.half() if half else logits
+            return found if self.heads is None else self.heads(found, [channels])
 
         def run(windows: torch.Tensor, places: list[list[slice]]) -> torch.Tensor:
+            if half:
+                windows = torch.cat([volume[tuple(place)] for place in places])
             if tap is None:
                 return compute(windows)
             starts = [[side.start for side in place[2:]] for place in places]
@@ -101,7 +102,7 @@ class VolumePredictor:
                 return compute(windows)
 
         blended = sliding_window_inference(
-            image.as_tensor()[None],
+            volume.half() if half else volume,
             self.patch_size,
             self.window_batch,
             run,

@@ -18,7 +18,7 @@ class TaskHeads(nn.Module):
 
     Only the channels of the head that is wanted are computed, so that their number in all costs nothing: a training
     step of five tasks with three classes each takes 1.3 times that of one shared output. As output channels of MONAI's
-    UNet itself, whose last block convolves them all with each other, they take 4.5 times.
+    UNet itself, whose last block convolves all with each other, they take 4.5 times.
 
     Args:
         features: channels that the network gives.

@@ -28,7 +28,7 @@ from medmtl.losses.masked import leave_out_unknown
 from medmtl.models.outputs import Outputs
 from medmtl.models.sliding_window import VolumePredictor
 from medmtl.models.task_heads import TaskHeads
-from medmtl.training.outputs import FEATURES
+from medmtl.training.outputs import features_of
 from medmtl.training.request import find_config
 
 TASKS, CLASSES, BATCH = 5, 3, 4
@@ -49,13 +49,14 @@ def predictor_of(tasks: dict[str, Classes] | None, small: bool = False) -> Volum
     """The network, with heads or one shared output."""
     torch.manual_seed(0)
     config = yaml.safe_load(find_config("multitask-open.yaml").read_text())
-    options = config["model"]["network"]["init_args"] | {"out_channels": 1 if tasks is None else FEATURES}
+    features = 1 if tasks is None else features_of(tasks.values())
+    options = config["model"]["network"]["init_args"] | {"out_channels": features}
     if small:
         options |= {"channels": [4, 8], "strides": [2], "num_res_units": 0}
     network = UNet(**options).to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     predictor = VolumePredictor(network, config["data"]["patch_size"], overlap=0.25, window_batch=4)
     if tasks is not None:
-        predictor.heads = TaskHeads(FEATURES, Outputs.per_task(tasks))
+        predictor.heads = TaskHeads(features, Outputs.per_task(tasks))
     return predictor
 
 

@@ -86,9 +86,9 @@ def test_the_checkpoint_knows_classes_and_channels_without_the_data(run: RunFold
         name: np.atleast_1d(own).tolist() for name, own in BRAIN.items()
     }
     assert config["data"]["tasks"]["Body"]["classes"] == {name: [value] for value, name in enumerate(ORGANS, 1)}
-    assert config["model"]["network"]["init_args"]["out_channels"] == 4
+    assert config["model"]["network"]["init_args"]["out_channels"] == 9
     # A background and two kidneys, three regions, a background and eight organs.
-    assert checkpoint["state_dict"]["heads.last.weight"].shape == (3 + 3 + 9, 4, 1, 1, 1)
+    assert checkpoint["state_dict"]["heads.last.weight"].shape == (3 + 3 + 9, 9, 1, 1, 1)
 
 
 def test_every_class_is_measured(run: RunFolder) -> None:
