@@ -29,6 +29,7 @@ BRIEFLY = {
     "03-calibration": ("EPOCHS = 1\nBATCHES = 2", 3),
     "04-ood-benchmark": ("EPOCHS = 1\nBATCHES = 2\nSEVERITIES = [1, 5]\nCASES = 1", 3),
     "05-predict-new-scans": ("EPOCHS = 1\nBATCHES = 2", 1),
+    "06-several-classes": ("EPOCHS = 1\nBATCHES = 2", 1),
 }
 
 

@@ -265,7 +265,8 @@ class MultiTaskData(pl.LightningDataModule):
             rank=rank,
             processes=processes,
         )
-        union = Union(caches, self.patch_size, self.foreground, self._found)
+        unmirrored = [name for name, task in self.trained.items() if not task.mirrored and self.per_task]
+        union = Union(caches, self.patch_size, self.foreground, self._found, unmirrored)
         return DataLoader(union, self.batch_size, sampler=sampler, num_workers=self.workers)
 
     def val_dataloader(self) -> DataLoader[dict[str, Any] | None]:

@@ -1,7 +1,7 @@
 """What the loaders of `MultiTaskData` run through: patches of a cached union, and whole volumes one at a time."""
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -26,6 +26,7 @@ class Union(Dataset[dict[str, torch.Tensor]]):
         patch_size: voxels a side.
         foreground: probability of a patch centred in the organ, or in one of several classes.
         labels: task -> what its labels mean and mark.
+        unmirrored: tasks whose patches are not mirrored.
     """
 
     def __init__(
@@ -34,12 +35,14 @@ class Union(Dataset[dict[str, torch.Tensor]]):
         patch_size: Sequence[int],
         foreground: float,
         labels: Mapping[str, TaskCases],
+        unmirrored: Collection[str] = (),
     ) -> None:
         self.caches = caches
         self.labels = labels
         self.numbers = {task: number for number, task in enumerate(caches)}
         self.draw_patch = {
-            task: random_patch(patch_size, foreground, by_class=len(labels[task].classes.parts) > 1) for task in caches
+            task: random_patch(patch_size, foreground, len(labels[task].classes.parts) > 1, task not in unmirrored)
+            for task in caches
         }
 
     def __getitem__(self, draw: Draw) -> dict[str, Any]:

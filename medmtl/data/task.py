@@ -1,6 +1,7 @@
 """Task (one organ of interest or several classes in one modality), and a folder of out-of-distribution images."""
 
 import os
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,7 @@ from medmtl.io.input import MODALITIES
 SOFT_TISSUE_WINDOW = (-160.0, 240.0)
 
 
+SIDES = re.compile(r"(?<![a-z])(left|right|l|r|lh|rh)(?![a-z])", re.IGNORECASE)  # of the body, in the name of a class
 Values = int | str | list[int | str]
 
 
@@ -35,6 +37,8 @@ class Task:
         missing: class -> regular expression of the names of cases whose labels do not mark it, though it may be there;
             nothing is learnt of the class from them. Where each class has a mask of its own, a case without one is
             found by itself.
+        mirror: whether training patches are mirrored left to right at random; None: unless the name of a class says
+            left or right, which a mirror image would contradict.
         channel: channel to use where the images have several, or a list of those to stack: the network then takes as
             many, in all tasks.
         patient: regular expression for the patient within a case name (default: as the dataset declares, or the whole
@@ -51,6 +55,7 @@ class Task:
     organ: list[int | str] | None = None
     classes: dict[str, Values] | list[str] | Literal["all"] | None = None
     missing: dict[str, str] | None = None
+    mirror: bool | None = None
     channel: int | list[int] = 0
     patient: str | None = None
     window: tuple[float, float] | None = None
@@ -90,6 +95,13 @@ class Task:
             self.window = (self.window[0], self.window[1])
         self.organ = None if self.organ is None else list(self.organ)
         self.spacing = (self.spacing[0], self.spacing[1], self.spacing[2])
+
+    @property
+    def mirrored(self) -> bool:
+        """Whether training patches are mirrored left to right."""
+        if self.mirror is not None:
+            return self.mirror
+        return not any(SIDES.search(name) for name in self.class_names or ())
 
     @property
     def class_names(self) -> tuple[str, ...] | None:

@@ -178,7 +178,7 @@ class DrawClass(Randomizable, Transform):
         return {**item, "organ": label == (self.R.choice(present) if present else UNKNOWN + 1)}
 
 
-def random_patch(patch_size: Sequence[int], foreground: float, by_class: bool = False) -> Compose:
+def random_patch(patch_size: Sequence[int], foreground: float, by_class: bool = False, mirror: bool = True) -> Compose:
     """Draw one augmented patch from what `LoadPair` returns.
 
     Patches are not centred in voxels without a ground truth, and these stay marked as such.
@@ -187,6 +187,7 @@ def random_patch(patch_size: Sequence[int], foreground: float, by_class: bool = 
         patch_size: voxels a side in the working space.
         foreground: probability that the patch's centre lies in the organ, in [0, 1].
         by_class: draw the class of such a centre first, see `DrawClass`.
+        mirror: mirror half of the patches left to right.
     """
     keys = ("image", "label")
     return Compose(
@@ -194,7 +195,7 @@ def random_patch(patch_size: Sequence[int], foreground: float, by_class: bool = 
             PadToPatch(patch_size),
             DrawClass() if by_class else _organ,
             RandCropByPosNegLabeld(keys, "organ", spatial_size=patch_size, pos=foreground, neg=1 - foreground),
-            RandFlipd(keys, prob=0.5, spatial_axis=0),
+            *([RandFlipd(keys, prob=0.5, spatial_axis=0)] if mirror else []),
             RandAffined(
                 keys,
                 prob=0.3,

@@ -121,7 +121,7 @@ def _others(group: str, name: str, folder: OtherImages, data: MultiTaskData, not
 
 def _labels(name: str, folder: OtherImages, task: Task) -> TaskCases:
     there = {key: getattr(folder, key) for key in ("root", "channel", "organ", "patient", "layout")}
-    found = task_cases(name, replace(task, fold=None, classes=None, missing=None, **there))
+    found = task_cases(name, replace(task, fold=None, classes=None, missing=None, mirror=None, **there))
     check_cases(name, found.cases, found.classes.foreground, found.declared)
     return found
 

@@ -39,7 +39,7 @@ ADDED: Mapping[str, Mapping[str, tuple[Any, ...]]] = {
     "calibration": {"metrics": (None, [])},
     "model": {"outputs": (None,)},
 }
-ADDED_TO_TASKS = ("classes", "missing")  # None in a run of one organ a task
+ADDED_TO_TASKS = ("classes", "missing", "mirror")  # None in a run of one organ a task
 
 
 def resolve(config: Mapping[str, Any]) -> dict[str, Any]:
