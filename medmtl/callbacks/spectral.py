@@ -122,9 +122,10 @@ class SpectralCallback(pl.Callback):
         )
         volumes: dict[str, list[float]] = {}
         for each in trained:
-            volumes.setdefault(each.evidence.dataset, []).append(each.volume_ml)
+            if each.volume_ml is not None:
+                volumes.setdefault(each.evidence.dataset, []).append(each.volume_ml)
         ranges = {task: (min(own), max(own)) for task, own in volumes.items()}
-        self.mask_rule = MaskRule([each.mask for each in checked], ranges, self.alpha)
+        self.mask_rule = MaskRule([each.mask for each in checked if each.mask is not None], ranges, self.alpha)
         rule = self.ood_detector.rule
         if not rule.decides:
             logger.warning("too few validation cases to reject at alpha = %g: verdicts will be undecided", self.alpha)
@@ -161,17 +162,17 @@ class SpectralCallback(pl.Callback):
 
 
 class _Trained(NamedTuple):
-    """A training image: its evidence and the volume of its label."""
+    """A training image: its evidence and the volume of its label, None where it does not mark all classes."""
 
     evidence: Evidence
-    volume_ml: float
+    volume_ml: float | None
 
 
 class _Checked(NamedTuple):
-    """A held-out image: its evidence and its mask."""
+    """A held-out image: its evidence and its mask, None where the label does not mark all classes."""
 
     evidence: Evidence
-    mask: HeldOutMask
+    mask: HeldOutMask | None
 
 
 def _training(observer: Observer, data: MultiTaskData) -> dict[int, _Trained]:
@@ -185,7 +186,9 @@ def _training(observer: Observer, data: MultiTaskData) -> dict[int, _Trained]:
         prepared = MetaTensor(item["image"])
         native = load_image(case) if observer.thumbnails else prepared
         evidence, _ = observer({preprocessing: prepared}, native, task, case.name, case.patient)
-        found[step] = _Trained(evidence, volume_of((item["label"] > 0) & (item["label"] != UNKNOWN), preprocessing))
+        label, partial = item["label"], item["case"] in data.labels(task).missing
+        volume = None if partial else volume_of((label > 0) & (label != UNKNOWN), preprocessing)
+        found[step] = _Trained(evidence, volume)
     return found
 
 
@@ -198,6 +201,8 @@ def _held_out(observer: Observer, data: MultiTaskData) -> dict[int, _Checked]:
 
 def _check(observer: Observer, scan: Mapping[str, Any]) -> _Checked:
     evidence, logits = observer(*(scan[key] for key in ("images", "native", "dataset", "case", "patient")))
+    if scan["missing"]:
+        return _Checked(evidence, None)
     own = scan["own"]
     probability = observer.predictor.probability(logits[own], own.head)
     predicted = to_native(probability, scan["native"]) >= 0.5

@@ -8,6 +8,9 @@ from medmtl.errors import ConfigError
 
 ORGAN = "organ"  # the class of a task that names an organ of interest
 RESERVED = ("foreground", "mean")  # in the names of metrics
+MARKUP = "/[]$\\;"  # means something in the names of metrics, tables, figures or headers
+LONGEST = 64  # letters of a name, as in DICOM
+MOST = 254  # parts of a label in memory, where 255 is unknown
 
 
 @dataclass(frozen=True)
@@ -32,16 +35,19 @@ class Classes:
     merged: bool = False
 
     def __post_init__(self) -> None:
-        """Check that each name can be part of the name of a metric.
+        """Check that names can be part of those of metrics, and that each class can be written.
 
         Raises:
-            ConfigError: one cannot.
+            ConfigError: one cannot, or there are too many.
         """
         for name in self.values:
-            if "/" in name or name in RESERVED or not name.strip():
-                raise ConfigError(
-                    f"a class cannot be named {name!r}", fix="name it otherwise: `classes: {name: value}`"
-                )
+            if not usable(name):
+                raise ConfigError(f"a class cannot be named {name!r:.99}", fix="use `classes: {NAME: VALUE}`")
+        if len(self.parts) > MOST:
+            raise ConfigError(f"a task has {len(self.parts)} classes", fix=f"use {MOST} at most")
+        for place, (name, own) in enumerate(self.values.items()):
+            if own <= self._later(place):
+                raise ConfigError(f"class {name} would be hidden by later ones", fix="list the larger regions first")
 
     @classmethod
     def of_organ(cls, values: Iterable[int]) -> "Classes":
@@ -80,17 +86,20 @@ class Classes:
     def written(self) -> tuple[int, ...]:
         """The label value that a predicted mask has in each class.
 
-        It is the least value of the class that no later class has (the least of all, if there is none), as nnU-Net's
-        `regions_class_order` with the values of a dataset. Of an organ of interest it is 1. Regions that overlap
+        It is the least value of the class that no later class has, as nnU-Net's `regions_class_order` with the values
+        of a dataset. Of an organ of interest it is 1. Regions that overlap
         without one lying in the other have voxels of the later alone written as common ones.
         """
         if self.merged:
             return (1,)
         found = []
         for place, name in enumerate(self.names):
-            later = frozenset().union(*(self.values[other] for other in self.names[place + 1 :]))
-            found.append(min(self.values[name] - later or self.values[name]))
+            found.append(min(self.values[name] - self._later(place)))
         return tuple(found)
+
+    def _later(self, place: int) -> frozenset[int]:
+        """The label values of the classes after one."""
+        return frozenset().union(*list(self.values.values())[place + 1 :])
 
     @cached_property
     def written_parts(self) -> tuple[int, ...]:
@@ -104,3 +113,15 @@ class Classes:
     def merge(self) -> "Classes":
         """All classes as one organ of interest."""
         return self if self.merged else Classes.of_organ(self.foreground)
+
+
+def usable(name: str) -> bool:
+    """Whether a class can have a name."""
+    plain = name.isprintable() and not set(name) & set(MARKUP)
+    return plain and name not in RESERVED and bool(name.strip()) and len(name) <= LONGEST
+
+
+def larger_first(values: Mapping[str, frozenset[int]]) -> dict[str, frozenset[int]]:
+    """Classes in the order in which they can be written over each other: as they are, unless they overlap."""
+    overlap = sum(map(len, values.values())) > len(frozenset().union(*values.values()))
+    return dict(sorted(values.items(), key=lambda item: -len(item[1]) if overlap else 0))

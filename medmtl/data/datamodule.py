@@ -19,7 +19,7 @@ from medmtl.data.loaders import Scans, Union, Volumes, cached, one_at_a_time
 from medmtl.data.preprocessing import Preprocessing
 from medmtl.data.sampling import BalancedSampler
 from medmtl.data.splits import CALIBRATION, apply_splits, cases_by_part, split_patients
-from medmtl.data.task import OODImages, Task, classes_of, data_note
+from medmtl.data.task import OODImages, Task, classes_of, data_note, has_heads
 from medmtl.data.task_cases import TaskCases, ood_cases, task_cases
 from medmtl.data.transforms import LoadPair, LoadScan
 from medmtl.distributed import place
@@ -41,7 +41,7 @@ class MultiTaskData(pl.LightningDataModule):
         batch_size: patches in a batch of each process.
         batches: training batches of each process in an epoch (after which the validation cases are scored).
         balance: exponent a of P(task) proportional to n_task^a; 0 = equal tasks, 1 = equal cases.
-        foreground: probability that a patch is centred in the organ.
+        foreground: probability that a patch is centred in the foreground.
         val: share of patients for validation.
         test: share of patients for the test.
         calibration: share of patients by whom temperatures and the OOD threshold are estimated and nothing else; 0: by
@@ -74,8 +74,7 @@ class MultiTaskData(pl.LightningDataModule):
         outputs: Literal["shared", "per_task"] | None = None,
     ) -> None:
         super().__init__()
-        several = any(task.class_names is None or len(task.class_names) > 1 for task in tasks.values())
-        self.per_task = several if outputs is None else outputs == "per_task"
+        self.per_task = has_heads(outputs, [task.classes for task in tasks.values()])
         self.tasks = {name: _with_head(task, name if self.per_task else None) for name, task in tasks.items()}
         self.patch_size = patch_size
         self.ood = ood or {}
@@ -211,8 +210,14 @@ class MultiTaskData(pl.LightningDataModule):
         return CALIBRATION if any(CALIBRATION in parts for parts in self.splits.values()) else "val"
 
     def _labels_of(self, found: TaskCases) -> TaskCases:
-        """The classes of a task, or their union where the network has one output for all tasks."""
-        return found if self.per_task else replace(found, classes=found.classes.merge(), missing={})
+        """The classes of a task; where the network has one output for all tasks their union, which all cases mark."""
+        if self.per_task:
+            return found
+        complete = tuple(case for case in found.cases if case.name not in found.missing)
+        if len(complete) < len(found.cases):
+            left_out = len(found.cases) - len(complete)
+            logger.warning("one output for all tasks: %d cases that do not mark all classes are left out", left_out)
+        return replace(found, cases=complete, classes=found.classes.merge(), missing={})
 
     def _split(self, name: str) -> dict[str, list[str]]:
         return cases_by_part(self.patients(name), self._part_of)
@@ -342,6 +347,6 @@ def _check_contradictions(found: Mapping[str, TaskCases]) -> None:
         if values[0] != values[1] and images[one] & images[other]:
             both = min(images[one] & images[other])
             raise ConfigError(
-                f"tasks {one} and {other} have different organs in the same image {both.name}",
+                f"tasks {one} and {other} mark different structures in the same image {both.name}",
                 fix="set model.outputs to per_task, since a shared output cannot tell them apart",
             )

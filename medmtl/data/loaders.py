@@ -39,6 +39,7 @@ class Union(Dataset[dict[str, torch.Tensor]]):
     ) -> None:
         self.caches = caches
         self.labels = labels
+        self.most = max(len(labels[task].classes.names) for task in caches)
         self.numbers = {task: number for number, task in enumerate(caches)}
         self.draw_patch = {
             task: random_patch(patch_size, foreground, len(labels[task].classes.parts) > 1, task not in unmirrored)
@@ -46,14 +47,15 @@ class Union(Dataset[dict[str, torch.Tensor]]):
         }
 
     def __getitem__(self, draw: Draw) -> dict[str, Any]:
-        """Return `{"image": (C, H, W, D) float32, "label": (1, H, W, D) uint8, "task": number, "marked": bits}`.
+        """Return `{"image": (C, H, W, D) float32, "label": (1, H, W, D) uint8, "task": number, "marked": (K,) bool}`.
 
-        Bit k of `marked` is set if the labels of the case mark class k of its task.
+        `marked` says for each class of the task whether the labels of the case mark it; K is the most that a task has.
         """
         item, labels = self.caches[draw.task][draw.case], self.labels[draw.task]
         patch = seeded_patch(self.draw_patch[draw.task], item, draw.seed)
         missing = labels.missing.get(item["case"], frozenset())
-        marked = sum(1 << k for k, name in enumerate(labels.classes.names) if name not in missing)
+        marked = torch.zeros(self.most, dtype=torch.bool)
+        marked[: len(labels.classes.names)] = torch.tensor([name not in missing for name in labels.classes.names])
         return {"image": patch["image"], "label": patch["label"], "task": self.numbers[draw.task], "marked": marked}
 
 

@@ -18,6 +18,7 @@ SOFT_TISSUE_WINDOW = (-160.0, 240.0)
 
 
 SIDES = re.compile(r"(?<![a-z])(left|right|l|r|lh|rh)(?![a-z])", re.IGNORECASE)  # of the body, in the name of a class
+LARGEST = 65535  # label value of a mask
 Values = int | str | list[int | str]
 
 
@@ -195,6 +196,17 @@ def classes_of(task: Task) -> Classes:
     return Classes({name: frozenset(own) for name, own in zip(task.classes, known, strict=True)})  # type: ignore[arg-type]
 
 
+def has_heads(outputs: str | None, classes: Iterable[object]) -> bool:
+    """Whether a network has outputs for each task, see `Segmenter`.
+
+    Args:
+        outputs: as configured; None: where a task has several classes.
+        classes: of each task, as configured.
+    """
+    several = any(each == "all" or (isinstance(each, dict | list) and len(each) > 1) for each in classes)
+    return several if outputs is None else outputs == "per_task"
+
+
 def data_note(roots: Iterable[str]) -> str:
     """The note that every figure of data with these roots must carry; empty for patient data."""
     phantoms = any(root.startswith("phantom:") for root in roots)
@@ -202,7 +214,7 @@ def data_note(roots: Iterable[str]) -> str:
 
 
 def _above_0(values: Sequence[int | str]) -> bool:
-    return bool(values) and not any(isinstance(value, int) and value < 1 for value in values)
+    return bool(values) and not any(isinstance(value, int) and not 1 <= value <= LARGEST for value in values)
 
 
 def _are_classes(classes: dict[str, Values] | list[str] | str) -> bool:

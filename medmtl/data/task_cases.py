@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from medmtl.data.case import Case, patient_of
-from medmtl.data.classes import Classes
+from medmtl.data.classes import Classes, larger_first
 from medmtl.data.layouts import Corpus, recognise
 from medmtl.data.task import OODImages, Task, resolve_root
 from medmtl.errors import DataError
@@ -52,7 +52,7 @@ def task_cases(name: str, task: Task) -> TaskCases:
     corpus = (task.layout or recognise(root)).read(name, root)
     classes = _classes(name, root, corpus, task)
     labelled = [case for case in corpus.cases if case.labels]
-    missing = {case.name: _missing(case, classes, task.missing or {}) for case in labelled}
+    missing = {case.name: _missing(name, case, classes, task.missing or {}) for case in labelled}
     cases = [case for case in labelled if len(missing[case.name]) < len(classes.names)]
     if len(cases) < len(labelled):
         what = "the organ" if classes.merged else "any class"
@@ -108,7 +108,7 @@ def _classes(name: str, root: Path, corpus: Corpus, task: Task) -> Classes:
         each: _values(name, root, corpus, values if isinstance(values, list) else [values], "class")
         for each, values in wanted.items()
     }
-    return Classes(named)
+    return Classes(larger_first(named) if task.classes == "all" else named)
 
 
 def _values(name: str, root: Path, corpus: Corpus, given: Sequence[int | str], what: str) -> frozenset[int]:
@@ -132,14 +132,14 @@ def _values(name: str, root: Path, corpus: Corpus, given: Sequence[int | str], w
     return frozenset(values)
 
 
-def _missing(case: Case, classes: Classes, declared: Mapping[str, str]) -> frozenset[str]:
+def _missing(name: str, case: Case, classes: Classes, declared: Mapping[str, str]) -> frozenset[str]:
     """The classes that the labels of a case do not mark."""
     masks = {label.value for label in case.labels}
-    lacking = () if _multi_class(case) else (name for name, values in classes.values.items() if not values <= masks)
+    lacking = () if _multi_class(case) else (each for each, values in classes.values.items() if not values <= masks)
     try:
-        return frozenset((*lacking, *(name for name, pattern in declared.items() if re.search(pattern, case.name))))
+        return frozenset((*lacking, *(each for each, pattern in declared.items() if re.search(pattern, case.name))))
     except re.error as error:
-        raise DataError(f"`missing` is not a regular expression ({error})", fix="correct it") from None
+        raise DataError(f"task {name}: `missing` is not a regular expression ({error})", fix="correct it") from None
 
 
 def _multi_class(case: Case) -> bool:

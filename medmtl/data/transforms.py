@@ -171,11 +171,12 @@ class DrawClass(Randomizable, Transform):
     """
 
     def __call__(self, item: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the item with `organ`, bool, where the centre may lie."""
+        """Return the item with `foreground`, bool, where the centre may lie."""
         label = item["label"]
         count = torch.bincount(label.as_subclass(torch.Tensor).flatten(), minlength=UNKNOWN + 1)[1:UNKNOWN]
         present = (count.nonzero()[:, 0] + 1).tolist()
-        return {**item, "organ": label == (self.R.choice(present) if present else UNKNOWN + 1)}
+        chosen = label == self.R.choice(present) if present else torch.zeros_like(label, dtype=torch.bool)
+        return {**item, "foreground": chosen}
 
 
 def random_patch(patch_size: Sequence[int], foreground: float, by_class: bool = False, mirror: bool = True) -> Compose:
@@ -185,7 +186,7 @@ def random_patch(patch_size: Sequence[int], foreground: float, by_class: bool = 
 
     Args:
         patch_size: voxels a side in the working space.
-        foreground: probability that the patch's centre lies in the organ, in [0, 1].
+        foreground: probability that the patch's centre lies in the foreground, in [0, 1].
         by_class: draw the class of such a centre first, see `DrawClass`.
         mirror: mirror half of the patches left to right.
     """
@@ -193,8 +194,8 @@ def random_patch(patch_size: Sequence[int], foreground: float, by_class: bool = 
     return Compose(
         [
             PadToPatch(patch_size),
-            DrawClass() if by_class else _organ,
-            RandCropByPosNegLabeld(keys, "organ", spatial_size=patch_size, pos=foreground, neg=1 - foreground),
+            DrawClass() if by_class else _foreground,
+            RandCropByPosNegLabeld(keys, "foreground", spatial_size=patch_size, pos=foreground, neg=1 - foreground),
             *([RandFlipd(keys, prob=0.5, spatial_axis=0)] if mirror else []),
             RandAffined(
                 keys,
@@ -213,9 +214,9 @@ def random_patch(patch_size: Sequence[int], foreground: float, by_class: bool = 
     )
 
 
-def _organ(item: Mapping[str, Any]) -> dict[str, Any]:
+def _foreground(item: Mapping[str, Any]) -> dict[str, Any]:
     """The foreground as bool: MONAI finds the background of another type everywhere."""
-    return {**item, "organ": (item["label"] > 0) & (item["label"] != UNKNOWN)}
+    return {**item, "foreground": (item["label"] > 0) & (item["label"] != UNKNOWN)}
 
 
 def seeded_patch(draw: Compose, item: Mapping[str, Any], seed: int) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from nibabel.affines import voxel_sizes
 from nibabel.orientations import aff2axcodes
 
 from medmtl.data.case import named
+from medmtl.data.classes import LONGEST, MARKUP, larger_first, usable
 from medmtl.data.layouts.layout import Corpus
 from medmtl.data_tools.listing import list_folder, parse_layout
 from medmtl.data_tools.unlabelled import explained
@@ -138,8 +139,11 @@ def _labels(folder: Path, organs: Mapping[str, tuple[int, ...]], chosen: Sequenc
     """The line of `organ` or `classes`, and what to say of it."""
     names: dict[int, str] = {values[0]: organ for organ, values in organs.items() if len(values) == 1}
     if chosen is None and len(organs) > 1:
+        ordered = larger_first({organ: frozenset(values) for organ, values in organs.items()})
+        usable_names = _class_names(list(ordered))
         classes = {
-            organ.replace("/", "-"): values[0] if len(values) == 1 else list(values) for organ, values in organs.items()
+            name: min(values) if len(values) == 1 else sorted(values)
+            for name, values in zip(usable_names, ordered.values(), strict=True)
         }
         flow = yaml.safe_dump(classes, default_flow_style=True, sort_keys=False, width=4096).strip()
         merged = sorted({value for values in organs.values() for value in values})
@@ -156,6 +160,18 @@ def _labels(folder: Path, organs: Mapping[str, tuple[int, ...]], chosen: Sequenc
             merge |= set(organs[word]) if word in organs else {int(word)}
     meaning = ", ".join(f"{value} {names[value]}" for value in sorted(merge) if value in names)
     return f"organ: {sorted(merge)}", f"merged into one: {meaning}" if len(merge) > 1 and meaning else meaning
+
+
+def _class_names(declared: Sequence[str]) -> list[str]:
+    """Names that classes can have, each once."""
+    names: list[str] = []
+    for each in declared:
+        plain = "".join(letter if letter.isprintable() and letter not in MARKUP else "-" for letter in each)[:LONGEST]
+        name = plain if usable(plain) else f"class {plain}".strip()[:LONGEST]
+        while name in names:
+            name = f"{name[: LONGEST - 2]} 2"
+        names.append(name)
+    return names
 
 
 def _spacing(folder: Path, corpus: Corpus) -> tuple[list[float], str]:

@@ -7,7 +7,7 @@ import torch
 from monai.data import MetaTensor
 from torch import Tensor
 
-from medmtl.data.classes import Classes
+from medmtl.data.classes import ORGAN, Classes
 from medmtl.data.transforms import to_native
 
 
@@ -59,7 +59,7 @@ class Head:
             `(1, *spatial)`.
         """
         if not self.background:
-            return logits if len(logits) == 1 else logits.amax(0, keepdim=True)
+            return logits if len(logits) == 1 else _single(logits.amax(0, keepdim=True))
         return _log_sum(logits[1:]) - _single(logits[:1])
 
     def probabilities(self, logits: MetaTensor) -> Iterator[MetaTensor]:
@@ -112,16 +112,21 @@ class Outputs:
 
     Attributes:
         heads: by task; a network with one output for all tasks has one head, under None.
-        channels: of all heads together.
+        names: of the channels of all heads together, in their order.
     """
 
     heads: Mapping[str | None, Head]
-    channels: int
+    names: list[str]
+
+    @property
+    def channels(self) -> int:
+        """Channels of all heads together."""
+        return len(self.names)
 
     @classmethod
     def shared(cls) -> "Outputs":
         """One foreground for all tasks, as in Karimi & Gholipour (arXiv 2004.06569)."""
-        return cls({None: Head(Classes.of_organ({1}), (0,), background=False)}, 1)
+        return cls({None: Head(Classes.of_organ({1}), (0,), background=False)}, [ORGAN])
 
     @classmethod
     def per_task(cls, tasks: Mapping[str, Classes]) -> "Outputs":
@@ -138,7 +143,7 @@ class Outputs:
             own = [("background", task)] if background else []
             own += [("organ", task) if classes.merged else ("class", name) for name in classes.names]
             heads[task] = Head(classes, tuple(names.setdefault(name, len(names)) for name in own), background)
-        return cls(heads, len(names))
+        return cls(heads, [f"{kind} {name}" for kind, name in names])
 
     def of(self, heads: Sequence[str | None]) -> tuple[list[int], list[slice]]:
         """The channels of several heads one after the other, and the place of each."""

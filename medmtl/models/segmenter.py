@@ -156,13 +156,18 @@ class Segmenter(pl.LightningModule):
         """Make the heads of a network with outputs per task, and check that it takes the channels of the images.
 
         Raises:
-            ConfigError: it takes more or fewer channels, or an ensemble is wanted of a network with outputs per task.
+            ConfigError: it takes or gives more or fewer channels, or an ensemble is wanted with outputs per task.
         """
         heads = data.heads
+        features = output_channels(self.network, self.predictor.patch_size)
+        if heads is None and features != 1:
+            raise ConfigError(
+                f"model.network gives {features} channels, and one output for all tasks is one",
+                fix="set its out_channels to 1, or model.outputs to per_task",
+            )
         if heads is not None:
             if self.ensemble is not None:
                 raise ConfigError("model.ensemble pools one output for all tasks", fix="set model.outputs to shared")
-            features = output_channels(self.network, self.predictor.patch_size)
             self.heads = self.predictor.heads = TaskHeads(features, Outputs.per_task(heads))
             self.tasks = tuple(heads)
         taken = input_channels(self.network)
@@ -351,6 +356,8 @@ class Segmenter(pl.LightningModule):
         heads, native = self.predictor.outputs.heads, scan["native"]
         there, here = heads[chosen.head].classes, heads[scan["own"].head].classes
         predicted = heads[chosen.head].parts(logits[chosen], to_native(probabilities[chosen], native), native)
+        if own.known is not None:
+            predicted *= own.known.to(predicted.device)
         truth = scan["label"][0].as_tensor()
         if here.merged and there.merged:
             return dice(predicted > 0, truth > 0)

@@ -85,7 +85,8 @@ class VolumePredictor:
 
         volume = image.as_tensor()[None]
         # Windows are blended in the type of the volume that they are cut from, see `run`.
-        half = len(channels) * math.prod(image.shape[1:]) > MOST_VALUES and min(image.shape[1:]) >= max(self.patch_size)
+        large = len(channels) > 1 and len(channels) * math.prod(image.shape[1:]) > MOST_VALUES
+        half = large and min(image.shape[1:]) >= max(self.patch_size)
 
         def compute(windows: torch.Tensor) -> torch.Tensor:
             found = self.network(windows)

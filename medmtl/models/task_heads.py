@@ -2,11 +2,13 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from itertools import zip_longest
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import leaky_relu
 
+from medmtl.errors import RunError
 from medmtl.losses.masked import UNKNOWN, leave_out_unknown
 from medmtl.models.outputs import Head, Outputs
 
@@ -30,6 +32,24 @@ class TaskHeads(nn.Module):
         self.outputs = outputs
         self.last = nn.Conv3d(features, outputs.channels, 1)
 
+    def get_extra_state(self) -> list[str]:
+        """The channels by name, which a checkpoint keeps."""
+        return self.outputs.names
+
+    def set_extra_state(self, state: list[str]) -> None:
+        """Check that a checkpoint has the same channels in the same order.
+
+        Raises:
+            RunError: it has others.
+        """
+        own = self.outputs.names
+        if state != own:
+            there, here = next(pair for pair in zip_longest(state, own, fillvalue="none") if pair[0] != pair[1])
+            raise RunError(
+                f"the checkpoint has other output channels than the tasks: {there} where they have {here}",
+                fix="give the tasks and classes of its training, in their order",
+            )
+
     def forward(self, features: Tensor, channels: Sequence[Sequence[int]]) -> Tensor:
         """The logits of some channels.
 
@@ -46,7 +66,12 @@ class TaskHeads(nn.Module):
         return torch.baddbmm(bias[..., None], weight, flat).unflatten(2, features.shape[2:])
 
     def loss(
-        self, loss: nn.Module, features: Tensor, label: Tensor, tasks: Sequence[str | None], marked: Sequence[int]
+        self,
+        loss: nn.Module,
+        features: Tensor,
+        label: Tensor,
+        tasks: Sequence[str | None],
+        marked: Sequence[Sequence[bool]],
     ) -> Tensor:
         """The loss of a batch: that of each class against all else, mean over the classes that a label marks.
 
@@ -57,20 +82,20 @@ class TaskHeads(nn.Module):
             features: of the network, `(B, F, H, W, D)`.
             label: numbers of parts and `UNKNOWN`, `(B, 1, H, W, D)`.
             tasks: of each image, whose head is trained.
-            marked: of each image; bit k is set if the label marks class k of the task.
+            marked: of each image, whether the label marks each class of its task.
         """
         alike: dict[tuple[int, bool, int], list[int]] = defaultdict(list)
         for index, task in enumerate(tasks):
             head = self.outputs.heads[task]
-            alike[len(head.channels), head.background, marked[index].bit_count()].append(index)
+            alike[len(head.channels), head.background, sum(marked[index])].append(index)
         total = features.new_zeros(())
         for together in alike.values():  # images with as many classes are computed at once
             heads = [self.outputs.heads[tasks[index]] for index in together]
             every = len(together) == len(features)
             chosen, truth = (features, label) if every else (features[together], label[together])
             logits = self(chosen, [head.channels for head in heads])
-            bits = [marked[index] for index in together]
-            total = total + len(together) * class_loss(loss, heads, logits, truth, bits)
+            known = [marked[index] for index in together]
+            total = total + len(together) * class_loss(loss, heads, logits, truth, known)
         return total / len(features)
 
 
@@ -79,7 +104,7 @@ def class_loss(
     heads: Sequence[Head],
     logits: Tensor,
     label: Tensor,
-    marked: Sequence[int],
+    marked: Sequence[Sequence[bool]],
 ) -> Tensor:
     """The loss of images whose heads have as many channels and marked classes, and a background or none.
 
@@ -93,9 +118,9 @@ def class_loss(
     odds = heads[0].log_odds(logits.transpose(0, 1)).transpose(0, 1)
     unknown = label == UNKNOWN
     rows, masks = [], []
-    for index, (head, bits) in enumerate(zip(heads, marked, strict=True)):
+    for index, (head, known) in enumerate(zip(heads, marked, strict=True)):
         for k, name in enumerate(head.classes.names):
-            if bits >> k & 1:
+            if known[k]:
                 rows.append(index * odds.shape[1] + k)
                 masks.append(_mask(label[index], head.classes.parts_of(name)).masked_fill_(unknown[index], UNKNOWN))
     every = odds.flatten(0, 1)[:, None]

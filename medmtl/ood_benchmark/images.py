@@ -136,6 +136,8 @@ def _labelled(
     labels: TaskCases,
 ) -> Image:
     organ = tuple(sorted(labels.classes.foreground))
+    if case.name in labels.missing:  # of which no Dice can be measured
+        case = replace(case, labels=())
     return Image(group, condition, case, tuple(preprocessings), task or "", own, organ, labels.ignore)
 
 

@@ -32,7 +32,7 @@ class Options:
         output: folder for everything that is written.
         task: whose preprocessing to use; None: of the nearest task.
         modality: of all images; None: as the file or list says.
-        probability: write the probability of the organ.
+        probability: write the probability of the organ, or of each class.
         entropy: write the entropy of that probability.
         report: draw every image, and write `gallery.html`.
         on_ood: for OOD images, `warn` prints a warning, `skip` writes no mask, `fail` makes the exit code 3.

@@ -9,7 +9,7 @@ from jsonargparse import ArgumentParser, Namespace
 
 from medmtl.data.classes import Classes
 from medmtl.data.layouts import Layout
-from medmtl.data.task import Task, classes_of
+from medmtl.data.task import Task, classes_of, has_heads
 from medmtl.data.task_cases import task_cases
 from medmtl.models.outputs import Outputs
 
@@ -53,6 +53,20 @@ def features_of(tasks: Iterable[Classes]) -> int:
     return max(len(head.channels) for head in heads.values())
 
 
+def with_features(config: Mapping[str, Any], tasks: Iterable[Classes]) -> dict[str, Any]:
+    """A configuration whose network has outputs per task, and the features of these tasks where it leaves them open.
+
+    Args:
+        config: complete, as plain data.
+        tasks: the classes of each.
+    """
+    model = config["model"]
+    given = model["network"].get("init_args") or {}
+    if given.get(CHANNELS) == OPEN:
+        given = {**given, CHANNELS: features_of(tasks)}
+    return {**config, "model": {**model, "outputs": "per_task", "network": {**model["network"], "init_args": given}}}
+
+
 def with_open_channels(config: Mapping[str, Any]) -> dict[str, Any]:
     """A configuration in which a network of MONAI that is given no output channels has one, for `resolve_outputs`.
 
@@ -94,5 +108,4 @@ def _built(task: Namespace) -> Task:
 
 def _per_task(config: Namespace) -> bool:
     """Whether each task has outputs of its own."""
-    several = any(len(task.classes or ()) > 1 for task in config.data.tasks.values())
-    return config.model.outputs == "per_task" or (config.model.outputs is None and several)
+    return has_heads(config.model.outputs, [task.classes for task in config.data.tasks.values()])

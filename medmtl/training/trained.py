@@ -107,7 +107,7 @@ def _unfit(checkpoint: Path, what: str, error: Exception) -> RunError:
 
 def _digest(segmenter: Segmenter) -> str:
     digest = hashlib.sha256()
-    heads = {} if segmenter.heads is None else segmenter.heads.state_dict(prefix=HEADS)
+    heads = {} if segmenter.heads is None else segmenter.heads.last.state_dict(prefix=HEADS)
     for name, value in sorted({**segmenter.network.state_dict(), **heads}.items()):
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
         digest.update(value.detach().cpu().contiguous().numpy().tobytes())

@@ -76,7 +76,7 @@ def stepping(predictor: VolumePredictor) -> Callable[[], None]:
         if heads is None:
             value = loss(*leave_out_unknown(found, (label > 0).float()))
         else:
-            value = heads.loss(loss, found, label, tasks, [(1 << CLASSES) - 1] * BATCH)
+            value = heads.loss(loss, found, label, tasks, [[True] * CLASSES] * BATCH)
         value.backward()
         optimizer.step()
 

@@ -9,7 +9,7 @@ import torch
 from monai.transforms import Compose
 
 from medmtl.data.case import Case, LabelFile
-from medmtl.data.classes import Classes
+from medmtl.data.classes import Classes, larger_first
 from medmtl.data.datamodule import MultiTaskData
 from medmtl.data.layouts.folders import Folders
 from medmtl.data.reading import load_image, load_label
@@ -69,10 +69,34 @@ def test_a_task_says_once_and_rightly_what_it_segments(given: dict[str, object],
         Task("somewhere", "CT", (1, 1, 1), **given)
 
 
-@pytest.mark.parametrize("name", ["left/lung", "foreground", "mean", " "])
+@pytest.mark.parametrize("name", ["left/lung", "foreground", "mean", " ", "a\nb", "tum[/b]", "$x", "x" * 65])
 def test_a_class_has_a_name_that_can_be_part_of_that_of_a_metric(name: str) -> None:
     with pytest.raises(ConfigError, match="a class cannot be named"):
         classes_of(Task("somewhere", "CT", (1, 1, 1), classes={name: 1}))
+
+
+def test_a_region_that_later_ones_would_hide_is_refused_and_all_of_a_dataset_are_ordered() -> None:
+    regions = {"core": frozenset({1}), "whole": frozenset({1, 2})}
+    with pytest.raises(ConfigError, match="class core would be hidden by later ones: list the larger regions first"):
+        Classes(regions)
+    assert list(larger_first(regions)) == ["whole", "core"]
+    exclusive = {"a": frozenset({1}), "b": frozenset({2, 3})}
+    assert list(larger_first(exclusive)) == ["a", "b"]
+
+
+def test_more_classes_than_a_label_can_hold_are_refused() -> None:
+    with pytest.raises(ConfigError, match="a task has 255 classes: use 254 at most"):
+        Classes({f"c{value}": frozenset({value}) for value in range(1, 256)})
+
+
+def test_one_output_leaves_out_cases_that_do_not_mark_all_classes(
+    write_task: WriteTask, caplog: pytest.LogCaptureFixture
+) -> None:
+    task = Task(str(labelled(write_task)), "CT", (1, 1, 1), classes="all", missing={"tumour": "c[01]$"})
+    data = MultiTaskData({"T": task}, (4, 4, 4), outputs="shared")
+    data.setup("fit")
+    assert [case.name for case in data.listed("T")] == ["c2", "c3", "c4", "c5"]
+    assert "2 cases that do not mark all classes are left out" in caplog.text
 
 
 def labelled(write_task: WriteTask, values: int = 3) -> Path:
@@ -128,6 +152,8 @@ def test_a_foreground_patch_shows_each_class_equally_often() -> None:
     draw = random_patch((1, 1, 1), foreground=1.0, by_class=True)
     seen = [int(seeded_patch(draw, item, seed)["label"]) for seed in range(200)]
     assert 70 < seen.count(2) < 130, seen.count(2)
+    item["label"] = torch.where(label == 2, UNKNOWN, 0).to(torch.uint8)
+    assert {int(seeded_patch(draw, item, seed)["label"]) for seed in range(5)} == {0}
 
 
 @pytest.mark.parametrize(
@@ -162,6 +188,6 @@ def test_patches_that_are_not_mirrored_keep_their_sides() -> None:
 def test_one_output_cannot_show_two_organs_of_the_same_image(write_task: WriteTask) -> None:
     root = str(labelled(write_task))
     tasks = {name: Task(root, "CT", (1, 1, 1), organ=[value]) for name, value in (("Liver", 1), ("Tumour", 2))}
-    with pytest.raises(ConfigError, match="Liver and Tumour have different organs in the same image"):
+    with pytest.raises(ConfigError, match="Liver and Tumour mark different structures in the same image"):
         MultiTaskData(tasks, (4, 4, 4)).setup("fit")
     MultiTaskData(tasks, (4, 4, 4), outputs="per_task").setup("fit")

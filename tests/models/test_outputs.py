@@ -11,8 +11,11 @@ from torch import Tensor, nn
 from torch.nn.functional import leaky_relu
 
 from medmtl.data.classes import Classes
+from medmtl.errors import RunError
 from medmtl.losses.masked import UNKNOWN
+from medmtl.models import sliding_window
 from medmtl.models.outputs import Head, Outputs
+from medmtl.models.sliding_window import VolumePredictor
 from medmtl.models.task_heads import TaskHeads, class_loss
 
 SHAPE = (5, 6, 7)
@@ -108,19 +111,19 @@ def labels(classes: Classes, seed: int = 1) -> Tensor:
     return torch.randint(0, len(classes.parts) + 1, (1, *SHAPE), generator=generator, dtype=torch.uint8)
 
 
-def loss_of(loss: nn.Module, own: Head, logits: Tensor, label: Tensor, marked: int) -> Tensor:
+def loss_of(loss: nn.Module, own: Head, logits: Tensor, label: Tensor, marked: list[bool]) -> Tensor:
     return class_loss(loss, [own], logits[None], label[None], [marked])
 
 
 def test_with_one_class_the_loss_is_that_of_the_difference_of_its_two_channels() -> None:
     loss, logits, label = DiceCELoss(sigmoid=True), random(2), labels(Classes.of_organ({1}))
-    found = loss_of(loss, head(Classes.of_organ({1})), logits, label, marked=1)
+    found = loss_of(loss, head(Classes.of_organ({1})), logits, label, marked=[True])
     torch.testing.assert_close(found, loss((logits[1:] - logits[:1])[None], label[None].double()))
 
 
 def test_the_dice_of_exclusive_classes_is_that_of_a_softmax() -> None:
     logits, label = random(4), labels(ABDOMEN)
-    found = loss_of(DiceLoss(sigmoid=True), head(ABDOMEN), logits, label, marked=0b111)
+    found = loss_of(DiceLoss(sigmoid=True), head(ABDOMEN), logits, label, marked=[True] * 3)
     expected = DiceLoss(softmax=True, to_onehot_y=True, include_background=False)(logits[None], label[None])
     torch.testing.assert_close(found, expected)
 
@@ -132,7 +135,7 @@ def test_the_loss_is_least_for_the_label(classes: Classes) -> None:
     logits = 12.0 * right - 6
     if own.background:
         logits = torch.cat([6.0 - 12 * right.any(0, keepdim=True), logits])
-    loss = partial(loss_of, DiceCELoss(sigmoid=True), own, label=label, marked=0b111)
+    loss = partial(loss_of, DiceCELoss(sigmoid=True), own, label=label, marked=[True] * 3)
     assert loss(logits=logits) < 0.01 < min(loss(logits=logits.flip(0)), loss(logits=-logits))
 
 
@@ -140,7 +143,7 @@ def test_other_tasks_and_unknown_voxels_get_no_gradient() -> None:
     heads = TaskHeads(3, Outputs.per_task({"A": ABDOMEN, "B": TUMOUR})).double()
     features, label = random(3)[None].requires_grad_(), labels(TUMOUR)[None]
     label[:, :, :2] = UNKNOWN
-    heads.loss(DiceCELoss(sigmoid=True), features, label, ["B"], [0b111]).backward()
+    heads.loss(DiceCELoss(sigmoid=True), features, label, ["B"], [[True] * 3]).backward()
     gradient = heads.last.weight.grad
     assert gradient is not None
     assert not gradient[:4].any()
@@ -162,10 +165,14 @@ def test_the_loss_of_a_batch_is_the_mean_of_its_images() -> None:
     heads = TaskHeads(3, Outputs.per_task({"A": ABDOMEN, "B": TUMOUR, "C": Classes.of_organ({1})})).double()
     features = torch.stack([random(3, seed) for seed in range(4)])
     label = torch.stack([labels(each, 3) for each in (ABDOMEN, TUMOUR, ABDOMEN, Classes.of_organ({1}))])
-    tasks, marked, loss = ["A", "B", "A", "C"], [0b111, 0b111, 0b101, 1], DiceCELoss(sigmoid=True)
+    tasks, marked, loss = (
+        ["A", "B", "A", "C"],
+        [[True] * 3, [True] * 3, [True, False, True], [True]],
+        DiceCELoss(sigmoid=True),
+    )
     alone = [heads.loss(loss, features[i : i + 1], label[i : i + 1], tasks[i : i + 1], [marked[i]]) for i in range(4)]
     torch.testing.assert_close(heads.loss(loss, features, label, tasks, marked), torch.stack(alone).mean())
-    twice = [features[[0, 0]], label[[0, 0]], ["A", "A"], [0b111, 0b111]]
+    twice = [features[[0, 0]], label[[0, 0]], ["A", "A"], [[True] * 3, [True] * 3]]
     torch.testing.assert_close(heads.loss(loss, *twice), alone[0])
 
 
@@ -173,10 +180,43 @@ def test_a_class_that_is_not_marked_is_not_learnt_as_background() -> None:
     """Where the label says background, a spleen that is not marked may be; the others are told that they are not."""
     logits, label = torch.zeros(4, *SHAPE, requires_grad=True), torch.zeros(1, *SHAPE, dtype=torch.uint8)
     own, loss = head(ABDOMEN), DiceCELoss(sigmoid=True)
-    loss_of(loss, own, logits, label, marked=0b111).backward()
+    loss_of(loss, own, logits, label, marked=[True] * 3).backward()
     assert logits.grad is not None
     assert (logits.grad[2] > 0).all()  # marked: less spleen
     logits.grad = None
-    loss_of(loss, own, logits, label, marked=0b101).backward()
+    loss_of(loss, own, logits, label, marked=[True, False, True]).backward()
     assert (logits.grad[2] < 0).all()  # not marked: as likely as background, rather than liver or kidney
     torch.testing.assert_close(logits.grad[2], logits.grad[0])
+
+
+def test_a_checkpoint_with_other_channels_is_refused() -> None:
+    heads = TaskHeads(2, Outputs.per_task({"A": ABDOMEN, "B": Classes.of_organ({1})}))
+    TaskHeads(2, Outputs.per_task({"A": ABDOMEN, "B": Classes.of_organ({1})})).load_state_dict(heads.state_dict())
+    turned = dict(reversed(ABDOMEN.values.items()))
+    for tasks in ({"B": Classes.of_organ({1}), "A": ABDOMEN}, {"A": ABDOMEN}, {"A": Classes(turned), "B": TUMOUR}):
+        with pytest.raises(RunError, match="the checkpoint has other output channels than the tasks"):
+            TaskHeads(2, Outputs.per_task(tasks)).load_state_dict(heads.state_dict())
+
+
+def test_more_than_64_classes_have_a_loss() -> None:
+    many = Classes({f"c{value}": frozenset({value}) for value in range(1, 81)})
+    heads = TaskHeads(2, Outputs.per_task({"A": many}))
+    loss = heads.loss(DiceCELoss(sigmoid=True), random(2)[None].float(), labels(many)[None], ["A"], [[True] * 80])
+    assert loss.isfinite()
+
+
+def test_large_volumes_are_blended_in_half_precision_with_nearly_the_same_probability(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    torch.manual_seed(0)
+    predictor = VolumePredictor(nn.Conv3d(1, 4, 3, padding=1).eval(), (8, 8, 8), 0.25, 4)
+    predictor.heads = TaskHeads(4, Outputs.per_task({"A": ABDOMEN}))
+    image = MetaTensor(torch.rand(1, 20, 18, 16), affine=torch.eye(4))
+    with torch.inference_mode():
+        single = predictor.logits(image, head="A")
+        monkeypatch.setattr(sliding_window, "MOST_VALUES", 10)
+        half = predictor.logits(image, head="A")
+        assert (single.dtype, half.dtype) == (torch.float32, torch.float16)
+        found, expected = (predictor.probability(logits, "A") for logits in (half, single))
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, expected, atol=0.002, rtol=0)

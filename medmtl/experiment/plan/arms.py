@@ -111,7 +111,7 @@ class MultiTaskPerTask(Arm):
 
     key = "multitask_per_task"
     label = "multi-task, an output a task"
-    look = Look("X", (0, (3, 1, 1, 1)), INK)
+    look = Look("H", (0, (3, 1, 1, 1)), INK)
 
     def plan(self, setting: Setting) -> Iterator[Planned]:
         """One run."""

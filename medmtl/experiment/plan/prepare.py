@@ -20,6 +20,7 @@ from medmtl.experiment.plan.protocol import EVERY_CASE, Protocol
 from medmtl.experiment.plan.setting import Planned, Setting
 from medmtl.files import remove_others, write_text
 from medmtl.runs.folder import RunFolder
+from medmtl.training.outputs import with_features
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +45,8 @@ def prepare(protocol: Protocol, folder: Path) -> list[Job]:
     base = read_base(protocol)
     data = data_of(base)
     data.setup("plan")
+    if data.per_task:  # also in runs of one task: those that start from another have its features
+        base = with_features(base, [data.labels(name).classes for name in data.trained])
     splits = _splits(protocol, data)
     paths = {key: folder / "splits" / f"{_split_name(*key)}.json" for key in splits}
     settings = [
