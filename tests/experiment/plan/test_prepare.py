@@ -59,6 +59,25 @@ def config_of(job: Job) -> dict[str, Any]:
     return found
 
 
+def test_runs_of_tasks_with_classes_have_the_features_of_all(place: Path) -> None:
+    """A run that starts from another takes its weights, whatever tasks each has."""
+    base = deepcopy(BASE)
+    del base["data"]["tasks"]["Kidney"]["organ"]
+    base["data"]["tasks"]["Kidney"]["classes"] = {"right kidney": 1, "left kidney": "left kidney"}
+    del base["model"]["network"]["init_args"]["out_channels"]
+    (place / "base.yaml").write_text(yaml.safe_dump(base, sort_keys=False))
+    for job in jobs_of().values():
+        model = config_of(job)["model"]
+        assert model["outputs"] == "per_task"
+        assert model["network"]["init_args"]["out_channels"] == 3  # a background and two kidneys
+
+
+def test_an_arm_compares_outputs_per_task_with_a_shared_one(place: Path) -> None:
+    jobs = jobs_of(arms=["multitask", "multitask_per_task"], overrides={"model.outputs": "shared"})
+    outputs = {job.cell.arm: config_of(job)["model"]["outputs"] for job in jobs.values() if job.cell is not None}
+    assert outputs == {"multitask": "shared", "multitask_per_task": "per_task"}
+
+
 def test_every_run_has_its_configuration_and_job_on_disk_and_the_protocol_is_kept(place: Path) -> None:
     jobs = jobs_of()
     assert len(jobs) == 3 + 2 * 3 + 1
