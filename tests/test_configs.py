@@ -18,6 +18,7 @@ from medmtl.training.request import find_config
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))
 EXPERIMENTS = [config for config in CONFIGS if config.stem.startswith("experiment")]
 BENCHMARKS = [config for config in CONFIGS if config.stem.startswith("ood-benchmark")]
+REAL = ("-open", "-classes")  # ends of the names of those that read the open corpora
 DOWNLOADED = [config for config in CONFIGS if config.stem.endswith("-msd")]  # trained in tests/doctor, on stand-ins
 
 # Two steps on small patches (see `coarse`): that every value is accepted and every room works with every other.
@@ -60,7 +61,7 @@ def test_a_bare_name_is_found(name: str, tmp_path: Path, monkeypatch: pytest.Mon
 @pytest.mark.parametrize(
     "config",
     [
-        pytest.param(config, id=config.stem, marks=[pytest.mark.real_data] if config.stem.endswith("-open") else [])
+        pytest.param(config, id=config.stem, marks=[pytest.mark.real_data] if config.stem.endswith(REAL) else [])
         for config in CONFIGS
         if config not in (*EXPERIMENTS, *BENCHMARKS, *DOWNLOADED)
     ],
@@ -70,7 +71,7 @@ def test_it_trains_and_tests_briefly(
     config: Path, coarse: Callable[[Path], Path], phantoms: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    if config.stem.endswith("-open"):  # those of the other configuration are of five tasks and layers, too
+    if config.stem.endswith(REAL):  # those of the other configuration are of five tasks and layers, too
         leave_figures_empty(monkeypatch)
     path = coarse(config)
     main(["fit", "--config", str(path), *BRIEFLY])

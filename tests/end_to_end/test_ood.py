@@ -64,13 +64,13 @@ def benchmark(workplace: Path, phantom_store: Path) -> Path:
 def volumes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Grows by one with every volume that a network is run over."""
     found: list[int] = []
-    logits = VolumePredictor.logits
+    logits = VolumePredictor.logits_of
 
     def spy(self: VolumePredictor, *arguments: object) -> object:
         found.append(1)
         return logits(self, *arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(VolumePredictor, "logits", spy)
+    monkeypatch.setattr(VolumePredictor, "logits_of", spy)
     monkeypatch.setattr(worker, "flip_disagreement", lambda *_: 0.1)  # mirrored images are not counted
     return found
 
