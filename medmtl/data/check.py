@@ -1,13 +1,15 @@
 """The checks before training: images can be read, label and image share one grid, label values are declared."""
 
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from itertools import combinations
 
 import numpy as np
 
 from medmtl.data.case import Case, LabelFile, named
 from medmtl.data.reading import read_channels
-from medmtl.errors import DataError
+from medmtl.data.task_cases import TaskCases
+from medmtl.errors import ConfigError, DataError
 from medmtl.io.reader import Stack, check_same_grid
 from medmtl.io.volume import opened
 
@@ -49,6 +51,23 @@ def check_cases(
     for case in empty:
         logger.warning("task %s, case %s: no foreground; its Dice is NaN and counted as undefined", name, case)
     return empty
+
+
+def check_contradictions(found: Mapping[str, TaskCases]) -> None:
+    """Check that no image belongs to two tasks of different organs, of which one output cannot show both.
+
+    Raises:
+        ConfigError: one does.
+    """
+    images = {name: {path.resolve() for case in own.cases for path in case.images} for name, own in found.items()}
+    for one, other in combinations(found, 2):
+        values = [found[name].classes.foreground for name in (one, other)]
+        if values[0] != values[1] and images[one] & images[other]:
+            both = min(images[one] & images[other])
+            raise ConfigError(
+                f"tasks {one} and {other} mark different structures in the same image {both.name}",
+                fix="set model.outputs to per_task, since a shared output cannot tell them apart",
+            )
 
 
 def check_image(owner: str, case: Case) -> Stack:

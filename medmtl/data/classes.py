@@ -3,8 +3,12 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from medmtl.errors import ConfigError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 ORGAN = "organ"  # the class of a task that names an organ of interest
 RESERVED = ("foreground", "mean")  # in the names of metrics
@@ -81,6 +85,14 @@ class Classes:
     def parts_of(self, name: str) -> tuple[int, ...]:
         """The numbers of the parts that make up a class."""
         return tuple(number for number, part in enumerate(self.parts, 1) if part <= self.values[name])
+
+    def mask(self, label: "Tensor", name: str) -> "Tensor":
+        """Where a label, numbers of parts, shows a class: bool, of its shape."""
+        first, *others = self.parts_of(name)
+        found: Tensor = label == first
+        for part in others:
+            found |= label == part
+        return found
 
     @cached_property
     def written(self) -> tuple[int, ...]:

@@ -1,10 +1,8 @@
 """MultiTaskData: the union of several tasks for training, their volumes and OOD images for scoring."""
 
 import logging
-from collections.abc import Mapping, Sequence
-from copy import copy
+from collections.abc import Sequence
 from dataclasses import replace
-from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,7 +11,7 @@ from monai.data import CacheDataset
 from torch.utils.data import DataLoader, Dataset
 
 from medmtl.data.case import Case
-from medmtl.data.check import check_cases, check_image, check_task
+from medmtl.data.check import check_cases, check_contradictions, check_image, check_task
 from medmtl.data.classes import Classes
 from medmtl.data.loaders import Scans, Union, Volumes, cached, one_at_a_time
 from medmtl.data.preprocessing import Preprocessing
@@ -75,7 +73,7 @@ class MultiTaskData(pl.LightningDataModule):
     ) -> None:
         super().__init__()
         self.per_task = has_heads(outputs, [task.classes for task in tasks.values()])
-        self.tasks = {name: _with_head(task, name if self.per_task else None) for name, task in tasks.items()}
+        self.tasks = {name: task.with_head(name if self.per_task else None) for name, task in tasks.items()}
         self.patch_size = patch_size
         self.ood = ood or {}
         self.held_out = held_out or []
@@ -154,7 +152,7 @@ class MultiTaskData(pl.LightningDataModule):
             return
         found = {name: self._labels_of(task_cases(name, task)) for name, task in self.tasks.items()}
         if not self.per_task:
-            _check_contradictions({name: found[name] for name in self.trained})
+            check_contradictions({name: found[name] for name in self.trained})
         cases: dict[str, Sequence[Case]] = {name: task.cases for name, task in found.items()}
         cases |= {name: ood_cases(name, folder) for name, folder in self.ood.items()}
         if stage == "fit":
@@ -326,27 +324,3 @@ class MultiTaskData(pl.LightningDataModule):
         if (name, part) not in self._caches:
             self._caches[name, part] = cached(f"{name}, {part}", self.cases(name, part), load)
         return self._caches[name, part]
-
-
-def _with_head(task: Task, head: str | None) -> Task:
-    """A task whose outputs are read from a head."""
-    own = copy(task)
-    own.head = head
-    return own
-
-
-def _check_contradictions(found: Mapping[str, TaskCases]) -> None:
-    """Check that no image belongs to two tasks of different organs, of which one output cannot show both.
-
-    Raises:
-        ConfigError: one does.
-    """
-    images = {name: {path.resolve() for case in own.cases for path in case.images} for name, own in found.items()}
-    for one, other in combinations(found, 2):
-        values = [found[name].classes.foreground for name in (one, other)]
-        if values[0] != values[1] and images[one] & images[other]:
-            both = min(images[one] & images[other])
-            raise ConfigError(
-                f"tasks {one} and {other} mark different structures in the same image {both.name}",
-                fix="set model.outputs to per_task, since a shared output cannot tell them apart",
-            )

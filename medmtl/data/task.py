@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Iterable, Sequence
+from copy import copy
 from dataclasses import dataclass, field
 from pathlib import Path
 from string import Template
@@ -96,6 +97,12 @@ class Task:
             self.window = (self.window[0], self.window[1])
         self.organ = None if self.organ is None else list(self.organ)
         self.spacing = (self.spacing[0], self.spacing[1], self.spacing[2])
+
+    def with_head(self, head: str | None) -> "Task":
+        """A copy whose outputs are read from a head; None: from the one output of all tasks."""
+        own = copy(self)
+        own.head = head
+        return own
 
     @property
     def mirrored(self) -> bool:

@@ -1,6 +1,6 @@
 """Deterministic transforms (what the cache holds) and random ones (drawn for every patch)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -64,6 +64,13 @@ def prepare(image: MetaTensor, preprocessing: Preprocessing) -> MetaTensor:
     if preprocessing.window is not None:
         return ScaleIntensityRange(*preprocessing.window, b_min=-1.0, b_max=1.0, clip=True)(image)
     return torch.cat([_z_score(channel) for channel in image.split(1)])
+
+
+def prepare_each(image: MetaTensor, preprocessings: Iterable[Preprocessing]) -> dict[Preprocessing, MetaTensor]:
+    """An image under several preprocessings; those that differ in their head alone share a volume."""
+    wanted = list(preprocessings)
+    prepared = {each: prepare(image, each) for each in dict.fromkeys(each.image for each in wanted)}
+    return {each: prepared[each.image] for each in wanted}
 
 
 def _z_score(channel: MetaTensor) -> MetaTensor:
@@ -153,9 +160,8 @@ class LoadScan(Transform):
         label, known = None, None
         if self.classes is not None:
             label, known = split_unknown(load_label(case, self.classes, native, self.ignore))
-        prepared = {each: prepare(native, each) for each in dict.fromkeys(each.image for each in self.preprocessings)}
         return {
-            "images": {preprocessing: prepared[preprocessing.image] for preprocessing in self.preprocessings},
+            "images": prepare_each(native, self.preprocessings),
             "native": native,
             "label": label,
             "known": known,

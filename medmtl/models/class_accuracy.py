@@ -36,8 +36,7 @@ def class_accuracy(
         return measure(predicted > 0, label > 0)
     by_class = {}
     for name in (name for name in classes.names if name not in missing):
-        parts = classes.parts_of(name)
-        by_class[name] = measure(*(torch.isin(volume, volume.new_tensor(parts)) for volume in (predicted, label)))
+        by_class[name] = measure(*(classes.mask(volume, name) for volume in (predicted, label)))
     keys = next(iter(by_class.values()))
     means = {key: float(torch.tensor([own[key] for own in by_class.values()]).nanmean()) for key in keys}
     named = {f"{name}/{key}": value for name, own in by_class.items() for key, value in own.items()}

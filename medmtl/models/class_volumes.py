@@ -58,10 +58,9 @@ class ClassVolumes:
     def __iter__(self) -> Iterator[ClassVolume]:
         """One class after the other, in their order."""
         found = class_probabilities(self.head, self.logits, self.foreground, self.native)
-        for (name, parts), probability in zip(self.parts.items(), found, strict=True):
+        for name, probability in zip(self.head.classes.names, found, strict=True):
             if name not in self.missing:
-                label = torch.isin(self.label, self.label.new_tensor(parts))
-                yield ClassVolume(name, probability, label, self.known)
+                yield ClassVolume(name, probability, self.head.classes.mask(self.label, name), self.known)
 
 
 def class_probabilities(head: Head, logits: MetaTensor, foreground: Tensor, native: MetaTensor) -> Iterator[Tensor]:

@@ -14,25 +14,22 @@ from monai.data import MetaTensor
 from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable
 from torch import nn
 
-from medmtl.accuracy import RECOGNISED, dice
+from medmtl.accuracy import RECOGNISED
 from medmtl.calibration.scaling.per_task import TaskScalings
-from medmtl.calibration.scaling.working_volume import WorkingVolume
 from medmtl.data.datamodule import MultiTaskData
 from medmtl.data.preprocessing import Preprocessing
-from medmtl.data.transforms import to_native
 from medmtl.distributed import gather
 from medmtl.errors import ConfigError
 from medmtl.losses.masked import leave_out_unknown
 from medmtl.models.channels import input_channels, output_channels
-from medmtl.models.class_accuracy import class_accuracy
-from medmtl.models.class_volumes import ClassVolumes
 from medmtl.models.ensemble import Ensemble, Members, Pooled
 from medmtl.models.extract import Observer, output_scores
 from medmtl.models.finetune import FineTune, freeze, load_weights
 from medmtl.models.mask_check import check_mask
 from medmtl.models.members import Part, read_members
 from medmtl.models.outputs import Outputs
-from medmtl.models.scored import ScoredScan, Segmentation
+from medmtl.models.scored import ScoredScan
+from medmtl.models.segmentation import recognised_dice, segment, with_scaled
 from medmtl.models.sliding_window import VolumePredictor
 from medmtl.models.task_heads import TaskHeads
 from medmtl.ood.mask_rule import MaskRule, MaskVerdict
@@ -261,9 +258,15 @@ class Segmenter(pl.LightningModule):
         if own is not None:
             task = None if verdict is None else verdict.task
             of_members = pooled[own].scaled if own in pooled else None
-            segmentation = self._segmentation(scan, probabilities[own], logits[own], of_members, task, testing)
+            heads = self.predictor.outputs.heads
+            segmentation = segment(scan, probabilities[own], logits[own], heads[own.head], testing)
+            if testing and self.scaling is not None:
+                segmentation = with_scaled(segmentation, self.scaling.choose(task), of_members)
             if testing and verdict is not None and self.tasks:
-                recognised = self._recognised_dice(scan, segmentation, verdict, logits, probabilities)
+                chosen = next(each for each in probabilities if str(each) == verdict.preprocessing)
+                read = heads[chosen.head], logits[chosen], probabilities[chosen]
+                told = segmentation.accuracy["dice"]
+                recognised = told if chosen == own else recognised_dice(scan, segmentation, heads[own.head], *read)
                 segmentation = replace(segmentation, accuracy={**segmentation.accuracy, RECOGNISED: recognised})
             self._accuracy[index] = scan["dataset"], segmentation.accuracy
         return ScoredScan(probabilities, segmentation, verdict, mask)
@@ -296,80 +299,6 @@ class Segmenter(pl.LightningModule):
                 task = None if verdict is None else verdict.task
                 pooled[preprocessing] = members.pool(image, logits[preprocessing], case, native, task)
         return pooled
-
-    def _segmentation(
-        self,
-        scan: dict[str, Any],
-        working: MetaTensor,
-        logits: MetaTensor,
-        of_members: torch.Tensor | None,
-        task: str | None,
-        testing: bool,
-    ) -> Segmentation:
-        """The segmentation of a volume that has a task.
-
-        Args:
-            scan: as in `_score`.
-            working: probability `(1, h, w, d)` under the task's preprocessing.
-            logits: of its head, `(channels, h, w, d)`.
-            of_members: probability `(H, W, D)` of an ensemble whose members were scaled before pooling; None where the
-                output itself is scaled.
-            task: the task of the verdict, whose scaling is applied; None without a verdict.
-            testing: as in `_score`.
-        """
-        image, native, label = scan["images"][scan["own"]], scan["native"], scan["label"]
-        probability = to_native(working, native)
-        volume = WorkingVolume.of(image[0], working[0], image.affine, native.affine)
-        known = None if scan["known"] is None else scan["known"][0]
-        head = self.predictor.outputs.heads[scan["own"].head]
-        predicted = head.parts(logits, probability, native)
-        truth, spacing_mm = label[0].as_tensor(), label.pixdim.tolist()
-        parts = classes = None
-        if len(head.classes.names) > 1:
-            parts = predicted, truth
-            classes = ClassVolumes(head, logits, probability, native, truth, known, scan["missing"])
-        for name in scan["missing"]:  # a mask of a class that the label does not mark is neither right nor wrong
-            unmarked = torch.isin(predicted, predicted.new_tensor(head.classes.parts_of(name)))
-            known = ~unmarked if known is None else known.to(unmarked.device) & ~unmarked
-        if known is not None:  # none where the truth is unknown, as in the label
-            predicted *= known.to(predicted.device)
-        accuracy = class_accuracy(predicted, truth, head.classes, scan["missing"], spacing_mm if testing else None)
-        scaled = None
-        if testing and self.scaling is not None:
-            scale = self.scaling.choose(task)
-            scaled = scale(probability, volume, spacing_mm) if of_members is None else of_members
-        found = (truth > 0, known, native[0], spacing_mm, volume, accuracy, parts, classes)
-        return Segmentation(probability, scaled, *found)
-
-    def _recognised_dice(
-        self,
-        scan: dict[str, Any],
-        own: Segmentation,
-        verdict: Verdict,
-        logits: Mapping[Preprocessing, MetaTensor],
-        probabilities: Mapping[Preprocessing, MetaTensor],
-    ) -> float:
-        """Dice with the head of the recognised task: of its classes of the same names; 0 for classes that it lacks."""
-        chosen = next(each for each in probabilities if str(each) == verdict.preprocessing)
-        if chosen == scan["own"]:
-            return own.accuracy["dice"]
-        heads, native = self.predictor.outputs.heads, scan["native"]
-        there, here = heads[chosen.head].classes, heads[scan["own"].head].classes
-        predicted = heads[chosen.head].parts(logits[chosen], to_native(probabilities[chosen], native), native)
-        if own.known is not None:
-            predicted *= own.known.to(predicted.device)
-        truth = scan["label"][0].as_tensor()
-        if here.merged and there.merged:
-            return dice(predicted > 0, truth > 0)
-        values = [
-            dice(
-                torch.isin(predicted, predicted.new_tensor(there.parts_of(name) if name in there.names else ())),
-                torch.isin(truth, truth.new_tensor(here.parts_of(name))),
-            )
-            for name in here.names
-            if name not in scan["missing"]
-        ]
-        return float(torch.tensor(values).nanmean())
 
     def on_validation_epoch_end(self) -> None:
         """Log `val/<task>/dice` and `val/mean/dice`."""

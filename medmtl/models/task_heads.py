@@ -122,16 +122,9 @@ def class_loss(
         for k, name in enumerate(head.classes.names):
             if known[k]:
                 rows.append(index * odds.shape[1] + k)
-                masks.append(_mask(label[index], head.classes.parts_of(name)).masked_fill_(unknown[index], UNKNOWN))
+                own = head.classes.mask(label[index], name).to(torch.uint8)
+                masks.append(own.masked_fill_(unknown[index], UNKNOWN))
     every = odds.flatten(0, 1)[:, None]
     return loss(
         *leave_out_unknown(every if len(rows) == len(every) else every[rows], torch.stack(masks).to(odds.dtype))
     )
-
-
-def _mask(label: Tensor, parts: Sequence[int]) -> Tensor:
-    """Where a label is one of some parts, uint8."""
-    found = label == parts[0]
-    for part in parts[1:]:
-        found |= label == part
-    return found.to(torch.uint8)

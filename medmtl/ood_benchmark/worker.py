@@ -13,7 +13,7 @@ from medmtl.accuracy import dice
 from medmtl.data.classes import Classes
 from medmtl.data.preprocessing import Preprocessing
 from medmtl.data.reading import load_image, load_label
-from medmtl.data.transforms import prepare, split_unknown, to_native
+from medmtl.data.transforms import prepare_each, split_unknown, to_native
 from medmtl.models.ensemble import Ensemble, Members
 from medmtl.models.extract import Observer
 from medmtl.models.members import read_members
@@ -66,7 +66,7 @@ class Worker:
             seed = _seed(self.seed, image)
             native = torch.cat([image.shift.apply(channel, image.severity, seed) for channel in native.split(1)])
             label = None if label is None else image.shift.apply_to_label(label, image.severity, seed)
-        images = {preprocessing: prepare(native, preprocessing) for preprocessing in image.preprocessings}
+        images = prepare_each(native, image.preprocessings)
         with torch.inference_mode():
             evidence, logits = self.observer(
                 images, native, image.task or image.condition, image.case.name, image.case.patient

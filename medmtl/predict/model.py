@@ -15,7 +15,7 @@ from monai.data import MetaTensor
 from medmtl.calibration.scaling.working_volume import WorkingVolume
 from medmtl.data.preprocessing import Preprocessing
 from medmtl.data.task import Task
-from medmtl.data.transforms import prepare, to_native
+from medmtl.data.transforms import prepare_each, to_native
 from medmtl.errors import ConfigError, DataError
 from medmtl.io.input import MODALITIES
 from medmtl.io.inputs import find_inputs, input_of
@@ -184,8 +184,7 @@ class Model:
         task, modality = task or scan.input.task, modality or scan.modality
         given, preprocessings, warnings = self._candidates(task, modality)
         with _timing(seconds, "resampling"):
-            inputs = {each: prepare(scan.image, each) for each in dict.fromkeys(each.image for each in preprocessings)}
-            prepared = {preprocessing: inputs[preprocessing.image] for preprocessing in preprocessings}
+            prepared = prepare_each(scan.image, preprocessings)
         verdict, logits = self._infer_within_memory(scan, prepared, given, seconds)
         preprocessing = (
             preprocessings[0]
@@ -199,7 +198,7 @@ class Model:
         rejected = None if verdict is None else verdict.rejected
         checked = self._check(image, found, preprocessing, owner, rejected, seconds)
         output = ClassOutput.of(self.tasks[owner], self.predictor.outputs.heads[head], own)
-        del inputs, prepared, logits, own
+        del prepared, logits, own
         with _timing(seconds, "resampling"):
             network = to_native(found, scan.image)
             mask = output.mask(network, scan.image)

@@ -1,0 +1,95 @@
+"""The segmentation of a volume that has a task: on the image's own grid, beside its label."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from monai.data import MetaTensor
+from torch import Tensor
+
+from medmtl.accuracy import dice
+from medmtl.calibration.scaling.parametric import Scaling
+from medmtl.calibration.scaling.working_volume import WorkingVolume
+from medmtl.data.transforms import to_native
+from medmtl.models.class_accuracy import class_accuracy
+from medmtl.models.class_volumes import ClassVolumes
+from medmtl.models.outputs import Head
+from medmtl.models.scored import Segmentation
+
+
+def segment(
+    scan: Mapping[str, Any], working: MetaTensor, logits: MetaTensor, head: Head, testing: bool
+) -> Segmentation:
+    """Bring a prediction to the image's own grid, and compare it with the label.
+
+    Args:
+        scan: what `data.loaders.Scans` gives, of a task.
+        working: probability of foreground, `(1, h, w, d)` under the task's preprocessing.
+        logits: of the task's head, `(channels, h, w, d)`.
+        head: the output that was read.
+        testing: measure surface distances, too.
+    """
+    image, native, label = scan["images"][scan["own"]], scan["native"], scan["label"]
+    probability = to_native(working, native)
+    volume = WorkingVolume.of(image[0], working[0], image.affine, native.affine)
+    known = None if scan["known"] is None else scan["known"][0]
+    predicted = head.parts(logits, probability, native)
+    truth, spacing_mm = label[0].as_tensor(), label.pixdim.tolist()
+    parts = classes = None
+    if len(head.classes.names) > 1:
+        parts = predicted, truth
+        classes = ClassVolumes(head, logits, probability, native, truth, known, scan["missing"])
+    for name in scan["missing"]:  # a mask of a class that the label does not mark is neither right nor wrong
+        marked = ~head.classes.mask(predicted, name)
+        known = marked if known is None else known.to(marked.device) & marked
+    if known is not None:  # none where the truth is unknown, as in the label
+        predicted *= known.to(predicted.device)
+    accuracy = class_accuracy(predicted, truth, head.classes, scan["missing"], spacing_mm if testing else None)
+    compared = (truth > 0, known, native[0], spacing_mm, volume, accuracy, parts, classes)
+    return Segmentation(probability, None, *compared)
+
+
+def with_scaled(segmentation: Segmentation, scale: Scaling, of_members: Tensor | None) -> Segmentation:
+    """The same with its probability scaled.
+
+    Args:
+        segmentation: as the network gives it.
+        scale: of the task.
+        of_members: probability `(H, W, D)` of an ensemble whose members were scaled before pooling; None where the
+            output itself is scaled.
+    """
+    if of_members is None:
+        of_members = scale(segmentation.probability, segmentation.working, segmentation.spacing_mm)
+    return replace(segmentation, scaled=of_members)
+
+
+def recognised_dice(
+    scan: Mapping[str, Any], own: Segmentation, told: Head, read: Head, logits: MetaTensor, probability: MetaTensor
+) -> float:
+    """Dice where the head of another task was read: of its classes of the same names, and 0 for those that it lacks.
+
+    Args:
+        scan: as in `segment`.
+        own: the segmentation with the task told.
+        told: the head of the task.
+        read: the head that was read.
+        logits: of its channels, `(channels, h, w, d)` in its working space.
+        probability: of its foreground, `(1, h, w, d)`.
+    """
+    native, truth = scan["native"], scan["label"][0].as_tensor()
+    predicted = read.parts(logits, to_native(probability, native), native)
+    if own.known is not None:
+        predicted *= own.known.to(predicted.device)
+    if told.classes.merged and read.classes.merged:
+        return dice(predicted > 0, truth > 0)
+    nothing = torch.zeros_like(predicted, dtype=torch.bool)
+    values = [
+        dice(
+            read.classes.mask(predicted, name) if name in read.classes.names else nothing,
+            told.classes.mask(truth, name),
+        )
+        for name in told.classes.names
+        if name not in scan["missing"]
+    ]
+    return float(torch.tensor(values).nanmean())
