@@ -15,6 +15,7 @@ from rich.progress import track
 from medmtl.accuracy import dice
 from medmtl.callbacks.checkpoints import add_callback_state
 from medmtl.data.datamodule import MultiTaskData
+from medmtl.data.preprocessing import Preprocessing
 from medmtl.data.reading import load_image
 from medmtl.data.splits import CALIBRATION
 from medmtl.data.transforms import to_native
@@ -29,7 +30,7 @@ from medmtl.ood.detectors.by_task import ByTask
 from medmtl.ood.evidence.evidence import Evidence
 from medmtl.ood.evidence.features import FeatureTap
 from medmtl.ood.evidence.flip import flip_disagreement
-from medmtl.ood.mask_rule import HeldOutMask, MaskRule
+from medmtl.ood.mask_rule import LabelledMask, MaskRule
 from medmtl.ood.verdict import ConformalDetector
 from medmtl.runs.checkpoint import read_checkpoint
 
@@ -125,7 +126,8 @@ class SpectralCallback(pl.Callback):
             if each.volume_ml is not None:
                 volumes.setdefault(each.evidence.dataset, []).append(each.volume_ml)
         ranges = {task: (min(own), max(own)) for task, own in volumes.items()}
-        self.mask_rule = MaskRule([each.mask for each in checked if each.mask is not None], ranges, self.alpha)
+        held_out, seen = ([each.mask for each in part if each.mask is not None] for part in (checked, trained))
+        self.mask_rule = MaskRule(held_out, ranges, self.alpha, seen)
         rule = self.ood_detector.rule
         if not rule.decides:
             logger.warning("too few validation cases to reject at alpha = %g: verdicts will be undecided", self.alpha)
@@ -162,9 +164,10 @@ class SpectralCallback(pl.Callback):
 
 
 class _Trained(NamedTuple):
-    """A training image: its evidence and the volume of its label, None where it does not mark all classes."""
+    """A training image: its evidence, its mask and the volume of its label, None where it does not mark all classes."""
 
     evidence: Evidence
+    mask: LabelledMask | None
     volume_ml: float | None
 
 
@@ -172,7 +175,7 @@ class _Checked(NamedTuple):
     """A held-out image: its evidence and its mask, None where the label does not mark all classes."""
 
     evidence: Evidence
-    mask: HeldOutMask | None
+    mask: LabelledMask | None
 
 
 def _training(observer: Observer, data: MultiTaskData) -> dict[int, _Trained]:
@@ -185,11 +188,23 @@ def _training(observer: Observer, data: MultiTaskData) -> dict[int, _Trained]:
         case, preprocessing = cases[task, item["case"]], data.tasks[task].preprocessing
         prepared = MetaTensor(item["image"])
         native = load_image(case) if observer.thumbnails else prepared
-        evidence, _ = observer({preprocessing: prepared}, native, task, case.name, case.patient)
-        label, partial = item["label"], item["case"] in data.labels(task).missing
-        volume = None if partial else volume_of((label > 0) & (label != UNKNOWN), preprocessing)
-        found[step] = _Trained(evidence, volume)
+        evidence, logits = observer({preprocessing: prepared}, native, task, case.name, case.patient)
+        if item["case"] in data.labels(task).missing:
+            found[step] = _Trained(evidence, None, None)
+            continue
+        probability = observer.predictor.probability(logits[preprocessing], preprocessing.head)
+        known = (item["label"] != UNKNOWN).to(probability.device)
+        organ = (item["label"] > 0).to(probability.device) & known
+        overlap = dice(((probability >= 0.5) & known)[0].as_subclass(torch.Tensor), organ[0].as_subclass(torch.Tensor))
+        disagreement = _disagreement(observer, prepared, probability, preprocessing)
+        mask = LabelledMask(task, case.patient, case.name, overlap, disagreement)
+        found[step] = _Trained(evidence, mask, volume_of(organ, preprocessing))
     return found
+
+
+def _disagreement(observer: Observer, image: MetaTensor, probability: MetaTensor, own: Preprocessing) -> float:
+    mask = probability[0].as_subclass(torch.Tensor) >= 0.5
+    return flip_disagreement(image.to(probability.device), mask, partial(observer.predictor, head=own.head))
 
 
 def _held_out(observer: Observer, data: MultiTaskData) -> dict[int, _Checked]:
@@ -208,13 +223,9 @@ def _check(observer: Observer, scan: Mapping[str, Any]) -> _Checked:
     predicted = to_native(probability, scan["native"]) >= 0.5
     if scan["known"] is not None:
         predicted &= scan["known"][0].to(predicted.device)
-    disagreement = flip_disagreement(
-        scan["images"][own].to(probability.device),
-        probability[0].as_subclass(torch.Tensor) >= 0.5,
-        partial(observer.predictor, head=own.head),
-    )
+    disagreement = _disagreement(observer, scan["images"][own], probability, own)
     overlap = dice(predicted, scan["label"][0].as_tensor() > 0)
-    return _Checked(evidence, HeldOutMask(scan["dataset"], scan["patient"], scan["case"], overlap, disagreement))
+    return _Checked(evidence, LabelledMask(scan["dataset"], scan["patient"], scan["case"], overlap, disagreement))
 
 
 def _segmenter(module: pl.LightningModule) -> Segmenter:

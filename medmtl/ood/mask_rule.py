@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from medmtl.ood.conformal import Group, cases_needed
+from medmtl.ood.conformal import POOLED, ConformalRule
 from medmtl.ood.reason import Reason
 from medmtl.ood.verdict import Verdict
 
@@ -20,8 +20,8 @@ VOLUME_FACTOR = 2.0  # a volume beyond this times the largest, or below the smal
 CERTAIN = 8.0  # deviation of a reason that needs no comparison
 
 
-class HeldOutMask(NamedTuple):
-    """The mask of a held-out in-distribution image beside its label.
+class LabelledMask(NamedTuple):
+    """The mask of an in-distribution image beside its label.
 
     Attributes:
         task: its task.
@@ -60,10 +60,11 @@ class MaskVerdict:
 class MaskRule:
     """Accept or reject masks at level alpha.
 
-    Calibrated on the held-out images whose mask is acceptable: Dice at least 0.6, or at least the median of the task's
-    held-out images where that is lower. Of the acceptable masks of new patients at most a share of alpha is
-    rejected for their disagreement. With the OOD verdict at alpha as well, at most 2 alpha of in-distribution images
-    with acceptable masks get a flag.
+    Calibrated on the images whose mask is acceptable: Dice at least 0.6, or at least the median of the task's held-out
+    images where that is lower. Of the acceptable masks of new patients at most a share of alpha is rejected for their
+    disagreement; `ConformalRule` says when that holds for each task, and how masks of training images, whose
+    disagreement is lower because the network has seen them, join those of held-out images. With the OOD verdict at
+    alpha as well, at most 2 alpha of in-distribution images with acceptable masks get a flag.
 
     A mask is also rejected where it is empty, or its volume is more than twice that of any training label of its task,
     or less than half.
@@ -72,30 +73,33 @@ class MaskRule:
         held_out: the held-out images.
         volumes: task -> smallest and largest volume of its training labels, ml.
         alpha: share of acceptable masks that may be rejected, in (0, 1).
+        training: the training images.
     """
 
-    held_out: Sequence[HeldOutMask]
+    held_out: Sequence[LabelledMask]
     volumes: Mapping[str, tuple[float, float]]
     alpha: float
+    training: Sequence[LabelledMask] = ()
 
-    @cached_property
-    def acceptable(self) -> list[HeldOutMask]:
-        """The held-out images whose mask is acceptable."""
-        bars: dict[str, float] = {}
-        for task in {each.task for each in self.held_out}:
-            known = [each.dice for each in self.held_out if each.task == task and not np.isnan(each.dice)]
-            bars[task] = min(ACCEPTABLE, float(np.median(known))) if known else ACCEPTABLE
-        return [each for each in self.held_out if each.dice >= bars[each.task]]
+    def bar(self, task: str) -> float:
+        """The Dice from which on a mask of a task is acceptable."""
+        known = [each.dice for each in self.held_out if each.task == task and not np.isnan(each.dice)]
+        return min(ACCEPTABLE, float(np.median(known))) if known else ACCEPTABLE
+
+    def acceptable(self, masks: Sequence[LabelledMask]) -> list[LabelledMask]:
+        """Those of some masks that are acceptable."""
+        bars = {task: self.bar(task) for task in {each.task for each in masks}}
+        return [each for each in masks if each.dice >= bars[each.task]]
 
     @property
     def decides(self) -> bool:
         """Whether there are enough patients with acceptable masks to reject one for its disagreement."""
-        return self._group.patient_count >= cases_needed(self.alpha)
+        return self.rule.decides
 
     @property
     def threshold(self) -> float:
-        """Disagreements above it are rejected; infinite if that cannot be decided."""
-        return self._group.threshold(self.alpha) if self.decides else float("inf")
+        """Disagreements above it are rejected, whichever the task; infinite if that cannot be decided."""
+        return self.rule.threshold
 
     def __call__(
         self, task: str, volume_ml: float, disagreement: float | None, rejected: bool | None = None
@@ -110,17 +114,19 @@ class MaskRule:
                 say nothing about it.
         """
         reasons = []
-        p_value = None if disagreement is None else self._group.p_value(disagreement)
+        group = [task] if task in self.rule.groups else None
+        p_value = None if disagreement is None else self.rule.p_value(disagreement, group)
         smallest, largest = self.volumes.get(task, (0.0, float("inf")))
         if volume_ml <= 0:
             reasons.append(Reason("empty", "the mask is empty", CERTAIN))
         elif not smallest / VOLUME_FACTOR <= volume_ml <= largest * VOLUME_FACTOR:
             text = f"volume {_ml(volume_ml)}; labels of {task} in training have {_ml(smallest)} to {_ml(largest)}"
             reasons.append(Reason("volume_ml", text, CERTAIN))
-        if disagreement is not None and disagreement > self.threshold:
+        if disagreement is not None and self.rule.rejects(disagreement, group):
+            usual = self.rule.groups[task if group else POOLED].threshold(self.alpha)
             text = (
                 f"the mask of the mirrored image differs by {disagreement:.0%} (1 \N{MINUS SIGN} Dice); "
-                f"acceptable masks of held-out images differ by at most {self.threshold:.0%}"
+                f"at least {1 - self.alpha:.0%} of acceptable masks differ by at most {usual:.0%}"
             )
             reasons.append(Reason("flip_disagreement", text.replace("%", " %"), CERTAIN))
         undecided = disagreement is None or not self.decides or bool(rejected)
@@ -130,6 +136,7 @@ class MaskRule:
         """Everything but alpha, as text and numbers."""
         return {
             "held_out": [tuple(each) for each in self.held_out],
+            "training": [tuple(each) for each in self.training],
             "volumes": {task: list(ends) for task, ends in self.volumes.items()},
         }
 
@@ -137,12 +144,21 @@ class MaskRule:
     def from_state_dict(cls, state: Mapping[str, Any], alpha: float) -> "MaskRule":
         """The inverse of `state_dict`."""
         volumes = {task: (float(low), float(high)) for task, (low, high) in state["volumes"].items()}
-        return cls([HeldOutMask(*each) for each in state["held_out"]], volumes, alpha)
+        held_out, training = (
+            [LabelledMask(*each) for each in state.get(part, [])] for part in ("held_out", "training")
+        )
+        return cls(held_out, volumes, alpha, training)  # an earlier version kept no training images
 
     @cached_property
-    def _group(self) -> Group:
-        chosen = self.acceptable
-        return Group([each.disagreement for each in chosen], [each.patient for each in chosen])
+    def rule(self) -> ConformalRule:
+        """The rule for disagreements, from those of acceptable masks."""
+        scores: list[dict[str, list[float]]] = [{}, {}]
+        patients: list[dict[str, list[str]]] = [{}, {}]
+        for part, masks in enumerate((self.held_out, self.training)):
+            for each in self.acceptable(masks):
+                scores[part].setdefault(each.task, []).append(each.disagreement)
+                patients[part].setdefault(each.task, []).append(each.patient)
+        return ConformalRule(scores[0], self.alpha, patients[0], scores[1] or None, patients[1] or None)
 
 
 def _ml(volume: float) -> str:

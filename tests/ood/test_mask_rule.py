@@ -1,18 +1,19 @@
 """The verdict on a mask: few alarms on acceptable masks, and no empty or impossible mask passes."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from medmtl.ood.mask_rule import HeldOutMask, MaskRule
+from medmtl.ood.mask_rule import LabelledMask, MaskRule
 
 VOLUMES = {"Liver": (500.0, 2000.0), "Lesion": (1.0, 50.0)}
 
 
-def masks(task: str, dice: list[float], disagreement: list[float]) -> list[HeldOutMask]:
+def masks(task: str, dice: list[float], disagreement: list[float]) -> list[LabelledMask]:
     pairs = enumerate(zip(dice, disagreement, strict=True))
-    return [HeldOutMask(task, f"{task} {n}", f"case {n}", overlap, found) for n, (overlap, found) in pairs]
+    return [LabelledMask(task, f"{task} {n}", f"case {n}", overlap, found) for n, (overlap, found) in pairs]
 
 
 def liver_rule(alpha: float = 0.05) -> MaskRule:
@@ -28,7 +29,7 @@ def test_a_mask_that_differs_more_from_the_mirrored_one_than_any_acceptable_one_
     assert (bad.reliable, bad.p_value) == (False, pytest.approx(1 / 21))
     assert bad.reasons[0].text == (
         "the mask of the mirrored image differs by 30 % (1 \N{MINUS SIGN} Dice); "
-        "acceptable masks of held-out images differ by at most 20 %"
+        "at least 95 % of acceptable masks differ by at most 20 %"
     )
 
 
@@ -53,9 +54,9 @@ def test_no_mask_of_an_image_that_is_out_of_distribution_is_called_reliable() ->
 def test_masks_that_were_wrong_do_not_set_the_threshold() -> None:
     wrong = masks("Lesion", [0.1, 0.2, math.nan], [0.9, 0.8, 0.7])
     rule = MaskRule([*liver_rule().held_out, *wrong], VOLUMES, 0.05)
-    assert len(rule.acceptable) == 21  # of the lesions, Dice 0.2 is above their median of 0.15
+    assert len(rule.acceptable(rule.held_out)) == 21  # of the lesions, Dice 0.2 is above their median of 0.15
     strict = MaskRule([*liver_rule().held_out, *masks("Lesion", [0.1, 0.7, 0.8], [0.9, 0.1, 0.1])], VOLUMES, 0.05)
-    assert {each.dice for each in strict.acceptable} == {0.7, 0.8, 0.9}
+    assert {each.dice for each in strict.acceptable(strict.held_out)} == {0.7, 0.8, 0.9}
 
 
 def test_with_few_acceptable_masks_it_does_not_decide() -> None:
@@ -74,6 +75,29 @@ def test_acceptable_masks_of_new_patients_are_rejected_no_more_often_than_alpha(
     assert 0 < alarms / draws <= 0.1 + 3 * math.sqrt(0.09 / draws)
 
 
+def test_acceptable_masks_of_training_images_lower_the_threshold_once_they_are_made_comparable() -> None:
+    held_out = [*masks("Liver", [0.9] * 12, np.linspace(0.01, 0.2, 12).tolist())]
+    held_out += masks("Lesion", [0.9] * 8, [*np.linspace(0.01, 0.2, 7), 0.6])  # too few for a rule of their own
+    seen = masks("Liver", [0.9] * 80, np.linspace(0.01, 0.15, 80).tolist())
+    seen = [each._replace(patient=f"seen {each.patient}") for each in seen]
+    wrong = [each._replace(dice=0.1, disagreement=0.9, patient=f"wrong {each.patient}") for each in seen]
+    alone, joined = MaskRule(held_out, VOLUMES, 0.05), MaskRule(held_out, VOLUMES, 0.05, [*seen, *wrong])
+    found = alone.rule.correction, joined.rule.correction
+    ends = [np.quantile([each.disagreement for each in part], 0.9) for part in (seen, held_out)]
+    assert found == (None, pytest.approx(max(ends[1] - ends[0], 0)))
+    assert 0.2 <= joined.threshold < 0.25 < alone.threshold == 0.6
+    assert joined("Liver", 1000.0, 0.3).reliable is False
+
+
+def test_a_task_with_enough_acceptable_masks_has_its_own_threshold() -> None:
+    lesions = masks("Lesion", [0.9] * 20, np.linspace(0.1, 0.6, 20).tolist())
+    rule = MaskRule([*liver_rule().held_out, *lesions], VOLUMES, 0.05)
+    assert rule("Liver", 1000.0, 0.3).reliable is False
+    assert rule("Lesion", 10.0, 0.3).reliable is True
+    assert rule("Lesion", 10.0, 0.7).reasons[0].text.endswith("differ by at most 60 %")
+
+
 def test_a_rule_is_the_same_after_saving() -> None:
-    rule = liver_rule()
+    seen = [each._replace(patient=f"seen {each.patient}") for each in liver_rule().held_out]
+    rule = replace(liver_rule(), training=seen)
     assert MaskRule.from_state_dict(rule.state_dict(), 0.05) == rule
