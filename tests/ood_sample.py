@@ -79,6 +79,33 @@ def _by_detector(name: str, strength: float, images: Sequence[tuple[Any, ...]]) 
     return records
 
 
+def _flags(images: int, image: int, mask: int, either: int, dice: float | None = None) -> dict[str, Any]:
+    return {"images": images, "image": image, "mask": mask, "either": either, "dice_of_unflagged": dice}
+
+
+BOTH_VERDICTS = {
+    "groups": {"in_distribution": _flags(21, 1, 2, 3, 0.81), "far": _flags(34, 20, 9, 27)},
+    "wrong_masks": _flags(26, 14, 6, 20, 0.52) | {"people": 9},
+    "acceptable_masks": _flags(200, 18, 3, 21, 0.83) | {"people": 20, "people_flagged": {"either": 1}},
+    "auroc": {"value": 0.86, "low": 0.7, "high": 0.95, "reliable": True},
+    "threshold": 0.29,
+    "bars": dict.fromkeys(TASKS, 0.6),
+    "missed": [
+        {
+            "condition": "BrainTumour",
+            "severity": 0,
+            "task": "",
+            "case": "missed_scan",
+            "nearest_task": "LiverCT",
+            "volume_ml": 12.34,
+            "p_value": 0.207,
+            "mask_p_value": 0.4,
+            "dice": None,
+        }
+    ],
+}
+
+
 def make_statistics(records: Sequence[Record]) -> dict[str, Any]:
     """What `ood.json` holds: AUROC by sklearn's rules, intervals of a plausible width."""
     detectors: dict[str, Any] = {}
@@ -129,6 +156,7 @@ def make_statistics(records: Sequence[Record]) -> dict[str, Any]:
         "detectors": detectors,
         "verdict": verdict,
         "failure": failure,
+        "both_verdicts": BOTH_VERDICTS,
     }
 
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from medmtl.ood.conformal import POOLED, ConformalRule
+from medmtl.ood.conformal import ConformalRule
 from medmtl.ood.reason import Reason
 from medmtl.ood.verdict import Verdict
 
@@ -123,7 +123,7 @@ class MaskRule:
             text = f"volume {_ml(volume_ml)}; labels of {task} in training have {_ml(smallest)} to {_ml(largest)}"
             reasons.append(Reason("volume_ml", text, CERTAIN))
         if disagreement is not None and self.rule.rejects(disagreement, group):
-            usual = self.rule.groups[task if group else POOLED].threshold(self.alpha)
+            usual = self.rule.groups[task].threshold(self.alpha) if group else self.threshold
             text = (
                 f"the mask of the mirrored image differs by {disagreement:.0%} (1 \N{MINUS SIGN} Dice); "
                 f"at least {1 - self.alpha:.0%} of acceptable masks differ by at most {usual:.0%}"

@@ -3,6 +3,7 @@
 import argparse
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from rich.progress import track
 from medmtl.errors import ConfigError
 from medmtl.files import write_text
 from medmtl.ood_benchmark.images import images_of
+from medmtl.ood_benchmark.judge import judge, verdict_summary, with_verdicts
 from medmtl.ood_benchmark.leave_one_out import leave_one_task_out, print_left_out, write_left_out
 from medmtl.ood_benchmark.options import Options
 from medmtl.ood_benchmark.run import cache_of, observe, recall
@@ -22,6 +24,7 @@ from medmtl.ood_benchmark.summary import print_summary, write_summary
 from medmtl.ood_benchmark.worker import members_of
 from medmtl.report.ood.page import write_ood_page
 from medmtl.results.benchmark import THRESHOLD, Record, write_records
+from medmtl.results.judged import Judged, write_judged
 from medmtl.runs.folder import RunFolder, environment
 from medmtl.training.request import find_config, renamed_config, run_and_checkpoint, shipped_config
 from medmtl.training.trained import load_trained
@@ -32,7 +35,8 @@ logger = logging.getLogger(__name__)
 DESCRIPTION = (
     "Compare out-of-distribution detectors on a trained run: on images of other organs and modalities, of other "
     "scanners and populations, and on its test images, shifted in many ways. Results are cached by image, so it is "
-    "safe to stop and start again. Prints a table, and writes ood.html, ood.csv and ood.json to runs/NAME/ood."
+    "safe to stop and start again. Prints tables, and writes ood.html, ood.csv, verdicts.csv and ood.json to "
+    "runs/NAME/ood."
 )
 
 
@@ -78,11 +82,22 @@ def run_ood(argv: Sequence[str]) -> None:
     probe = recall(others[0], keys[others[0]], cache).evidence
     panel = Panel.fit(options.detectors, [observation.evidence for observation in training], probe)
     records: list[Record] = panel.score_training(trained_on, training)
+    rule = trained.spectral.mask_rule
+    masks: list[Judged | None] = []
     for image in track(others, "scoring", console=console, disable=not console.is_terminal):
-        records += panel.score(image, recall(image, keys[image], cache))
+        observation = recall(image, keys[image], cache)
+        records += panel.score(image, observation)
+        if rule is not None and image.group not in THRESHOLD:
+            evidence, nearest_task = panel.choose(observation.evidence)
+            masks.append(judge(image, evidence, nearest_task, observation.dice, replace(rule, alpha=options.alpha)))
     records = with_decisions(records, options.alpha)
     write_records(folder / "ood.csv", records)
-    summary = write_summary(folder / "ood.json", records, panel.detectors, options, [*notes, *panel.left_out], facts)
+    deciding = [record for record in records if record.detector == panel.detectors[0].name]
+    judged = with_verdicts([each for each in masks if each is not None], deciding)
+    write_judged(folder / "verdicts.csv", judged)
+    verdicts = None if rule is None or not judged else verdict_summary(judged, replace(rule, alpha=options.alpha))
+    notes = [*notes, *panel.left_out]
+    summary = write_summary(folder / "ood.json", records, panel.detectors, options, notes, facts, verdicts)
     page = write_ood_page(folder, run.path.name, records, summary, _shown(facts), summary["notes"])
     print_summary(console, summary)
     console.print(f"benchmark: {page}", soft_wrap=True)

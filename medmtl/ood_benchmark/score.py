@@ -62,15 +62,14 @@ class Panel:
             raise RunError(f"no detector can be used ({'; '.join(left_out)})", fix="name others")
         return cls(fitted, bank, preprocessings, left_out)
 
-    def choose(self, image: Evidence) -> Evidence:
-        """The image with the view chosen of the task with the nearest signature."""
-        if len(image.views) == 1:
-            return image
-        return image.choosing(nearest_task(image, self.bank, self.preprocessings).view)
+    def choose(self, image: Evidence) -> tuple[Evidence, str]:
+        """The image with the view chosen of the task with the nearest signature, and that task."""
+        found = nearest_task(image, self.bank, self.preprocessings)
+        return image.choosing(found.view), found.nearest.task
 
     def score(self, image: Image, observation: Observation) -> list[Record]:
         """The score of every detector, without p-value and decision; a calibration image as one of its task."""
-        evidence = self.choose(observation.evidence)
+        evidence, _ = self.choose(observation.evidence)
         if image.group == "calibration":
             evidence = with_preprocessings(evidence, {self.preprocessings[image.task]})
         return [

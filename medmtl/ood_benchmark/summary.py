@@ -22,6 +22,8 @@ from medmtl.results.benchmark import Record
 
 SCHEMA = 2
 
+FAILURE = ("aurc", "e_aurc", "drop", "spearman")
+
 # Groups that should be rejected; controls should not, and covariate shifts may be too weak to matter.
 OUT_OF_DISTRIBUTION = ("far", "near", "nonsense")
 
@@ -33,6 +35,7 @@ def write_summary(
     options: Options,
     notes: Sequence[str],
     facts: Mapping[str, Any],
+    both_verdicts: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Write `ood.json`.
 
@@ -43,6 +46,7 @@ def write_summary(
         options: of the benchmark.
         notes: in words, what was left out.
         facts: of the run.
+        both_verdicts: see `verdict_summary`; None where the run checks no masks.
 
     Returns:
         What was written: `schema`, `scores` and `shifts` (descriptions by name, see `OODScore` and `Shift`),
@@ -50,8 +54,8 @@ def write_summary(
         in-distribution and OOD images; the verdict is the first detector's), `false_alarms` (test patients with a
         rejected image, all and by task, with exact intervals, see `flagged_people`), `rate_if_exchangeable` (what the
         rule would give if validation and test patients were exchangeable, see `rate_if_exchangeable`), `failure` (how
-        well each score detects bad segmentations, with intervals, and the effect of rejecting a tenth), `images` and
-        `people` (how many by group), `notes` and `facts`.
+        well each score detects bad segmentations, with intervals, and the effect of rejecting a tenth),
+        `both_verdicts`, `images` and `people` (how many by group), `notes` and `facts`.
     """
     names = [detector.name for detector in detectors]
     scored = [record for record in records if record.group != "training"]
@@ -69,6 +73,7 @@ def write_summary(
         "false_alarms": {name: _false_alarms(found) for name, found in of.items()},
         "rate_if_exchangeable": {name: _rate_if_exchangeable(found, options.alpha) for name, found in of.items()},
         "failure": {name: _failure(found) for name, found in of.items()},
+        **({} if both_verdicts is None else {"both_verdicts": dict(both_verdicts)}),
         "images": {group: groups.count(group) for group in dict.fromkeys(groups)},
         "people": {group: len({r.patient for r in seen if r.group == group}) for group in dict.fromkeys(groups)},
         "notes": list(notes),
@@ -111,6 +116,8 @@ def print_summary(console: Console, summary: Mapping[str, Any]) -> None:
             f"(alpha = {verdict['alpha']:g})"
         )
         console.print(_alarm_table(summary["false_alarms"][verdict["detector"]]))
+    if "both_verdicts" in summary:
+        console.print(_verdict_table(summary["both_verdicts"]))
     gain = summary["failure"][verdict["detector"]]["rejecting"]
     if gain is not None:
         console.print(f"{verdict['detector']}: {gain}", soft_wrap=True, highlight=False)
@@ -125,6 +132,17 @@ def _alarm_table(alarms: Mapping[str, Any]) -> Table:
         known = row["rate"] is not None
         rate = (f"{row['rate']:.2f}", f"{row['low']:.2f} to {row['high']:.2f}") if known else ("-", "-")
         table.add_row(name, str(row["people"]), str(row["people_flagged"]), *rate)
+    return table
+
+
+def _verdict_table(found: Mapping[str, Any]) -> Table:
+    """How many images of each kind are flagged by each of the two verdicts."""
+    table = Table("flagged", "images", "by the image's verdict", "by the mask's", "by either", "Dice of the others")
+    rows = {**found["groups"], "wrong masks": found["wrong_masks"], "acceptable masks": found["acceptable_masks"]}
+    for name, row in rows.items():
+        others = row["dice_of_unflagged"]
+        counts = (str(row[key]) for key in ("images", "image", "mask", "either"))
+        table.add_row(name.replace("_", " "), *counts, "-" if others is None else f"{others:.2f}")
     return table
 
 
@@ -194,13 +212,12 @@ def _failure(records: Sequence[Record]) -> dict[str, Any]:
     labelled = [record for record in records if record.group != "calibration"]
     scores = [record.score for record in labelled]
     dice = [math.nan if record.dice is None else record.dice for record in labelled]
-    found = failure_detection(scores, dice, [record.patient for record in labelled])
+    inside = [record.group == "in_distribution" for record in labelled]
+    found = failure_detection(scores, dice, [record.patient for record in labelled], inside)
     gain = rejection(scores, dice, REJECTED_SHARE)
     return {
-        **{name: getattr(found, name).value for name in ("aurc", "e_aurc", "spearman")},
-        "intervals": {
-            name: [getattr(found, name).low, getattr(found, name).high] for name in ("aurc", "e_aurc", "spearman")
-        },
+        **{name: getattr(found, name).value for name in FAILURE},
+        "intervals": {name: [getattr(found, name).low, getattr(found, name).high] for name in FAILURE},
         "reliable": found.aurc.reliable,
         "images": found.images,
         "people": found.people,

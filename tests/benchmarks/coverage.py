@@ -110,7 +110,7 @@ def failure_coverage(people: int, several: bool, samples: int) -> dict[str, Any]
     held = dict.fromkeys(truth, 0)
     for _ in range(samples):
         patients, scores, dice = images(people)
-        found = failure_detection(scores, dice, patients)
+        found = failure_detection(scores, dice, patients, [True] * len(patients))
         for name, value in truth.items():
             ends = getattr(found, name)
             held[name] += ends.low <= value <= ends.high

@@ -16,6 +16,8 @@ from medmtl.bootstrap import CaseDraws
 from medmtl.errors import DataError
 from medmtl.ood.metrics.resampling import Floats, Interval, bootstrap_interval
 
+KEPT = 0.95  # share of in-distribution images that the threshold of `expected_drop` accepts
+
 
 @dataclass(frozen=True)
 class FailureDetection:
@@ -25,6 +27,7 @@ class FailureDetection:
         spearman: rank correlation of score and Dice, -1 to 1; -1 is best.
         aurc: area under the risk-coverage curve, 0 to 1; 0 is best (Geifman & El-Yaniv, arXiv 1705.08500).
         e_aurc: AURC minus that of a perfect order (Geifman et al., arXiv 1805.08206); 0 is best.
+        drop: what Dice is expected to lose on images that are accepted, see `expected_drop`; lower is better.
         images: how many have a Dice.
         people: number of their patients.
     """
@@ -32,6 +35,7 @@ class FailureDetection:
     spearman: Interval
     aurc: Interval
     e_aurc: Interval
+    drop: Interval
     images: int
     people: int
 
@@ -62,13 +66,16 @@ class Rejection:
         )
 
 
-def failure_detection(scores: ArrayLike, dice: ArrayLike, patients: Sequence[str]) -> FailureDetection:
-    """Correlation and risk-coverage figures with expanded percentile intervals from resamples of the patients.
+def failure_detection(
+    scores: ArrayLike, dice: ArrayLike, patients: Sequence[str], inside: Sequence[bool]
+) -> FailureDetection:
+    """Figures of failure detection with expanded percentile intervals from resamples of the patients.
 
     Args:
         scores: higher = more out-of-distribution, `(images,)`.
         dice: 0 to 1, `(images,)`; images whose Dice is NaN, without a label, are left out.
         patients: whose image it is; the same name is the same person.
+        inside: whether it is an in-distribution image as it is.
 
     Returns:
         The figures; None where they do not exist, as the correlation with a constant.
@@ -77,18 +84,77 @@ def failure_detection(scores: ArrayLike, dice: ArrayLike, patients: Sequence[str
     people = np.asarray(patients, dtype=str)[labelled].tolist()
     if not people:
         missing = Interval(None, None, None)
-        return FailureDetection(missing, missing, missing, 0, 0)
+        return FailureDetection(missing, missing, missing, missing, 0, 0)
     draws = CaseDraws.of({"labelled": people})
     weights = np.ones((1, len(people)))  # the images as they are
     if draws is not None:
         weights = np.vstack([weights, draws.weights["labelled"]])
     aurc, oracle = (weighted_aurc(order, risks, weights) for order in (values, risks))
     resamples = None if draws is None else draws.of_patients
-    spearman, area, excess = (
+    within = np.asarray(inside, dtype=bool)[labelled]
+    spearman, area, excess, drop = (
         bootstrap_interval(float(rows[0]), rows[1:], resamples)
-        for rows in (weighted_spearman(values, -risks, weights), aurc, aurc - oracle)
+        for rows in (
+            weighted_spearman(values, -risks, weights),
+            aurc,
+            aurc - oracle,
+            weighted_drop(values, risks, within, weights),
+        )
     )
-    return FailureDetection(spearman, area, excess, len(people), len(set(people)))
+    return FailureDetection(spearman, area, excess, drop, len(people), len(set(people)))
+
+
+def expected_drop(scores: ArrayLike, dice: ArrayLike, inside: Sequence[bool], kept: float = KEPT) -> float:
+    """What Dice is expected to lose when an image that is not in-distribution is accepted.
+
+    The threshold accepts 95 % of the in-distribution images. The drop of an image is the mean Dice of the
+    in-distribution images less its own, 0 where it is rejected; the mean is over all images that are not
+    in-distribution. An image that is segmented as well as those need not be rejected, one that is not must be. This is
+    what the Expected Performance Drop of Vasiliuk et al. (arXiv 2308.07324) is made for; their exact formula was not
+    at hand, so that figures need not agree with theirs.
+
+    Args:
+        scores: higher = more out-of-distribution, `(images,)`.
+        dice: 0 to 1, `(images,)`; images whose Dice is NaN are left out.
+        inside: whether it is an in-distribution image as it is.
+        kept: share of the in-distribution images that the threshold accepts, at least.
+
+    Returns:
+        -1 to 1; NaN where there are no images of either kind.
+
+    Example:
+        >>> inside = [True, True, False, False]
+        >>> round(expected_drop([0.1, 0.2, 0.15, 0.9], [0.9, 0.8, 0.25, 0.1], inside), 3)  # one of two is rejected
+        0.3
+    """
+    values, risks, labelled = _labelled(scores, dice)
+    within = np.asarray(inside, dtype=bool)[labelled]
+    return float(weighted_drop(values, risks, within, np.ones((1, len(values))), kept)[0])
+
+
+def weighted_drop(scores: Floats, risks: Floats, inside: np.ndarray, weights: Floats, kept: float = KEPT) -> Floats:
+    """`expected_drop` for all resamples; the threshold is that of the images as they are.
+
+    Args:
+        scores: `(images,)`.
+        risks: 1 - Dice, `(images,)`.
+        inside: bool `(images,)`.
+        weights: how often each image was drawn, `(resamples, images)`.
+        kept: share of the in-distribution images that the threshold accepts, at least.
+
+    Returns:
+        `(resamples,)`; NaN where a resample has no images of either kind.
+    """
+    if not inside.any() or inside.all():
+        return np.full(len(weights), np.nan)
+    threshold = np.quantile(scores[inside], kept, method="higher")
+    accepted = scores[~inside] <= threshold
+    within, outside = weights[:, inside], weights[:, ~inside]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        usual = within @ risks[inside] / within.sum(1)
+        drops = np.where(accepted, risks[~inside] - usual[:, None], 0.0)
+        found: Floats = (outside * drops).sum(1) / outside.sum(1)
+    return found
 
 
 def risk_coverage(scores: ArrayLike, dice: ArrayLike) -> tuple[Floats, Floats]:

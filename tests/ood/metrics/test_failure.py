@@ -10,6 +10,7 @@ from medmtl.bootstrap import CaseDraws
 from medmtl.errors import DataError
 from medmtl.ood.metrics.failure import (
     Rejection,
+    expected_drop,
     failure_detection,
     rejection,
     risk_coverage,
@@ -27,6 +28,26 @@ def brute_curve(scores: list[float], risks: list[float]) -> np.ndarray:
         if all(scores[one] <= scores[other] for one, other in pairwise(order))
     ]
     return np.mean(curves, axis=0)
+
+
+def brute_drop(scores: np.ndarray, dice: np.ndarray, inside: np.ndarray, counts: np.ndarray) -> float:
+    """The expected drop of images that occur so often, one after the other."""
+    threshold = sorted(scores[inside])[int(np.ceil(0.95 * (inside.sum() - 1)))]
+    usual = float(np.mean(np.repeat(dice[inside], counts[inside])))
+    drops = []
+    for score, overlap, times in zip(scores[~inside], dice[~inside], counts[~inside], strict=True):
+        drops += [usual - overlap if score <= threshold else 0.0] * int(times)
+    return float(np.mean(drops))
+
+
+def test_who_rejects_just_the_bad_images_loses_nothing_and_who_rejects_none_the_whole_drop() -> None:
+    dice = [0.9, 0.9, 0.8, 0.1, 0.2, 0.9]
+    inside = [True, True, True, False, False, False]
+    usual = np.mean(dice[:3])
+    assert expected_drop([0, 1, 2, 9, 9, 1], dice, inside) == pytest.approx((usual - 0.9) / 3)
+    assert expected_drop([0, 1, 2, 0, 0, 0], dice, inside) == pytest.approx(usual - np.mean(dice[3:]))
+    assert expected_drop([0, 1, 2, 9, 0, 9], dice, inside) == pytest.approx((usual - 0.2) / 3)
+    assert np.isnan(expected_drop([0, 1], [0.9, 0.8], [True, True]))
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -59,9 +80,10 @@ def test_the_intervals_are_those_of_resampled_patients() -> None:
     patients = [f"p{number % 12}" for number in range(30)]
     dice = rng.random(30)
     scores = -dice + rng.normal(0, 0.3, 30)
-    found = failure_detection(np.r_[scores, 5.0], np.r_[dice, np.nan], [*patients, "p99"])
+    inside = [number < 15 for number in range(30)]
+    found = failure_detection(np.r_[scores, 5.0], np.r_[dice, np.nan], [*patients, "p99"], [*inside, True])
     assert (found.images, found.people) == (30, 12)
-    draws: dict[str, list[float]] = {"spearman": [], "aurc": [], "e_aurc": []}
+    draws: dict[str, list[float]] = {"spearman": [], "aurc": [], "e_aurc": [], "drop": []}
     resamples = CaseDraws.of({"all": patients})
     assert resamples is not None
     for counts in resamples.weights["all"].astype(int)[:300]:
@@ -70,9 +92,11 @@ def test_the_intervals_are_those_of_resampled_patients() -> None:
         draws["spearman"].append(spearmanr(*repeated).statistic)
         draws["aurc"].append(area)
         draws["e_aurc"].append(area - oracle)
+        draws["drop"].append(brute_drop(scores, dice, np.array(inside), counts))
     assert found.spearman.value == pytest.approx(spearmanr(scores, dice).statistic)
     assert found.aurc.value == pytest.approx(risk_coverage(scores, dice)[1].mean())
     assert found.e_aurc.value == pytest.approx(found.aurc.value - risk_coverage(-dice, dice)[1].mean())
+    assert found.drop.value == pytest.approx(brute_drop(scores, dice, np.array(inside), np.ones(30, int)))
     for name, values in draws.items():
         interval = getattr(found, name)
         # The first 300 of its 2,000 resamples; the ends are those of 12 patients, expanded.
@@ -84,13 +108,13 @@ def test_the_intervals_are_those_of_resampled_patients() -> None:
 
 def test_a_perfect_order_and_its_reverse_by_hand() -> None:
     dice = np.array([0.9, 0.8, 0.4])
-    perfect, reverse = (failure_detection(scores, dice, list("abc")) for scores in (-dice, dice))
+    perfect, reverse = (failure_detection(scores, dice, list("abc"), [True] * 3) for scores in (-dice, dice))
     assert perfect.spearman.value == pytest.approx(-1)
     assert perfect.aurc.value == pytest.approx((0.1 + 0.15 + 0.3) / 3)
     assert perfect.e_aurc.value == pytest.approx(0)
     assert reverse.spearman.value == pytest.approx(1)
     assert reverse.aurc.value == pytest.approx((0.6 + 0.4 + 0.3) / 3)
-    blind = failure_detection([1, 1, 1], dice, list("abc"))
+    blind = failure_detection([1, 1, 1], dice, list("abc"), [True] * 3)
     assert blind.spearman == Interval(None, None, None)
     assert blind.aurc.value == pytest.approx(0.3)
 
@@ -110,9 +134,9 @@ def test_the_sentence_by_hand() -> None:
 
 def test_what_cannot_be_said() -> None:
     missing = Interval(None, None, None)
-    none = failure_detection([1.0], [np.nan], ["a"])
+    none = failure_detection([1.0], [np.nan], ["a"], [True])
     assert (none.spearman, none.aurc, none.e_aurc, none.images, none.people) == (missing, missing, missing, 0, 0)
-    single = failure_detection([1.0, 2.0], [0.9, 0.5], ["a", "a"])
+    single = failure_detection([1.0, 2.0], [0.9, 0.5], ["a", "a"], [True] * 2)
     assert single.aurc == Interval(pytest.approx((0.1 + 0.3) / 2), None, None)
     with pytest.raises(DataError, match="a score is not a number"):
-        failure_detection([np.nan, 1], [0.5, 0.5], ["a", "b"])
+        failure_detection([np.nan, 1], [0.5, 0.5], ["a", "b"], [True] * 2)

@@ -95,6 +95,17 @@ def test_the_table_holds_every_number_of_the_statistics_the_best_detector_first(
         assert cells[1::2] == [f"{row[c]['fpr_at_95_in_kept']:.2f}" for c in columns]
 
 
+def test_both_verdicts_are_counted_and_what_neither_flags_is_listed(page, statistics, records, tmp_path):
+    assert page.rows_of("wrong masks")[0] == ["26", "14", "6", "20", "0.52"]
+    assert page.rows_of("far")[0] == ["34", "20", "9", "27", "\N{EN DASH}"]
+    assert page.rows_of("BrainTumour, missed_scan")[0][1:] == ["12.3", "0.207", "0.400", "\N{EN DASH}"]
+    assert "0.86 [0.70, 0.95]" in page.words
+    bare = {key: value for key, value in statistics.items() if key != "both_verdicts"}
+    without = Page(write_ood_page(tmp_path, "multitask", records, bare, FACTS, []).read_text())
+    assert "What a user is warned of" in page.words
+    assert "What a user is warned of" not in without.words
+
+
 def test_best_tied_and_networkless_detectors_are_marked_in_words(page, statistics):
     def marks(name):
         return next(row[0] for row in page.rows if label_of(name) in row[0]).split()
