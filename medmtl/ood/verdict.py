@@ -14,7 +14,7 @@ from medmtl.ood.detectors.base import Detector
 from medmtl.ood.detectors.spectral import PUBLISHED, Spectral
 from medmtl.ood.evidence.evidence import Evidence
 from medmtl.ood.nearest import nearest_task, with_preprocessings
-from medmtl.ood.reason import Reason
+from medmtl.ood.reason import Compared, Reason
 from medmtl.ood.signature import Nearest, Signature, SignatureBank, signature
 from medmtl.renamed import state_with_new_names
 
@@ -39,8 +39,9 @@ class Verdict:
             `entropy` and `max_softmax`; higher = more out-of-distribution.
         p_value: conformal p-value of the detector's score, in (0, 1].
         rejected: out-of-distribution at the rule's alpha; None if that cannot be decided.
-        reasons: what sets the image apart from the training images of the task that fits it best by the detector, the
-            most unusual first; empty where nothing does, or the detector cannot say.
+        reasons: what sets the image apart from the training images of the nearest task, the most unusual first; empty
+            where nothing does, or the detector cannot say.
+        compared: what describes the mask, each beside its range in that task; empty where the detector compares none.
     """
 
     task: str
@@ -52,6 +53,7 @@ class Verdict:
     p_value: float
     rejected: bool | None
     reasons: tuple[Reason, ...] = ()
+    compared: tuple[Compared, ...] = ()
 
     @property
     def score(self) -> float:
@@ -214,6 +216,7 @@ class ConformalDetector:
             p_value=rule.p_value(score, tasks),
             rejected=rule.rejects(score, tasks),
             reasons=tuple(sorted(self.detector.reasons(image, nearest.task), key=lambda each: -each.deviation)),
+            compared=tuple(self.detector.compared(image, nearest.task)),
         )
 
     def state_dict(self) -> dict[str, Any]:

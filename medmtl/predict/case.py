@@ -5,6 +5,7 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,7 @@ def predict_case(
             mask_p_value=prediction.mask_p_value,
             mask_disagreement=prediction.mask_disagreement,
             reasons=list(prediction.reasons),
+            mask_descriptors=[asdict(each) for each in prediction.compared],
             nearest_image=prediction.nearest_image,
             volume_ml=prediction.volume_ml,
             labels=prediction.classes,

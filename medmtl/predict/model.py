@@ -239,6 +239,7 @@ class Model:
             seconds=seconds,
             warnings=tuple(dict.fromkeys(notes)),
             scan=scan,
+            compared=() if verdict is None else verdict.compared,
             classes=output.labels,
             volumes_ml=volumes_ml(mask, output.segments, voxel_ml),
             output=output,

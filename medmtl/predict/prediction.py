@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from medmtl.io.reader import Scan
+from medmtl.ood.reason import Compared
 from medmtl.predict.class_output import ClassOutput
 
 
@@ -40,6 +41,7 @@ class Prediction:
         seconds: spent on resampling, inference, verdict and scaling.
         warnings: about file, verdict and mask, a sentence each.
         scan: the input.
+        compared: what describes the mask, each beside its range among the training masks of the nearest task.
         classes: name -> label value in the mask, in the order of the task; empty for an organ of interest.
         volumes_ml: name of a class -> its volume in the mask; of classes that overlap each has all that is its own.
         output: what the network says of the classes, from which `class_probabilities` are computed.
@@ -66,6 +68,7 @@ class Prediction:
     seconds: Mapping[str, float]
     warnings: tuple[str, ...]
     scan: Scan
+    compared: tuple[Compared, ...] = ()
     classes: Mapping[str, int] = field(default_factory=dict)
     volumes_ml: Mapping[str, float] = field(default_factory=dict)
     output: ClassOutput | None = field(default=None, repr=False)

@@ -36,6 +36,8 @@ class PredictedCase:
         mask_disagreement: 1 - Dice of the mask and that of the mirrored image, 0 to 1; None where not measured.
         reasons: what sets image and mask apart from the training images of the task, a clause each.
         nearest_image: the training image with the nearest signature, as `task/case`.
+        mask_descriptors: what describes the mask, each beside its range among the training masks of the nearest task,
+            see `medmtl.ood.reason.Compared`; empty where the detector compares none.
         files: kind -> name of a written file: `mask`, `dicom_seg`, `probability`, `entropy`, `picture`.
         request: input files and options; an image whose request is unchanged is not predicted again.
         expected_volume_ml: of the organ, the sum of its probability over all voxels; None in records of versions that
@@ -65,6 +67,7 @@ class PredictedCase:
     mask_disagreement: float | None = None
     reasons: Sequence[str] = ()
     nearest_image: str | None = None
+    mask_descriptors: Sequence[Mapping[str, Any]] = ()
     files: Mapping[str, str] = field(default_factory=dict)
     request: Mapping[str, Any] = field(default_factory=dict)
     expected_volume_ml: float | None = None

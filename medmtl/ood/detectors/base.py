@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from medmtl.errors import DataError
 from medmtl.ood.evidence.evidence import Evidence, View
-from medmtl.ood.reason import Reason
+from medmtl.ood.reason import Compared, Reason
 from medmtl.ood.score import OODScore, Role, in_words
 
 FOLDS = 5  # of the training patients, where each is scored by a detector that was fitted to the others
@@ -100,6 +100,10 @@ class Detector(ABC):
 
     def reasons(self, image: Evidence, task: str) -> list[Reason]:
         """What sets an image apart from the training images of a task; nothing where the detector cannot say."""
+        return []
+
+    def compared(self, image: Evidence, task: str) -> list[Compared]:
+        """What describes the mask, each beside its range in a task; nothing where the detector does not compare it."""
         return []
 
     def missing(self, image: Evidence) -> str:

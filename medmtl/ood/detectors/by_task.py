@@ -14,7 +14,7 @@ from medmtl.ood.detectors.fusion import Fusion
 from medmtl.ood.detectors.gaussian import MAD_TO_DEVIATION
 from medmtl.ood.detectors.layers import require
 from medmtl.ood.evidence.evidence import Evidence
-from medmtl.ood.reason import Reason
+from medmtl.ood.reason import Compared, Reason
 
 
 class ByTask(Detector):
@@ -90,8 +90,16 @@ class ByTask(Detector):
 
     def reasons(self, image: Evidence, task: str) -> list[Reason]:
         """See `Detector.reasons`: of the task's detector."""
+        return self.tasks[task].reasons(self._as_of(image, task), task)
+
+    def compared(self, image: Evidence, task: str) -> list[Compared]:
+        """See `Detector.compared`: of the task's detector."""
+        return self.tasks[task].compared(self._as_of(image, task), task)
+
+    def _as_of(self, image: Evidence, task: str) -> Evidence:
+        """The image with the view of a task alone."""
         views = tuple(view for view in image.views if view.preprocessing == self.preprocessings[task])
-        return self.tasks[task].reasons(replace(image, views=views, chosen=0), task)
+        return replace(image, views=views, chosen=0)
 
     def missing(self, image: Evidence) -> str:
         """See `Detector.missing`."""

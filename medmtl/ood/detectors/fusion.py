@@ -18,7 +18,7 @@ from medmtl.ood.detectors.layers import require
 from medmtl.ood.detectors.shape import Shape
 from medmtl.ood.detectors.spectral import Spectral
 from medmtl.ood.evidence.evidence import Evidence
-from medmtl.ood.reason import Reason
+from medmtl.ood.reason import Compared, Reason
 
 # The logistic distribution with this slope is within 0.01 of the normal one.
 LOGISTIC = 1.702
@@ -150,6 +150,10 @@ class Fusion(Detector):
                 text = f"{member.compares} {times:.1f} times as far from those of {task} in training as usual"
                 found.append(Reason(member.name, text, deviation))
         return found
+
+    def compared(self, image: Evidence, task: str) -> list[Compared]:
+        """See `Detector.compared`: of the members."""
+        return [each for member in self.members for each in member.compared(image, task)]
 
     def missing(self, image: Evidence) -> str:
         """See `Detector.missing`: of the first member for which something is missing."""

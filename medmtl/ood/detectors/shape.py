@@ -12,7 +12,7 @@ from medmtl.ood.detectors.gaussian import MAD_TO_DEVIATION
 from medmtl.ood.detectors.layers import require
 from medmtl.ood.evidence.evidence import Evidence, View
 from medmtl.ood.evidence.shape import DESCRIPTORS
-from medmtl.ood.reason import Reason
+from medmtl.ood.reason import Compared, Reason
 
 LIMIT = 6.0  # deviations beyond it count as it, and so does an empty mask
 UNUSUAL = 3.0  # deviations from which on a descriptor outside the training range is named as a reason
@@ -81,20 +81,36 @@ class Shape(ViewDetector):
         """See `Detector.reasons`: descriptors outside the range of the training masks, and far from their median."""
         if not image.view.shape:
             return [Reason("empty", "the mask is empty", LIMIT)]
-        z = self._deviations(image.view, task)[0].tolist()
-        row = list(self.preprocessings).index(task)
-        low, high = (self.fitted[end][row].tolist() for end in ("low", "high"))
+        found = []
+        for each in self.compared(image, task):
+            descriptor, z = DESCRIPTORS[each.key], each.deviation or 0.0
+            if each.outside and abs(z) >= UNUSUAL:
+                ends = " to ".join(dict.fromkeys((each.low, each.high)))
+                text = f"{descriptor.high if z > 0 else descriptor.low}: {each.label} {each.value}"
+                found.append(Reason(each.key, f"{text}; masks of {task} in training have {ends}", min(abs(z), LIMIT)))
+        return found
+
+    def compared(self, image: Evidence, task: str) -> list[Compared]:
+        """See `Detector.compared`: every descriptor."""
+        row, shape = list(self.preprocessings).index(task), image.view.shape or {}
+        low, high, centre, spread = (self.fitted[name][row].tolist() for name in ("low", "high", "centre", "spread"))
         found = []
         for place, key in enumerate(self.keys):
-            descriptor, value = DESCRIPTORS[key], image.view.shape[key]
-            outside = not low[place] <= descriptor.scaled(value) <= high[place]
-            if outside and abs(z[place]) >= UNUSUAL:
-                ends = dict.fromkeys(descriptor.text(descriptor.unscaled(end)) for end in (low[place], high[place]))
-                direction = descriptor.high if z[place] > 0 else descriptor.low
-                text = f"{direction}: {descriptor.label} {descriptor.text(value)}"
-                found.append(
-                    Reason(key, f"{text}; masks of {task} in training have {' to '.join(ends)}", abs(z[place]))
+            descriptor = DESCRIPTORS[key]
+            value = descriptor.scaled(shape[key]) if shape else None
+            middle, width = centre[place], spread[place]
+            found.append(
+                Compared(
+                    key,
+                    descriptor.label,
+                    descriptor.text(shape[key]) if shape else "",
+                    descriptor.text(descriptor.unscaled(low[place])),
+                    descriptor.text(descriptor.unscaled(high[place])),
+                    None if value is None else (value - middle) / width,
+                    (low[place] - middle) / width,
+                    (high[place] - middle) / width,
                 )
+            )
         return found
 
     def missing(self, image: Evidence) -> str:

@@ -13,6 +13,7 @@ from monai.data import MetaTensor
 from numpy.typing import NDArray
 
 from medmtl.files import write_text
+from medmtl.ood.reason import Compared
 from medmtl.report.html import Picture, page_template
 from medmtl.report.slices import CLASS_COLOURS, DASHED, TRUTH, CaseSlices, Outline, add_legend, draw_outlines, lay_out
 from medmtl.report.style import literal, style, to_png
@@ -20,6 +21,7 @@ from medmtl.results.prediction import IN, OUT, UNDECIDED, FailedCase, PredictedC
 
 MASK = Outline("mask", "#00C8F0", "solid", 1.3)
 LEGEND, LINE = 80, 0.19  # letters in a line of the legend, and its height, inches
+LIMIT = 6.0  # spreads from the median at which the track of a descriptor ends
 SHOWN = 100  # pictures on a page, OOD images first: browsers open 25 MB, but not much more
 
 
@@ -53,6 +55,9 @@ def write_gallery(
         shown=shown,
         classes=any(len(case.labels) > 1 for case in shown),
         pictures={case.case: Picture.of((folder / case.files["picture"]).read_bytes()) for case in shown},
+        place=_place,
+        is_outside=lambda each: Compared(**each).outside,
+        limit=LIMIT,
         facts=facts,
         note=note,
     )
@@ -134,6 +139,11 @@ def _looks(segments: Mapping[str, Collection[int]]) -> dict[Outline, Collection[
         MASK._replace(label=literal(name), colour=colour, dashes=dashes): values
         for (name, values), (dashes, colour) in zip(segments.items(), cycle(looks), strict=False)
     }
+
+
+def _place(deviation: float) -> float:
+    """Where a deviation lies on the track of a descriptor, in per cent of its length."""
+    return round(50 + 50 * min(max(deviation / LIMIT, -1.0), 1.0), 1)
 
 
 def _are(count: int) -> str:

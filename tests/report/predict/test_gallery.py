@@ -1,5 +1,6 @@
 import base64
 import re
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from matplotlib.colors import to_hex, to_rgb
 from monai.data import MetaTensor
 from scipy.spatial.distance import pdist
 
+from medmtl.ood.reason import Compared
 from medmtl.report.predict import gallery
 from medmtl.report.predict.gallery import draw_case, headline, write_gallery
 from medmtl.report.slices import CaseSlices
@@ -40,6 +42,10 @@ def make(case, in_distribution=True, p_value=0.5, ood_score=0.1, **given):
     return PredictedCase(**(values | given))
 
 
+DESCRIBED = [
+    asdict(Compared("parts", "parts", "17 ", "1 ", "3 ", 7.5, -1.5, 3.0)),
+    asdict(Compared("volume_ml", "volume", "11.2 ml", "9.1 ml", "20 ml", 0.6, -3.0, 3.0)),
+]
 CASES = [
     make("fine"),
     make("close", p_value=0.06),
@@ -53,6 +59,7 @@ CASES = [
         mask_disagreement=0.62,
         reasons=["the mask of the mirrored image differs"],
         nearest_image="LiverCT/liver_7",
+        mask_descriptors=DESCRIBED,
     ),
     make("farther", False, 0.02, 0.5),
     make("unknown", None, None, None, nearest_task=None),
@@ -102,6 +109,16 @@ def test_the_page_holds_every_picture_and_needs_nothing_but_itself(folder, page)
     embedded = {base64.b64decode(source.removeprefix("data:image/png;base64,")) for source in sources}
     assert embedded == {path.read_bytes() for path in (folder / "figures").iterdir()}
     assert not re.search(r"url\(|@import|https?://", (folder / "gallery.html").read_text())
+
+
+def test_the_descriptors_of_a_mask_stand_beside_their_range_in_training(page):
+    (parts,), (volume,) = page.rows_of("parts"), page.rows_of("volume")
+    assert (parts[1:], volume[1:]) == (["17", "1 to 3"], ["11.2 ml", "9.1 ml to 20 ml"])
+    styles = [
+        given.get("style") for tag, given in page.tags if tag == "span" and given.get("class") in ("range", "dot")
+    ]
+    assert styles == ["left: 37.5%; width: 37.5%", "left: 100.0%", "left: 25.0%; width: 50.0%", "left: 55.0%"]
+    assert [given.get("class") for tag, given in page.tags if tag == "tr"].count("outside") == 1
 
 
 def test_it_lists_verdicts_and_failures(page):
