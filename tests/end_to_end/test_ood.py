@@ -149,6 +149,16 @@ def test_scores_dice_and_verdicts_are_those_of_the_report(run: Path, benchmark: 
         assert record.dice is None or record.dice == pytest.approx(float(row["dice"]), abs=1e-6)
         assert record.detector != "spectral" or record.rejected == (row["rejected"] == "True")
     assert len(found) == 2 * len(tested)
+    with (run / "ood" / "verdicts.csv").open(newline="") as stream:
+        judged = {row["case"]: row for row in csv.DictReader(stream) if row["group"] in ("in_distribution", "far")}
+    assert judged.keys() == tested.keys()
+    said = {"True": "1", "False": "0", "": ""}
+    for case, row in tested.items():
+        assert (judged[case]["mask_reliable"], judged[case]["rejected"]) == (
+            said[row["mask_reliable"]],
+            said[row["rejected"]],
+        )
+        assert judged[case]["nearest_task"] == row["nearest_task"]
 
 
 def test_a_second_run_looks_at_nothing_and_another_network_at_everything(
