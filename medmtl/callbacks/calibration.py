@@ -17,6 +17,7 @@ from medmtl.calibration.metrics.regions import REGIONS
 from medmtl.distributed import gather
 from medmtl.errors import ConfigError
 from medmtl.files import written_whole
+from medmtl.models.class_volumes import ClassVolumes
 from medmtl.models.scored import ScoredScan, Segmentation
 from medmtl.ood.detectors import SCORES
 from medmtl.report.reliability import reliability_diagram
@@ -33,12 +34,14 @@ class MeasuredCase:
         calibration: region -> reliability bins.
         calibration_scaled: the same after scaling; empty without one.
         classes: class -> region -> bins of its probability against all else; empty with one class, and in validations.
+        classes_scaled: the same after scaling; empty without one, and where classes overlap.
     """
 
     task: str
     calibration: Mapping[str, BinTable]
     calibration_scaled: Mapping[str, BinTable]
     classes: Mapping[str, Mapping[str, BinTable]] = field(default_factory=dict)
+    classes_scaled: Mapping[str, Mapping[str, BinTable]] = field(default_factory=dict)
 
 
 # Regions over which classes are measured; "band" is then the class and 5 mm around it.
@@ -52,8 +55,9 @@ class CalibrationCallback(pl.Callback):
     the cases, and the same with `_per_case` for the mean over cases.
 
     With several classes the foreground is all of them together. A test also logs `test/<task>/<class>/...`, of the
-    probability of each class against all else, over whole and band (of the class) where `regions` has these. Every
-    class has to be interpolated to the image's grid for it, which takes too long for every validation.
+    probability of each class against all else, over whole and band (of the class) where `regions` has these, and as
+    `<metric>_<region>_scaled` the same after scaling. Every class has to be interpolated to the image's grid for it,
+    which takes too long for every validation.
 
     Args:
         bins: equal bins of probability.
@@ -117,8 +121,9 @@ class CalibrationCallback(pl.Callback):
         own = found.segmentation
         before = self._bin(own, own.probability)
         after = {} if own.scaled is None else self._bin(own, own.scaled)
-        classes = self._bin_classes(own) if by_class else {}
-        self.measured[index] = MeasuredCase(scan["dataset"], before, after, classes)
+        both = (own.classes, own.scaled_classes) if by_class else (None, None)
+        classes, scaled = (self._bin_classes(own, each) for each in both)
+        self.measured[index] = MeasuredCase(scan["dataset"], before, after, classes, scaled)
 
     def _bin(self, segmentation: Segmentation, probability: Tensor) -> dict[str, BinTable]:
         return {
@@ -126,10 +131,10 @@ class CalibrationCallback(pl.Callback):
             for name in self.regions
         }
 
-    def _bin_classes(self, segmentation: Segmentation) -> dict[str, dict[str, BinTable]]:
+    def _bin_classes(self, segmentation: Segmentation, classes: ClassVolumes | None) -> dict[str, dict[str, BinTable]]:
         """Class -> region -> bins of its probability, for a task with several."""
         found: dict[str, dict[str, BinTable]] = {}
-        for volume in segmentation.classes or ():
+        for volume in classes or ():
             found[volume.name] = {}
             for name in (name for name in self.regions if name in CLASS_REGIONS):
                 region = REGIONS[name](volume.label, segmentation.spacing_mm)
@@ -144,9 +149,10 @@ class CalibrationCallback(pl.Callback):
         for case in gather(self.measured):
             for region, table in case.calibration.items():
                 found[region][case.task].append(table)
-            for name, regions in case.classes.items():
-                for region, table in regions.items():
-                    by_class[region][f"{case.task}/{name}"].append(table)
+            for after, classes in (("", case.classes), ("_scaled", case.classes_scaled)):
+                for name, regions in classes.items():
+                    for region, table in regions.items():
+                        by_class[f"{region}{after}"][f"{case.task}/{name}"].append(table)
         for region, by_task in found.items():
             figures = {task: _figures(tables, region, self.metrics) for task, tables in by_task.items()}
             for task, values in figures.items():

@@ -192,6 +192,7 @@ def _with_calibration(result: CaseResult, measured: MeasuredCase | None) -> Case
         calibration=measured.calibration,
         calibration_scaled=measured.calibration_scaled,
         class_calibration=measured.classes,
+        class_calibration_scaled=measured.classes_scaled,
     )
 
 

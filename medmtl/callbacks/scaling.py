@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,12 +11,14 @@ import torch
 import yaml
 from pytorch_lightning.trainer.states import TrainerFn
 
+from medmtl.calibration.scaling.class_shares import ClassSample, FittedShares, sample_classes
 from medmtl.calibration.scaling.per_task import Fitted, TaskScalings
 from medmtl.calibration.scaling.working_volume import VoxelSample, sample_voxels
 from medmtl.calibration.scaling.zones import FAR, ZoneHistograms, zone_masks
 from medmtl.callbacks.checkpoints import add_callback_state
 from medmtl.distributed import gather
 from medmtl.errors import ConfigError
+from medmtl.models.scored import Segmentation
 from medmtl.runs.checkpoint import CHECKPOINT_KEY, read_checkpoint, write_checkpoint
 
 logger = logging.getLogger(__name__)
@@ -52,6 +54,11 @@ class ScalingCallback(pl.Callback):
     Every validation fits it again, so that each checkpoint holds the scaling of its weights (one that was saved
     because of an interruption: of the validation before). Where nothing can be fitted in a zone, T = 1 is kept and a
     warning logged; where local temperatures do not help patients that they were not fitted on, a single one is kept.
+    Of a task with several classes that exclude each other these are of its foreground, and vector scaling of the
+    logarithm of each class's share in it is fitted beside them, whatever the method and `per_task`, see
+    `FittedShares`; with fewer than three people, or 50 voxels of a class, the shares stay as they are. Probabilities of
+    classes change by it, masks do not: within the foreground another class may become the most probable one.
+
     What `medmtl calibrate` fits for an ensemble is kept in the checkpoint beside the network's own, and is used for
     that ensemble alone.
 
@@ -82,6 +89,7 @@ class ScalingCallback(pl.Callback):
         self._applied: str | None = None
         self._histograms: dict[str, ZoneHistograms] = {}
         self._samples: dict[int, tuple[str, dict[str, VoxelSample]]] = {}  # by number of the step: task, and by zone
+        self._classes: dict[int, tuple[str, ClassSample]] = {}  # by number of the step
 
     @property
     def active(self) -> bool:
@@ -111,8 +119,10 @@ class ScalingCallback(pl.Callback):
             return None
         fit = self._fits[self._applied]
         tasks = {task: fitted.summary() for task, fitted in fit.scalings.tasks.items()}
+        shares = {task: fitted.summary() for task, fitted in fit.scalings.shares.items()}
         single = fit.scalings.single.summary()
-        return {**fit.options, "ensemble": self._applied, "single": single, "tasks": tasks}
+        found = {**fit.options, "ensemble": self._applied, "single": single, "tasks": tasks}
+        return {**found, "shares": shares} if shares else found
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Drop the logits of the last validation.
@@ -133,6 +143,8 @@ class ScalingCallback(pl.Callback):
         own = outputs.segmentation
         zones = zone_masks(own.probability, own.spacing_mm, own.known)
         self._histograms[batch["dataset"]] += ZoneHistograms.of(own.probability, own.label, zones)
+        if own.classes is not None and own.classes.head.background:
+            self._classes[index] = batch["dataset"], _class_sample(own, batch["patient"])
         if self.options["method"] == "local":
             self._samples[index] = (
                 batch["dataset"],
@@ -155,7 +167,12 @@ class ScalingCallback(pl.Callback):
             for zone, sample in by_zone.items():
                 samples[task].setdefault(zone, []).append(sample)
         self._samples.clear()
+        by_task: dict[str, list[ClassSample]] = {}
+        for task, of_classes in gather(self._classes):
+            by_task.setdefault(task, []).append(of_classes)
+        self._classes.clear()
         scalings = TaskScalings.fit(pooled, self.options["method"], self.options["per_task"], samples)
+        scalings = replace(scalings, shares={task: FittedShares.fit(own) for task, own in by_task.items()})
         kept = self._fits if _calibrating(trainer) else {}  # a training changes the weights that others were fitted for
         self._fits = {**kept, _fitted_for(pl_module): _Fit(self.options, scalings)}
 
@@ -234,10 +251,25 @@ def _log_fit(scalings: TaskScalings) -> None:
         else:
             logger.info("calibrate: %s %s", task, _gain(fitted))
 
+    for task, shares in scalings.shares.items():
+        if shares.refused:
+            logger.warning("calibrate: classes of %s keep their shares: %s", task, shares.refused)
+        else:
+            logger.info("calibrate: classes of %s %s", task, _gain(shares))
 
-def _gain(fitted: Fitted) -> str:
+
+def _class_sample(own: Segmentation, patient: str) -> ClassSample:
+    """Voxels of the true foreground; none where the label does not mark every class, and so not what is a class."""
+    classes = own.classes
+    assert classes is not None
+    label = classes.label * 0 if classes.missing else classes.label
+    return sample_classes(classes.logits.as_tensor()[1:], label, own.working, patient, classes.head.classes.names)
+
+
+def _gain(fitted: Fitted | FittedShares) -> str:
     cases = "1 validation case" if fitted.cases == 1 else f"{fitted.cases} validation cases"
-    return f"{fitted.scaling}, NLL {fitted.nll_before:.4f} -> {fitted.nll_after:.4f} on {cases}"
+    what = fitted if isinstance(fitted, FittedShares) else fitted.scaling
+    return f"{what}, NLL {fitted.nll_before:.4f} -> {fitted.nll_after:.4f} on {cases}"
 
 
 def _fitted_for(module: pl.LightningModule) -> str:

@@ -8,6 +8,7 @@ import torch
 from monai.data import MetaTensor
 from torch import Tensor
 
+from medmtl.calibration.scaling.vector import VectorScaling
 from medmtl.data.transforms import to_native
 from medmtl.models.outputs import Head
 
@@ -40,6 +41,7 @@ class ClassVolumes:
         label: numbers of parts, see `Classes`, `(H, W, D)`.
         known: where the label says what a voxel is, bool `(H, W, D)`; None if everywhere.
         missing: the classes that it does not mark, which are left out.
+        shares: scaling of the classes' shares in the foreground; None leaves them as they are.
     """
 
     head: Head
@@ -49,6 +51,7 @@ class ClassVolumes:
     label: Tensor
     known: Tensor | None = None
     missing: Collection[str] = ()
+    shares: VectorScaling | None = None
 
     @property
     def parts(self) -> dict[str, tuple[int, ...]]:
@@ -57,25 +60,28 @@ class ClassVolumes:
 
     def __iter__(self) -> Iterator[ClassVolume]:
         """One class after the other, in their order."""
-        found = class_probabilities(self.head, self.logits, self.foreground, self.native)
+        found = class_probabilities(self.head, self.logits, self.foreground, self.native, self.shares)
         for name, probability in zip(self.head.classes.names, found, strict=True):
             if name not in self.missing:
                 yield ClassVolume(name, probability, self.head.classes.mask(self.label, name), self.known)
 
 
-def class_probabilities(head: Head, logits: MetaTensor, foreground: Tensor, native: MetaTensor) -> Iterator[Tensor]:
+def class_probabilities(
+    head: Head, logits: MetaTensor, foreground: Tensor, native: MetaTensor, shares: VectorScaling | None = None
+) -> Iterator[Tensor]:
     """The probability of each class on the image's own grid, computed one after the other.
 
     Classes that exclude each other share the foreground: each has the part of it that it has in the softmax, so that
     they add up to it. With the network's own foreground these are the softmax probabilities themselves, interpolated;
-    with a pooled or scaled one the parts stay, and the sum is that one. Classes that overlap have a sigmoid each, which
-    the foreground does not change.
+    with a scaled one the sum is that one, and the parts are scaled by themselves or stay. Classes that overlap have a
+    sigmoid each, which the foreground does not change.
 
     Args:
         head: the output of the task.
         logits: of its channels, `(channels, h, w, d)` in the working space.
         foreground: probability of all classes together, `(H, W, D)`.
         native: a volume on the image's own grid, `(1, H, W, D)`.
+        shares: scaling of the parts of classes that exclude each other; None leaves them as they are.
 
     Yields:
         `(H, W, D)` in [0, 1], in the order of the classes.
@@ -88,7 +94,7 @@ def class_probabilities(head: Head, logits: MetaTensor, foreground: Tensor, nati
     if head.background:  # interpolation is linear: that of the sum is the sum of the classes
         odds = head.foreground(logits.as_tensor())
         together = to_native(MetaTensor(torch.sigmoid(odds), affine=logits.affine), native)
-    for working in head.probabilities(logits):
+    for working in head.probabilities(logits, shares):
         own = to_native(working, native)
         if together is not None:
             # Where rounding leaves nothing of any class, they share alike.

@@ -1,12 +1,14 @@
 """Outputs: what the output channels stand for, and how they become probabilities and labels."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 
 import torch
 from monai.data import MetaTensor
 from torch import Tensor
 
+from medmtl.calibration.scaling.vector import VectorScaling
 from medmtl.data.classes import ORGAN, Classes
 from medmtl.data.transforms import to_native
 
@@ -62,19 +64,26 @@ class Head:
             return logits if len(logits) == 1 else _single(logits.amax(0, keepdim=True))
         return _log_sum(logits[1:]) - _single(logits[:1])
 
-    def probabilities(self, logits: MetaTensor) -> Iterator[MetaTensor]:
+    def probabilities(self, logits: MetaTensor, shares: VectorScaling | None = None) -> Iterator[MetaTensor]:
         """The probability of each class in the working space, one after the other, so that one volume is held.
 
         Args:
             logits: of the channels of this head, `(channels, h, w, d)`.
+            shares: scaling of the logarithm of each class's share in the foreground, which itself stays as it is; of a
+                head with a background.
 
         Yields:
             `(1, h, w, d)` float32: a softmax, or a sigmoid each.
         """
         channels = logits.as_tensor()
-        every = _log_sum(channels) if self.background else None
-        for logit in channels[1:] if self.background else channels:
-            found = torch.sigmoid(_single(logit)) if every is None else (_single(logit) - every[0]).exp_()
+        logs: Iterable[Tensor] = map(_single, channels[1:] if self.background else channels)
+        every = _log_sum(channels)[0] if self.background else None
+        if every is not None and shares is not None:
+            together = _log_sum(channels[1:])[0]
+            logs = _scaled(shares, channels[1:], together)
+            every = every - together + _log_total(_scaled(shares, channels[1:], together))
+        for log in logs:
+            found = torch.sigmoid(log) if every is None else (log - every).exp_()
             yield MetaTensor(found[None], affine=logits.affine)
 
     def parts(self, logits: MetaTensor, foreground: Tensor, native: MetaTensor) -> Tensor:
@@ -157,10 +166,17 @@ class Outputs:
 
 def _log_sum(logits: Tensor) -> Tensor:
     """The logarithm of the sum of exponentials over channels, `(1, *spatial)`, holding one volume at a time."""
-    total = _single(logits[:1])
-    for logit in logits[1:]:
-        total = torch.logaddexp(total, _single(logit[None]))
-    return total
+    return _log_total(_single(logit[None]) for logit in logits)
+
+
+def _log_total(logits: Iterable[Tensor]) -> Tensor:
+    """The same of volumes that are computed one after the other, of their shape."""
+    return reduce(torch.logaddexp, logits)
+
+
+def _scaled(shares: VectorScaling, logits: Tensor, together: Tensor) -> Iterator[Tensor]:
+    """The scaled logarithm of each class's share, up to what makes them add up to 1, one volume after the other."""
+    return (shares.of_class(number, _single(logit) - together) for number, logit in enumerate(logits))
 
 
 def _single(logits: Tensor) -> Tensor:

@@ -32,6 +32,7 @@ class Segmentation:
         parts: prediction and label of a task with several classes, numbers of parts, both uint8 `(H, W, D)`; None with
             one.
         classes: their probabilities and labels, one at a time; None with one.
+        scaled_classes: the same after post-hoc scaling; None without one, and where classes overlap.
     """
 
     probability: Tensor
@@ -44,6 +45,7 @@ class Segmentation:
     accuracy: Mapping[str, float]
     parts: tuple[Tensor, Tensor] | None = None
     classes: ClassVolumes | None = None
+    scaled_classes: ClassVolumes | None = None
     _regions: dict[str, Tensor] = field(default_factory=dict, init=False, repr=False)
 
     def region(self, name: str) -> Tensor:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from medmtl.accuracy import dice
 from medmtl.calibration.scaling.parametric import Scaling
+from medmtl.calibration.scaling.vector import VectorScaling
 from medmtl.calibration.scaling.working_volume import WorkingVolume
 from medmtl.data.transforms import to_native
 from medmtl.models.class_accuracy import class_accuracy
@@ -50,18 +51,24 @@ def segment(
     return Segmentation(probability, None, *compared)
 
 
-def with_scaled(segmentation: Segmentation, scale: Scaling, of_members: Tensor | None) -> Segmentation:
-    """The same with its probability scaled.
+def with_scaled(
+    segmentation: Segmentation, scale: Scaling, shares: VectorScaling | None, of_members: Tensor | None
+) -> Segmentation:
+    """The same with its probability scaled, and those of its classes where these exclude each other.
 
     Args:
         segmentation: as the network gives it.
         scale: of the task.
+        shares: of its classes' shares in the foreground; None leaves them as they are.
         of_members: probability `(H, W, D)` of an ensemble whose members were scaled before pooling; None where the
             output itself is scaled.
     """
     if of_members is None:
         of_members = scale(segmentation.probability, segmentation.working, segmentation.spacing_mm)
-    return replace(segmentation, scaled=of_members)
+    classes = segmentation.classes
+    if classes is not None:
+        classes = replace(classes, foreground=of_members, shares=shares) if classes.head.background else None
+    return replace(segmentation, scaled=of_members, scaled_classes=classes)
 
 
 def recognised_dice(

@@ -261,7 +261,8 @@ class Segmenter(pl.LightningModule):
             heads = self.predictor.outputs.heads
             segmentation = segment(scan, probabilities[own], logits[own], heads[own.head], testing)
             if testing and self.scaling is not None:
-                segmentation = with_scaled(segmentation, self.scaling.choose(task), of_members)
+                shares = self.scaling.shares_of(own.head)
+                segmentation = with_scaled(segmentation, self.scaling.choose(task), shares, of_members)
             if testing and verdict is not None and self.tasks:
                 chosen = next(each for each in probabilities if str(each) == verdict.preprocessing)
                 read = heads[chosen.head], logits[chosen], probabilities[chosen]

@@ -8,6 +8,7 @@ import torch
 from monai.data import MetaTensor
 from numpy.typing import NDArray
 
+from medmtl.calibration.scaling.vector import VectorScaling
 from medmtl.data.classes import Classes
 from medmtl.data.task import Task, classes_of
 from medmtl.models.class_volumes import class_probabilities
@@ -33,21 +34,23 @@ class ClassOutput:
         classes: of the task, see `predicted_classes`.
         head: the output that was read.
         logits: of its channels, `(channels, h, w, d)` float32 in the working space, on the CPU; None with one class.
+        shares: post-hoc scaling of the classes' shares in the foreground; None without one.
     """
 
     classes: Classes
     head: Head
     logits: MetaTensor | None
+    shares: VectorScaling | None = None
 
     @classmethod
-    def of(cls, task: Task, head: Head, logits: MetaTensor) -> "ClassOutput":
+    def of(cls, task: Task, head: Head, logits: MetaTensor, shares: VectorScaling | None = None) -> "ClassOutput":
         """The output for a task; the logits are kept where there are several classes."""
         kept = None
         if len(head.classes.names) > 1:
             own = logits.as_tensor()
             part = own.untyped_storage().nbytes() > own.nbytes  # of a tensor with the logits of other heads, too
             kept = MetaTensor(own.to("cpu", copy=part), affine=logits.affine)
-        return cls(predicted_classes(task, head), head, kept)
+        return cls(predicted_classes(task, head), head, kept, shares)
 
     @property
     def labels(self) -> dict[str, int]:
@@ -87,13 +90,14 @@ class ClassOutput:
 
         Returns:
             `(classes, H, W, D)` float32 in [0, 1]. Classes that exclude each other: the probability of each given the
-            foreground, times that of the foreground, so that they add up to it. Classes that overlap: the sigmoid of
-            each, which post-hoc scaling does not change. One class: the foreground.
+            foreground after vector scaling, times that of the foreground, so that they add up to it. The mask is that
+            of the network before scaling, so that another class may be the most probable one in it. Classes that
+            overlap: the sigmoid of each, which post-hoc scaling does not change. One class: the foreground.
         """
         if self.logits is None:
             return foreground[None]
         result = np.empty((len(self.classes.names), *foreground.shape), np.float32)
-        found = class_probabilities(self.head, self.logits, torch.from_numpy(foreground), native[:1])
+        found = class_probabilities(self.head, self.logits, torch.from_numpy(foreground), native[:1], self.shares)
         for own, probability in zip(result, found, strict=True):
             own[:] = probability.numpy()
         return result

@@ -197,7 +197,8 @@ class Model:
         found = self.predictor.probability(own, head).cpu()
         rejected = None if verdict is None else verdict.rejected
         checked = self._check(image, found, preprocessing, owner, rejected, seconds)
-        output = ClassOutput.of(self.tasks[owner], self.predictor.outputs.heads[head], own)
+        shares = None if self.scalings is None else self.scalings.shares_of(head)
+        output = ClassOutput.of(self.tasks[owner], self.predictor.outputs.heads[head], own, shares)
         del prepared, logits, own
         with _timing(seconds, "resampling"):
             network = to_native(found, scan.image)

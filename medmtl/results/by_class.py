@@ -20,12 +20,13 @@ def classes_of(results: Iterable[CaseResult]) -> list[str]:
     return list(dict.fromkeys(name for result in ordered for name in result.classes))
 
 
-def class_bins(results: Iterable[CaseResult], region: str) -> dict[str, BinTable]:
-    """Class -> the bins of all cases together over one region, of the classes that have some."""
+def class_bins(results: Iterable[CaseResult], region: str, scaled: bool = False) -> dict[str, BinTable]:
+    """Class -> the bins of all cases together over one region, after scaling if `scaled`, of those that have some."""
     cases = list(results)
     found = {}
     for name in classes_of(cases):
-        own = [case.class_calibration.get(name, {}) for case in cases]
+        both = [case.class_calibration_scaled if scaled else case.class_calibration for case in cases]
+        own = [classes.get(name, {}) for classes in both]
         tables = [regions[region] for regions in own if region in regions]
         if tables:
             found[name] = reduce(add, tables)
@@ -47,15 +48,18 @@ def classes_report(results: Sequence[CaseResult], metrics: Mapping[str, BinMetri
 
     Returns:
         `foreground_dice`, of all classes as one, and `classes`: class -> `cases` (whose label marks it), the accuracy
-        as that of the task, `calibration` and `calibration_per_case` of its probability against all else.
+        as that of the task, `calibration` and `calibration_per_case` of its probability against all else, and
+        `calibration_scaled` where it was scaled.
     """
     regions = class_regions(results)
     pooled = {region: class_bins(results, region) for region in regions}
+    after = {region: class_bins(results, region, scaled=True) for region in regions}
     found: dict[str, Any] = {}
     for name in classes_of(results):
         own = [result.classes[name] for result in results if name in result.classes]
         tables = [result.class_calibration.get(name, {}) for result in results]
         calibration, per_case = {}, {}
+        scaled = {region: summarise(after[region][name], metrics) for region in regions if name in after[region]}
         for region in (region for region in regions if name in pooled[region]):
             cases = [summarise(table[region], metrics) for table in tables if region in table]
             calibration[region] = summarise(pooled[region][name], metrics)
@@ -65,6 +69,7 @@ def classes_report(results: Sequence[CaseResult], metrics: Mapping[str, BinMetri
             **{metric: spread_of([values.get(metric) for values in own]) for metric in ACCURACY},
             "calibration": calibration,
             "calibration_per_case": per_case,
+            **({"calibration_scaled": scaled} if scaled else {}),
         }
     if not found:
         return {}

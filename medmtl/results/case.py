@@ -36,6 +36,7 @@ class CaseResult:
             distances are means over these; those that the label does not mark are left out.
         foreground_dice: Dice of all classes as one; None for a task with one class.
         class_calibration: class -> region -> reliability bins of the class against all else; empty with one class.
+        class_calibration_scaled: as `class_calibration`, after scaling; empty without one, and where classes overlap.
         dice_recognised: Dice where the task is not told but recognised; None where a network has one output.
     """
 
@@ -60,6 +61,7 @@ class CaseResult:
     foreground_dice: float | None = None
     class_calibration: Mapping[str, Mapping[str, BinTable]] = field(default_factory=dict)
     dice_recognised: float | None = None
+    class_calibration_scaled: Mapping[str, Mapping[str, BinTable]] = field(default_factory=dict)
 
     @property
     def person(self) -> str:

@@ -1,5 +1,6 @@
 """Calibration by class: what is binned, and the names under which it is logged; against torchmetrics."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytorch_lightning as pl
 import torch
 from monai.data import MetaTensor
 from monai.networks.nets import UNet
+from pytorch_lightning.trainer.states import TrainerFn
 from scipy.ndimage import distance_transform_edt
 from segmentation_sample import segmentation
 from torch.utils.data import DataLoader
@@ -15,8 +17,12 @@ from torchmetrics.functional.classification import binary_calibration_error
 
 from medmtl.accuracy import RECOGNISED
 from medmtl.calibration.metrics.definitions import METRICS, summarise
+from medmtl.calibration.scaling.parametric import Temperature
+from medmtl.calibration.scaling.per_task import TaskScalings
+from medmtl.calibration.scaling.vector import VectorScaling
 from medmtl.callbacks.calibration import CalibrationCallback
 from medmtl.callbacks.report import _case_result
+from medmtl.callbacks.scaling import ScalingCallback
 from medmtl.data.classes import Classes
 from medmtl.data.preprocessing import Preprocessing
 from medmtl.models.class_volumes import ClassVolumes
@@ -95,6 +101,54 @@ def test_a_test_logs_each_class_against_all_else_pooled_and_per_case(model: Segm
             assert logged[f"test/Liver/{name}/ece_{region}_per_case"] == pytest.approx(np.mean(errors), abs=1e-5)
             brier = float((together[0].double() - together[1].double()).square().mean())
             assert logged[f"test/Liver/{name}/brier_{region}"] == pytest.approx(brier, abs=1e-6)
+
+
+def scalings(shares: VectorScaling | None) -> Any:
+    own = SimpleNamespace(scaling=shares)
+    return TaskScalings(SimpleNamespace(scaling=Temperature(3.0)), {}, {"Liver": own})  # type: ignore[arg-type]
+
+
+def test_a_test_bins_each_class_after_scaling_too_and_a_validation_does_not(model: Segmenter) -> None:
+    weight, offset = torch.tensor([0.5, 0.7]).double(), torch.tensor([0.6, -0.6]).double()
+    model.scaling = scalings(VectorScaling(weight, offset))
+    item, callback = scan(0), CalibrationCallback()
+    with torch.no_grad():
+        found = model.test_step(item, 0)
+    callback.on_test_batch_end(None, None, found, item, 0)  # type: ignore[arg-type]
+    callback.on_validation_batch_end(None, None, found, item, 1)  # type: ignore[arg-type]
+    softmax = softmax_of(model, item).double()
+    foreground = torch.sigmoid(torch.logit(1 - softmax[0]) / 3)
+    by_axis = (slice(None), None, None, None)
+    shares = torch.softmax(weight[by_axis] * (softmax[1:] / softmax[1:].sum(0)).log() + offset[by_axis], 0)
+    for part, name in enumerate(CLASSES.names, 1):
+        truth = item["label"][0].as_tensor() == part
+        for region, inside in (("whole", torch.ones_like(truth)), ("band", band_of(truth))):
+            p, y = (shares[part - 1] * foreground)[inside], truth[inside]
+            measured = summarise(callback.measured[0].classes_scaled[name][region])
+            expected = float(binary_calibration_error(p.float(), y.int(), n_bins=15))
+            assert measured["ece"] == pytest.approx(expected, abs=1e-5)
+            assert measured["nll"] == pytest.approx(
+                float(torch.nn.functional.binary_cross_entropy(p, y.double())), abs=1e-5
+            )
+    assert callback.measured[1].classes_scaled == {}
+
+
+def test_scaling_fits_to_the_classes_of_cases_whose_labels_mark_all(model: Segmenter) -> None:
+    trainer: Any = SimpleNamespace(
+        datamodule=SimpleNamespace(trained=["Liver"]), state=SimpleNamespace(fn=TrainerFn.FITTING)
+    )
+    callback = ScalingCallback()
+    callback.on_validation_start(trainer, model)
+    for index in range(5):
+        item = scan(index, missing=frozenset({"tail"} if index == 4 else ()))
+        with torch.no_grad():
+            callback.on_validation_batch_end(trainer, model, model.validation_step(item, index), item, index)
+    callback.on_validation_epoch_end(trainer, model)
+    assert callback.scalings is not None
+    fitted = callback.scalings.shares["Liver"]
+    # Of four cases with 2 x 3 x 2 voxels a class.
+    assert (fitted.cases, fitted.voxels) == (4, 96)
+    assert "class head has 48 voxels, and 50 are needed" in fitted.refused
 
 
 def test_the_foreground_of_the_task_is_all_of_its_classes(model: Segmenter) -> None:

@@ -7,6 +7,7 @@ from monai.data import MetaTensor
 from numpy.typing import NDArray
 from scipy import ndimage, special
 
+from medmtl.calibration.scaling.vector import VectorScaling
 from medmtl.data.classes import Classes
 from medmtl.models.class_volumes import ClassVolumes, class_probabilities
 from medmtl.models.outputs import Head, Outputs
@@ -52,6 +53,25 @@ def test_of_a_scaled_foreground_exclusive_classes_keep_their_parts_and_add_up_to
     before, after = (torch.stack(list(class_probabilities(head, logits, p, NATIVE))) for p in (plain, plain.sqrt()))
     torch.testing.assert_close(after.sum(0), plain.sqrt())
     torch.testing.assert_close(after / plain.sqrt(), before / plain)
+
+
+def test_vector_scaling_of_the_shares_is_a_softmax_of_scaled_log_shares_in_the_working_space() -> None:
+    head = head_of(EXCLUSIVE)
+    logits = logits_of(head)
+    weight, offset = np.array([0.4, 1.5, 0.8]), np.array([0.3, -0.7, 0.4])
+    scaling = VectorScaling(torch.from_numpy(weight), torch.from_numpy(offset))
+    values = logits.numpy().astype(np.float64)
+    by_axis = (slice(None), None, None, None)
+    scaled = weight[by_axis] * special.log_softmax(values[1:], axis=0) + offset[by_axis]
+    foreground = 1 - special.softmax(values, axis=0)[0]
+    expected = special.softmax(scaled, axis=0) * foreground
+    for together in (interpolated(foreground), np.sqrt(interpolated(foreground))):
+        given = torch.from_numpy(together).float()
+        found = list(class_probabilities(head, logits, given, NATIVE, scaling))
+        for probability, own in zip(found, expected, strict=True):
+            wanted = interpolated(own) / interpolated(foreground) * together
+            np.testing.assert_allclose(probability, wanted, atol=3e-6)
+        np.testing.assert_allclose(torch.stack(found).sum(0), given, atol=2e-6)
 
 
 def test_where_no_class_has_a_probability_left_they_share_the_foreground_alike() -> None:

@@ -1,12 +1,16 @@
 """Classes in Python: masks in the dataset's label values, volumes and probabilities by class."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 from predict_sample import BRIGHT, GRID, MIDDLE, class_model, logits_of, save_classes
-from scipy.special import expit, softmax
+from scipy.special import expit, log_softmax, softmax
 
 from medmtl.calibration.scaling.parametric import Temperature
+from medmtl.calibration.scaling.per_task import TaskScalings
+from medmtl.calibration.scaling.vector import VectorScaling
 from medmtl.errors import ConfigError
 
 ORGAN = {"organ": [3, 4]}
@@ -55,10 +59,17 @@ def test_probabilities_of_exclusive_classes_are_a_softmax_and_add_up_to_the_fore
     assert found.class_probabilities is found.class_probabilities
 
 
+def scalings(**shares):
+    """A temperature of 2, and scalings of the shares of some tasks' classes."""
+    single = SimpleNamespace(scaling=lambda p, *_: Temperature(2.0)(p))
+    own = {task: SimpleNamespace(scaling=scaling) for task, scaling in shares.items()}
+    return TaskScalings(single, {}, own)
+
+
 def test_scaling_changes_their_sum_and_not_their_shares(scan):
     path, voxels = scan
     model = class_model(Parts=PARTS)
-    model.scalings = type("Scalings", (), {"choose": lambda _, task: lambda p, *_: Temperature(2.0)(p)})()
+    model.scalings = scalings()
     found = model.predict(path, task="Parts")
     plain = softmax(logits_of(voxels), axis=0)[1:]
     total = plain.sum(0)
@@ -68,6 +79,22 @@ def test_scaling_changes_their_sum_and_not_their_shares(scan):
     np.testing.assert_allclose(found.probability[unsure], scaled[unsure], atol=1e-3)
     shares = found.class_probabilities / found.class_probabilities.sum(0)
     np.testing.assert_allclose(shares, plain / total, atol=1e-4)
+
+
+def test_vector_scaling_changes_their_shares_and_neither_their_sum_nor_the_mask(scan):
+    path, voxels = scan
+    model = class_model(Parts=PARTS)
+    model.scalings = scalings()
+    before = model.predict(path, task="Parts")
+    weight, offset = [0.3, 0.6], [0.4, -0.4]
+    model.scalings = scalings(Parts=VectorScaling(torch.tensor(weight).double(), torch.tensor(offset).double()))
+    after = model.predict(path, task="Parts")
+    logs = log_softmax(logits_of(voxels)[1:], axis=0)
+    shares = softmax(np.stack([w * log + b for w, log, b in zip(weight, logs, offset, strict=True)]), axis=0)
+    np.testing.assert_allclose(after.class_probabilities, shares * after.probability, atol=1e-5)
+    assert np.abs(after.class_probabilities - before.class_probabilities).max() > 0.1
+    np.testing.assert_array_equal(after.mask, before.mask)
+    np.testing.assert_array_equal(after.probability, before.probability)
 
 
 def test_classes_that_overlap_have_a_sigmoid_each_and_volumes_that_share_voxels(scan):

@@ -70,6 +70,21 @@ def test_calibration_of_a_class_is_pooled_over_its_voxels_and_beside_it_the_mean
     assert class_bins(results, "whole") == {}
 
 
+def test_calibration_of_a_class_after_scaling_is_pooled_too_where_it_was_scaled(make_case):
+    before, after = bins_of([0.1, 0.9], [0, 1]), bins_of([0.3, 0.7], [0, 1])
+    tables = [{"head": {"band": after}, "tail": {"band": before}}, {"head": {"band": after}}]
+    accuracy = {name: {"dice": 0.5} for name in ("head", "tail")}
+    results = [
+        make_case(str(i), classes=accuracy, class_calibration=tables[0], class_calibration_scaled=own)
+        for i, own in enumerate(tables)
+    ]
+    classes = report_of(results)["tasks"]["Liver"]["classes"]
+    assert classes["head"]["calibration_scaled"] == {"band": pytest.approx(summarise(after + after))}
+    assert classes["tail"]["calibration_scaled"] == {"band": pytest.approx(summarise(before))}
+    plain = report_of([replace(case, class_calibration_scaled={}) for case in results])
+    assert "calibration_scaled" not in plain["tasks"]["Liver"]["classes"]["head"]
+
+
 def test_a_class_without_foreground_in_a_label_is_undefined_there_and_nowhere_else(make_case):
     values = [{"head": {"dice": dice}, "tail": {"dice": 0.5}} for dice in (math.nan, 0.4)]
     task = report_of([make_case(str(i), classes=own) for i, own in enumerate(values)])["tasks"]["Liver"]

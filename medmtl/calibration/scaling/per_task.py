@@ -2,12 +2,14 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
+from medmtl.calibration.scaling.class_shares import FittedShares
 from medmtl.calibration.scaling.local_temperature import LocalTemperature
 from medmtl.calibration.scaling.parametric import Isotonic, Monotone, Platt, Scaling, Temperature
+from medmtl.calibration.scaling.vector import VectorScaling
 from medmtl.calibration.scaling.working_volume import VoxelSample
 from medmtl.calibration.scaling.zones import ZONES, ByZone, ZoneHistograms
 from medmtl.errors import DataError
@@ -96,6 +98,7 @@ class TaskScalings:
     Attributes:
         single: fitted on the voxels of all tasks together.
         tasks: task -> fitted on its voxels; empty for a single scaling only.
+        shares: task with several exclusive classes -> vector scaling of their shares in its foreground.
 
     Example:
         >>> label = torch.tensor([1, 1, 1, 0]).view(1, 1, 4)
@@ -111,6 +114,7 @@ class TaskScalings:
 
     single: Fitted
     tasks: Mapping[str, Fitted]
+    shares: Mapping[str, FittedShares] = field(default_factory=dict)
 
     @classmethod
     def fit(
@@ -154,16 +158,23 @@ class TaskScalings:
         """The scaling of a task, or the single one for None or a task without one."""
         return (self.tasks.get(task, self.single) if task is not None else self.single).scaling
 
+    def shares_of(self, head: str | None) -> VectorScaling | None:
+        """The scaling of the shares of the classes of a head; None: they stay as they are."""
+        fitted = None if head is None else self.shares.get(head)
+        return None if fitted is None else fitted.scaling
+
     def state_dict(self) -> dict[str, Any]:
         """Text, numbers and tensors, for a checkpoint that loads with `weights_only=True`."""
         own = {task: fitted.state_dict() for task, fitted in self.tasks.items()}
-        return {"single": self.single.state_dict(), "tasks": own}
+        shares = {task: fitted.state_dict() for task, fitted in self.shares.items()}
+        return {"single": self.single.state_dict(), "tasks": own, **({"shares": shares} if shares else {})}
 
     @classmethod
     def from_state_dict(cls, state: Mapping[str, Any]) -> "TaskScalings":
         """The inverse of `state_dict`."""
         own = {task: Fitted.from_state_dict(fitted) for task, fitted in state["tasks"].items()}
-        return cls(Fitted.from_state_dict(state["single"]), own)
+        shares = {task: FittedShares.from_state_dict(fitted) for task, fitted in state.get("shares", {}).items()}
+        return cls(Fitted.from_state_dict(state["single"]), own, shares)
 
 
 def _fit(kind: type[Monotone], zone: str, own: ZoneHistograms, others: Sequence[ZoneHistograms]) -> Monotone:

@@ -121,8 +121,7 @@ def sample_voxels(
     flat = region.as_subclass(Tensor).cpu().reshape(-1)
     inside = int(flat.sum())
     count = min(inside, SAMPLED)
-    shift = torch.rand(count, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    ranks = ((torch.arange(count) + shift) * (inside / max(count, 1))).long()
+    ranks = spread(inside, count)
     chosen, seen = [], 0
     for places, part in zip(stretches(len(flat)), flat.split(PIECE), strict=True):
         found = places[part]
@@ -132,6 +131,12 @@ def sample_voxels(
     logits, labels = (volume.as_subclass(Tensor).cpu().reshape(-1)[voxels] for volume in (probability, label))
     inputs = working.neighbourhoods(working.nearest(voxels, region.shape))
     return VoxelSample(patient, inputs, to_logits(logits), labels.double(), inside)
+
+
+def spread(inside: int, count: int) -> Tensor:
+    """Ranks of `count` of `inside` voxels, one at random from each of as many equal stretches; the same every time."""
+    shift = torch.rand(count, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    return ((torch.arange(count) + shift) * (inside / max(count, 1))).long()
 
 
 def stretches(voxels: int) -> Iterator[Tensor]:

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -128,14 +129,16 @@ def _draw_classes(cases: Mapping[str, Sequence[CaseResult]]) -> dict[str, Figure
     """Reliability of the classes of each task that has several, a panel a class."""
     drawn = {}
     for task, own in cases.items():
-        for region in class_regions(own):
-            tables = class_bins(own, region)
-            bands = {
-                name: _band_of([(r.person, r.class_calibration.get(name, {})) for r in own], region) for name in tables
-            }
-            where = CLASS_REGIONS.get(region, region)
+        for region, scaled in product(class_regions(own), (False, True)):
+            tables = class_bins(own, region, scaled)
+            if not tables:
+                continue
+            binned = [(r.person, r.class_calibration_scaled if scaled else r.class_calibration) for r in own]
+            bands = {name: _band_of([(who, by.get(name, {})) for who, by in binned], region) for name in tables}
+            where = f"{CLASS_REGIONS.get(region, region)}{' after scaling' if scaled else ''}"
             title = f"Reliability of the classes of {task}\nover the {where}"
-            drawn[f"classes-{task}-{region}"] = reliability_diagram(tables, region, bands=bands, title=title)
+            name = f"classes-{task}-{region}{'-scaled' if scaled else ''}"
+            drawn[name] = reliability_diagram(tables, region, bands=bands, title=title)
     return drawn
 
 

@@ -6,10 +6,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from case_sample import bins_of
 from html_page import Page
 from zones_sample import histograms, on_a_line
 
+from medmtl.calibration.metrics.intervals import INTERVAL_METRICS
+from medmtl.calibration.scaling.class_shares import FittedShares
 from medmtl.calibration.scaling.per_task import TaskScalings
+from medmtl.calibration.scaling.vector import VectorScaling
 from medmtl.calibration.scaling.zones import ZoneHistograms
 from medmtl.report.html import number
 from medmtl.report.slices import CaseSlices
@@ -255,6 +259,37 @@ def test_classes_have_a_table_of_accuracy_and_of_calibration_and_a_diagram(tmp_p
     }
     images = [attributes["alt"] for tag, attributes in html.tags if tag == "img"]
     assert "Reliability diagram of the classes of Hippocampus over the band of 5 mm around the class" in images
+
+
+@pytest.mark.parametrize("refused", [False, True])
+def test_calibration_of_classes_after_scaling_stands_beside_that_before(tmp_path, classed, refused):
+    vector = VectorScaling(torch.tensor([0.5, 0.75]).double(), torch.tensor([0.1, -0.1]).double())
+    names = ["<i>head</i>", "tail"]
+    fit = FittedShares(vector, names, 4, 999, 0.4321, 0.1234)
+    if refused:
+        fit = replace(fit, scaling=None, refused="2 people have labels of every class, and 3 are needed")
+    single = TaskScalings.fit({}, "temperature", per_task=False).single.summary()
+    scaling = {"method": "temperature", "single": single, "tasks": {}, "shares": {"Hippocampus": fit.summary()}}
+    other = bins_of([0.2, 0.7], [0, 1])
+    after = {name: {"whole": other, "band": other} for name in names}
+    results = [
+        replace(case, class_calibration_scaled=after if case.classes else {}, calibration_scaled=case.calibration)
+        for case in classed
+    ]
+    html = Page(write(tmp_path, results, scaling=scaling).read_text())
+    assert html.open == []
+    tail = json.loads((tmp_path / "report.json").read_text())["tasks"]["Hippocampus"]["classes"]["tail"]
+    pairs = [
+        f"{tail[kind]['band'][metric]:.4f}"
+        for metric in INTERVAL_METRICS
+        for kind in ("calibration", "calibration_scaled")
+    ]
+    assert " ".join(pairs) in html.words
+    assert ("<i>head</i> w = 0.50, b = 0.10, tail w = 0.75, b = -0.10" in html.words) != refused
+    assert ("(0.4321 before and 0.1234 after" in html.words) != refused
+    assert ("stay those of the network: 2 people have labels of every class" in html.words) == refused
+    drawn = {path.stem for path in (tmp_path / "figures").iterdir()}
+    assert {f"classes-Hippocampus-{region}-scaled" for region in ("whole", "band")} <= drawn
 
 
 @pytest.mark.usefixtures("undrawn")
