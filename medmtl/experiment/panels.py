@@ -3,13 +3,15 @@
 import json
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 import yaml
 
+from medmtl.data.task import has_heads
 from medmtl.errors import RunError
 from medmtl.experiment.plan.labels import ARMS_FILE, read_arms
 from medmtl.quantity import Quantity
@@ -98,6 +100,7 @@ def describe(
     experiment: str | None = None,
     arms: Sequence[str] = (),
     own: Iterable[Quantity] = (),
+    classes: Mapping[str, Sequence[str]] = MappingProxyType({}),
 ) -> Dashboard:
     """The comparison of the arms on the given tasks.
 
@@ -108,10 +111,12 @@ def describe(
         experiment: the W&B group to show; None for all groups.
         arms: their labels, for the name of the view; without any it names the usual ones.
         own: calibration metrics of a user's own that the arms are compared by.
+        classes: task with several -> its classes, which get a section of their own.
     """
     rows = [*tasks, "mean"]
     accuracy = [_bars(row, COMPARED["dice"]) for row in rows]
     calibration = [_bars(row, metric) for metric in (*map(COMPARED.__getitem__, CALIBRATION), *own) for row in rows]
+    by_class = [_bars(f"{task}/{name}", COMPARED["dice"]) for task, names in classes.items() for name in names]
     training = [
         Panel("curves", "training loss", ("train/loss",)),
         Panel("curves", "validation Dice, mean over tasks", ("val/mean/dice",)),
@@ -126,6 +131,7 @@ def describe(
         f"{experiment or 'medmtl'}: {', '.join(arms) or 'dedicated, transfer and multi-task'}",
         (
             Section("Accuracy of the test cases by arm", tuple(accuracy)),
+            *([Section("Accuracy of the classes by arm", tuple(by_class))] if by_class else []),
             Section("Calibration over the organ band by arm", tuple(calibration)),
             Section("Training", tuple(training)),
             Section("Reliability diagrams", tuple(reliability)),
@@ -152,8 +158,10 @@ def describe_experiment(entity: str, project: str, folder: Path) -> Dashboard:
     tasks = dict.fromkeys(task for config in configs for task in config["data"]["tasks"])
     tags = {tag for config in configs if _cases(config) < max(map(_cases, configs)) for tag in _sizes(config)}
     labels = [about["label"] for about in read_arms(folder / ARMS_FILE).values()]
-    own = _own_metrics(folder / "compare" / "compare.json")
-    dashboard = describe(entity, project, list(tasks), configs[0]["wandb"]["group"], labels, own)
+    compared = _compared(folder / "compare" / "compare.json")
+    classes = _classes(configs, compared)
+    own = _own_metrics(compared)
+    dashboard = describe(entity, project, list(tasks), configs[0]["wandb"]["group"], labels, own, classes)
     return replace(dashboard, without_tags=tuple(sorted(tags)))
 
 
@@ -163,10 +171,31 @@ def _bars(row: str, metric: Quantity) -> Panel:
     return Panel("bars", f"{row}: {metric.axis}{direction}", (f"test/{row}/{metric.key}",))
 
 
-def _own_metrics(file: Path) -> list[Quantity]:
-    """A user's own calibration metrics in an earlier comparison of the runs; none before it was made."""
-    metrics = json.loads(file.read_text())["metrics"] if file.is_file() else {}
+def _compared(file: Path) -> dict[str, Any]:
+    """An earlier comparison of the runs; empty before it was made."""
+    found: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
+    return found
+
+
+def _own_metrics(compared: Mapping[str, Any]) -> list[Quantity]:
+    """A user's own calibration metrics in an earlier comparison of the runs."""
+    metrics = compared.get("metrics", {})
     return [Quantity(key, **about) for key, about in metrics.items() if key not in COMPARED]
+
+
+def _classes(configs: Iterable[Mapping[str, Any]], compared: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Task -> its classes, of those with several that some run tells apart.
+
+    Where a configuration has `all` of a dataset, they are those of an earlier comparison.
+    """
+    found: dict[str, list[str]] = {}
+    for config in configs:
+        given = {name: task.get("classes") for name, task in config["data"]["tasks"].items()}
+        if has_heads(config.get("model", {}).get("outputs"), given.values()):
+            for task, classes in given.items():
+                names = list(compared.get("classes", {}).get(task, ()) if classes == "all" else classes or ())
+                found |= {task: names} if len(names) > 1 else {}
+    return found
 
 
 def _cases(config: dict[str, Any]) -> float:

@@ -107,6 +107,28 @@ def test_arms_and_metrics_of_ones_own_are_in_the_dashboard(experiment: Callable[
     assert panels["test/Liver/ece_band"] == "Liver: ECE in the band, lower is better"
 
 
+@pytest.mark.parametrize("classes", [{"head": 1, "tail": 2}, ["head", "tail"], "all"])
+def test_classes_of_a_task_with_several_are_in_the_dashboard_where_a_run_tells_them_apart(
+    experiment: Callable[..., Path], classes: Any
+) -> None:
+    folder = experiment()
+    (path,) = (folder / "configs").glob("multitask*")
+    config = yaml.safe_load(path.read_text())
+    config["data"]["tasks"]["Kidney"]["classes"] = classes
+    config["data"]["tasks"]["Liver"]["classes"] = {"liver": 1}
+    path.write_text(yaml.safe_dump(config, sort_keys=False))
+    if classes == "all":  # of which the names are known when the runs were compared
+        (folder / "compare").mkdir()
+        compared = {"metrics": {}, "classes": {"Kidney": {"head": {}, "tail": {}}}}
+        (folder / "compare/compare.json").write_text(json.dumps(compared))
+    found = describe_experiment("clinic", "organs", folder)
+    by_class = {f"test/Kidney/{name}/dice" for name in ("head", "tail")}
+    assert found.keys == describe("clinic", "organs", TASKS).keys | by_class
+    config["model"] = {"outputs": "shared"}
+    path.write_text(yaml.safe_dump(config, sort_keys=False))
+    assert describe_experiment("clinic", "organs", folder).keys == found.keys - by_class
+
+
 def test_only_runs_with_the_most_training_cases_are_compared(experiment: Callable[..., Path]) -> None:
     sizes = [["2cases", "seed0"], ["16cases", "seed0"]]
     assert describe_experiment("clinic", "organs", experiment(*sizes)).without_tags == ("2cases",)

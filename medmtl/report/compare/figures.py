@@ -41,7 +41,7 @@ from medmtl.report.style import (
 )
 
 
-def forest(comparison: Mapping[str, Any], metric: str) -> Figure:
+def forest(comparison: Mapping[str, Any], metric: str, of: str = "") -> Figure:
     """Paired differences with their intervals: a panel a pair of arms, a row a task, the mean over tasks beneath.
 
     A marker is filled where the verdict is better or worse, open otherwise.
@@ -49,6 +49,7 @@ def forest(comparison: Mapping[str, Any], metric: str) -> Figure:
     Args:
         comparison: what `compare.json` holds.
         metric: key of the metric.
+        of: what the rows are, where they are no tasks, for the title.
     """
     rows = rows_of(comparison)
     pairs = pairs_of(comparison, comparison["arms"])
@@ -56,7 +57,8 @@ def forest(comparison: Mapping[str, Any], metric: str) -> Figure:
     with style():
         columns, groups = panel_grid(len(pairs), at_most=3)
         figure = Figure(figsize=(WIDTH_INCHES, (1.25 + 0.25 * len(rows)) * groups + 0.45), layout="constrained")
-        figure.suptitle(f"Paired differences in {metric_of(comparison, metric).axis}", fontsize=10)
+        title = f"Paired differences in {metric_of(comparison, metric).axis}{of and f', {of}'}"
+        figure.suptitle(literal(title), fontsize=10)
         grid = figure.add_gridspec(groups, columns)
         first: Axes | None = None
         for index, (a, b) in enumerate(pairs):

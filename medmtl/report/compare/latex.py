@@ -7,6 +7,7 @@ from typing import Any
 from medmtl.report.compare.reading import (
     arms_of,
     budget,
+    classes_of,
     find_pair,
     intervals,
     label_of,
@@ -44,7 +45,12 @@ def latex_table(comparison: Mapping[str, Any]) -> str:
         comparison: what `compare.json` holds.
     """
     arms = arms_of(comparison, comparison["arms"])
-    groups = [_group(comparison, name, row, arms) for name, row in rows_of(comparison).items()]
+    classes = classes_of(comparison)
+    groups = []
+    for name, row in rows_of(comparison).items():
+        groups.append(_group(comparison, escaped(name), row, arms))
+        for each, own in classes.get(name, {"tasks": {}})["tasks"].items():
+            groups.append(_group(comparison, rf"\quad {escaped(each)}", own, arms))
     columns = _columns(comparison)
     head = " & ".join(("Task", "Training", *columns.values()))
     lines = [
@@ -77,11 +83,11 @@ def _columns(comparison: Mapping[str, Any]) -> dict[str, str]:
     return COLUMNS | {metric: escaped(metric_of(comparison, metric).label) for metric in own}
 
 
-def _group(comparison: Mapping[str, Any], name: str, row: Mapping[str, Any], arms: list[str]) -> str:
-    """The lines of a task: one an arm, the task's name in the first."""
+def _group(comparison: Mapping[str, Any], head: str, row: Mapping[str, Any], arms: list[str]) -> str:
+    """The lines of a task or a class: one an arm, its name in the first."""
     lines = []
     for index, arm in enumerate(arms):
-        cells = [escaped(name) if index == 0 else "", escaped(label_of(comparison, arm))]
+        cells = [head if index == 0 else "", escaped(label_of(comparison, arm))]
         for metric in _columns(comparison):
             text = escaped(with_interval(value_of(row, arm, metric), metric_of(comparison, metric)))
             cells.append(rf"\textbf{{{text}}}" if _best(row, arm, arms, metric) else text)
@@ -109,6 +115,11 @@ def _caption(comparison: Mapping[str, Any]) -> str:
         f"Bold: better than every other arm (Wilcoxon signed-rank, Holm-corrected, level {comparison['level']:g}, and "
         "an interval of the difference that excludes 0).",
     ]
+    if comparison.get("classes"):
+        sentences.append(
+            "Indented: the classes of the task above, whose figures are means over them; p-values of classes are "
+            "corrected over all classes of all tasks."
+        )
     if comparison["missing"]:
         sentences.append("Runs that are missing or left out are named in compare.json.")
     if comparison["data_note"]:

@@ -18,6 +18,7 @@ from medmtl.report.compare.reading import (
     arms_of,
     blocks_by_size,
     budget,
+    classes_of,
     find_pair,
     intervals,
     label_of,
@@ -107,6 +108,10 @@ def _draw(
     if pairs_of(comparison, comparison["arms"]):
         for metric in MAIN_METRICS:
             drawn[f"forest-{metric}"] = forest(comparison, metric)
+    for task, classes in classes_of(comparison).items():
+        drawn[f"classes-arm-means-{task}"] = arm_means(classes)
+        for metric in (metric for metric in MAIN_METRICS if metric in ACCURACY and pairs_of(classes, classes["arms"])):
+            drawn[f"classes-forest-{metric}-{task}"] = forest(classes, metric, of=f"classes of {task}")
     if len(blocks_by_size(comparison)) > 1:
         drawn["learning-curves"] = learning_curves(comparison)
     for region, by_arm in tables.items():

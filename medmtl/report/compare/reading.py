@@ -44,6 +44,12 @@ def rows_of(block: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     return {**tasks, MEAN: block["mean"]} if len(tasks) > 1 and block["mean"] else tasks
 
 
+def classes_of(comparison: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Task with several classes -> a comparison of the arms on these, each in the place of a task."""
+    found = comparison.get("classes") or {}
+    return {task: {**comparison, "tasks": by_class, "mean": None, "sizes": {}} for task, by_class in found.items()}
+
+
 def arms_of(block: Mapping[str, Any], arms: Iterable[str]) -> list[str]:
     """Those of `arms` that some task of the block has."""
     present = {arm for row in block["tasks"].values() for arm in row["arms"]}

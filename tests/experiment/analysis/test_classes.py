@@ -10,11 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 from html_page import Page
+from matplotlib.figure import Figure
 from rich.console import Console
 from scipy.stats import wilcoxon
 
 from medmtl.experiment.analysis.compare import compare, print_comparison, write_compare
 from medmtl.experiment.analysis.records import read_records
+from medmtl.report.compare.figures import forest
+from medmtl.report.compare.reading import classes_of, find_pair
 
 NAMES = ("head", "tail")
 
@@ -87,6 +90,49 @@ def test_files_page_and_terminal_show_classes(tmp_path: Path, write_run: Callabl
     assert "Hippocampus/head" in console.file.getvalue()  # type: ignore[attr-defined]
 
 
+def test_latex_table_and_figures_show_classes_beneath_their_task(
+    tmp_path: Path, write_run: Callable[..., Path], blank: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Figure, "savefig", lambda self, stream, **_: stream.write(blank))
+    arms = {"dedicated": measured(0), "multitask": measured(0, shift=0.1)}
+    for arm, values in arms.items():
+        write_run(arm, {"Hippocampus": values, "Liver": {"l1": 0.5, "l2": 0.6}})
+    comparison, _ = write_compare(tmp_path)
+    drawn = {path.stem for path in (tmp_path / "compare/figures").glob("classes-*")}
+    assert drawn == {f"classes-{kind}-Hippocampus" for kind in ("arm-means", "forest-dice", "forest-hd95_mm")}
+    heads, cells = [], {}
+    for line in (tmp_path / "compare/compare.tex").read_text().split("\\midrule\n")[1].splitlines():
+        head, *rest = (cell.strip().removesuffix(r" \\") for cell in line.split(" & "))
+        if head and rest:
+            heads.append(head)
+        if rest:
+            cells[heads[-1], rest[0]] = rest[1:]
+    assert heads == ["Hippocampus", r"\quad head", r"\quad tail", "Liver", "mean over tasks"]
+    for name in NAMES:
+        values = [case[f"{name}/dice"] for case in arms["multitask"].values()]
+        dice, _, calibration = cells[rf"\quad {name}", "multi-task training"]
+        assert dice.startswith(rf"\textbf{{{np.mean(values):.3f} ")
+        assert calibration == "--"
+    assert "Indented: the classes" in (tmp_path / "compare/compare.tex").read_text()
+    assert comparison["tasks"].keys() == {"Hippocampus", "Liver"}
+
+
+def test_the_figures_of_classes_have_a_row_a_class_and_say_whose(
+    tmp_path: Path, write_run: Callable[..., Path]
+) -> None:
+    for number, arm in enumerate(("dedicated", "multitask")):
+        write_run(arm, {"Hippocampus": measured(number)})
+    comparison = compared(tmp_path)
+    (task,) = classes_of(comparison).values()
+    figure = forest(task, "dice", of="classes of Hippocampus")
+    (axes,) = figure.axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == list(NAMES)
+    assert figure.get_suptitle() == "Paired differences in Dice, classes of Hippocampus"
+    found = [float(point) for marks in axes.collections for point, _ in marks.get_offsets()]
+    pairs = [find_pair(row, "multitask", "dedicated", "dice") for row in comparison["classes"]["Hippocampus"].values()]
+    assert found == pytest.approx([pair["difference"] for pair in pairs if pair is not None])
+
+
 def test_where_one_run_has_one_output_for_all_classes_arms_are_compared_by_the_foreground(
     tmp_path: Path, write_run: Callable[..., Path]
 ) -> None:
@@ -111,3 +157,5 @@ def test_without_classes_a_comparison_has_none(tmp_path: Path, write_run: Callab
     assert "classes" not in compared(tmp_path)
     _, page = write_compare(tmp_path)
     assert "all classes of all tasks" not in Page(page.read_text()).words
+    assert not list((tmp_path / "compare/figures").glob("classes-*"))
+    assert "quad" not in (tmp_path / "compare/compare.tex").read_text()
