@@ -23,7 +23,8 @@ def class_accuracy(
 
     Returns:
         `dice` and, where wanted, `hd95_mm` and `asd_mm`. Of several classes these are the mean over those that have
-        foreground in the label; beside them stand `CLASS/dice`, ... of each, and `foreground/dice` of all as one.
+        foreground in the label; beside them stand `CLASS/dice`, ... of each, and `foreground/dice` of all as one
+        where the label marks all.
     """
 
     def measure(found: Tensor, truth: Tensor) -> dict[str, float]:
@@ -40,4 +41,5 @@ def class_accuracy(
     keys = next(iter(by_class.values()))
     means = {key: float(torch.tensor([own[key] for own in by_class.values()]).nanmean()) for key in keys}
     named = {f"{name}/{key}": value for name, own in by_class.items() for key, value in own.items()}
-    return {**means, **named, f"{FOREGROUND}/dice": dice(predicted > 0, label > 0)}
+    together = {} if missing else {f"{FOREGROUND}/dice": dice(predicted > 0, label > 0)}
+    return {**means, **named, **together}

@@ -22,7 +22,7 @@ class Segmentation:
         probability: of foreground, in [0, 1], `(H, W, D)`.
         scaled: the same after post-hoc scaling; None without one.
         label: the truth, bool `(H, W, D)`; False where it is unknown.
-        known: where it is known, bool `(H, W, D)`; None if everywhere.
+        known: where it is known, bool `(H, W, D)`; None if everywhere. Nowhere, if a class of the task is not marked.
         image: intensities as stored, `(H, W, D)`.
         spacing_mm: distance between voxels along each axis, mm.
         working: image and probability in the preprocessing's working space.

@@ -41,12 +41,11 @@ def segment(
     if len(head.classes.names) > 1:
         parts = predicted, truth
         classes = ClassVolumes(head, logits, probability, native, truth, known, scan["missing"])
-    for name in scan["missing"]:  # a mask of a class that the label does not mark is neither right nor wrong
-        marked = ~head.classes.mask(predicted, name)
-        known = marked if known is None else known.to(marked.device) & marked
     if known is not None:  # none where the truth is unknown, as in the label
         predicted *= known.to(predicted.device)
     accuracy = class_accuracy(predicted, truth, head.classes, scan["missing"], spacing_mm if testing else None)
+    if scan["missing"]:  # what is no marked class may be one that is not marked: of all as one nothing is known
+        known = torch.zeros_like(truth, dtype=torch.bool)
     compared = (truth > 0, known, native[0], spacing_mm, volume, accuracy, parts, classes)
     return Segmentation(probability, None, *compared)
 
@@ -86,8 +85,8 @@ def recognised_dice(
     """
     native, truth = scan["native"], scan["label"][0].as_tensor()
     predicted = read.parts(logits, to_native(probability, native), native)
-    if own.known is not None:
-        predicted *= own.known.to(predicted.device)
+    if scan["known"] is not None:
+        predicted *= scan["known"][0].to(predicted.device)
     if told.classes.merged and read.classes.merged:
         return dice(predicted > 0, truth > 0)
     nothing = torch.zeros_like(predicted, dtype=torch.bool)

@@ -47,7 +47,7 @@ def classes_report(results: Sequence[CaseResult], metrics: Mapping[str, BinMetri
         metrics: the calibration metrics, by key.
 
     Returns:
-        `foreground_dice`, of all classes as one, and `classes`: class -> `cases` (whose label marks it), the accuracy
+        `foreground_dice`, of all classes as one, over `foreground_cases`, those that mark all; and `classes`: class -> `cases` (whose label marks it), the accuracy
         as that of the task, `calibration` and `calibration_per_case` of its probability against all else, and
         `calibration_scaled` where it was scaled.
     """
@@ -73,7 +73,9 @@ def classes_report(results: Sequence[CaseResult], metrics: Mapping[str, BinMetri
         }
     if not found:
         return {}
-    return {FOREGROUND_DICE: spread_of([result.foreground_dice for result in results]), "classes": found}
+    together = [result.foreground_dice for result in results]
+    judged = sum(value is not None for value in together)
+    return {FOREGROUND_DICE: spread_of(together), "foreground_cases": judged, "classes": found}
 
 
 def routing_report(results: Iterable[CaseResult]) -> dict[str, Any]:

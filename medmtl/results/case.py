@@ -34,7 +34,7 @@ class CaseResult:
         calibration_scaled: as `calibration`, after scaling; empty without one.
         classes: class -> key of an accuracy metric -> its value, of a task with several classes, whose `dice` and
             distances are means over these; those that the label does not mark are left out.
-        foreground_dice: Dice of all classes as one; None for a task with one class.
+        foreground_dice: Dice of all classes as one; None for a task with one class, and where one is not marked.
         class_calibration: class -> region -> reliability bins of the class against all else; empty with one class.
         class_calibration_scaled: as `class_calibration`, after scaling; empty without one, and where classes overlap.
         dice_recognised: Dice where the task is not told but recognised; None where a network has one output.

@@ -188,6 +188,33 @@ def test_the_result_of_a_case_has_its_classes_and_the_dice_of_the_recognised_tas
     assert (plain.classes, plain.foreground_dice, plain.dice_recognised) == ({}, None, None)
 
 
+def test_a_case_that_does_not_mark_every_class_is_not_judged_on_all_as_one_and_is_on_those_that_it_marks(
+    model: Segmenter,
+) -> None:
+    calibration, scaling = CalibrationCallback(), ScalingCallback()
+    trainer: Any = SimpleNamespace(
+        datamodule=SimpleNamespace(trained=["Liver"]), state=SimpleNamespace(fn=TrainerFn.FITTING)
+    )
+    scaling.on_validation_start(trainer, model)
+    items = [scan(0), scan(1, missing=frozenset({"tail"})), scan(1)]
+    with torch.no_grad():
+        found = [model.test_step(item, index) for index, item in enumerate(items)]
+    for index, (item, scored) in enumerate(zip(items, found, strict=True)):
+        calibration.on_test_batch_end(None, None, scored, item, index)  # type: ignore[arg-type]
+        scaling.on_validation_batch_end(trainer, model, scored, item, index)
+    scaling.on_validation_epoch_end(trainer, model)
+    _, partial, complete = (scored.segmentation.accuracy for scored in found if scored and scored.segmentation)
+    assert "foreground/dice" in complete
+    assert not {"foreground/dice", "tail/dice"} & set(partial)
+    assert partial["head/dice"] == partial["dice"] == complete["head/dice"]
+    voxels = [case.calibration["whole"].voxels for case in calibration.measured.values()]
+    assert voxels == [items[0]["label"].numel(), 0, items[2]["label"].numel()]
+    by_class = [case.classes["head"]["whole"] for case in calibration.measured.values()]
+    assert by_class[1].to_dict() == by_class[2].to_dict()
+    assert scaling.scalings is not None
+    assert (scaling.scalings.single.cases, scaling.scalings.single.voxels) == (2, sum(voxels))
+
+
 def test_class_volumes_are_of_the_known_truth_alone_though_the_prediction_hides_more(model: Segmenter) -> None:
     """A voxel predicted as a class that the label does not mark is no error of the foreground, but is not a head."""
     with torch.no_grad():

@@ -16,7 +16,7 @@ from medmtl.results.by_class import class_bins, classes_of
 from medmtl.results.case import CaseResult
 from medmtl.results.test import cases_table, write_cases
 
-NEW_KEYS = {"classes", "foreground_dice", "routing"}
+NEW_KEYS = {"classes", "foreground_dice", "foreground_cases", "routing"}
 
 
 @pytest.fixture
@@ -46,7 +46,19 @@ def test_each_class_is_summed_up_over_the_cases_that_mark_it(classed):
             values = [case.classes[name][metric] for case in cases]
             expected = {"mean": pytest.approx(np.mean(values)), "std": pytest.approx(np.std(values, ddof=1))}
             assert own[metric] == {**expected, "undefined": 0}
+    assert task["foreground_cases"] == 3
     assert task["foreground_dice"] == {"mean": pytest.approx(0.8), "std": pytest.approx(0.1), "undefined": 0}
+
+
+def test_all_classes_as_one_are_judged_over_the_cases_that_mark_all(classed):
+    results = [replace(classed[0], foreground_dice=None, calibration={}), *classed[1:]]
+    task = report_of(results)["tasks"]["Hippocampus"]
+    assert (task["cases"], task["foreground_cases"]) == (3, 2)
+    assert task["foreground_dice"] == {
+        "mean": pytest.approx(0.75),
+        "std": pytest.approx(np.std([0.8, 0.7], ddof=1)),
+    } | {"undefined": 0}
+    assert [row["foreground_dice"] for row in cases_table(results)] == [None, 0.8, 0.7, None]
 
 
 def test_calibration_of_a_class_is_pooled_over_its_voxels_and_beside_it_the_mean_over_cases(make_case):
