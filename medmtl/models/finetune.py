@@ -6,7 +6,7 @@ layers return feature maps, whatever their names.
 
 import logging
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
@@ -17,6 +17,7 @@ from torch import nn
 
 from medmtl.errors import ConfigError, RunError
 from medmtl.models.channels import input_channels
+from medmtl.models.task_heads import TaskHeads
 from medmtl.runs.checkpoint import read_checkpoint
 
 logger = logging.getLogger(__name__)
@@ -31,6 +32,8 @@ Layers = Literal["all", "decoder", "head"]
 @dataclass(frozen=True)
 class FineTune:
     """Start from the weights of an earlier training, and train only some layers.
+
+    With outputs per task, on either side, the end of the network may differ; what has no weights there starts anew.
 
     Args:
         checkpoint: checkpoint of the same network, for example runs/multitask/checkpoints/best.ckpt.
@@ -53,19 +56,61 @@ def load_weights(network: nn.Module, checkpoint: Path, prefix: str = PREFIX) -> 
     Raises:
         RunError: the file is no checkpoint, or that of another network; names the first weight that differs.
     """
-    kept = read_checkpoint(checkpoint)["state_dict"]
-    source = {name.removeprefix(prefix): value for name, value in kept.items() if name.startswith(prefix)}
-    own = network.state_dict()
-    for name in (*own, *source):
-        there, here = (
-            tuple(getattr(state[name], "shape", ())) if name in state else "absent" for state in (source, own)
-        )
-        if there != here:
-            raise RunError(
-                f"{checkpoint} holds another network: {name} is {there} there and {here} here",
-                fix="make model.network the one that was trained, or name another checkpoint",
-            )
+    source, own = _part(read_checkpoint(checkpoint)["state_dict"], prefix), network.state_dict()
+    _require_none(checkpoint, _differences(source, own))
     network.load_state_dict(source)
+
+
+def transfer_weights(network: nn.Module, heads: TaskHeads | None, checkpoint: Path, patch_size: Sequence[int]) -> None:
+    """Load the weights to fine-tune.
+
+    Where this network or the other one has outputs per task, the last layers may differ, and so may the channels: what
+    has other shapes starts anew, and channels of the same name are taken over if the features before them are.
+
+    Args:
+        network: of the same layers and shapes as the one in the checkpoint, but for its end.
+        heads: its outputs per task; None with one output for all.
+        checkpoint: a file that `medmtl fit` wrote.
+        patch_size: H, W, D of a patch that the network takes.
+
+    Raises:
+        RunError: the file is no checkpoint, or that of another network; names the first weight that differs.
+    """
+    kept = read_checkpoint(checkpoint)["state_dict"]
+    source, of_heads, own = _part(kept, PREFIX), _part(kept, HEADS), network.state_dict()
+    other = _differences(source, own)
+    end: tuple[str, ...] = ()
+    if other and (of_heads or heads is not None):
+        end = tuple(f"{layer}." for layer in decoder_and_head(network, patch_size)[1])
+    _require_none(checkpoint, {name: shapes for name, shapes in other.items() if not name.startswith(end)})
+    network.load_state_dict({name: value if name in other else source[name] for name, value in own.items()})
+    new = [name for name in own if name in other]
+    if heads is not None:
+        new += heads.outputs.names if other or not of_heads else heads.take(of_heads)
+    if new:
+        logger.info("fine-tuning from %s starts anew: %s", checkpoint, ", ".join(new))
+
+
+def _part(state: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    """Name -> value of what is kept of a part of the `Segmenter`."""
+    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+
+
+def _differences(source: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Name -> its shape there and here, of the weights that differ in it."""
+    shapes = {
+        name: tuple(tuple(getattr(state[name], "shape", ())) if name in state else "absent" for state in (source, own))
+        for name in (*own, *source)
+    }
+    return {name: (there, here) for name, (there, here) in shapes.items() if there != here}
+
+
+def _require_none(checkpoint: Path, other: Mapping[str, tuple[Any, Any]]) -> None:
+    for name, (there, here) in other.items():
+        raise RunError(
+            f"{checkpoint} holds another network: {name} is {there} there and {here} here",
+            fix="make model.network the one that was trained, or name another checkpoint",
+        )
 
 
 def decoder_and_head(network: nn.Module, patch_size: Sequence[int]) -> tuple[list[str], list[str]]:
@@ -113,13 +158,14 @@ def freeze_all_but(network: nn.Module, layers: Collection[str]) -> None:
             module.training = False  # not eval(), which would reach the modules within it
 
 
-def freeze(network: nn.Module, layers: Layers, patch_size: Sequence[int]) -> None:
+def freeze(network: nn.Module, layers: Layers, patch_size: Sequence[int], heads: nn.Module | None = None) -> None:
     """Train only a part of a network, and log its number of parameters.
 
     Args:
         network: maps `(B, 1, H, W, D)` to `(B, C, H, W, D)`.
         layers: the part.
         patch_size: H, W, D of a patch that the network takes.
+        heads: outputs per task after the network, which train whatever the part.
 
     Raises:
         ConfigError: the network has no such part.
@@ -133,7 +179,8 @@ def freeze(network: nn.Module, layers: Layers, patch_size: Sequence[int]) -> Non
                 fix="use all, or a network whose feature maps become coarser and then finer again",
             )
         freeze_all_but(network, chosen)
-    sizes = [(parameter.numel(), parameter.requires_grad) for parameter in network.parameters()]
+    parts = [network] if heads is None else [network, heads]
+    sizes = [(parameter.numel(), parameter.requires_grad) for part in parts for parameter in part.parameters()]
     trained, total = sum(size for size, trains in sizes if trains), sum(size for size, _ in sizes)
     logger.info("fine-tuning %s: %s of %s parameters train", layers, f"{trained:,}", f"{total:,}")
 

@@ -24,7 +24,7 @@ from medmtl.losses.masked import leave_out_unknown
 from medmtl.models.channels import input_channels, output_channels
 from medmtl.models.ensemble import Ensemble, Members, Pooled
 from medmtl.models.extract import Observer, output_scores
-from medmtl.models.finetune import FineTune, freeze, load_weights
+from medmtl.models.finetune import FineTune, freeze, transfer_weights
 from medmtl.models.mask_check import check_mask
 from medmtl.models.members import Part, read_members
 from medmtl.models.outputs import Outputs
@@ -102,7 +102,7 @@ class Segmenter(pl.LightningModule):
         if stage == "fit":
             self.check_trainable()
         if stage == "fit" and self.finetune is not None:
-            freeze(self.network, self.finetune.layers, self.predictor.patch_size)
+            freeze(self.network, self.finetune.layers, self.predictor.patch_size, self.heads)
 
     def check_trainable(self) -> None:
         """Check that loss and optimizer are given.
@@ -126,7 +126,8 @@ class Segmenter(pl.LightningModule):
             RunError: it is missing, or holds another network.
         """
         if self.finetune is not None:
-            load_weights(self.network, Path(self.finetune.checkpoint).expanduser())
+            checkpoint = Path(self.finetune.checkpoint).expanduser()
+            transfer_weights(self.network, self.heads, checkpoint, self.predictor.patch_size)
 
     def load_members(self, checkpoint: Path | None, data: MultiTaskData, command: str) -> None:
         """Read the networks that are tested or calibrated together with this one, if there are any.

@@ -1,8 +1,9 @@
 """TaskHeads: the last layer of a network with outputs per task, and its loss."""
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import zip_longest
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -49,6 +50,23 @@ class TaskHeads(nn.Module):
                 f"the checkpoint has other output channels than the tasks: {there} where they have {here}",
                 fix="give the tasks and classes of its training, in their order",
             )
+
+    @torch.no_grad()
+    def take(self, state: Mapping[str, Any]) -> list[str]:
+        """Take over the weights of channels that other heads call by the same names.
+
+        Args:
+            state: of these heads, which take as many features.
+
+        Returns:
+            The names of the channels that have none there, and stay as they are.
+        """
+        place = {name: number for number, name in enumerate(state["_extra_state"])}
+        for number, name in enumerate(self.outputs.names):
+            if name in place:
+                for own, weight in self.last.named_parameters():
+                    weight[number] = state[f"last.{own}"][place[name]]
+        return [name for name in self.outputs.names if name not in place]
 
     def forward(self, features: Tensor, channels: Sequence[Sequence[int]]) -> Tensor:
         """The logits of some channels.

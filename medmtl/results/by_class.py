@@ -47,9 +47,9 @@ def classes_report(results: Sequence[CaseResult], metrics: Mapping[str, BinMetri
         metrics: the calibration metrics, by key.
 
     Returns:
-        `foreground_dice`, of all classes as one, over `foreground_cases`, those that mark all; and `classes`: class -> `cases` (whose label marks it), the accuracy
-        as that of the task, `calibration` and `calibration_per_case` of its probability against all else, and
-        `calibration_scaled` where it was scaled.
+        `foreground_dice`, of all classes as one, over `foreground_cases`, those that mark all; and `classes`: class ->
+        `cases` (whose label marks it), the accuracy as that of the task, `calibration` and `calibration_per_case` of
+        its probability against all else, and `calibration_scaled` where it was scaled.
     """
     regions = class_regions(results)
     pooled = {region: class_bins(results, region) for region in regions}

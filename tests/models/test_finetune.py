@@ -14,9 +14,19 @@ from monai.networks.nets import AttentionUnet, BasicUNet, DynUNet, SegResNet, UN
 from torch import nn
 from torch.utils.data import DataLoader
 
+from medmtl.data.classes import Classes
 from medmtl.errors import ConfigError, RunError
-from medmtl.models.finetune import FineTune, decoder_and_head, freeze, freeze_all_but, load_weights
+from medmtl.models.finetune import (
+    FineTune,
+    decoder_and_head,
+    freeze,
+    freeze_all_but,
+    load_weights,
+    transfer_weights,
+)
+from medmtl.models.outputs import Outputs
 from medmtl.models.segmenter import Segmenter
+from medmtl.models.task_heads import TaskHeads
 
 PATCH = (16, 16, 16)
 
@@ -197,6 +207,89 @@ def test_another_network_is_refused_by_the_first_weight_that_differs(
     with pytest.raises(RunError, match=rf"other\.ckpt holds another network: {message}"):
         load_weights(network, saved(tmp_path / "other.ckpt", other))
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+
+
+FIRST = {"Liver": Classes({"liver": frozenset({1}), "tumour": frozenset({2})})}
+SECOND = {"Kidney": Classes({"tumour": frozenset({1}), "cyst": frozenset({2})}), **FIRST}
+
+
+def per_task(features: int, seed: int, tasks: dict[str, Classes]) -> tuple[UNet, TaskHeads]:
+    torch.manual_seed(seed)
+    network = UNet(3, 1, features, channels=(4, 8, 16), strides=(2, 2), num_res_units=2, norm="instance")
+    return network, TaskHeads(features, Outputs.per_task(tasks))
+
+
+def saved_with_heads(path: Path, network: nn.Module, heads: TaskHeads) -> Path:
+    saved(path, network)
+    state = torch.load(path, weights_only=True)["state_dict"]
+    torch.save({"state_dict": state | {f"heads.{name}": own for name, own in heads.state_dict().items()}}, path)
+    return path
+
+
+@pytest.mark.parametrize("there", [1, 3])
+def test_from_one_output_to_outputs_per_task_all_but_the_end_is_taken_over(
+    tmp_path: Path, there: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    source, other = per_task(there, 0, FIRST)
+    checkpoint = saved(tmp_path / "a", source) if there == 1 else saved_with_heads(tmp_path / "a", source, other)
+    network, heads = per_task(4, 1, FIRST)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    channels = heads.last.weight.detach().clone()
+    with caplog.at_level(logging.INFO):
+        transfer_weights(network, heads, checkpoint, PATCH)
+    taken, kept = source.state_dict(), network.state_dict()
+    new = {name for name, value in kept.items() if value.shape != taken[name].shape}
+    assert new == {f"model.2.{part}" for part in ("0.conv.weight", "0.conv.bias")} | {
+        f"model.2.1.conv.unit0.conv.{part}" for part in ("weight", "bias")
+    }
+    assert all(torch.equal(value, before[name] if name in new else taken[name]) for name, value in kept.items())
+    assert torch.equal(heads.last.weight, channels)
+    (message,) = caplog.messages
+    assert all(name in message for name in (*new, "background Liver", "class liver", "class tumour"))
+
+
+def test_channels_of_the_same_name_are_taken_over_and_others_start_anew(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    source, of_source = per_task(4, 0, FIRST)
+    network, heads = per_task(4, 1, SECOND)
+    weight, bias = (getattr(heads.last, name).detach().clone() for name in ("weight", "bias"))
+    with caplog.at_level(logging.INFO):
+        transfer_weights(network, heads, saved_with_heads(tmp_path / "a", source, of_source), PATCH)
+    for number, name in enumerate(heads.outputs.names):
+        known = name in of_source.outputs.names
+        place = of_source.outputs.names.index(name) if known else number
+        assert torch.equal(heads.last.weight[number], (of_source.last.weight if known else weight)[place]), name
+        assert torch.equal(heads.last.bias[number], (of_source.last.bias if known else bias)[place]), name
+    assert caplog.messages == [f"fine-tuning from {tmp_path / 'a'} starts anew: background Kidney, class cyst"]
+
+
+def test_from_outputs_per_task_to_one_output_the_end_starts_anew(tmp_path: Path) -> None:
+    source, heads = per_task(4, 0, FIRST)
+    network, _ = per_task(1, 1, FIRST)
+    end = network.model[2][1].conv.unit0.conv.bias.detach().clone()
+    transfer_weights(network, None, saved_with_heads(tmp_path / "a", source, heads), PATCH)
+    assert torch.equal(network.model[0].conv.unit0.conv.weight, source.model[0].conv.unit0.conv.weight)
+    assert torch.equal(network.model[2][1].conv.unit0.conv.bias, end)
+
+
+@pytest.mark.parametrize("tasks", [None, FIRST])
+def test_a_network_that_differs_before_its_end_is_refused_with_outputs_per_task_too(
+    tmp_path: Path, tasks: dict[str, Classes] | None
+) -> None:
+    source = UNet(3, 1, 1, channels=(4, 8, 12), strides=(2, 2), num_res_units=2, norm="instance")
+    network, heads = per_task(4, 1, FIRST)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    with pytest.raises(RunError, match=r"holds another network: model\.[01]"):
+        transfer_weights(network, None if tasks is None else heads, saved(tmp_path / "a", source), PATCH)
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+
+
+def test_how_much_trains_counts_the_outputs_per_task(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        freeze(EncoderDecoder(), "head", PATCH, TaskHeads(1, Outputs.per_task(SECOND)))
+    # Backgrounds of two tasks, liver, tumour and cyst, a weight and a bias each.
+    assert caplog.messages == ["fine-tuning head: 15 of 217 parameters train"]
 
 
 def segmenter(network: nn.Module, **options: Any) -> Segmenter:
