@@ -1,14 +1,16 @@
 """Classes: what the label values of a task mean, and how a label is held in memory."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from medmtl.errors import ConfigError
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+Values = TypeVar("Values", bound=Collection[int])
 
 ORGAN = "organ"  # the class of a task that names an organ of interest
 RESERVED = ("foreground", "mean")  # in the names of metrics
@@ -28,6 +30,7 @@ class Classes:
     Attributes:
         values: class -> label values in the files of the dataset.
         merged: whether this is an organ of interest, whose masks are written as 1.
+        preferred: class -> its label values in the order in which a mask would rather have them; sorted without.
 
     Example:
         >>> tumour = Classes({"whole": frozenset({1, 2, 3}), "core": frozenset({2, 3})})
@@ -37,6 +40,7 @@ class Classes:
 
     values: Mapping[str, frozenset[int]]
     merged: bool = False
+    preferred: Mapping[str, Sequence[int]] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         """Check that names can be part of those of metrics, and that each class can be written.
@@ -57,6 +61,17 @@ class Classes:
     def of_organ(cls, values: Iterable[int]) -> "Classes":
         """The one class of an organ of interest."""
         return cls({ORGAN: frozenset(values)}, merged=True)
+
+    @classmethod
+    def of_lists(cls, values: Mapping[str, Sequence[int]]) -> "Classes":
+        """Classes by their label values, the one that masks would rather have first."""
+        return cls({name: frozenset(own) for name, own in values.items()}, preferred=values)
+
+    @property
+    def lists(self) -> dict[str, list[int]]:
+        """What `of_lists` takes: the label value of a mask, and the others of each class."""
+        own = zip(self.values.items(), self.written, strict=True)
+        return {name: [value, *sorted(values - {value})] for (name, values), value in own}
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -98,15 +113,15 @@ class Classes:
     def written(self) -> tuple[int, ...]:
         """The label value that a predicted mask has in each class.
 
-        It is the least value of the class that no later class has, as nnU-Net's `regions_class_order` with the values
-        of a dataset. Of an organ of interest it is 1. Regions that overlap
-        without one lying in the other have voxels of the later alone written as common ones.
+        It is the first value of the class, as preferred, that no later class has. Of an organ of interest it is 1.
+        Regions that overlap without one lying in the other have voxels of the later alone written as common ones.
         """
         if self.merged:
             return (1,)
         found = []
         for place, name in enumerate(self.names):
-            found.append(min(self.values[name] - self._later(place)))
+            own, later = self.values[name], self._later(place)
+            found.append(next(value for value in (*self.preferred.get(name, ()), *sorted(own)) if value not in later))
         return tuple(found)
 
     def _later(self, place: int) -> frozenset[int]:
@@ -133,7 +148,7 @@ def usable(name: str) -> bool:
     return plain and name not in RESERVED and bool(name.strip()) and len(name) <= LONGEST
 
 
-def larger_first(values: Mapping[str, frozenset[int]]) -> dict[str, frozenset[int]]:
+def larger_first(values: Mapping[str, Values]) -> dict[str, Values]:
     """Classes in the order in which they can be written over each other: as they are, unless they overlap."""
     overlap = sum(map(len, values.values())) > len(frozenset().union(*values.values()))
     return dict(sorted(values.items(), key=lambda item: -len(item[1]) if overlap else 0))

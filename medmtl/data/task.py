@@ -34,8 +34,8 @@ class Task:
         organ: label values that together are the organ of interest, or names that the dataset declares for them.
         classes: instead of `organ`, the classes to tell apart: name -> label value, a list of those, or a name that the
             dataset declares; or a list of declared names; or `all` that it declares. Classes that share label values
-            (regions of nnU-Net) may overlap, and a later one is written over an earlier one. Tasks whose classes have
-            the same name share its output.
+            (regions of nnU-Net) may overlap, and a later one is written over an earlier one; masks have the first
+            value in the list of a class that no later one has. Tasks whose classes have the same name share its output.
         missing: class -> regular expression of the names of cases whose labels do not mark it, though it may be there;
             nothing is learnt of the class from them. Where each class has a mask of its own, a case without one is
             found by itself.
@@ -200,7 +200,7 @@ def classes_of(task: Task) -> Classes:
     known = [each if isinstance(each, list) else [each] for each in values]
     if not isinstance(task.classes, dict) or any(isinstance(each, str) for several in known for each in several):
         raise ConfigError(f"classes {task.classes} (root {task.root}) have no label values", fix="give them")
-    return Classes({name: frozenset(own) for name, own in zip(task.classes, known, strict=True)})  # type: ignore[arg-type]
+    return Classes.of_lists(dict(zip(task.classes, known, strict=True)))  # type: ignore[arg-type]
 
 
 def has_heads(outputs: str | None, classes: Iterable[object]) -> bool:

@@ -108,20 +108,20 @@ def _classes(name: str, root: Path, corpus: Corpus, task: Task) -> Classes:
         each: _values(name, root, corpus, values if isinstance(values, list) else [values], "class")
         for each, values in wanted.items()
     }
-    return Classes(larger_first(named) if task.classes == "all" else named)
+    return Classes.of_lists(larger_first(named) if task.classes == "all" and not corpus.ordered else named)
 
 
-def _values(name: str, root: Path, corpus: Corpus, given: Sequence[int | str], what: str) -> frozenset[int]:
-    """The label values of an organ or a class that is given by values and names."""
-    values: set[int] = set()
+def _values(name: str, root: Path, corpus: Corpus, given: Sequence[int | str], what: str) -> list[int]:
+    """The label values of an organ or a class that is given by values and names, in their order."""
+    values: list[int] = []
     for wanted in given:
         if isinstance(wanted, str) and wanted not in corpus.organs:
             known = ", ".join(corpus.organs) or "(none)"
             raise DataError(f"task {name}: {what} {wanted} is not among the labels {known} of {root}", fix="correct it")
-        values |= {wanted} if isinstance(wanted, int) else set(corpus.organs[wanted])
+        values += [wanted] if isinstance(wanted, int) else corpus.organs[wanted]
     key = {"organ": "organ", "class": "classes"}[what]
     declared = corpus.declared
-    unknown = sorted(values - declared) if declared is not None else []
+    unknown = sorted(set(values) - declared) if declared is not None else []
     if unknown:
         raise DataError(
             f"task {name}: {what} {unknown} is not among the labels {sorted(declared or ())} of {root}",
@@ -129,7 +129,7 @@ def _values(name: str, root: Path, corpus: Corpus, given: Sequence[int | str], w
         )
     if corpus.ignore in values:
         raise DataError(f"task {name}: {root} declares label {corpus.ignore} as ignored", fix=f"take it out of `{key}`")
-    return frozenset(values)
+    return list(dict.fromkeys(values))
 
 
 def _missing(name: str, case: Case, classes: Classes, declared: Mapping[str, str]) -> frozenset[str]:

@@ -5,7 +5,7 @@ import math
 import os
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 
@@ -64,7 +64,7 @@ def task_block(
     if modality is not None and modality not in MODALITIES:
         raise ConfigError(f"--modality {modality}", fix=f"use one of {', '.join(MODALITIES)}")
     kind = modality or guess_modality(corpus)
-    wanted = _labels(folder, corpus.organs, organ)
+    wanted = _labels(folder, corpus, organ)
     spacing, native = _spacing(folder, corpus)
     pattern = patient_pattern([case.name for case in labelled])
     lines = [
@@ -135,14 +135,15 @@ def patient_pattern(names: Sequence[str]) -> str | None:
     return "^(.+)[_-][^_-]+$"
 
 
-def _labels(folder: Path, organs: Mapping[str, tuple[int, ...]], chosen: Sequence[str] | None) -> tuple[str, str]:
+def _labels(folder: Path, corpus: Corpus, chosen: Sequence[str] | None) -> tuple[str, str]:
     """The line of `organ` or `classes`, and what to say of it."""
+    organs = corpus.organs
     names: dict[int, str] = {values[0]: organ for organ, values in organs.items() if len(values) == 1}
     if chosen is None and len(organs) > 1:
-        ordered = larger_first({organ: frozenset(values) for organ, values in organs.items()})
+        ordered = organs if corpus.ordered else larger_first({organ: sorted(own) for organ, own in organs.items()})
         usable_names = _class_names(list(ordered))
         classes = {
-            name: min(values) if len(values) == 1 else sorted(values)
+            name: values[0] if len(values) == 1 else list(values)
             for name, values in zip(usable_names, ordered.values(), strict=True)
         }
         flow = yaml.safe_dump(classes, default_flow_style=True, sort_keys=False, width=4096).strip()

@@ -34,7 +34,7 @@ def resolve_outputs(config: Namespace) -> None:
         if given is None or (isinstance(given, dict) and not _has_names(given)):
             continue
         found = task_cases(name, _built(task)).classes
-        task.classes = {each: sorted(values) for each, values in found.values.items()}
+        task.classes = found.lists
     network = config.model.network.get("init_args", {})
     if network.get(CHANNELS) == OPEN and _per_task(config):
         network[CHANNELS] = features_of(classes_of(_built(task)) for task in tasks.values())

@@ -93,6 +93,8 @@ def test_an_nnunet_folder_with_regions_and_an_ignore_label(tmp_path: Path) -> No
     assert task["spacing"] == [1.5, 1.5, 4]
     assert "0 T1, 1 FLAIR; a list stacks several" in task_block(root)
     assert parsed(task_block(root, organ=["core"]))[1]["organ"] == [2, 3]
+    (root / "dataset.json").write_text(json.dumps(described | {"regions_class_order": [1, 3]}))
+    assert parsed(task_block(root))[1]["classes"] == {"whole": [1, 2, 3], "core": [3, 2]}
 
 
 def test_an_image_that_cannot_be_read_is_named(write_task: WriteTask) -> None:

@@ -33,11 +33,13 @@ class Corpus:
 
     Attributes:
         cases: all images, those without labels too. Their `channels` are (0,); a task chooses its own.
-        organs: declared name -> label values that together are this organ; empty where nothing is declared.
+        organs: declared name -> label values that together are this organ, first the one that masks would rather have;
+            empty where nothing is declared.
         ignore: the label value of voxels without a ground truth; None if there is none.
         channels: names of the channels, in their order; empty if unknown.
         modality: as the dataset declares it; empty if it does not.
         folds: the splits that the dataset brings along.
+        ordered: whether it declares that organs are written over each other in this order.
     """
 
     cases: tuple[Case, ...]
@@ -46,6 +48,7 @@ class Corpus:
     channels: tuple[str, ...] = ()
     modality: str = ""
     folds: tuple[Fold, ...] = ()
+    ordered: bool = False
 
     @property
     def declared(self) -> frozenset[int] | None:

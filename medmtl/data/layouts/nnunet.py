@@ -14,6 +14,7 @@ from medmtl.io.input import ENDINGS
 
 BACKGROUND, IGNORE = "background", "ignore"
 SPLITS = "splits_final.json"
+WRITTEN = "regions_class_order"
 
 
 class NNUNet(Layout):
@@ -21,7 +22,8 @@ class NNUNet(Layout):
 
     Images are `imagesTr/CASE_0000.nii.gz`, a file a channel, labels `labelsTr/CASE.nii.gz`; those of `imagesTs` have no
     labels. Where `dataset.json` has an entry `dataset`, that lists the files for training instead. Label names mean a
-    value, or as regions several; the label `ignore` marks voxels without a ground truth. Splits are read from
+    value, or as regions several, of which `regions_class_order` says how each is written, a later one over an earlier
+    one; the label `ignore` marks voxels without a ground truth. Splits are read from
     `splits_final.json` beside `dataset.json`, or in the folder of the same name in `nnUNet_preprocessed`, which is
     taken from the environment or lies beside `nnUNet_raw`.
 
@@ -47,6 +49,8 @@ class NNUNet(Layout):
             raise DataError(f"{owner}: `channel_names` of {path} does not number channels", fix='write {"0": "CT"}')
         channels = tuple(str(names[str(channel)]) for channel in range(len(names)))
         organs, ignore = _labels(owner, path, dataset.get("labels"))
+        written = dataset.get(WRITTEN)
+        organs = organs if written is None else _written_first(owner, path, organs, written)
         ending = _ending(owner, path, dataset)
         cases = (
             _listed(owner, path, dataset["dataset"])
@@ -64,7 +68,8 @@ class NNUNet(Layout):
                     f"{owner}, case {case.name}: {len(case.images)} image files, {path} names {len(channels)} channels",
                     fix="add the missing files, or correct `channel_names`",
                 )
-        return Corpus(tuple(cases), organs, ignore, channels, " ".join(channels), _folds(owner, root))
+        folds = _folds(owner, root)
+        return Corpus(tuple(cases), organs, ignore, channels, " ".join(channels), folds, ordered=written is not None)
 
 
 def _ending(owner: str, path: Path, dataset: dict[str, Any]) -> str:
@@ -91,6 +96,25 @@ def _labels(owner: str, path: Path, labels: Any) -> tuple[dict[str, tuple[int, .
     return named((name, value) for name, several in values.items() for value in several), ignored[
         0
     ] if ignored else None
+
+
+def _written_first(
+    owner: str, path: Path, organs: dict[str, tuple[int, ...]], written: Any
+) -> dict[str, tuple[int, ...]]:
+    """The labels with the value first that `regions_class_order` gives each of them."""
+    if not isinstance(written, list) or len(written) != len(organs):
+        raise DataError(
+            f"{owner}: `{WRITTEN}` of {path} does not give its {len(organs)} labels a value each",
+            fix="list one of the values of each label, without background and ignore",
+        )
+    for (name, values), value in zip(organs.items(), written, strict=True):
+        if value not in values:
+            raise DataError(
+                f"{owner}: `{WRITTEN}` of {path} gives {name} the value {value!r:.20}", fix=f"use one of {list(values)}"
+            )
+    return {
+        name: tuple(dict.fromkeys((value, *own))) for (name, own), value in zip(organs.items(), written, strict=True)
+    }
 
 
 def _label(owner: str, path: Path) -> Path:

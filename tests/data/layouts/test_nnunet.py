@@ -1,6 +1,7 @@
 """nnU-Net v2 folders: channels, regions, the ignore label, splits, and what is refused in a line that names it."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from medmtl.data.case import LabelFile
 from medmtl.data.classes import Classes
 from medmtl.data.layouts import Fold, NNUNet, check_layout
 from medmtl.data.reading import load_image, load_label
-from medmtl.data.task import OODImages, Task
+from medmtl.data.task import OODImages, Task, classes_of
 from medmtl.data.task_cases import ood_cases, task_cases
 from medmtl.errors import DataError
 from medmtl.losses.masked import UNKNOWN
@@ -110,6 +111,47 @@ def test_voxels_with_the_ignore_label_are_unknown_and_no_organ(root: Path) -> No
     np.testing.assert_array_equal(label, np.select([LABEL == 2, LABEL == 3], [1, UNKNOWN], 0))
     assert "label 3 as ignored" in complaint(root, organ=[3])
     assert "organ ignore is not among" in complaint(root, organ=["ignore"])
+
+
+@pytest.mark.parametrize(
+    ("labels", "order", "names", "written"),
+    [
+        ({"whole": [1, 2, 3], "core": [2, 3], "enhancing": 3}, [1, 2, 3], ["whole", "core", "enhancing"], (1, 2, 3)),
+        ({"whole": [1, 2, 3], "core": [3]}, [2, 3], ["whole", "core"], (2, 3)),
+        ({"left": [1, 2], "right": [2, 3, 4]}, [1, 4], ["left", "right"], (1, 4)),
+        ({"left": [1, 2], "right": [2, 3, 4]}, None, ["right", "left"], (3, 1)),
+    ],
+)
+@pytest.mark.parametrize("listed", [True, False])
+def test_masks_are_written_as_regions_class_order_says(
+    root: Path,
+    labels: dict[str, Any],
+    order: list[int] | None,
+    names: list[str],
+    written: tuple[int, ...],
+    listed: bool,
+) -> None:
+    declared = {"background": 0, **labels, "ignore": 9}
+    describe(root, labels=declared, **({} if order is None else {"regions_class_order": order}))
+    classes = task_cases("T", task_at(root, organ=None, classes=names if listed else "all")).classes
+    assert list(classes.names) == names
+    assert classes.written == written
+    # A checkpoint keeps label values alone, without the dataset.
+    assert classes_of(task_at(root, organ=None, classes=classes.lists)).written == written
+    check_layout(NNUNet(), root)
+
+
+@pytest.mark.parametrize(
+    ("order", "words"),
+    [
+        ([1], "regions_class_order` of .*does not give its 2 labels a value each"),
+        ("1, 2", "does not give its 2 labels a value each"),
+        ([1, 7], r"gives core the value 7.*use one of \[2\]"),
+    ],
+)
+def test_an_order_of_regions_that_does_not_fit_is_named(root: Path, order: Any, words: str) -> None:
+    describe(root, regions_class_order=order)
+    assert re.search(words, complaint(root))
 
 
 def test_an_entry_dataset_lists_the_files_instead(root: Path) -> None:
