@@ -11,6 +11,7 @@ from torch import Tensor
 from medmtl.calibration.scaling.vector import VectorScaling
 from medmtl.data.classes import ORGAN, Classes
 from medmtl.data.transforms import to_native
+from medmtl.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -144,7 +145,21 @@ class Outputs:
         Args:
             tasks: their classes. Classes of the same name in several tasks share a channel; an organ of interest has no
                 name, and shares none.
+
+        Raises:
+            ConfigError: a channel would be shared by classes that exclude others and by such that overlap: a logit
+                beside those of a softmax means nothing by itself.
         """
+        first: dict[str, str] = {}
+        for task, classes in tasks.items():
+            for name in () if classes.merged else classes.names:
+                other = first.setdefault(name, task)
+                if tasks[other].overlap != classes.overlap:
+                    first_of, second = (other, task) if tasks[other].overlap else (task, other)
+                    raise ConfigError(
+                        f"class {name} is a region that overlaps others in {first_of} and excludes them in {second}",
+                        fix="rename it in one of the two, so that they share no output",
+                    )
         names: dict[tuple[str, str], int] = {}
         heads: dict[str | None, Head] = {}
         for task, classes in tasks.items():

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import leaky_relu
 
 from medmtl.data.classes import Classes
-from medmtl.errors import RunError
+from medmtl.errors import ConfigError, RunError
 from medmtl.losses.masked import UNKNOWN
 from medmtl.models import sliding_window
 from medmtl.models.outputs import Head, Outputs
@@ -82,6 +82,16 @@ def test_each_task_has_a_background_and_classes_of_one_name_share_a_channel() ->
 
 def on_grid(values: Tensor) -> MetaTensor:
     return MetaTensor(values.float(), affine=torch.eye(4))
+
+
+@pytest.mark.parametrize("regions_first", [True, False])
+def test_a_channel_is_not_shared_by_classes_that_overlap_and_by_such_that_do_not(regions_first: bool) -> None:
+    other = Classes({"core": frozenset({5}), "liver": frozenset({1})})
+    tasks = {"Brain": TUMOUR, "Abdomen": other} if regions_first else {"Abdomen": other, "Brain": TUMOUR}
+    with pytest.raises(ConfigError, match="class core is a region that overlaps others in Brain and excludes them in"):
+        Outputs.per_task(tasks)
+    assert Outputs.per_task({"Brain": TUMOUR, "Again": TUMOUR, "Organ": Classes.of_organ({1})}).channels == 3 + 2
+    assert Outputs.per_task({"Abdomen": other, "Liver": ABDOMEN}).channels == 2 + 2 + 2
 
 
 def test_the_mask_of_exclusive_classes_is_that_of_their_foreground_with_the_most_probable_class() -> None:
