@@ -4,6 +4,7 @@ import csv
 import json
 import logging
 import os
+import re
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException  # 
 from rich.console import Console
 from rich.table import Table
 
+from medmtl.accuracy import FOREGROUND
 from medmtl.callbacks.calibration import CalibrationCallback
 from medmtl.callbacks.checkpoints import MONITOR, RunCheckpoint
 from medmtl.callbacks.record import RunRecord
@@ -292,6 +294,10 @@ def _print_trained(cli: MedCLI) -> None:
         table = Table("task", f"validation Dice, step {best['step']}")
         for name in [*cli.datamodule.trained, "mean"]:
             table.add_row(name, f"{float(best[f'val/{name}/dice']):.3f}")
+            for key in (key for key in best if re.fullmatch(rf"val/{re.escape(name)}/[^/]+/dice", key)):
+                each = key.split("/")[-2]
+                if each != FOREGROUND:
+                    table.add_row(f"  {each}", f"{float(best[key]):.3f}")
         console.print(table)
     console.print(f"trained: {run.best if run.best.is_file() else run.path}", soft_wrap=True)
 

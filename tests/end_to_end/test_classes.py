@@ -137,12 +137,29 @@ def test_calibrate_and_ood_read_the_heads_too(run: RunFolder, tmp_path: Path) ->
     after = read_checkpoint(copy.best)
     assert torch.equal(before, after["state_dict"]["heads.last.weight"])
     assert set(after["callbacks"]["ScalingCallback"]["tasks"]) == {"KidneyT2", "Brain", "Body"}
+    shares = after["callbacks"]["ScalingCallback"]["shares"]
+    assert set(shares) == {"KidneyT2", "Body"}  # the regions of Brain overlap
+    assert all(fitted["scaling"] is None and "3 are needed" in fitted["refused"] for fitted in shares.values())
 
 
-def test_one_output_merges_the_classes(work: Path, tmp_path: Path) -> None:
-    run = RunFolder(tmp_path / "shared")
-    main(["fit", "--config", str(work / "classes.yaml"), "--model.outputs", "shared", "--run", str(run.path)])
+def test_one_output_merges_the_classes_and_outputs_per_task_can_start_from_its_body(
+    work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, tuned = RunFolder(tmp_path / "shared"), RunFolder(tmp_path / "tuned")
+    fit = ["fit", "--config", str(work / "classes.yaml"), "--run"]
+    main([*fit, str(run.path), "--model.outputs", "shared"])
     assert "heads.last.weight" not in read_checkpoint(run.best)["state_dict"]
     logged = (run.path / "metrics.csv").read_text().splitlines()[0]
     assert "val/KidneyT2/dice" in logged
     assert "left" not in logged
+    start = [f"--model.finetune.checkpoint={run.best}", "--model.finetune.layers=head"]
+    capsys.readouterr()
+    main([*fit, str(tuned.path), *start, "--spectral.layers=[]"])
+    before, after = (read_checkpoint(each.best)["state_dict"] for each in (run, tuned))
+    same = {name for name in before if torch.equal(before[name], after[name])}
+    assert same == {name for name in before if not name.startswith("network.model.2.")}
+    # The table at the end of a training has a row a class.
+    (left,) = (line.split() for line in capsys.readouterr().out.splitlines() if line.split()[1:2] == ["left"])
+    (logged, *rows) = (line.split(",") for line in (tuned.path / "metrics.csv").read_text().splitlines())
+    column = logged.index("val/KidneyT2/left/dice")
+    assert float(left[3]) in [pytest.approx(float(row[column]), abs=6e-4) for row in rows if row[column]]
