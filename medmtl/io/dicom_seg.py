@@ -44,17 +44,21 @@ def write_segmentation(
     from pydicom.sr.codedict import codes
     from pydicom.uid import generate_uid
 
-    masks = [np.isin(mask, list(values)) for values in segments.values()]
+    # One mask at a time is in memory, but for segments that overlap, which highdicom wants beside each other.
     several = sum(len(set(values)) for values in segments.values()) > len(set().union(*segments.values()))
-    numbers = list(range(1, len(masks) + 1))
-    if several:
-        voxels = np.stack(masks, axis=-1).astype(np.uint8)
-    else:
-        voxels = np.zeros(mask.shape, np.min_scalar_type(len(masks)))
-        for number, own in zip(numbers, masks, strict=True):
-            voxels[own] = number
+    numbers = list(range(1, len(segments) + 1))
+    channels = (len(segments),) if several else ()
+    voxels = np.zeros((*mask.shape[::-1], *channels), np.uint8 if several else np.min_scalar_type(len(segments)))
+    content = hashlib.sha256()
+    for number, values in zip(numbers, segments.values(), strict=True):
+        own = np.isin(mask, list(values))
+        content.update(np.packbits(own).tobytes())
+        if several:
+            voxels[..., number - 1] = own.T
+        else:
+            voxels[own.T] = number
     volume = highdicom.Volume(
-        np.ascontiguousarray(voxels.swapaxes(0, 2)),
+        voxels,
         (LPS_TO_RAS @ affine)[:, [2, 1, 0, 3]],  # highdicom's axes are slices, rows, columns
         coordinate_system="PATIENT",
         frame_of_reference_uid=slices[0].FrameOfReferenceUID,
@@ -62,9 +66,6 @@ def write_segmentation(
     )
     label = ", ".join(segments)
     origin = [str(slices[0].SeriesInstanceUID), label, __version__]
-    content = hashlib.sha256()
-    for own in masks:
-        content.update(np.packbits(own).tobytes())
     made = highdicom.seg.Segmentation(
         source_images=list(slices),
         pixel_array=volume,

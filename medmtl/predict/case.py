@@ -9,10 +9,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from medmtl.errors import RunError
 from medmtl.files import written_whole
+from medmtl.io.nifti import DESCRIPTION_BYTES
 from medmtl.io.reader import Scan
-from medmtl.io.writer import write_map, write_mask
+from medmtl.io.writer import SUFFIXES, write_map, write_mask
 from medmtl.predict.gate import withholds
 from medmtl.predict.model import Model
 from medmtl.predict.options import Options
@@ -107,9 +110,12 @@ def _write(stage: Path, scan: Scan, prediction: Prediction, options: Options) ->
             files["dicom_seg"] = others[0].name
         if options.probability:
             several = len(prediction.classes) > 1
-            values = prediction.class_probabilities if several else prediction.probability
-            names = list(prediction.classes) if several else []
-            files["probability"] = write_map(stage, scan, values, "probability", names).name
+            written = (
+                _write_classes(stage, scan, prediction)
+                if several
+                else write_map(stage, scan, prediction.probability, "probability")
+            )
+            files["probability"] = written.name
         if options.entropy:
             files["entropy"] = write_map(stage, scan, prediction.entropy(), "entropy").name
     if options.report:
@@ -118,6 +124,24 @@ def _write(stage: Path, scan: Scan, prediction: Prediction, options: Options) ->
             mask = None if held_back else prediction.mask
             beside.write_bytes(draw_case(scan.name, scan.image, mask, prediction.segments))
     return files
+
+
+def _write_classes(stage: Path, scan: Scan, prediction: Prediction) -> Path:
+    """Write a probability map with a volume a class; what is in memory does not grow with their number.
+
+    A NIfTI header has room for 79 bytes of names: where they do not fit it points to the record, which has them all.
+    """
+    names = list(prediction.classes)
+    if scan.input.kind not in SUFFIXES and len("; ".join(names).encode()) > DESCRIPTION_BYTES:
+        names = ["volumes in the order of `labels` in the JSON record"]
+    raw = stage / "classes.raw"
+    with raw.open("wb") as file:
+        for volume in prediction.each_class():
+            volume.astype(np.float32, copy=False).tofile(file)
+    shape = (len(prediction.classes), *prediction.mask.shape)
+    path = write_map(stage, scan, np.memmap(raw, np.float32, "r", shape=shape), "probability", names)
+    raw.unlink()
+    return path
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """ClassOutput: what a network says of the classes of a task, as label values and as a probability a class."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -81,26 +81,25 @@ class ClassOutput:
         values[list(self.head.classes.written_parts)] = self.classes.written
         return values[parts.numpy()]
 
-    def probabilities(self, foreground: NDArray[np.float32], native: MetaTensor) -> NDArray[np.float32]:
-        """The probability of every class.
+    def probabilities(self, foreground: NDArray[np.float32], native: MetaTensor) -> Iterator[NDArray[np.float32]]:
+        """The probability of every class, one after the other: all at once fill the memory where they are many.
 
         Args:
             foreground: its probability after post-hoc scaling, on the image's own grid, `(H, W, D)`.
             native: the image on that grid, `(C, H, W, D)`.
 
-        Returns:
-            `(classes, H, W, D)` float32 in [0, 1]. Classes that exclude each other: the probability of each given the
-            foreground after vector scaling, times that of the foreground, so that they add up to it. The mask is that
-            of the network before scaling, so that another class may be the most probable one in it. Classes that
-            overlap: the sigmoid of each, which post-hoc scaling does not change. One class: the foreground.
+        Yields:
+            `(H, W, D)` float32 in [0, 1], in their order. Classes that exclude each other: the probability of each
+            given the foreground after vector scaling, times that of the foreground, so that they add up to it. The mask
+            is that of the network before scaling, so that another class may be the most probable one in it. Classes
+            that overlap: the sigmoid of each, which post-hoc scaling does not change. One class: the foreground.
         """
         if self.logits is None:
-            return foreground[None]
-        result = np.empty((len(self.classes.names), *foreground.shape), np.float32)
-        found = class_probabilities(self.head, self.logits, torch.from_numpy(foreground), native[:1], self.shares)
-        for own, probability in zip(result, found, strict=True):
-            own[:] = probability.numpy()
-        return result
+            yield foreground
+            return
+        given = torch.from_numpy(foreground)
+        for probability in class_probabilities(self.head, self.logits, given, native[:1], self.shares):
+            yield probability.numpy()
 
 
 def volumes_ml(

@@ -1,6 +1,6 @@
 """Prediction: mask, probability and OOD verdict of one scan."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -80,8 +80,15 @@ class Prediction:
         Classes that exclude each other add up to `probability`; of those that overlap each has its own. An organ of
         interest is one class.
         """
+        result = np.empty((max(len(self.classes), 1), *self.probability.shape), np.float32)
+        for own, probability in zip(result, self.each_class(), strict=True):
+            own[:] = probability
+        return result
+
+    def each_class(self) -> Iterator[np.ndarray]:
+        """As `class_probabilities`, one volume `(H, W, D)` after the other, of which none is kept."""
         if self.output is None:
-            return self.probability[None]
+            return iter([self.probability])
         return self.output.probabilities(self.probability, self.scan.image)
 
     @property

@@ -2,6 +2,8 @@
 
 import csv
 import json
+import tracemalloc
+from types import SimpleNamespace
 
 import highdicom
 import nibabel
@@ -11,6 +13,9 @@ from dicom_sample import write_series
 from predict_sample import BRIGHT, GRID, MIDDLE, class_model, logits_of, save_classes, save_scan
 from scipy.special import expit, softmax
 
+from medmtl.io.inputs import input_of
+from medmtl.io.reader import read
+from medmtl.predict.case import _write_classes
 from medmtl.predict.model import Model
 from medmtl.predict.records import read_record
 
@@ -90,6 +95,39 @@ def test_a_probability_map_has_a_volume_a_class(classes, load, scans, predict, o
     np.testing.assert_allclose(found.get_fdata(), np.moveaxis(expected, 0, -1), atol=1e-5)
     assert bytes(found.header["descrip"]).strip(b"\0").decode().split("; ") == list(out.record("a")["labels"])
     assert nibabel.load(out.path / "a_entropy.nii.gz").shape == (12, 10, 8)
+
+
+def test_names_that_a_nifti_header_has_no_room_for_are_in_the_record_which_it_names(load, scans, predict, out):
+    names = {"a" * 40: 4, "b" * 37: 300}
+    load(Task={"classes": names})
+    save_classes(scans / "a.nii.gz")
+    assert predict(scans, "--probability") == 0
+    header = bytes(nibabel.load(out.path / "a_probability.nii.gz").header["descrip"]).strip(b"\0").decode()
+    assert header == "; ".join(names)  # 79 bytes
+    load(Task={"classes": {f"{name}b": value for name, value in names.items()}})
+    assert predict(scans, "--probability", "--overwrite") == 0
+    header = bytes(nibabel.load(out.path / "a_probability.nii.gz").header["descrip"]).strip(b"\0").decode()
+    assert header == "volumes in the order of `labels` in the JSON record"
+    assert list(out.record("a")["labels"]) == [f"{name}b" for name in names]
+    assert not list(out.path.rglob("*.raw"))
+
+
+def test_memory_for_a_probability_map_does_not_grow_with_the_number_of_classes(tmp_path):
+    shape, count = (40, 50, 60), 20
+    nibabel.save(nibabel.Nifti1Image(np.indices(shape, np.uint8)[0], GRID), tmp_path / "a.nii.gz")
+    scan = read(input_of([tmp_path / "a.nii.gz"]))
+    volumes = (np.full(shape, number, np.float32) for number in range(count))
+    prediction = SimpleNamespace(
+        classes=dict.fromkeys(map(str, range(count))), mask=np.zeros(shape), each_class=lambda: volumes
+    )
+    tracemalloc.start()
+    path = _write_classes(tmp_path, scan, prediction)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 5 * np.zeros(shape, np.float32).nbytes
+    found = nibabel.load(path)
+    assert found.shape == (*shape, count)
+    np.testing.assert_array_equal(found.dataobj[0, 0, 0], np.arange(count))
 
 
 def test_the_map_of_one_class_has_three_dimensions(load, scans, predict, out):
