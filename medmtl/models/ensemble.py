@@ -25,7 +25,8 @@ class Ensemble:
     """Several networks, or several passes of one, as one model; for `medmtl test` and `medmtl calibrate` alone.
 
     The run's own network is the first member. Signature, nearest task and verdict come from it alone, without dropout;
-    segmentation, calibration, entropy and max-softmax are those of the pool.
+    segmentation, calibration, entropy and max-softmax are those of the pool. With outputs per task the probabilities of
+    all channels of a head are pooled.
 
     Args:
         checkpoints: checkpoints that join it: the same network, trained on the same tasks and split, for example
@@ -56,13 +57,18 @@ class Pooled(NamedTuple):
 
     Attributes:
         probability: of foreground, `(1, h, w, d)` in the working space.
+        logits: of the channels of the head, `(channels, h, w, d)` in the working space.
         scaled: the same on the image's own grid, `(H, W, D)`, with each member scaled before pooling; None where that
             is not wanted, or the members have no scaling.
+        scaled_logits: of the channels of a head with several exclusive classes, with the shares of each member scaled
+            before pooling; None where `scaled` is, and for other heads.
         disagreement: see `Disagreement.scores`.
     """
 
     probability: MetaTensor
+    logits: MetaTensor
     scaled: torch.Tensor | None
+    scaled_logits: MetaTensor | None
     disagreement: dict[str, float]
 
 
@@ -84,42 +90,63 @@ class Members:
     scaled_as: str = ""
 
     def pool(
-        self, image: MetaTensor, own: MetaTensor, case: str, native: MetaTensor | None, task: str | None
+        self,
+        image: MetaTensor,
+        own: MetaTensor,
+        case: str,
+        native: MetaTensor | None,
+        task: str | None,
+        name: str | None = None,
     ) -> Pooled:
         """Pool the members' predictions of a volume.
 
         Args:
             image: `(1, h, w, d)` in a working space.
-            own: logits of the run's own network without dropout, of the same shape.
+            own: logits of the run's own network without dropout, of the head.
             case: name of the volume; with the number of the pass it is the seed of the dropout.
             native: a volume on the image's own grid, `(1, H, W, D)`; None if nothing is to be scaled.
             task: the task whose scalings apply, see `TaskScalings.choose`.
+            name: the task whose output is read; None for networks with one output for all.
         """
-        pool, scaled, disagreement = Pool(self.options.average), Pool(self.options.average), Disagreement()
-        for network, logits in self._passes(image, own, case):
-            probability: MetaTensor = torch.sigmoid(logits)
+        average, of_foreground = self.options.average, self.predictors[0].probability
+        head = self.predictors[0].outputs.heads[name]
+        pool, scaled, disagreement = Pool(average, head.background), Pool(average), Disagreement()
+        shares = Pool(average, head.background)
+        for network, logits in self._passes(image, own, case, name):
+            probability = of_foreground(logits, name)
             pool.add(logits.as_tensor())
             disagreement.add(probability.as_tensor())
             if self.scalings and native is not None:
                 scale = self.scalings[network].choose(task)
                 working = WorkingVolume.of(image[0], probability[0], image.affine, native.affine)
                 scaled.add(to_logits(scale(to_native(probability, native), working, native.pixdim.tolist())))
+                if head.background and len(head.classes.names) > 1:
+                    of_member = head.with_shares(logits, self.scalings[network].shares_of(name))
+                    shares.add(of_member.as_tensor())
+        pooled = MetaTensor(pool.logits(), affine=image.affine)
+        alone = len(head.channels) == 1  # whose probability is pooled itself
         return Pooled(
-            MetaTensor(pool.probability(), affine=image.affine),
+            MetaTensor(pool.probability(), affine=image.affine) if alone else of_foreground(pooled, name),
+            pooled,
             scaled.probability().float() if scaled.members else None,
+            MetaTensor(shares.logits(), affine=image.affine) if shares.members else None,
             disagreement.scores(),
         )
 
-    def _passes(self, image: MetaTensor, own: MetaTensor, case: str) -> Iterator[tuple[int, MetaTensor]]:
+    def _passes(
+        self, image: MetaTensor, own: MetaTensor, case: str, name: str | None
+    ) -> Iterator[tuple[int, MetaTensor]]:
         """Number of the network, and its logits, of each pass."""
         like = next(self.predictors[0].network.parameters())
         for number, predictor in enumerate(self.predictors):
             predictor.network.to(like)
+            if predictor.heads is not None:
+                predictor.heads.to(like)
             if not self.options.dropout_passes:
-                yield number, own if number == 0 else predictor.logits(image)
+                yield number, own if number == 0 else predictor.logits(image, head=name)
             for turn in range(self.options.dropout_passes):
                 with dropping(predictor.network, seed_of(case, turn)):
-                    logits = predictor.logits(image)
+                    logits = predictor.logits(image, head=name)
                 yield number, logits
 
 

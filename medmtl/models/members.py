@@ -12,7 +12,7 @@ from medmtl.calibration.scaling.per_task import TaskScalings
 from medmtl.data.task import Task
 from medmtl.errors import ConfigError, RunError
 from medmtl.models.ensemble import Ensemble, Members, dropout_layers
-from medmtl.models.finetune import PREFIX, load_weights
+from medmtl.models.finetune import HEADS, PREFIX, load_weights
 from medmtl.models.sliding_window import VolumePredictor
 from medmtl.runs.checkpoint import config_within, read_checkpoint
 
@@ -66,6 +66,9 @@ def read_members(
         if len(names) == len(predictors):
             raise ConfigError(f"ensemble checkpoints: {path} holds the network of {twin}", fix="leave one out")
         predictors.append(VolumePredictor(network.eval(), own.patch_size, own.overlap, own.window_batch))
+        if own.heads is not None:
+            predictors[-1].heads = heads = deepcopy(own.heads)
+            load_weights(heads, path, HEADS)
         states.append(_scaling(other))
     if "test" in parts and options.scale == "members":
         own_scalings = zip(names.values(), states, strict=True) if states[0] else ()
@@ -77,7 +80,7 @@ def weights_digest(checkpoint: Mapping[str, Any]) -> str:
     """A short name of the weights in a checkpoint, the same wherever the file lies: 8 hexadecimal digits."""
     digest = hashlib.sha256()
     for name, value in checkpoint["state_dict"].items():
-        if name.startswith(PREFIX):
+        if name.startswith((PREFIX, HEADS)) and not name.endswith("_extra_state"):
             digest.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
             digest.update(value.contiguous().reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()[:8]
@@ -101,7 +104,7 @@ def _described(task: Task | None) -> str:
     if task is None:
         return "absent"
     what = f"classes {task.classes}" if task.organ is None else f"organ {sorted(task.organ, key=str)}"
-    return f"{what} of channel {task.channel} at {task.preprocessing}"
+    return f"{what} of channel {task.channel} at {task.preprocessing.image}"
 
 
 def _check_patients(path: Path, checkpoint: Mapping[str, Any], own: Mapping[str, Any], part: Part) -> None:

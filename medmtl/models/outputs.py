@@ -87,6 +87,20 @@ class Head:
             found = torch.sigmoid(log) if every is None else (log - every).exp_()
             yield MetaTensor(found[None], affine=logits.affine)
 
+    def with_shares(self, logits: MetaTensor, shares: VectorScaling | None) -> MetaTensor:
+        """The logits of a head with a background, whose softmax has the shares of the classes scaled.
+
+        Args:
+            logits: of the channels of this head, `(channels, h, w, d)`.
+            shares: see `probabilities`; None leaves them as they are.
+        """
+        if shares is None:
+            return logits
+        channels = logits.as_tensor()
+        scaled = torch.stack(list(_scaled(shares, channels[1:], _log_sum(channels[1:])[0])))
+        within = scaled - _log_sum(scaled) + _log_sum(channels[1:])
+        return MetaTensor(torch.cat([_single(channels[:1]), within]), affine=logits.affine)
+
     def parts(self, logits: MetaTensor, foreground: Tensor, native: MetaTensor) -> Tensor:
         """The label of a volume on the image's own grid, as numbers of parts, see `Classes`.
 

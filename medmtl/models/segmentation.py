@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from monai.data import MetaTensor
-from torch import Tensor
 
 from medmtl.accuracy import dice
 from medmtl.calibration.scaling.parametric import Scaling
@@ -15,6 +14,7 @@ from medmtl.calibration.scaling.working_volume import WorkingVolume
 from medmtl.data.transforms import to_native
 from medmtl.models.class_accuracy import class_accuracy
 from medmtl.models.class_volumes import ClassVolumes
+from medmtl.models.ensemble import Pooled
 from medmtl.models.outputs import Head
 from medmtl.models.scored import Segmentation
 
@@ -51,7 +51,7 @@ def segment(
 
 
 def with_scaled(
-    segmentation: Segmentation, scale: Scaling, shares: VectorScaling | None, of_members: Tensor | None
+    segmentation: Segmentation, scale: Scaling, shares: VectorScaling | None, pooled: Pooled | None
 ) -> Segmentation:
     """The same with its probability scaled, and those of its classes where these exclude each other.
 
@@ -59,15 +59,17 @@ def with_scaled(
         segmentation: as the network gives it.
         scale: of the task.
         shares: of its classes' shares in the foreground; None leaves them as they are.
-        of_members: probability `(H, W, D)` of an ensemble whose members were scaled before pooling; None where the
-            output itself is scaled.
+        pooled: of an ensemble; where its members were scaled before pooling, that is taken.
     """
-    if of_members is None:
-        of_members = scale(segmentation.probability, segmentation.working, segmentation.spacing_mm)
+    if pooled is not None and pooled.scaled is not None:
+        scaled, logits, shares = pooled.scaled, pooled.scaled_logits, None
+    else:
+        scaled, logits = scale(segmentation.probability, segmentation.working, segmentation.spacing_mm), None
     classes = segmentation.classes
     if classes is not None:
-        classes = replace(classes, foreground=of_members, shares=shares) if classes.head.background else None
-    return replace(segmentation, scaled=of_members, scaled_classes=classes)
+        own = classes.logits if logits is None else logits
+        classes = replace(classes, logits=own, foreground=scaled, shares=shares) if classes.head.background else None
+    return replace(segmentation, scaled=scaled, scaled_classes=classes)
 
 
 def recognised_dice(

@@ -154,7 +154,7 @@ class Segmenter(pl.LightningModule):
         """Make the heads of a network with outputs per task, and check that it takes the channels of the images.
 
         Raises:
-            ConfigError: it takes or gives more or fewer channels, or an ensemble is wanted with outputs per task.
+            ConfigError: it takes or gives more or fewer channels.
         """
         heads = data.heads
         features = output_channels(self.network, self.predictor.patch_size)
@@ -164,8 +164,6 @@ class Segmenter(pl.LightningModule):
                 fix="set its out_channels to 1, or model.outputs to per_task",
             )
         if heads is not None:
-            if self.ensemble is not None:
-                raise ConfigError("model.ensemble pools one output for all tasks", fix="set model.outputs to shared")
             self.heads = self.predictor.heads = TaskHeads(features, Outputs.per_task(heads))
             self.tasks = tuple(heads)
         taken = input_channels(self.network)
@@ -251,6 +249,7 @@ class Segmenter(pl.LightningModule):
             else self.predictor.probability(found, preprocessing.head)
             for preprocessing, found in logits.items()
         }
+        logits = {**logits, **{preprocessing: found.logits for preprocessing, found in pooled.items()}}
         mask = None
         if verdict is not None:
             verdict = _with_pooled_scores(verdict, pooled)
@@ -258,12 +257,11 @@ class Segmenter(pl.LightningModule):
         segmentation, own = None, scan["own"]
         if own is not None:
             task = None if verdict is None else verdict.task
-            of_members = pooled[own].scaled if own in pooled else None
             heads = self.predictor.outputs.heads
             segmentation = segment(scan, probabilities[own], logits[own], heads[own.head], testing)
             if testing and self.scaling is not None:
                 shares = self.scaling.shares_of(own.head)
-                segmentation = with_scaled(segmentation, self.scaling.choose(task), shares, of_members)
+                segmentation = with_scaled(segmentation, self.scaling.choose(task), shares, pooled.get(own))
             if testing and verdict is not None and self.tasks:
                 chosen = next(each for each in probabilities if str(each) == verdict.preprocessing)
                 read = heads[chosen.head], logits[chosen], probabilities[chosen]
@@ -299,7 +297,8 @@ class Segmenter(pl.LightningModule):
                 native = scan["native"] if own else None
                 case = f"{scan['dataset']}/{scan['case']}"
                 task = None if verdict is None else verdict.task
-                pooled[preprocessing] = members.pool(image, logits[preprocessing], case, native, task)
+                found = members.pool(image, logits[preprocessing], case, native, task, preprocessing.head)
+                pooled[preprocessing] = found
         return pooled
 
     def on_validation_epoch_end(self) -> None:

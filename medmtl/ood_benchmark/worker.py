@@ -125,7 +125,7 @@ def _with_disagreement(
     for view, (preprocessing, image) in zip(evidence.views, images.items(), strict=True):
         own = logits[preprocessing]
         case = f"{evidence.dataset}/{evidence.case}"  # as in a test: the same dropout masks
-        found = members.pool(image.to(own.device), own, case, native=None, task=None)
+        found = members.pool(image.to(own.device), own, case, None, None, preprocessing.head)
         views.append(replace(view, outputs={**view.outputs, **found.disagreement}))
     return replace(evidence, views=tuple(views))
 

@@ -142,6 +142,26 @@ def test_calibrate_and_ood_read_the_heads_too(run: RunFolder, tmp_path: Path) ->
     assert all(fitted["scaling"] is None and "3 are needed" in fitted["refused"] for fitted in shares.values())
 
 
+def test_an_ensemble_pools_the_classes_too(run: RunFolder, tmp_path: Path) -> None:
+    copy = RunFolder(tmp_path / "run")
+    shutil.copytree(run.path, copy.path)
+    plain = json.loads((run.report / "report.json").read_text())["tasks"]["KidneyT2"]
+    other = read_checkpoint(copy.best)
+    for name in ("network.model.0.conv.weight", "heads.last.weight"):
+        other["state_dict"][name] = other["state_dict"][name] * 1.5
+    torch.save(other, tmp_path / "other.ckpt")
+    main(["test", "--run", str(copy.path), f"--model.ensemble.checkpoints=[{tmp_path / 'other.ckpt'}]"])
+    pooled = json.loads((copy.report / "report.json").read_text())["tasks"]["KidneyT2"]
+    for name in ("left", "right"):
+        for kind in ("calibration", "calibration_scaled"):
+            before, after = (task["classes"][name][kind]["whole"]["nll"] for task in (plain, pooled))
+            assert before != after
+    other["state_dict"]["heads._extra_state"] = list(reversed(other["state_dict"]["heads._extra_state"]))
+    torch.save(other, tmp_path / "other.ckpt")
+    with pytest.raises(SystemExit):
+        main(["test", "--run", str(copy.path), f"--model.ensemble.checkpoints=[{tmp_path / 'other.ckpt'}]"])
+
+
 def test_one_output_merges_the_classes_and_outputs_per_task_can_start_from_its_body(
     work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,6 +1,7 @@
 """Ensembles: the mean of members that were run by themselves, the same whenever it is asked for."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -11,13 +12,18 @@ from monai.losses import DiceCELoss
 from monai.networks.nets import UNet
 from torch import nn
 
+from medmtl.calibration.scaling.class_shares import FittedShares
 from medmtl.calibration.scaling.per_task import Fitted, TaskScalings, Temperature
+from medmtl.calibration.scaling.vector import VectorScaling
+from medmtl.data.classes import Classes
 from medmtl.data.preprocessing import Preprocessing
 from medmtl.data.transforms import to_native
 from medmtl.models.ensemble import Ensemble, Members, dropout_layers, dropping, seed_of
 from medmtl.models.extract import Observer
+from medmtl.models.outputs import Outputs
 from medmtl.models.segmenter import Segmenter
 from medmtl.models.sliding_window import VolumePredictor
+from medmtl.models.task_heads import TaskHeads
 from medmtl.ood.detectors.spectral import Spectral
 from medmtl.ood.evidence.output_scores import mean_foreground_entropy
 from medmtl.ood.nearest import with_preprocessings
@@ -36,10 +42,10 @@ def without_gradients() -> Any:
         yield
 
 
-def unet(seed: int, dropout: float = 0.2, norm: str = "instance") -> UNet:
+def unet(seed: int, dropout: float = 0.2, norm: str = "instance", channels: int = 1) -> UNet:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return UNet(3, 1, 1, channels=(4, 8), strides=(2,), num_res_units=1, norm=norm, dropout=dropout).eval()
+        return UNet(3, 1, channels, channels=(4, 8), strides=(2,), num_res_units=1, norm=norm, dropout=dropout).eval()
 
 
 def predictor(network: nn.Module) -> VolumePredictor:
@@ -146,6 +152,77 @@ def test_members_are_scaled_by_their_own_temperature_on_the_image_s_own_grid(ave
     # The pool itself is that of the members as they are.
     raw = mean([one.logits(image) for one in predictors], average)
     torch.testing.assert_close(pooled.probability.as_tensor().double(), raw, rtol=0, atol=1e-6)
+
+
+CLASSES = {
+    "Parts": Classes({"head": frozenset({1}), "tail": frozenset({2})}),
+    "Regions": Classes({"whole": frozenset({1, 2}), "core": frozenset({2})}),
+    "Organ": Classes.of_organ({1}),
+}
+
+
+def with_heads(seed: int) -> VolumePredictor:
+    found = predictor(unet(seed, channels=3))
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        found.heads = TaskHeads(3, Outputs.per_task(CLASSES)).eval()
+        found.heads.last.weight.mul_(8)
+    return found
+
+
+def channels_of(logits: torch.Tensor, task: str) -> torch.Tensor:
+    values = logits.as_subclass(torch.Tensor).double()
+    return torch.sigmoid(values) if task == "Regions" else torch.softmax(values, 0)
+
+
+@pytest.mark.parametrize("average", AVERAGES)
+@pytest.mark.parametrize("task", list(CLASSES))
+def test_all_channels_of_a_head_are_averaged(average: Any, task: str) -> None:
+    predictors, image = [with_heads(seed) for seed in range(3)], volume(0)
+    each = [one.logits(image, head=task) for one in predictors]
+    stack = torch.stack([logits.as_tensor() for logits in each])
+    expected = (
+        channels_of(stack.mean(0), task)
+        if average == "logits"
+        else torch.stack([channels_of(logits, task) for logits in stack]).mean(0)
+    )
+    members = Members(Ensemble(average=average), predictors)
+    pooled = members.pool(image, each[0], "a", None, None, task)
+    torch.testing.assert_close(channels_of(pooled.logits, task), expected, rtol=0, atol=1e-6)
+    foreground = expected.amax(0) if task == "Regions" else 1 - expected[0]
+    torch.testing.assert_close(pooled.probability[0].as_tensor().double(), foreground, rtol=0, atol=1e-6)
+    alone = Members(Ensemble(average=average), predictors[:1]).pool(image, each[0], "a", None, None, task)
+    assert torch.equal(alone.logits, each[0])
+    assert torch.equal(alone.probability, predictors[0].probability(each[0], task))
+
+
+def test_the_shares_of_each_member_s_classes_are_scaled_as_its_checkpoint_says_before_pooling() -> None:
+    predictors, image = [with_heads(seed) for seed in range(2)], volume(0)
+    vectors = [
+        VectorScaling(torch.tensor(w).double(), torch.tensor(b).double())
+        for w, b in (([0.5, 0.8], [0.3, -0.3]), ([1.5, 0.2], [-0.9, 0.9]))
+    ]
+    own = [
+        replace(scalings(3.0), shares={"Parts": FittedShares(vector, ("head", "tail"), 3, 1, 1.0, 1.0)})
+        for vector in vectors
+    ]
+    each = [one.logits(image, head="Parts") for one in predictors]
+    expected = []
+    for logits, vector in zip(each, vectors, strict=True):
+        plain = channels_of(logits, "Parts")
+        within = (plain[1:] / plain[1:].sum(0)).log()
+        by_axis = (slice(None), None, None, None)
+        shares = torch.softmax(vector.weight[by_axis] * within + vector.offset[by_axis], 0)
+        expected.append(torch.cat([plain[:1], shares * plain[1:].sum(0)]))
+    pooled = Members(Ensemble(), predictors, own).pool(image, each[0], "a", image, "Liver", "Parts")
+    assert pooled.scaled_logits is not None
+    found = channels_of(pooled.scaled_logits, "Parts")
+    torch.testing.assert_close(found, torch.stack(expected).mean(0), rtol=0, atol=1e-6)
+    regions = Members(Ensemble(), predictors, own).pool(
+        image, predictors[0].logits(image, head="Regions"), "a", image, "Liver", "Regions"
+    )
+    assert regions.scaled is not None
+    assert regions.scaled_logits is None
 
 
 def segmenter(network: nn.Module, others: Sequence[nn.Module] = (), **options: Any) -> Segmenter:
