@@ -28,6 +28,7 @@ from medmtl.ood.detectors.spectral import Spectral
 from medmtl.ood.evidence.output_scores import mean_foreground_entropy
 from medmtl.ood.nearest import with_preprocessings
 from medmtl.ood.verdict import ConformalDetector
+from medmtl.ood_benchmark.worker import _with_disagreement
 
 FINE, COARSE = Preprocessing((1.0, 1.0, 1.0), None), Preprocessing((2.0, 2.0, 2.0), None)
 WINDOW = (8, 8, 8)
@@ -223,6 +224,18 @@ def test_the_shares_of_each_member_s_classes_are_scaled_as_its_checkpoint_says_b
     )
     assert regions.scaled is not None
     assert regions.scaled_logits is None
+
+
+def test_the_benchmark_asks_members_for_the_output_of_each_task() -> None:
+    predictors = [with_heads(seed) for seed in range(2)]
+    images = {FINE._replace(head=task): volume(0) for task in CLASSES}
+    observer = Observer(predictors[0], ["model.0", "model.1.submodule"])
+    evidence, logits = observer(images, volume(0), "Parts", "a", "a")
+    found = _with_disagreement(evidence, Members(Ensemble(), predictors), images, logits)
+    for view, task in zip(found.views, CLASSES, strict=True):
+        first, second = (one(volume(0), head=task)[0] >= 0.5 for one in predictors)
+        distance = 1 - 2 * float((first & second).sum()) / float(first.sum() + second.sum())
+        assert view.outputs["pairwise_dice_distance"] == pytest.approx(distance)
 
 
 def segmenter(network: nn.Module, others: Sequence[nn.Module] = (), **options: Any) -> Segmenter:
