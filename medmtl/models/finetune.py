@@ -33,7 +33,7 @@ Layers = Literal["all", "decoder", "head"]
 class FineTune:
     """Start from the weights of an earlier training, and train only some layers.
 
-    With outputs per task, on either side, the end of the network may differ; what has no weights there starts anew.
+    With outputs per task, on either side, the end of the network may differ; what has no weights there is untrained.
 
     Args:
         checkpoint: checkpoint of the same network, for example runs/multitask/checkpoints/best.ckpt.
@@ -65,7 +65,7 @@ def transfer_weights(network: nn.Module, heads: TaskHeads | None, checkpoint: Pa
     """Load the weights to fine-tune.
 
     Where this network or the other one has outputs per task, the last layers may differ, and so may the channels: what
-    has other shapes starts anew, and channels of the same name are taken over if the features before them are.
+    has other shapes starts untrained, and channels of the same name are taken over if the features before them are.
 
     Args:
         network: of the same layers and shapes as the one in the checkpoint, but for its end.
@@ -88,7 +88,7 @@ def transfer_weights(network: nn.Module, heads: TaskHeads | None, checkpoint: Pa
     if heads is not None:
         new += heads.outputs.names if other or not of_heads else heads.take(of_heads)
     if new:
-        logger.info("fine-tuning from %s starts anew: %s", checkpoint, ", ".join(new))
+        logger.info("fine-tuning from %s; untrained at the start: %s", checkpoint, ", ".join(new))
 
 
 def _part(state: Mapping[str, Any], prefix: str) -> dict[str, Any]:

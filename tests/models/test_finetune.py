@@ -248,7 +248,7 @@ def test_from_one_output_to_outputs_per_task_all_but_the_end_is_taken_over(
     assert all(name in message for name in (*new, "background Liver", "class liver", "class tumour"))
 
 
-def test_channels_of_the_same_name_are_taken_over_and_others_start_anew(
+def test_channels_of_the_same_name_are_taken_over_and_others_start_untrained(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     source, of_source = per_task(4, 0, FIRST)
@@ -261,10 +261,12 @@ def test_channels_of_the_same_name_are_taken_over_and_others_start_anew(
         place = of_source.outputs.names.index(name) if known else number
         assert torch.equal(heads.last.weight[number], (of_source.last.weight if known else weight)[place]), name
         assert torch.equal(heads.last.bias[number], (of_source.last.bias if known else bias)[place]), name
-    assert caplog.messages == [f"fine-tuning from {tmp_path / 'a'} starts anew: background Kidney, class cyst"]
+    assert caplog.messages == [
+        f"fine-tuning from {tmp_path / 'a'}; untrained at the start: background Kidney, class cyst"
+    ]
 
 
-def test_from_outputs_per_task_to_one_output_the_end_starts_anew(tmp_path: Path) -> None:
+def test_from_outputs_per_task_to_one_output_the_end_starts_untrained(tmp_path: Path) -> None:
     source, heads = per_task(4, 0, FIRST)
     network, _ = per_task(1, 1, FIRST)
     end = network.model[2][1].conv.unit0.conv.bias.detach().clone()
