@@ -5,13 +5,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
 from medmtl.data.case import patient_of
 from medmtl.data.layouts import LAYOUTS, Corpus, Layout, recognise
 from medmtl.data.task import OODImages, Task, resolve_root
 from medmtl.errors import ConfigError
+from medmtl.files import parse_yaml, read_text
 from medmtl.renamed import with_new_names
 
 
@@ -83,8 +83,8 @@ def parse_layout(text: str) -> Layout:
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--layout", type=Layout)
     try:
-        layout: Layout = parser.instantiate(parser.parse_object({"layout": yaml.safe_load(text)})).layout
-    except (ArgumentError, yaml.YAMLError) as error:
+        layout: Layout = parser.instantiate(parser.parse_object({"layout": parse_yaml(text)})).layout
+    except (ArgumentError, ValueError) as error:
         raise ConfigError(
             f"--layout {text} ({' '.join(str(error).split())})",
             fix=f"use one of {', '.join(each.__name__ for each in LAYOUTS)}, or "
@@ -114,9 +114,9 @@ def list_config(config: Path, patient: str | None = None) -> list[Dataset]:
 def _blocks(config: Path) -> tuple[Mapping[str, Task], Mapping[str, OODImages]]:
     """`data.tasks` and `data.ood`."""
     try:
-        data: Any = with_new_names(yaml.safe_load(config.read_text()), str(config))["data"]
+        data: Any = with_new_names(parse_yaml(read_text(config)), str(config))["data"]
         given = {"tasks": data["tasks"], "ood": data.get("ood") or {}}
-    except (KeyError, TypeError, AttributeError, yaml.YAMLError):
+    except (KeyError, TypeError, AttributeError, ValueError):
         raise ConfigError(f"{config} has no `data.tasks`", fix="give a configuration of `medmtl fit`") from None
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--tasks", type=dict[str, Task])

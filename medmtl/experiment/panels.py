@@ -8,12 +8,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
 from medmtl.errors import RunError
 from medmtl.experiment.plan.labels import ARMS_FILE, read_arms
+from medmtl.files import parse_yaml, read_json, read_text
 from medmtl.quantity import Quantity
 from medmtl.results.compared import COMPARED
+from medmtl.typed import typed
 
 CALIBRATION = ("ace_band", "ece_band")
 
@@ -75,15 +75,12 @@ class Dashboard:
 
     @classmethod
     def from_json(cls, text: str) -> "Dashboard":
-        """The dashboard that `to_json` gave."""
-        state = json.loads(text)
-        sections = [
-            Section(
-                section["name"], tuple(Panel(**{**panel, "keys": tuple(panel["keys"])}) for panel in section["panels"])
-            )
-            for section in state["sections"]
-        ]
-        return cls(**{**state, "sections": tuple(sections), "without_tags": tuple(state["without_tags"])})
+        """The dashboard that `to_json` gave.
+
+        Raises:
+            ValueError: it is something else.
+        """
+        return typed(cls, json.loads(text), "the dashboard")
 
     @property
     def keys(self) -> set[str]:
@@ -145,7 +142,7 @@ def describe_experiment(entity: str, project: str, folder: Path) -> Dashboard:
     Raises:
         RunError: the folder holds no experiment.
     """
-    configs = [yaml.safe_load(path.read_text()) for path in sorted((folder / "configs").glob("*.yaml"))]
+    configs = [parse_yaml(read_text(path)) for path in sorted((folder / "configs").glob("*.yaml"))]
     if not configs:
         raise RunError(f"{folder} holds no experiment", fix="run `medmtl experiment`, or name its folder with --run")
     configs.sort(key=lambda config: -len(config["data"]["tasks"]))  # the union first: it has all tasks in order
@@ -165,8 +162,14 @@ def _bars(row: str, metric: Quantity) -> Panel:
 
 def _own_metrics(file: Path) -> list[Quantity]:
     """A user's own calibration metrics in an earlier comparison of the runs; none before it was made."""
-    metrics = json.loads(file.read_text())["metrics"] if file.is_file() else {}
-    return [Quantity(key, **about) for key, about in metrics.items() if key not in COMPARED]
+    if not file.is_file():
+        return []
+    try:
+        metrics = typed(dict[str, dict[str, Any]], typed(dict[str, Any], read_json(file)).get("metrics"))
+        own = {key: {"key": key, **about} for key, about in metrics.items() if key not in COMPARED}
+        return [typed(Quantity, about, key) for key, about in own.items()]
+    except ValueError as error:
+        raise RunError(f"{file} is no comparison ({error})", fix="run `medmtl compare` again") from None
 
 
 def _cases(config: dict[str, Any]) -> float:

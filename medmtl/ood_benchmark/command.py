@@ -9,11 +9,10 @@ from typing import Any
 
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser
-from rich.console import Console
 from rich.progress import track
 
 from medmtl.errors import ConfigError
-from medmtl.files import write_text
+from medmtl.files import parse_yaml, read_text, write_text
 from medmtl.ood_benchmark.images import images_of
 from medmtl.ood_benchmark.judge import judge, verdict_summary, with_verdicts
 from medmtl.ood_benchmark.leave_one_out import leave_one_task_out, print_left_out, write_left_out
@@ -26,6 +25,7 @@ from medmtl.report.ood.page import write_ood_page
 from medmtl.results.benchmark import THRESHOLD, Record, write_records
 from medmtl.results.judged import Judged, write_judged
 from medmtl.runs.folder import RunFolder, environment
+from medmtl.terminal import terminal
 from medmtl.training.request import find_config, renamed_config, run_and_checkpoint, shipped_config
 from medmtl.training.trained import load_trained
 from medmtl.training.trust import TRUST_HELP, use_current_folder
@@ -50,7 +50,7 @@ def run_ood(argv: Sequence[str]) -> None:
         MedMTLError: for everything that the user can correct.
     """
     options, run, checkpoint, resolved, trust = _parse(list(argv))
-    console = Console()
+    console = terminal()
     trained = load_trained(checkpoint, trust=trust)
     members = members_of(trained, checkpoint, options.ensemble)
     trained.open_data()
@@ -126,10 +126,10 @@ def _parse(argv: list[str]) -> tuple[Options, RunFolder, Path, str, bool]:
     if not (given.run or given.ckpt_path or wants_help):
         raise ConfigError("no run is named", fix="add --run FOLDER or --ckpt-path FILE")
     config = find_config(given.config) if given.config else shipped_config("ood-benchmark.yaml")
-    use_current_folder(None if given.trust else [config.read_text(), *flags])
+    use_current_folder(None if given.trust else [read_text(config), *flags])
     try:
         parsed: Any = parser.parse_args(flags if wants_help else [f"--config={renamed_config(config)}", *flags])
-        resolved = yaml.safe_load(parser.dump(parsed, skip_none=False))
+        resolved = parse_yaml(parser.dump(parsed, skip_none=False))
         built = parser.instantiate_classes(parsed)
     except ArgumentError as error:
         raise ConfigError(" ".join(str(error).split())) from None

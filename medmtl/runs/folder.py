@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from medmtl.errors import RunError
-from medmtl.files import write_text
+from medmtl.files import read_json, write_text
 
 RUNS = Path("runs")
 PACKAGES = (
@@ -117,7 +117,7 @@ class RunFolder:
 
     def read_manifest(self) -> dict[str, Any]:
         """The facts in `run.json`; none if it does not exist."""
-        facts: dict[str, Any] = json.loads(self.manifest.read_text()) if self.manifest.is_file() else {}
+        facts: dict[str, Any] = read_json(self.manifest) if self.manifest.is_file() else {}
         return facts
 
     def update_manifest(self, **facts: Any) -> None:
@@ -154,7 +154,7 @@ def _git_commit() -> str | None:
     try:
         command = ["git", "describe", "--always", "--dirty"]
         done = subprocess.run(
-            command, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10, check=True
+            command, cwd=Path(__file__).parent, capture_output=True, encoding="utf-8", timeout=10, check=True
         )
     except (OSError, subprocess.SubprocessError):
         return None

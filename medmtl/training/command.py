@@ -1,7 +1,5 @@
 """`medmtl fit`, `test` and `calibrate`: LightningCLI with one run folder, in which flags override all else."""
 
-import csv
-import json
 import logging
 import os
 import warnings
@@ -17,7 +15,6 @@ from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import CSVLogger, Logger
 from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities.exceptions import MisconfigurationException  # type: ignore[attr-defined]
-from rich.console import Console
 from rich.table import Table
 
 from medmtl.callbacks.calibration import CalibrationCallback
@@ -29,11 +26,13 @@ from medmtl.callbacks.spectral import SpectralCallback
 from medmtl.data.datamodule import MultiTaskData
 from medmtl.distributed import is_first, part
 from medmtl.errors import ConfigError, MedMTLError
+from medmtl.files import read_json, read_table
 from medmtl.models.finetune import load_weights
 from medmtl.models.segmenter import Segmenter
 from medmtl.report.test.sentences import headline, routing_sentence
 from medmtl.runs.checkpoint import CHECKPOINT_KEY, read_checkpoint, write_checkpoint
 from medmtl.runs.wandb import RunWandbLogger, Wandb
+from medmtl.terminal import terminal
 from medmtl.training.outputs import resolve_outputs
 from medmtl.training.request import RUN_VARIABLE, Request, parse_request
 
@@ -232,7 +231,7 @@ def run_command(argv: Sequence[str]) -> None:
     elif request.command == "test":
         _print_tested(cli)
     else:
-        Console().print(f"calibrated: {request.checkpoint}", soft_wrap=True)
+        terminal().print(f"calibrated: {request.checkpoint}", soft_wrap=True)
 
 
 def _keep_detector(cli: MedCLI) -> None:
@@ -254,8 +253,7 @@ def _read_metrics(path: Path) -> list[dict[str, Any]]:
     """Rows of an earlier part of the run, which CSVLogger would delete."""
     if not path.is_file():
         return []
-    with path.open(newline="") as stream:
-        return [{key: value for key, value in row.items() if value != ""} for row in csv.DictReader(stream)]
+    return [{key: value for key, value in row.items() if value != ""} for row in read_table(path)]
 
 
 def _quiet() -> None:
@@ -285,7 +283,7 @@ def _quiet() -> None:
 
 def _print_trained(cli: MedCLI) -> None:
     run = cli.request.run
-    console = Console()
+    console = terminal()
     validated = [row for row in _read_metrics(run.metrics) if MONITOR in row]
     if validated:
         best = max(validated, key=lambda row: float(row[MONITOR]))
@@ -298,7 +296,7 @@ def _print_trained(cli: MedCLI) -> None:
 
 def _print_tested(cli: MedCLI) -> None:
     metrics = cli.trainer.callback_metrics
-    report = json.loads((cli.request.run.report / "report.json").read_text())
+    report = read_json(cli.request.run.report / "report.json")
     table = Table("task", "Dice", "HD95 mm", "ECE whole", "ACE band")
     for task in [*cli.datamodule.trained, "mean"]:
         classes = report["tasks"].get(task, {}).get("classes", {})
@@ -307,7 +305,7 @@ def _print_tested(cli: MedCLI) -> None:
             digits = {"hd95_mm": 1}
             cells = ("-" if value is None else f"{float(value):.{digits.get(key, 3)}f}" for key, value in row.items())
             table.add_row(shown, *cells)
-    console = Console()
+    console = terminal()
     console.print(table)
     console.print(headline(report), soft_wrap=True)
     if routing_sentence(report):

@@ -24,6 +24,7 @@ from medmtl.callbacks.spectral import SpectralCallback
 from medmtl.data.datamodule import MultiTaskData
 from medmtl.distributed import is_first, launched_from_outside
 from medmtl.errors import ConfigError, RunError
+from medmtl.files import TextError, parse_yaml, read_text
 from medmtl.models.segmenter import Segmenter
 from medmtl.renamed import with_new_names
 from medmtl.runs.checkpoint import config_within, read_checkpoint
@@ -202,9 +203,11 @@ def read_yaml(path: Path) -> dict[str, Any]:
         ConfigError: it holds something else.
     """
     try:
-        content = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not YAML ({' '.join(str(error).split())})", fix="correct it") from None
+        content = parse_yaml(read_text(path))
+    except TextError as error:
+        raise ConfigError(error.what, error.fix) from None
+    except ValueError as error:
+        raise ConfigError(f"{path} is not YAML ({error})", fix="correct it") from None
     if not isinstance(content, dict):
         raise ConfigError(f"{path} is not a YAML mapping", fix="correct it")
     return content
@@ -291,7 +294,7 @@ def checked(config: Mapping[str, Any], checker: Checker) -> dict[str, Any]:
 
 def _given(configs: Sequence[Path], flags: Sequence[str]) -> list[str]:
     """What the user wrote, where modules may be named."""
-    return [*(config.read_text() for config in configs), *flags]
+    return [*map(read_text, configs), *flags]
 
 
 def _relative(path: Path) -> Path:

@@ -1,12 +1,12 @@
 """Metrics that arms are compared by: the built-in ones, and a user's own calibration metrics that all runs measured."""
 
-import json
 from collections.abc import Collection, Iterable, Mapping
 from functools import reduce
 from pathlib import Path
 from typing import Any
 
 from medmtl.calibration.metrics.definitions import METRICS
+from medmtl.files import read_json
 from medmtl.quantity import Quantity
 from medmtl.results.compared import COMPARED
 
@@ -25,7 +25,7 @@ def own_metrics(report: Path, columns: Collection[str]) -> dict[str, Quantity]:
     """
     if not report.is_file():
         return {}
-    described: Mapping[str, Mapping[str, Any]] = json.loads(report.read_text()).get("metrics") or {}
+    described: Mapping[str, Mapping[str, Any]] = read_json(report).get("metrics") or {}
     found = {}
     for key, about in described.items():
         column, higher = f"{key}_{REGION}", about.get("higher_is_better")
