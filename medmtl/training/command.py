@@ -123,7 +123,10 @@ class MedCLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         """Write what the data declare of their classes into the configuration, and the channels that follow from it."""
-        resolve_outputs(self.config[str(self.subcommand)])
+        config = self.config[str(self.subcommand)]
+        resolve_outputs(config)
+        if self.subcommand == "fit":
+            logger.info("tasks: %s", ", ".join(config.data.tasks))
 
     def _parse_ckpt_path(self) -> None:
         """Take nothing from a checkpoint but what `request` has checked; Lightning would build its hyperparameters."""

@@ -30,6 +30,7 @@ from medmtl.renamed import with_new_names
 from medmtl.runs.checkpoint import config_within, read_checkpoint
 from medmtl.runs.folder import RUNS, RunFolder
 from medmtl.runs.wandb import Wandb
+from medmtl.training.merging import merged_by_name
 from medmtl.training.outputs import with_open_channels
 from medmtl.training.trust import TO_TRAIN, Checker, use_current_folder
 
@@ -95,7 +96,9 @@ def parse_request(argv: list[str]) -> Request:
     else:
         run, checkpoint, base = _to_use(options, name, argv[0])
     use_current_folder(None if argv[0] == "fit" or options.trust else _given(configs, flags))
-    given = [f"--config={config}" for config in (*base, *map(renamed_config, configs))]
+    texts = [*base, *map(renamed_config, configs)]
+    merged = merged_by_name([parse_yaml(text) for text in texts])
+    given = [f"--config={yaml.safe_dump(config, sort_keys=False)}" for config in merged]
     # Also without a checkpoint: on a cluster Lightning loads `hpc_ckpt_1.ckpt` of the run folder by itself.
     resumed = ["--weights_only=true", *([f"--ckpt_path={checkpoint}"] if checkpoint else [])]
     quiet = [] if argv[0] == "fit" else ["--verbose=false"]
@@ -104,7 +107,7 @@ def parse_request(argv: list[str]) -> Request:
 
 def _to_fit(
     options: argparse.Namespace, configs: list[Path], name: str | None
-) -> tuple[RunFolder, Path | None, list[str | Path]]:
+) -> tuple[RunFolder, Path | None, list[str]]:
     if options.resume and options.overwrite:
         raise ConfigError("--resume and --overwrite exclude each other", fix="give one of them")
     if options.run is None and (options.resume or options.overwrite):
@@ -138,7 +141,7 @@ def _new_run(name: str) -> RunFolder:
     return RunFolder.next_free(name)
 
 
-def _to_use(options: argparse.Namespace, name: str | None, command: str) -> tuple[RunFolder, Path, list[str | Path]]:
+def _to_use(options: argparse.Namespace, name: str | None, command: str) -> tuple[RunFolder, Path, list[str]]:
     if options.resume or options.overwrite:
         raise ConfigError("--resume and --overwrite belong to `medmtl fit`", fix="leave them out")
     if options.ckpt_path or options.run:
@@ -223,13 +226,12 @@ def _name(configs: Sequence[Path]) -> str | None:
 
 
 def renamed_config(path: Path) -> str:
-    """A configuration as `--config` takes it: its path, or its text if it uses names of an earlier version.
+    """The text of a configuration as `--config` takes it, with the names of today.
 
     And where it leaves the output channels of the network to the tasks, see `with_open_channels`.
     """
-    content = read_yaml(path)
-    renamed = with_open_channels(with_new_names(content, str(path)))
-    return str(path) if renamed == content else yaml.safe_dump(renamed, sort_keys=False)
+    renamed = with_open_channels(with_new_names(read_yaml(path), str(path)))
+    return yaml.safe_dump(renamed, sort_keys=False)
 
 
 def known_config(checkpoint: Path, trust: bool = False, sections: Collection[str] = tuple(STORED)) -> dict[str, Any]:
