@@ -119,13 +119,8 @@ def write_table(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, 
     Texts that a spreadsheet would take for a formula get an apostrophe in front, which `read_table` takes away. Numbers
     are written as they are.
     """
-    with (
-        written_whole(path) as beside,
-        beside.open("w", newline="", encoding="utf-8", errors="backslashreplace") as stream,
-    ):
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(map(_harmless, columns))
-        writer.writerows([_harmless(row.get(column)) for column in columns] for row in rows)
+    lines = [columns, *([row.get(column) for column in columns] for row in rows)]
+    write_text(path, "".join(map(_csv_line, lines)))
 
 
 def remove_others(folder: Path, pattern: str, kept: Container[Path] = ()) -> None:
@@ -141,6 +136,12 @@ def remove_others(folder: Path, pattern: str, kept: Container[Path] = ()) -> Non
     for path in [] if folder.is_symlink() else list(folder.glob(pattern)):
         if path not in kept:
             path.unlink()
+
+
+def _csv_line(cells: Iterable[Any]) -> str:
+    stream = StringIO(newline="")
+    csv.writer(stream).writerow(map(_harmless, cells))  # by its own end of lines it knows what to quote
+    return stream.getvalue().removesuffix("\r\n") + "\n"
 
 
 def _harmless(cell: Any) -> Any:
