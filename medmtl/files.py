@@ -50,7 +50,7 @@ def read_text(path: Path) -> str:
         OSError: it cannot be read.
     """
     try:
-        return path.read_text(encoding="utf-8-sig")
+        return path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise TextError(f"{path} is not UTF-8 text (byte {error.start + 1})", fix="save it as UTF-8") from None
 
