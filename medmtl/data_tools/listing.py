@@ -5,8 +5,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from jsonargparse import ArgumentError, ArgumentParser
+from jsonargparse import ArgumentParser
 
+from medmtl.building import building
 from medmtl.data.case import patient_of
 from medmtl.data.layouts import LAYOUTS, Corpus, Layout, recognise
 from medmtl.data.task import OODImages, Task, resolve_root
@@ -82,14 +83,12 @@ def parse_layout(text: str) -> Layout:
     """
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--layout", type=Layout)
-    try:
+    fix = (
+        f"use one of {', '.join(each.__name__ for each in LAYOUTS)}, or "
+        '\'{class_path: Folders, init_args: {images: "scans/{case}", labels: "masks/{case}"}}\''
+    )
+    with building(lambda reason: ConfigError(f"--layout {text} ({reason})", fix=fix)):
         layout: Layout = parser.instantiate(parser.parse_object({"layout": parse_yaml(text)})).layout
-    except (ArgumentError, ValueError) as error:
-        raise ConfigError(
-            f"--layout {text} ({' '.join(str(error).split())})",
-            fix=f"use one of {', '.join(each.__name__ for each in LAYOUTS)}, or "
-            '\'{class_path: Folders, init_args: {images: "scans/{case}", labels: "masks/{case}"}}\'',
-        ) from None
     return layout
 
 
@@ -121,8 +120,6 @@ def _blocks(config: Path) -> tuple[Mapping[str, Task], Mapping[str, OODImages]]:
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--tasks", type=dict[str, Task])
     parser.add_argument("--ood", type=dict[str, OODImages])
-    try:
+    with building(lambda reason: ConfigError(f"{config}: {reason}")):
         built = parser.instantiate(parser.parse_object(given))
-    except ArgumentError as error:
-        raise ConfigError(f"{config}: {' '.join(str(error).split())}") from None
     return built.tasks, built.ood

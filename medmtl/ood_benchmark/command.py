@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from jsonargparse import ArgumentError, ArgumentParser
+from jsonargparse import ArgumentParser
 from rich.progress import track
 
+from medmtl.building import building
 from medmtl.errors import ConfigError
 from medmtl.files import parse_yaml, read_text, write_text
 from medmtl.ood_benchmark.images import images_of
@@ -127,12 +128,10 @@ def _parse(argv: list[str]) -> tuple[Options, RunFolder, Path, str, bool]:
         raise ConfigError("no run is named", fix="add --run FOLDER or --ckpt-path FILE")
     config = find_config(given.config) if given.config else shipped_config("ood-benchmark.yaml")
     use_current_folder(None if given.trust else [read_text(config), *flags])
-    try:
+    with building(ConfigError):
         parsed: Any = parser.parse_args(flags if wants_help else [f"--config={renamed_config(config)}", *flags])
         resolved = parse_yaml(parser.dump(parsed, skip_none=False))
         built = parser.instantiate_classes(parsed)
-    except ArgumentError as error:
-        raise ConfigError(" ".join(str(error).split())) from None
     apart = ("config", "run", "ckpt_path", "trust")
     # A key that is there without a value, all its lines commented out, is as if it were not.
     chosen = {key: value for key, value in built.items() if key not in apart and value is not None}

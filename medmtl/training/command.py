@@ -4,12 +4,13 @@ import logging
 import os
 import warnings
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import wandb
 import yaml
-from jsonargparse import ArgumentError
+from jsonargparse import Namespace
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import CSVLogger, Logger
@@ -17,15 +18,17 @@ from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities.exceptions import MisconfigurationException  # type: ignore[attr-defined]
 from rich.table import Table
 
+from medmtl.building import building
 from medmtl.callbacks.calibration import CalibrationCallback
 from medmtl.callbacks.checkpoints import MONITOR, RunCheckpoint
+from medmtl.callbacks.last_validation import LastValidation
 from medmtl.callbacks.record import RunRecord
 from medmtl.callbacks.report import ReportCallback
 from medmtl.callbacks.scaling import ScalingCallback
 from medmtl.callbacks.spectral import SpectralCallback
 from medmtl.data.datamodule import MultiTaskData
 from medmtl.distributed import is_first, part
-from medmtl.errors import ConfigError, MedMTLError
+from medmtl.errors import ConfigError
 from medmtl.files import read_json, read_table
 from medmtl.models.finetune import load_weights
 from medmtl.models.segmenter import Segmenter
@@ -37,6 +40,8 @@ from medmtl.training.outputs import resolve_outputs
 from medmtl.training.request import RUN_VARIABLE, Request, parse_request
 
 logger = logging.getLogger(__name__)
+
+MOST_SEED = 2**32 - 1  # of numpy
 
 DESCRIPTIONS = {
     "fit": "Train one network on several tasks. Without --run the next free folder is used (runs/NAME, runs/NAME-2, "
@@ -121,10 +126,37 @@ class MedCLI(LightningCLI):
         parser.link_arguments("seed_everything", "data.seed")
         parser.link_arguments("model.outputs", "data.outputs")
 
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse the command line.
+
+        Raises:
+            ConfigError: a key, a value or the seed cannot be used.
+        """
+        with building(ConfigError):
+            super().parse_arguments(parser, args)
+        config = self.config[str(self.config.subcommand)]
+        if not isinstance(config.trainer, Namespace):
+            raise ConfigError(f"trainer={config.trainer}", fix="give it options of Lightning's trainer")
+        seed = config.seed_everything
+        if not isinstance(seed, bool) and seed is not None and not 0 <= seed <= MOST_SEED:
+            raise ConfigError(f"seed_everything={seed}", fix=f"use 0 to {MOST_SEED}")
+
+    def instantiate_classes(self) -> None:
+        """Build what the configuration names, and then the trainer.
+
+        Raises:
+            ConfigError: a class refuses its arguments.
+        """
+        with building(partial(ConfigError, fix="correct its arguments")):
+            self.config_init = self.parser.instantiate_classes(self.config)
+        self.datamodule, self.model = (self._get(self.config_init, name) for name in ("data", "model"))
+        self.trainer = self.instantiate_trainer()
+
     def before_instantiate_classes(self) -> None:
         """Write what the data declare of their classes into the configuration, and the channels that follow from it."""
         config = self.config[str(self.subcommand)]
-        resolve_outputs(config)
+        with building(ConfigError):
+            resolve_outputs(config)
         if self.subcommand == "fit":
             logger.info("tasks: %s", ", ".join(config.data.tasks))
 
@@ -152,7 +184,7 @@ class MedCLI(LightningCLI):
         }
         extra: list[Callback] = []
         if self.subcommand == "fit":
-            extra = [RunCheckpoint(run.checkpoints)]
+            extra = [RunCheckpoint(run.checkpoints), LastValidation()]
         elif self.subcommand == "test":
             assert self.request.checkpoint is not None
             calibration, spectral, scaling = (
@@ -161,10 +193,8 @@ class MedCLI(LightningCLI):
             self.report = ReportCallback(run, self.request.checkpoint, calibration, spectral, scaling)
             extra = [self.report]
         self.trainer_defaults = {**self.trainer_defaults, "callbacks": extra}
-        try:
+        with building(partial(ConfigError, fix="correct the section `trainer`")):
             trainer = super().instantiate_trainer(**kwargs)
-        except ValueError as error:  # a strategy that does not exist, or not on this machine
-            raise ConfigError(" ".join(str(error).split())) from None
         if trainer.world_size > 1 and not isinstance(trainer.strategy, DDPStrategy):
             # The others split the network, so that each window needs all processes; volumes differ in their windows.
             kind = type(trainer.strategy).__name__
@@ -205,13 +235,9 @@ def run_command(argv: Sequence[str]) -> None:
     os.environ[RUN_VARIABLE] = str(request.run.path)
     try:
         cli = MedCLI(request)
-    except ArgumentError as error:
-        raise ConfigError(" ".join(str(error).split())) from None
     except MisconfigurationException as error:
         raise ConfigError(" ".join(str(error).split())) from None
     except ValueError as error:
-        if isinstance(error.__cause__, MedMTLError):  # jsonargparse wraps what an optional class raises
-            raise error.__cause__ from None
         if "specified number of total steps" not in str(error):
             raise
         fix = "train longer from the beginning, without --resume"
@@ -272,6 +298,7 @@ def _quiet() -> None:
         ".*Trying to infer the `batch_size`.*",
         ".*callbacks used to create the checkpoint need to be provided.*",
         ".*LeafSpec.*",
+        ".*could not find the monitored key.*",  # a training without a validation, see `_print_trained`
         ".*in eval mode at the start of training.*",  # frozen layers are
         r".*recommended to use `self\.log\(.*sync_dist.*",  # our figures are the same in all processes
         "Grad strides do not match bucket view strides",  # of a network with one input channel: they are the same
@@ -294,6 +321,8 @@ def _print_trained(cli: MedCLI) -> None:
         for name in [*cli.datamodule.trained, "mean"]:
             table.add_row(name, f"{float(best[f'val/{name}/dice']):.3f}")
         console.print(table)
+    else:
+        console.print("nothing was validated, so that there is no best checkpoint, no table and no verdict")
     console.print(f"trained: {run.best if run.best.is_file() else run.path}", soft_wrap=True)
 
 

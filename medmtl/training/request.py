@@ -250,13 +250,12 @@ def known_config(checkpoint: Path, trust: bool = False, sections: Collection[str
         for section, values in config_within(checkpoint, read_checkpoint(checkpoint)).items()
         if section in sections or section == "seed_everything"
     }
-    for section, keys in FOR_TRAINING.items():
-        for key in keys:
-            config.get(section, {}).pop(key, None)
     where = Checker(str(checkpoint))
     for section, owner in STORED.items():
         if not isinstance(config.get(section) or {}, dict):
             where.refuse(config[section], section)
+        for key in FOR_TRAINING.get(section, ()):
+            (config.get(section) or {}).pop(key, None)
         known = inspect.signature(owner).parameters
         for key in sorted(set(config.get(section) or {}) - set(known)):
             logger.warning("the checkpoint sets %s.%s, which no longer exists: left out", section, key)

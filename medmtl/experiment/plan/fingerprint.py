@@ -9,10 +9,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Self
 
-from jsonargparse import ArgumentError
 from pytorch_lightning import Trainer
 from pytorch_lightning.cli import LightningArgumentParser
 
+from medmtl.building import building
 from medmtl.data.case import Case
 from medmtl.data.datamodule import MultiTaskData
 from medmtl.errors import ConfigError
@@ -55,11 +55,9 @@ def resolve(config: Mapping[str, Any]) -> dict[str, Any]:
         ConfigError: a key or value is wrong.
     """
     parser = _parser()
-    try:
+    with building(ConfigError):
         parsed = parser.parse_object(deepcopy(dict(config)))  # the parser changes it
         filled = parse_yaml(parser.dump(parsed, skip_none=False, skip_validation=True))  # it was just parsed
-    except (ArgumentError, TypeError) as error:
-        raise ConfigError(" ".join(str(error).split())) from None
     return {**config, **{section: filled[section] for section in SECTIONS}}
 
 
@@ -71,7 +69,8 @@ def data_of(config: Mapping[str, Any]) -> MultiTaskData:
     """
     parser = LightningArgumentParser(exit_on_error=False)
     parser.add_lightning_class_args(MultiTaskData, "data")
-    data: MultiTaskData = parser.instantiate_classes(parser.parse_object({"data": deepcopy(config["data"])})).data
+    with building(ConfigError):
+        data: MultiTaskData = parser.instantiate_classes(parser.parse_object({"data": deepcopy(config["data"])})).data
     return data
 
 
