@@ -1,6 +1,5 @@
 """Records read back from JSON: every value checked against the type that the record declares for it."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
@@ -108,12 +107,9 @@ def _number(value: Any, key: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise _wrong(key, "a number", value)
     try:
-        number = float(value)
+        return float(value)
     except OverflowError:
-        number = math.inf
-    if not math.isfinite(number):
-        raise ValueError(f"{key} is no finite number")
-    return number
+        raise ValueError(f"{key} is too large for a number") from None
 
 
 def _wrong(key: str, wanted: str, value: Any) -> ValueError:

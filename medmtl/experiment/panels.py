@@ -142,16 +142,29 @@ def describe_experiment(entity: str, project: str, folder: Path) -> Dashboard:
     Raises:
         RunError: the folder holds no experiment.
     """
-    configs = [parse_yaml(read_text(path)) for path in sorted((folder / "configs").glob("*.yaml"))]
+    configs = [_config(path) for path in sorted((folder / "configs").glob("*.yaml"))]
     if not configs:
         raise RunError(f"{folder} holds no experiment", fix="run `medmtl experiment`, or name its folder with --run")
-    configs.sort(key=lambda config: -len(config["data"]["tasks"]))  # the union first: it has all tasks in order
-    tasks = dict.fromkeys(task for config in configs for task in config["data"]["tasks"])
-    tags = {tag for config in configs if _cases(config) < max(map(_cases, configs)) for tag in _sizes(config)}
+    try:
+        configs.sort(key=lambda config: -len(config["data"]["tasks"]))  # the union first: it has all tasks in order
+        tasks = dict.fromkeys(str(task) for config in configs for task in config["data"]["tasks"])
+        tags = {tag for config in configs if _cases(config) < max(map(_cases, configs)) for tag in _sizes(config)}
+        group = configs[0]["wandb"]["group"]
+        group = None if group is None else typed(str, group, "wandb.group")
+    except (KeyError, TypeError, ValueError) as error:
+        reason = f"{folder / 'configs'} holds a configuration of no training run ({error})"
+        raise RunError(reason, fix="start `medmtl experiment` again") from None
     labels = [about["label"] for about in read_arms(folder / ARMS_FILE).values()]
     own = _own_metrics(folder / "compare" / "compare.json")
-    dashboard = describe(entity, project, list(tasks), configs[0]["wandb"]["group"], labels, own)
+    dashboard = describe(entity, project, list(tasks), group, labels, own)
     return replace(dashboard, without_tags=tuple(sorted(tags)))
+
+
+def _config(path: Path) -> Any:
+    try:
+        return parse_yaml(read_text(path))
+    except ValueError as error:
+        raise RunError(f"{path} is not YAML ({error})", fix="start `medmtl experiment` again") from None
 
 
 def _bars(row: str, metric: Quantity) -> Panel:

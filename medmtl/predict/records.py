@@ -132,7 +132,7 @@ def write_summary(path: Path, cases: Sequence[PredictedCase], failed: Sequence[F
     rows: list[dict[str, Any]] = [{"case": each.case, "input": each.input, "error": each.error} for each in failed]
     for case in worst_first(cases):
         row = {name: getattr(case, name, None) for name in COLUMNS}
-        row |= {"model": case.model["name"], "digest": case.model["digest"], "medmtl": case.model["medmtl"]}
+        row |= {"model": case.model.get("name")} | {key: case.model.get(key) for key in ("digest", "medmtl")}
         row |= {"seconds": round(sum(case.seconds.values()), 3), "warnings": "; ".join(case.warnings)}
         row["reasons"] = "; ".join(case.reasons)
         row["volumes_ml"] = "; ".join(f"{name}={volume:.3f}" for name, volume in case.volumes_ml.items())

@@ -1,5 +1,6 @@
 """Record of one predicted image, as written to its JSON file and read by `summary.csv` and the gallery."""
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
@@ -99,9 +100,10 @@ class PredictedCase:
         """Read what `to_dict` returned, or that of schema 1.
 
         Raises:
-            ValueError: a field is missing, or of another type.
+            ValueError: a field is missing, of another type, or a number that JSON cannot hold.
         """
         content = typed(dict[str, Any], content, "the record")
+        json.dumps(content, allow_nan=False)
         old = {} if "schema" in content else _SCHEMA_1
         keys = {each.name: old.get(each.name, each.name) for each in fields(cls)}
         return typed(cls, {name: content[key] for name, key in keys.items() if key in content}, "the record")

@@ -21,6 +21,8 @@ from medmtl.renamed import warn_of_names
 from medmtl.runs.folder import RunFolder
 from medmtl.typed import typed
 
+DAMAGED = (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError)  # what a wrong file makes of it
+
 _Place = tuple[str, str | None, int, int | None, int | None]  # arm, task, seed, fold, training cases
 
 
@@ -83,7 +85,7 @@ def read_records(folder: Path) -> Records:
             finished.add(record["fingerprint"])
             if record["cell"] is not None:
                 found.append(read_run(run, record))
-        except (OSError, ValueError, KeyError, TypeError, DataError, TextError) as error:
+        except (*DAMAGED, DataError, TextError) as error:
             reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
             unreadable.append(f"Run {run.path.name} cannot be read and is left out ({reason}).")
     if planned:  # unfinished runs of an earlier plan are not missing
