@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from medmtl.errors import ConfigError, reported
-from medmtl.startup import importing
+from medmtl.startup import importing, in_utf8
 from medmtl.version import __version__
 
 
@@ -18,6 +18,8 @@ def main(args: Sequence[str] | None = None) -> None:
         SystemExit: 1 after an error, 2 after wrong usage; each is one line on standard error. 3 where all was done but
             some input cannot be used, or is out-of-distribution where that was to count.
     """
+    if args is None:
+        in_utf8()
     argv = list(sys.argv[1:] if args is None else args)
     if not argv or argv[0] in ("-h", "--help"):
         sys.stdout.write(_help())

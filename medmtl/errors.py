@@ -17,6 +17,7 @@ class MedMTLError(Exception):
     """
 
     def __init__(self, what: str, fix: str = "") -> None:
+        what, fix = on_one_line(what), on_one_line(fix)
         super().__init__(f"{what}: {fix}" if fix else what)
         self.what, self.fix = what, fix
 
@@ -47,3 +48,11 @@ def reported() -> Iterator[None]:
     except MedMTLError as error:
         sys.stderr.write(f"medmtl: error: {error}\n")
         raise SystemExit(2 if isinstance(error, ConfigError) else 1) from None
+
+
+def on_one_line(text: str) -> str:
+    """A text without what would break its line or steer a terminal, as names of files and tasks may hold it."""
+    return "".join(
+        each if each.isprintable() else " " if each.isspace() else each.encode("unicode_escape").decode()
+        for each in text
+    )

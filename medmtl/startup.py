@@ -1,10 +1,29 @@
-"""What a command does before it begins: import torch, Lightning and MONAI without looking for garbage in them."""
+"""What a command does before it begins: UTF-8, and imports of large libraries without garbage collection."""
 
 import gc
+import locale
+import os
 import pickle
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import TextIOWrapper
+
+
+def in_utf8() -> None:
+    """Have this process and those that it starts use UTF-8, whatever the locale.
+
+    What medmtl reads and writes itself is UTF-8 anyway (`medmtl.files`); names of files, and what libraries write,
+    follow the locale. Python decides on that as it starts: where it is not UTF-8 the same command starts again. What
+    the terminal cannot show is then written as its code.
+    """
+    names = {sys.getfilesystemencoding(), locale.getencoding()}
+    if not all(name.lower().replace("_", "-") in ("utf-8", "utf8") for name in names) and not sys.flags.utf8_mode:
+        os.environ["PYTHONUTF8"] = "1"
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 @contextmanager

@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from medmtl.errors import DataError
-from medmtl.files import write_text
+from medmtl.files import read_json, write_text
+from medmtl.typed import typed
 
 PARTS = ("train", "val", "test")
 CALIBRATION = "calibration"  # a part that a split may have besides, where it is wanted
@@ -161,14 +162,11 @@ def read_splits(path: Path) -> dict[str, dict[str, list[str]]]:
         DataError: the file does not exist, or holds something else.
     """
     try:
-        splits = json.loads(path.read_text())
-        return {
-            task: {part: [str(case) for case in parts[part]] for part in _parts_of(parts)}
-            for task, parts in splits.items()
-        }
+        splits = typed(dict[str, dict[str, list[str]]], read_json(path))
+        return {task: {part: parts[part] for part in _parts_of(parts)} for task, parts in splits.items()}
     except FileNotFoundError:
         raise DataError(f"there is no split file {path}", fix="correct data.splits") from None
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError):
         raise DataError(
             f"{path} is not a split file", fix='write {"task": {"train": [case, ...], "val": [...], "test": [...]}}'
         ) from None

@@ -19,7 +19,8 @@ from medmtl.data.classes import LONGEST, MARKUP, larger_first, usable
 from medmtl.data.layouts.layout import Corpus
 from medmtl.data_tools.listing import list_folder, parse_layout
 from medmtl.data_tools.unlabelled import explained
-from medmtl.errors import ConfigError, DataError
+from medmtl.errors import ConfigError, DataError, on_one_line
+from medmtl.files import parse_yaml
 from medmtl.io.input import MODALITIES
 from medmtl.io.stored import check_grid
 from medmtl.io.volume import opened
@@ -81,8 +82,10 @@ def task_block(
     if layout is not None:
         lines.append((f"layout: {_flow(layout)}", ""))
     counts = f"{len(labelled)} labelled cases, {len(corpus.cases) - len(labelled)} without"
-    block = [(f"    {name or _name(dataset.root.name, kind)}:", counts), *((f"      {key}", why) for key, why in lines)]
-    return "".join(f"{f'{line:<35} # {comment}' if comment else line}\n" for line, comment in block)
+    task = _scalar(name) if name else _name(dataset.root.name, kind)
+    block = [(f"    {task}:", counts), *((f"      {key}", why) for key, why in lines)]
+    # A comment holds names that the dataset declares: a line feed in one would make YAML of what follows it.
+    return "".join(f"{f'{line:<35} # {on_one_line(comment)}' if comment else line}\n" for line, comment in block)
 
 
 def guess_modality(corpus: Corpus) -> str:
@@ -216,11 +219,15 @@ def _portable(root: Path) -> str:
 
 def _flow(layout: str) -> str:
     """A layout as one line of YAML."""
-    given = yaml.safe_load(layout)
+    given = parse_yaml(layout)
     block = given if isinstance(given, dict) else {"class_path": given}
     return str(yaml.safe_dump(block, default_flow_style=True, width=4096)).strip()
 
 
 def _scalar(text: str) -> str:
     """A text as YAML, quoted only where it must be."""
-    return text if yaml.safe_load(text) == text and ": " not in text and " #" not in text else json.dumps(text)
+    try:
+        plain = parse_yaml(f"{text}: 0") == {text: 0} and parse_yaml(text) == text
+    except ValueError:
+        plain = False
+    return text if plain else json.dumps(text, ensure_ascii=False).replace("\x7f", "\\x7f")

@@ -15,6 +15,7 @@ from medmtl.data_tools.records import write_csv, write_json
 from medmtl.report.data.page import write_data_page
 from medmtl.results.dataset import Finding
 from medmtl.results.dataset_summary import Summary, headline, summarise
+from medmtl.terminal import terminal
 
 PRINTED = 30  # findings in the terminal; the files have all
 COLOURS = {"error": "red", "warning": "yellow", "note": "default"}
@@ -48,7 +49,7 @@ def check(
     write_csv(out / "check.csv", cases, findings)
     summaries = [summarise(dataset.name, cases, names[dataset.name]) for dataset in datasets]
     write_data_page(out / "check.html", title, cases, findings, summaries, names, note)
-    console = Console(markup=False, highlight=False)
+    console = terminal()
     _print(console, summaries, findings)
     console.print(headline(cases, findings))
     if note:

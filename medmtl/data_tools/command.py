@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from medmtl.errors import INCOMPLETE, ConfigError
+from medmtl.files import read_text
 
 LAYOUT = (
     "how files lie in the folder: MSD, NNUNet, Bids, Folders, FileList, or a class path; with arguments as YAML: "
@@ -118,7 +119,7 @@ def _check(options: argparse.Namespace) -> None:
         from medmtl.training.request import find_config
 
         config = find_config(options.config)
-        use_current_folder([config.read_text()])
+        use_current_folder([read_text(config)])
         datasets = list_config(config, options.patient)
         title = Path(options.config).stem
     out = options.output or Path("data-check") / title

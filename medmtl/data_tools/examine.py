@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 
-from rich.console import Console
 from rich.progress import track
 
 from medmtl.data_tools.facts import Request, look_at
@@ -17,6 +16,7 @@ from medmtl.data_tools.outliers import outliers
 from medmtl.data_tools.unlabelled import unlabelled
 from medmtl.errors import RunError
 from medmtl.results.dataset import CaseFacts, Finding, worst_first
+from medmtl.terminal import terminal
 
 MOST_JOBS = 8  # by default; each holds a volume
 
@@ -43,7 +43,7 @@ def examine(datasets: Sequence[Dataset], jobs: int | None = None) -> tuple[list[
     ]
     processes = min(jobs or min(len(os.sched_getaffinity(0)), MOST_JOBS), max(len(requests), 1))
     seen: dict[int, Seen] = {}
-    console = Console(stderr=True)
+    console = terminal(stderr=True)
     for number, found in track(
         _each(requests, processes),
         "reading cases",

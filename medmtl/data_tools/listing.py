@@ -5,13 +5,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-from jsonargparse import ArgumentError, ArgumentParser
+from jsonargparse import ArgumentParser
 
+from medmtl.building import building
 from medmtl.data.case import patient_of
 from medmtl.data.layouts import LAYOUTS, Corpus, Layout, recognise
 from medmtl.data.task import OODImages, Task, resolve_root
 from medmtl.errors import ConfigError
+from medmtl.files import parse_yaml, read_text
 from medmtl.renamed import with_new_names
 
 
@@ -82,14 +83,12 @@ def parse_layout(text: str) -> Layout:
     """
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--layout", type=Layout)
-    try:
-        layout: Layout = parser.instantiate(parser.parse_object({"layout": yaml.safe_load(text)})).layout
-    except (ArgumentError, yaml.YAMLError) as error:
-        raise ConfigError(
-            f"--layout {text} ({' '.join(str(error).split())})",
-            fix=f"use one of {', '.join(each.__name__ for each in LAYOUTS)}, or "
-            '\'{class_path: Folders, init_args: {images: "scans/{case}", labels: "masks/{case}"}}\'',
-        ) from None
+    fix = (
+        f"use one of {', '.join(each.__name__ for each in LAYOUTS)}, or "
+        '\'{class_path: Folders, init_args: {images: "scans/{case}", labels: "masks/{case}"}}\''
+    )
+    with building(lambda reason: ConfigError(f"--layout {text} ({reason})", fix=fix)):
+        layout: Layout = parser.instantiate(parser.parse_object({"layout": parse_yaml(text)})).layout
     return layout
 
 
@@ -114,15 +113,13 @@ def list_config(config: Path, patient: str | None = None) -> list[Dataset]:
 def _blocks(config: Path) -> tuple[Mapping[str, Task], Mapping[str, OODImages]]:
     """`data.tasks` and `data.ood`."""
     try:
-        data: Any = with_new_names(yaml.safe_load(config.read_text()), str(config))["data"]
+        data: Any = with_new_names(parse_yaml(read_text(config)), str(config))["data"]
         given = {"tasks": data["tasks"], "ood": data.get("ood") or {}}
-    except (KeyError, TypeError, AttributeError, yaml.YAMLError):
+    except (KeyError, TypeError, AttributeError, ValueError):
         raise ConfigError(f"{config} has no `data.tasks`", fix="give a configuration of `medmtl fit`") from None
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--tasks", type=dict[str, Task])
     parser.add_argument("--ood", type=dict[str, OODImages])
-    try:
+    with building(lambda reason: ConfigError(f"{config}: {reason}")):
         built = parser.instantiate(parser.parse_object(given))
-    except ArgumentError as error:
-        raise ConfigError(f"{config}: {' '.join(str(error).split())}") from None
     return built.tasks, built.ood

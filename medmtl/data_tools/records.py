@@ -1,6 +1,5 @@
 """The results of a data check as `check.json` and `check.csv`."""
 
-import csv
 import json
 import math
 from collections.abc import Iterable, Sequence
@@ -9,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from medmtl.data_tools.listing import Dataset
-from medmtl.files import write_text, written_whole
+from medmtl.files import write_table, write_text
 from medmtl.results.dataset import DIRECTIONS, CaseFacts, Finding
 
 SCHEMA = 2
@@ -44,11 +43,7 @@ def write_csv(path: Path, cases: Iterable[CaseFacts], findings: Iterable[Finding
     for finding in findings:
         by_case.setdefault((finding.dataset, finding.case), []).append(finding)
     rows = [_row(case, by_case.get((case.dataset, case.case), [])) for case in cases]
-    columns = dict.fromkeys(column for row in rows for column in row)
-    with written_whole(path) as beside, beside.open("w", newline="") as stream:
-        writer = csv.DictWriter(stream, columns)
-        writer.writeheader()
-        writer.writerows(rows)
+    write_table(path, list(dict.fromkeys(column for row in rows for column in row)), rows)
 
 
 def _case(case: CaseFacts) -> dict[str, Any]:

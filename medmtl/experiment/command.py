@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 
 from jsonargparse import ArgumentError, ArgumentParser
-from rich.console import Console
 from rich.table import Column, Table
 
 from medmtl.errors import ConfigError, RunError
@@ -21,6 +20,7 @@ from medmtl.experiment.run.progress import view_for
 from medmtl.experiment.run.runner import only_runner, run_jobs
 from medmtl.renamed import with_new_names
 from medmtl.runs.folder import RUNS
+from medmtl.terminal import terminal
 from medmtl.training.request import find_config, read_yaml
 from medmtl.training.trust import TRUST_HELP, use_current_folder
 
@@ -57,9 +57,9 @@ def _run(protocol: Protocol, folder: Path, dry: bool) -> None:
     if before != protocol.base:  # runs on other data would end in one table
         raise RunError(f"{folder} holds an experiment on {before}", fix="add --run FOLDER to start another")
     jobs = prepare(protocol, folder)
-    console = Console()
+    console = terminal()
     if dry:
-        wide = Console(width=None if console.is_terminal else WIDE)
+        wide = terminal(width=None if console.is_terminal else WIDE)
         wide.print(_table(jobs))
         console.print(f"{len(jobs):,} training runs, {sum(job.steps for job in jobs):,} optimizer steps")
         console.print(f"configurations: {folder / 'configs'}", soft_wrap=True)
@@ -100,7 +100,7 @@ def compare_command(argv: list[str]) -> None:
     if not 0 < options.level < 1:
         raise ConfigError(f"--level={options.level}", fix="use a probability between 0 and 1, such as 0.05")
     comparison, page = write_compare(options.folder, options.level)
-    console = Console()
+    console = terminal()
     print_comparison(console, comparison)
     console.print(f"comparison: {page}", soft_wrap=True)
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from medmtl.errors import ConfigError, RunError
 from medmtl.experiment.panels import Dashboard, Panel, describe, describe_experiment
-from medmtl.files import write_text
+from medmtl.files import read_text, write_text
 from medmtl.runs.folder import RUNS
 
 FILE = "dashboard.json"
@@ -140,8 +140,8 @@ def _published(file: Path, dashboard: Dashboard) -> str | None:
     if not file.is_file():
         return None
     try:
-        earlier = Dashboard.from_json(file.read_text())
-    except (ValueError, TypeError, KeyError):
+        earlier = Dashboard.from_json(read_text(file))
+    except (OSError, RecursionError, ValueError):
         raise ConfigError(f"{file} is no description of a dashboard", fix="move it away") from None
     same = (earlier.entity, earlier.project) == (dashboard.entity, dashboard.project)
     return earlier.url if same else None

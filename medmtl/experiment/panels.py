@@ -9,13 +9,13 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
-import yaml
-
 from medmtl.data.task import has_heads
 from medmtl.errors import RunError
 from medmtl.experiment.plan.labels import ARMS_FILE, read_arms
+from medmtl.files import parse_yaml, read_json, read_text
 from medmtl.quantity import Quantity
 from medmtl.results.compared import COMPARED
+from medmtl.typed import typed
 
 CALIBRATION = ("ace_band", "ece_band")
 
@@ -77,15 +77,12 @@ class Dashboard:
 
     @classmethod
     def from_json(cls, text: str) -> "Dashboard":
-        """The dashboard that `to_json` gave."""
-        state = json.loads(text)
-        sections = [
-            Section(
-                section["name"], tuple(Panel(**{**panel, "keys": tuple(panel["keys"])}) for panel in section["panels"])
-            )
-            for section in state["sections"]
-        ]
-        return cls(**{**state, "sections": tuple(sections), "without_tags": tuple(state["without_tags"])})
+        """The dashboard that `to_json` gave.
+
+        Raises:
+            ValueError: it is something else.
+        """
+        return typed(cls, json.loads(text), "the dashboard")
 
     @property
     def keys(self) -> set[str]:
@@ -151,18 +148,29 @@ def describe_experiment(entity: str, project: str, folder: Path) -> Dashboard:
     Raises:
         RunError: the folder holds no experiment.
     """
-    configs = [yaml.safe_load(path.read_text()) for path in sorted((folder / "configs").glob("*.yaml"))]
+    configs = [_config(path) for path in sorted((folder / "configs").glob("*.yaml"))]
     if not configs:
         raise RunError(f"{folder} holds no experiment", fix="run `medmtl experiment`, or name its folder with --run")
-    configs.sort(key=lambda config: -len(config["data"]["tasks"]))  # the union first: it has all tasks in order
-    tasks = dict.fromkeys(task for config in configs for task in config["data"]["tasks"])
-    tags = {tag for config in configs if _cases(config) < max(map(_cases, configs)) for tag in _sizes(config)}
+    try:
+        configs.sort(key=lambda config: -len(config["data"]["tasks"]))  # the union first: it has all tasks in order
+        tasks = dict.fromkeys(str(task) for config in configs for task in config["data"]["tasks"])
+        tags = {tag for config in configs if _cases(config) < max(map(_cases, configs)) for tag in _sizes(config)}
+        group = configs[0]["wandb"]["group"]
+        group = None if group is None else typed(str, group, "wandb.group")
+    except (KeyError, TypeError, ValueError) as error:
+        reason = f"{folder / 'configs'} holds a configuration of no training run ({error})"
+        raise RunError(reason, fix="start `medmtl experiment` again") from None
     labels = [about["label"] for about in read_arms(folder / ARMS_FILE).values()]
-    compared = _compared(folder / "compare" / "compare.json")
-    classes = _classes(configs, compared)
-    own = _own_metrics(compared)
-    dashboard = describe(entity, project, list(tasks), configs[0]["wandb"]["group"], labels, own, classes)
+    classes, own = _compared(configs, folder / "compare" / "compare.json")
+    dashboard = describe(entity, project, list(tasks), group, labels, own, classes)
     return replace(dashboard, without_tags=tuple(sorted(tags)))
+
+
+def _config(path: Path) -> Any:
+    try:
+        return parse_yaml(read_text(path))
+    except ValueError as error:
+        raise RunError(f"{path} is not YAML ({error})", fix="start `medmtl experiment` again") from None
 
 
 def _bars(row: str, metric: Quantity) -> Panel:
@@ -171,19 +179,23 @@ def _bars(row: str, metric: Quantity) -> Panel:
     return Panel("bars", f"{row}: {metric.axis}{direction}", (f"test/{row}/{metric.key}",))
 
 
-def _compared(file: Path) -> dict[str, Any]:
-    """An earlier comparison of the runs; empty before it was made."""
-    found: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
-    return found
+def _compared(configs: Iterable[Mapping[str, Any]], file: Path) -> tuple[dict[str, list[str]], list[Quantity]]:
+    """Classes by task, see `_classes`, and a user's own calibration metrics, as far as an earlier comparison has them.
+
+    Raises:
+        RunError: the file holds no comparison.
+    """
+    try:
+        compared = typed(dict[str, Any], read_json(file)) if file.is_file() else {}
+        known = typed(dict[str, list[str]], compared.get("classes", {}))
+        metrics = typed(dict[str, dict[str, Any]], compared.get("metrics", {}))
+        own = {key: {"key": key, **about} for key, about in metrics.items() if key not in COMPARED}
+        return _classes(configs, known), [typed(Quantity, about, key) for key, about in own.items()]
+    except ValueError as error:
+        raise RunError(f"{file} is no comparison ({error})", fix="run `medmtl compare` again") from None
 
 
-def _own_metrics(compared: Mapping[str, Any]) -> list[Quantity]:
-    """A user's own calibration metrics in an earlier comparison of the runs."""
-    metrics = compared.get("metrics", {})
-    return [Quantity(key, **about) for key, about in metrics.items() if key not in COMPARED]
-
-
-def _classes(configs: Iterable[Mapping[str, Any]], compared: Mapping[str, Any]) -> dict[str, list[str]]:
+def _classes(configs: Iterable[Mapping[str, Any]], known: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
     """Task -> its classes, of those with several that some run tells apart.
 
     Where a configuration has `all` of a dataset, they are those of an earlier comparison.
@@ -193,7 +205,7 @@ def _classes(configs: Iterable[Mapping[str, Any]], compared: Mapping[str, Any]) 
         given = {name: task.get("classes") for name, task in config["data"]["tasks"].items()}
         if has_heads(config.get("model", {}).get("outputs"), given.values()):
             for task, classes in given.items():
-                names = list(compared.get("classes", {}).get(task, ()) if classes == "all" else classes or ())
+                names = list(known.get(task, ()) if classes == "all" else classes or ())
                 found |= {task: names} if len(names) > 1 else {}
     return found
 

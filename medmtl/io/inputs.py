@@ -1,7 +1,5 @@
 """What there is to read: the volumes of a file, a folder tree or a list, found without reading a voxel."""
 
-import csv
-import json
 import logging
 import os
 import re
@@ -14,6 +12,7 @@ from typing import Any, Literal
 from medmtl.errors import DataError
 from medmtl.io import dicom
 from medmtl.io.input import MODALITIES, SUFFIXES, Input, Kind, kind_of, stem
+from medmtl.io.rows import file_text, read_rows, shown
 from medmtl.io.stacking import numbered, stacked, volumes_in
 
 logger = logging.getLogger(__name__)
@@ -116,7 +115,7 @@ def _of_folder(folder: Path) -> Iterator[Input]:
 def _of_list(path: Path, stack: bool) -> Iterator[Input]:
     rows = [_checked(f"{path}, entry {number}", row, stack) for number, row in enumerate(_rows(path), start=1)]
     home = path.parent.absolute()
-    images = [[Path(os.path.normpath(home / Path(file).expanduser())) for file in row["image"]] for row in rows]
+    images = [[_named_file(home, file) for file in row["image"]] for row in rows]
     common = Path(os.path.commonpath([first.parent for first, *_ in images])) if images else path.parent
     names = [
         row.get("name") or _joined(first.relative_to(common)) for row, (first, *_) in zip(rows, images, strict=True)
@@ -130,13 +129,21 @@ def _of_list(path: Path, stack: bool) -> Iterator[Input]:
 
 def _rows(path: Path) -> Sequence[Any]:
     try:
-        text = path.read_text(encoding="utf-8-sig")
-        rows = json.loads(text) if path.suffix.lower() == ".json" else list(csv.DictReader(text.splitlines()))
-    except (OSError, ValueError, csv.Error) as error:
+        rows = read_rows(path)
+    except (OSError, ValueError) as error:
         raise DataError(f"{path} is not a readable list ({error})", fix="correct the file") from None
     if not isinstance(rows, list):
         raise DataError(f"{path} is not a list of images", fix='write ["scan.nii.gz", …] or [{"image": …}, …]')
     return rows
+
+
+def _named_file(home: Path, text: str) -> Path:
+    """The file that a list in the folder `home` names."""
+    try:
+        given = Path(file_text(home, text)).expanduser()
+    except RuntimeError:  # the home of a user who does not exist
+        given = Path(text)
+    return Path(os.path.normpath(home / given))
 
 
 def _checked(where: str, row: Any, stack: bool) -> Mapping[str, Any]:
@@ -147,9 +154,16 @@ def _checked(where: str, row: Any, stack: bool) -> Mapping[str, Any]:
     files = [file for value in named.values() for file in (value if isinstance(value, list) else [value])]
     if not files or not all(isinstance(file, str) and file for file in files):
         empty = next((key for key, value in named.items() if not value), "image")
-        raise DataError(f"{where} has no `{empty}`: {json.dumps(row)}", fix=f"name its file in the column `{empty}`")
+        fix = f"name its file in the column `{empty}` of the header"
+        raise DataError(f"{where} has no `{empty}`: {shown(row)}", fix=fix)
     if len(files) > 1 and not stack:
         raise DataError(f"{where} names {len(files)} files, and the network takes one channel", fix="name one")
+    for key in ("name", "task"):
+        value = entry.get(key)
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            entry = {**entry, key: str(value)}
+        elif value is not None and not isinstance(value, str):
+            raise DataError(f"{where} has the {key} {shown(value)}", fix="use a text")
     modality = entry.get("modality") or None
     if modality is not None and modality not in MODALITIES:
         raise DataError(f"{where} has the modality {modality!r}", fix=f"use one of {', '.join(MODALITIES)}")

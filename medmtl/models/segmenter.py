@@ -15,6 +15,7 @@ from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable
 from torch import nn
 
 from medmtl.accuracy import RECOGNISED
+from medmtl.building import building
 from medmtl.calibration.scaling.per_task import TaskScalings
 from medmtl.data.datamodule import MultiTaskData
 from medmtl.data.preprocessing import Preprocessing
@@ -177,16 +178,19 @@ class Segmenter(pl.LightningModule):
         """The optimizer of what trains, and the scheduler stepped every batch."""
         assert self.optimizer is not None  # see `check_trainable`
         heads = () if self.heads is None else self.heads.parameters()
-        optimizer = self.optimizer(each for each in (*self.network.parameters(), *heads) if each.requires_grad)
+        trained = [each for each in (*self.network.parameters(), *heads) if each.requires_grad]
+        with building(partial(_refused, "optimizer")):
+            optimizer = self.optimizer(trained)
         if self.scheduler is None:
             return optimizer
         steps = int(self.trainer.estimated_stepping_batches)
-        try:
-            scheduler = _with_total_steps(self.scheduler, steps)(optimizer)
-        except ZeroDivisionError:  # OneCycleLR, if warm-up is one step long
-            raise ConfigError(
-                f"model.scheduler cannot be spread over {steps} steps", fix="train a little longer"
-            ) from None
+        with building(partial(_refused, "scheduler")):
+            try:
+                scheduler = _with_total_steps(self.scheduler, steps)(optimizer)
+            except ZeroDivisionError:  # OneCycleLR, if warm-up is one step long
+                raise ConfigError(
+                    f"model.scheduler cannot be spread over {steps} steps", fix="train a little longer"
+                ) from None
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def training_step(self, batch: dict[str, torch.Tensor], index: int) -> torch.Tensor:
@@ -332,6 +336,10 @@ def _with_pooled_scores(verdict: Verdict, pooled: Mapping[Preprocessing, Pooled]
             outputs = {name: found[name] for name in OUTPUTS}
             return replace(verdict, scores={**verdict.scores, **outputs, **ensemble.disagreement})
     return verdict
+
+
+def _refused(part: str, reason: str) -> ConfigError:
+    return ConfigError(f"model.{part} cannot be built: {reason}", fix="correct its arguments")
 
 
 def _with_total_steps(scheduler: Any, steps: int) -> LRSchedulerCallable:

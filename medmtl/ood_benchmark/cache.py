@@ -3,6 +3,7 @@
 import hashlib
 import json
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -17,6 +18,7 @@ from medmtl.files import written_whole
 from medmtl.ood.evidence.evidence import Evidence, LayerEvidence, View
 from medmtl.ood.shifts import Shift
 from medmtl.ood_benchmark.images import Image
+from medmtl.typed import typed
 from medmtl.version import __version__
 
 FORMAT = 4  # changes when evidence means something else
@@ -73,10 +75,10 @@ class Cache:
         """The observation; None if it is not there, or its file is damaged."""
         try:
             with np.load(self._path(key), allow_pickle=False) as arrays:
-                return _unpacked(arrays)
+                return unpacked(arrays)
         except FileNotFoundError:
             return None
-        except (ValueError, KeyError, OSError, zipfile.BadZipFile):
+        except (ValueError, KeyError, TypeError, OSError, EOFError, zlib.error, zipfile.BadZipFile):
             self._path(key).unlink(missing_ok=True)  # to be computed again
             return None
 
@@ -101,6 +103,27 @@ class Cache:
             with path.open("rb") as stream:
                 self._files[path] = hashlib.file_digest(stream, "sha256").hexdigest()
         return self._files[path]
+
+
+@dataclass(frozen=True)
+class _View:
+    """A view, without its arrays."""
+
+    preprocessing: str
+    outputs: dict[str, float]
+    shape: dict[str, float] | None
+    voxels: dict[str, int]
+
+
+@dataclass(frozen=True)
+class _Facts:
+    """An observation, without its arrays."""
+
+    dataset: str
+    case: str
+    patient: str
+    dice: float | None
+    views: list[_View]
 
 
 def _packed(observation: Observation) -> dict[str, Any]:
@@ -133,10 +156,16 @@ def _packed(observation: Observation) -> dict[str, Any]:
     return {**arrays, "facts": np.array(json.dumps(facts))}
 
 
-def _unpacked(arrays: Mapping[str, Any]) -> Observation:
-    facts = json.loads(str(arrays["facts"]))
+def unpacked(arrays: Mapping[str, Any]) -> Observation:
+    """The observation of which the arrays are kept.
+
+    Raises:
+        KeyError: an array is missing.
+        ValueError: the facts are damaged.
+    """
+    facts = typed(_Facts, json.loads(str(arrays["facts"])), "the facts")
     views = []
-    for number, view in enumerate(facts["views"]):
+    for number, view in enumerate(facts.views):
         layers = {
             layer: LayerEvidence(
                 gram=torch.from_numpy(arrays[f"{number}.{layer}.gram"]),
@@ -144,10 +173,10 @@ def _unpacked(arrays: Mapping[str, Any]) -> Observation:
                 voxels=voxels,
                 windows=torch.from_numpy(arrays[name]) if (name := f"{number}.{layer}.windows") in arrays else None,
             )
-            for layer, voxels in view["voxels"].items()
+            for layer, voxels in view.voxels.items()
         }
         histogram = torch.from_numpy(arrays[f"{number}.histogram"])
-        views.append(View(view["preprocessing"], layers, view["outputs"], histogram, view["shape"]))
+        views.append(View(view.preprocessing, layers, view.outputs, histogram, view.shape))
     thumbnail = torch.from_numpy(arrays["thumbnail"]) if "thumbnail" in arrays else None
-    evidence = Evidence(facts["dataset"], facts["case"], facts["patient"], tuple(views), thumbnail)
-    return Observation(evidence, facts["dice"])
+    evidence = Evidence(facts.dataset, facts.case, facts.patient, tuple(views), thumbnail)
+    return Observation(evidence, facts.dice)

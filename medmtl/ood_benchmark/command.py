@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from jsonargparse import ArgumentError, ArgumentParser
-from rich.console import Console
+from jsonargparse import ArgumentParser
 from rich.progress import track
 
+from medmtl.building import building
 from medmtl.errors import ConfigError
-from medmtl.files import write_text
+from medmtl.files import parse_yaml, read_text, write_text
 from medmtl.ood_benchmark.images import images_of
 from medmtl.ood_benchmark.judge import judge, verdict_summary, with_verdicts
 from medmtl.ood_benchmark.leave_one_out import leave_one_task_out, print_left_out, write_left_out
@@ -26,6 +26,7 @@ from medmtl.report.ood.page import write_ood_page
 from medmtl.results.benchmark import THRESHOLD, Record, write_records
 from medmtl.results.judged import Judged, write_judged
 from medmtl.runs.folder import RunFolder, environment
+from medmtl.terminal import terminal
 from medmtl.training.request import find_config, renamed_config, run_and_checkpoint, shipped_config
 from medmtl.training.trained import load_trained
 from medmtl.training.trust import TRUST_HELP, use_current_folder
@@ -50,7 +51,7 @@ def run_ood(argv: Sequence[str]) -> None:
         MedMTLError: for everything that the user can correct.
     """
     options, run, checkpoint, resolved, trust = _parse(list(argv))
-    console = Console()
+    console = terminal()
     trained = load_trained(checkpoint, trust=trust)
     members = members_of(trained, checkpoint, options.ensemble)
     trained.open_data()
@@ -126,13 +127,11 @@ def _parse(argv: list[str]) -> tuple[Options, RunFolder, Path, str, bool]:
     if not (given.run or given.ckpt_path or wants_help):
         raise ConfigError("no run is named", fix="add --run FOLDER or --ckpt-path FILE")
     config = find_config(given.config) if given.config else shipped_config("ood-benchmark.yaml")
-    use_current_folder(None if given.trust else [config.read_text(), *flags])
-    try:
+    use_current_folder(None if given.trust else [read_text(config), *flags])
+    with building(ConfigError):
         parsed: Any = parser.parse_args(flags if wants_help else [f"--config={renamed_config(config)}", *flags])
-        resolved = yaml.safe_load(parser.dump(parsed, skip_none=False))
+        resolved = parse_yaml(parser.dump(parsed, skip_none=False))
         built = parser.instantiate_classes(parsed)
-    except ArgumentError as error:
-        raise ConfigError(" ".join(str(error).split())) from None
     apart = ("config", "run", "ckpt_path", "trust")
     # A key that is there without a value, all its lines commented out, is as if it were not.
     chosen = {key: value for key, value in built.items() if key not in apart and value is not None}

@@ -20,6 +20,7 @@ from medmtl.predict.records import digest_of, write_summary
 from medmtl.predict.run import predict_all
 from medmtl.report.predict.gallery import headline, write_gallery
 from medmtl.results.prediction import OUT, FailedCase, PredictedCase, worst_first
+from medmtl.terminal import terminal
 from medmtl.training.request import run_and_checkpoint
 from medmtl.training.trust import use_current_folder
 from medmtl.version import __version__
@@ -55,7 +56,7 @@ def run_predict(options: Options) -> None:
     inputs = inputs_of(options, model.stacks)
     _check_tasks(model, inputs, options)
     _check_writable(options.output)
-    console = Console()
+    console = terminal()
     digest = digest_of(checkpoint)
     cases, failed = predict_all(model, digest, inputs, options, console)
     summary = options.output / "summary.csv"

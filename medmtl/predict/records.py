@@ -1,6 +1,5 @@
 """Records of predictions in the output folder: a JSON file per image, and `summary.csv`; which images are finished."""
 
-import csv
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -8,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from medmtl.errors import DataError
-from medmtl.files import write_text, written_whole
+from medmtl.files import TextError, read_json, write_table, write_text
 from medmtl.io.input import Input, stem
 from medmtl.predict.gate import withholds
 from medmtl.predict.options import Options
@@ -85,9 +84,8 @@ def request_of(source: Input, options: Options, digest: str) -> dict[str, Any]:
 def read_record(folder: Path, case: str) -> PredictedCase | None:
     """The record of an earlier command for an image; None if there is none, or it cannot be read."""
     try:
-        content = json.loads(record_path(folder, case).read_text())
-        return PredictedCase.from_dict(content)
-    except (OSError, ValueError, KeyError, TypeError):
+        return PredictedCase.from_dict(read_json(record_path(folder, case)))
+    except (OSError, ValueError, TextError):
         return None
 
 
@@ -134,15 +132,12 @@ def write_summary(path: Path, cases: Sequence[PredictedCase], failed: Sequence[F
     rows: list[dict[str, Any]] = [{"case": each.case, "input": each.input, "error": each.error} for each in failed]
     for case in worst_first(cases):
         row = {name: getattr(case, name, None) for name in COLUMNS}
-        row |= {"model": case.model["name"], "digest": case.model["digest"], "medmtl": case.model["medmtl"]}
+        row |= {"model": case.model.get("name")} | {key: case.model.get(key) for key in ("digest", "medmtl")}
         row |= {"seconds": round(sum(case.seconds.values()), 3), "warnings": "; ".join(case.warnings)}
         row["reasons"] = "; ".join(case.reasons)
         row["volumes_ml"] = "; ".join(f"{name}={volume:.3f}" for name, volume in case.volumes_ml.items())
         rows.append(row)
-    with written_whole(path) as beside, beside.open("w", newline="") as stream:
-        writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    write_table(path, COLUMNS, rows)
 
 
 def _state(path: Path) -> dict[str, Any]:

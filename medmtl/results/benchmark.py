@@ -1,13 +1,12 @@
 """The records of a benchmark as a table, `ood.csv`: a row for each detector and image."""
 
-import csv
 import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from medmtl.errors import RunError
-from medmtl.files import written_whole
+from medmtl.files import read_table, write_table
 from medmtl.ood.conformal import ConformalRule
 
 
@@ -55,12 +54,8 @@ COLUMNS = [field.name for field in fields(Record)]
 
 def write_records(path: Path, records: Iterable[Record]) -> None:
     """Write `ood.csv`, whole. None is an empty cell; rejected is 0 or 1."""
-    with written_whole(path) as beside, beside.open("w", newline="") as stream:
-        writer = csv.DictWriter(stream, COLUMNS)
-        writer.writeheader()
-        for record in records:
-            rejected = None if record.rejected is None else int(record.rejected)
-            writer.writerow({**asdict(record), "rejected": rejected})
+    rows = ({**asdict(each), "rejected": None if each.rejected is None else int(each.rejected)} for each in records)
+    write_table(path, COLUMNS, rows)
 
 
 def rule_of(records: Iterable[Record], detector: str, alpha: float) -> ConformalRule:
@@ -90,15 +85,14 @@ def read_records(path: Path) -> list[Record]:
         RunError: the file is missing, of an earlier version, or something else.
     """
     try:
-        with path.open(newline="") as stream:
-            table = csv.DictReader(stream)
-            absent = [column for column in COLUMNS if column not in (table.fieldnames or ())]
-            if absent:
-                raise RunError(f"{path} has no column {absent[0]}", fix="run `medmtl ood` again")
-            return [_record(row) for row in table]
+        rows = read_table(path)
+        absent = [column for column in COLUMNS if rows and column not in rows[0]]
+        if absent:
+            raise RunError(f"{path} has no column {absent[0]}", fix="run `medmtl ood` again")
+        return [_record(row) for row in rows]
     except FileNotFoundError:
         raise RunError(f"there is no {path}", fix="run `medmtl ood` first") from None
-    except (ValueError, TypeError) as error:
+    except (ValueError, KeyError) as error:
         raise RunError(f"{path} is not a table of scores ({error})", fix="run `medmtl ood` again") from None
 
 

@@ -1,12 +1,14 @@
 """Record of one predicted image, as written to its JSON file and read by `summary.csv` and the gallery."""
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
+
+from medmtl.typed import typed
 
 SCHEMA = 2  # of the JSON file
 _SCHEMA_1 = {"preprocessing": "recipe", "ood_score": "distance"}  # fields whose key was another in schema 1
-_OF_CLASSES = {"labels", "volumes_ml"}  # fields that records of versions without classes lack
 OUT, UNDECIDED, IN = "out-of-distribution", "undecided", "in-distribution"
 _WORDS = {False: OUT, None: UNDECIDED, True: IN}
 
@@ -98,12 +100,13 @@ class PredictedCase:
         """Read what `to_dict` returned, or that of schema 1.
 
         Raises:
-            KeyError: a field is missing.
+            ValueError: a field is missing, of another type, or a number that JSON cannot hold.
         """
+        content = typed(dict[str, Any], content, "the record")
+        json.dumps(content, allow_nan=False)
         old = {} if "schema" in content else _SCHEMA_1
         keys = {each.name: old.get(each.name, each.name) for each in fields(cls)}
-        optional = {each.name for each in fields(cls) if each.default is not MISSING} | _OF_CLASSES
-        return cls(**{name: content[key] for name, key in keys.items() if key in content or name not in optional})
+        return typed(cls, {name: content[key] for name, key in keys.items() if key in content}, "the record")
 
 
 @dataclass(frozen=True)

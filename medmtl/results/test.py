@@ -1,6 +1,5 @@
 """The result of testing a run, and the contents of `report.json` and `cases.csv` that are derived from it."""
 
-import csv
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -9,7 +8,7 @@ from typing import Any
 
 from medmtl.accuracy import ACCURACY
 from medmtl.calibration.metrics.definitions import METRICS, BinMetric, summarise
-from medmtl.files import written_whole
+from medmtl.files import write_table
 from medmtl.ood.detectors import SCORES
 from medmtl.ood.mask_rule import ACCEPTABLE
 from medmtl.ood.metrics.auroc_interval import auroc_interval
@@ -156,10 +155,7 @@ def cases_table(results: Sequence[CaseResult], metrics: Mapping[str, BinMetric] 
 def write_cases(path: Path, results: Sequence[CaseResult], metrics: Mapping[str, BinMetric] = METRICS) -> None:
     """Write `cases_table` as CSV: empty where there is no value, `nan` for an undefined one."""
     rows = cases_table(results, metrics)
-    with written_whole(path) as beside, beside.open("w", newline="") as stream:
-        writer = csv.DictWriter(stream, fieldnames=list(rows[0]) if rows else ["dataset", "case"], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    write_table(path, list(rows[0]) if rows else ["dataset", "case"], rows)
 
 
 def _task(name: str, results: Sequence[CaseResult], metrics: Mapping[str, BinMetric]) -> dict[str, Any]:

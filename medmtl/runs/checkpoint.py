@@ -5,10 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
 from medmtl.errors import RunError
-from medmtl.files import written_whole
+from medmtl.files import parse_yaml, written_whole
 from medmtl.renamed import with_new_names
 
 # Where a checkpoint keeps the configuration that testing it needs, as YAML text.
@@ -49,8 +48,8 @@ def config_within(path: Path, checkpoint: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(text, str):
         raise RunError(f"{path} holds no configuration", fix="name a checkpoint that `medmtl fit` wrote")
     try:
-        config = yaml.safe_load(text)
-    except yaml.YAMLError:
+        config = parse_yaml(text)
+    except ValueError:
         config = None
     if not isinstance(config, dict) or not all(isinstance(config.get(part), dict) for part in ("data", "model")):
         raise RunError(f"{path} holds no configuration that can be read", fix="name another")

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import logging
 import platform
 import re
 import subprocess
@@ -12,7 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from medmtl.errors import RunError
-from medmtl.files import write_text
+from medmtl.files import TextError, read_json, write_text
+from medmtl.typed import typed
+
+logger = logging.getLogger(__name__)
 
 RUNS = Path("runs")
 PACKAGES = (
@@ -116,9 +120,14 @@ class RunFolder:
         )
 
     def read_manifest(self) -> dict[str, Any]:
-        """The facts in `run.json`; none if it does not exist."""
-        facts: dict[str, Any] = json.loads(self.manifest.read_text()) if self.manifest.is_file() else {}
-        return facts
+        """The facts in `run.json`; none if it does not exist, or is damaged: it is then made anew."""
+        if not self.manifest.is_file():
+            return {}
+        try:
+            return typed(dict[str, Any], read_json(self.manifest))
+        except (TextError, ValueError):
+            logger.warning("%s is damaged: it is made anew, without what it said", self.manifest)
+            return {}
 
     def update_manifest(self, **facts: Any) -> None:
         """Add facts to `run.json`."""
@@ -154,7 +163,7 @@ def _git_commit() -> str | None:
     try:
         command = ["git", "describe", "--always", "--dirty"]
         done = subprocess.run(
-            command, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10, check=True
+            command, cwd=Path(__file__).parent, capture_output=True, encoding="utf-8", timeout=10, check=True
         )
     except (OSError, subprocess.SubprocessError):
         return None

@@ -1,45 +1,49 @@
 """`medmtl fit`, `test` and `calibrate`: LightningCLI with one run folder, in which flags override all else."""
 
-import csv
-import json
 import logging
 import os
 import re
 import warnings
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import wandb
 import yaml
-from jsonargparse import ArgumentError
+from jsonargparse import Namespace
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import CSVLogger, Logger
 from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities.exceptions import MisconfigurationException  # type: ignore[attr-defined]
-from rich.console import Console
 from rich.table import Table
 
 from medmtl.accuracy import FOREGROUND
+from medmtl.building import building
 from medmtl.callbacks.calibration import CalibrationCallback
 from medmtl.callbacks.checkpoints import MONITOR, RunCheckpoint
+from medmtl.callbacks.last_validation import LastValidation
 from medmtl.callbacks.record import RunRecord
 from medmtl.callbacks.report import ReportCallback
 from medmtl.callbacks.scaling import ScalingCallback
 from medmtl.callbacks.spectral import SpectralCallback
 from medmtl.data.datamodule import MultiTaskData
 from medmtl.distributed import is_first, part
-from medmtl.errors import ConfigError, MedMTLError
+from medmtl.errors import ConfigError
+from medmtl.files import read_json, read_table
 from medmtl.models.finetune import load_weights
 from medmtl.models.segmenter import Segmenter
 from medmtl.report.test.sentences import headline, routing_sentence
 from medmtl.runs.checkpoint import CHECKPOINT_KEY, read_checkpoint, write_checkpoint
 from medmtl.runs.wandb import RunWandbLogger, Wandb
+from medmtl.terminal import terminal
 from medmtl.training.outputs import resolve_outputs
 from medmtl.training.request import RUN_VARIABLE, Request, parse_request
 
 logger = logging.getLogger(__name__)
+
+MOST_SEED = 2**32 - 1  # of numpy
 
 DESCRIPTIONS = {
     "fit": "Train one network on several tasks. Without --run the next free folder is used (runs/NAME, runs/NAME-2, "
@@ -124,9 +128,39 @@ class MedCLI(LightningCLI):
         parser.link_arguments("seed_everything", "data.seed")
         parser.link_arguments("model.outputs", "data.outputs")
 
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse the command line.
+
+        Raises:
+            ConfigError: a key, a value or the seed cannot be used.
+        """
+        with building(ConfigError):
+            super().parse_arguments(parser, args)
+        config = self.config[str(self.config.subcommand)]
+        if not isinstance(config.trainer, Namespace):
+            raise ConfigError(f"trainer={config.trainer}", fix="give it options of Lightning's trainer")
+        seed = config.seed_everything
+        if not isinstance(seed, bool) and seed is not None and not 0 <= seed <= MOST_SEED:
+            raise ConfigError(f"seed_everything={seed}", fix=f"use 0 to {MOST_SEED}")
+
+    def instantiate_classes(self) -> None:
+        """Build what the configuration names, and then the trainer.
+
+        Raises:
+            ConfigError: a class refuses its arguments.
+        """
+        with building(partial(ConfigError, fix="correct its arguments")):
+            self.config_init = self.parser.instantiate_classes(self.config)
+        self.datamodule, self.model = (self._get(self.config_init, name) for name in ("data", "model"))
+        self.trainer = self.instantiate_trainer()
+
     def before_instantiate_classes(self) -> None:
         """Write what the data declare of their classes into the configuration, and the channels that follow from it."""
-        resolve_outputs(self.config[str(self.subcommand)])
+        config = self.config[str(self.subcommand)]
+        with building(ConfigError):
+            resolve_outputs(config)
+        if self.subcommand == "fit":
+            logger.info("tasks: %s", ", ".join(config.data.tasks))
 
     def _parse_ckpt_path(self) -> None:
         """Take nothing from a checkpoint but what `request` has checked; Lightning would build its hyperparameters."""
@@ -152,7 +186,7 @@ class MedCLI(LightningCLI):
         }
         extra: list[Callback] = []
         if self.subcommand == "fit":
-            extra = [RunCheckpoint(run.checkpoints)]
+            extra = [RunCheckpoint(run.checkpoints), LastValidation()]
         elif self.subcommand == "test":
             assert self.request.checkpoint is not None
             calibration, spectral, scaling = (
@@ -161,10 +195,8 @@ class MedCLI(LightningCLI):
             self.report = ReportCallback(run, self.request.checkpoint, calibration, spectral, scaling)
             extra = [self.report]
         self.trainer_defaults = {**self.trainer_defaults, "callbacks": extra}
-        try:
+        with building(partial(ConfigError, fix="correct the section `trainer`")):
             trainer = super().instantiate_trainer(**kwargs)
-        except ValueError as error:  # a strategy that does not exist, or not on this machine
-            raise ConfigError(" ".join(str(error).split())) from None
         if trainer.world_size > 1 and not isinstance(trainer.strategy, DDPStrategy):
             # The others split the network, so that each window needs all processes; volumes differ in their windows.
             kind = type(trainer.strategy).__name__
@@ -205,13 +237,9 @@ def run_command(argv: Sequence[str]) -> None:
     os.environ[RUN_VARIABLE] = str(request.run.path)
     try:
         cli = MedCLI(request)
-    except ArgumentError as error:
-        raise ConfigError(" ".join(str(error).split())) from None
     except MisconfigurationException as error:
         raise ConfigError(" ".join(str(error).split())) from None
     except ValueError as error:
-        if isinstance(error.__cause__, MedMTLError):  # jsonargparse wraps what an optional class raises
-            raise error.__cause__ from None
         if "specified number of total steps" not in str(error):
             raise
         fix = "train longer from the beginning, without --resume"
@@ -234,7 +262,7 @@ def run_command(argv: Sequence[str]) -> None:
     elif request.command == "test":
         _print_tested(cli)
     else:
-        Console().print(f"calibrated: {request.checkpoint}", soft_wrap=True)
+        terminal().print(f"calibrated: {request.checkpoint}", soft_wrap=True)
 
 
 def _keep_detector(cli: MedCLI) -> None:
@@ -256,8 +284,7 @@ def _read_metrics(path: Path) -> list[dict[str, Any]]:
     """Rows of an earlier part of the run, which CSVLogger would delete."""
     if not path.is_file():
         return []
-    with path.open(newline="") as stream:
-        return [{key: value for key, value in row.items() if value != ""} for row in csv.DictReader(stream)]
+    return [{key: value for key, value in row.items() if value != ""} for row in read_table(path)]
 
 
 def _quiet() -> None:
@@ -273,6 +300,7 @@ def _quiet() -> None:
         ".*Trying to infer the `batch_size`.*",
         ".*callbacks used to create the checkpoint need to be provided.*",
         ".*LeafSpec.*",
+        ".*could not find the monitored key.*",  # a training without a validation, see `_print_trained`
         ".*in eval mode at the start of training.*",  # frozen layers are
         r".*recommended to use `self\.log\(.*sync_dist.*",  # our figures are the same in all processes
         "Grad strides do not match bucket view strides",  # of a network with one input channel: they are the same
@@ -287,7 +315,7 @@ def _quiet() -> None:
 
 def _print_trained(cli: MedCLI) -> None:
     run = cli.request.run
-    console = Console()
+    console = terminal()
     validated = [row for row in _read_metrics(run.metrics) if MONITOR in row]
     if validated:
         best = max(validated, key=lambda row: float(row[MONITOR]))
@@ -299,12 +327,14 @@ def _print_trained(cli: MedCLI) -> None:
                 if each != FOREGROUND:
                     table.add_row(f"  {each}", f"{float(best[key]):.3f}")
         console.print(table)
+    else:
+        console.print("nothing was validated, so that there is no best checkpoint, no table and no verdict")
     console.print(f"trained: {run.best if run.best.is_file() else run.path}", soft_wrap=True)
 
 
 def _print_tested(cli: MedCLI) -> None:
     metrics = cli.trainer.callback_metrics
-    report = json.loads((cli.request.run.report / "report.json").read_text())
+    report = read_json(cli.request.run.report / "report.json")
     table = Table("task", "Dice", "HD95 mm", "ECE whole", "ACE band")
     for task in [*cli.datamodule.trained, "mean"]:
         classes = report["tasks"].get(task, {}).get("classes", {})
@@ -313,7 +343,7 @@ def _print_tested(cli: MedCLI) -> None:
             digits = {"hd95_mm": 1}
             cells = ("-" if value is None else f"{float(value):.{digits.get(key, 3)}f}" for key, value in row.items())
             table.add_row(shown, *cells)
-    console = Console()
+    console = terminal()
     console.print(table)
     console.print(headline(report), soft_wrap=True)
     if routing_sentence(report):

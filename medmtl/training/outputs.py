@@ -78,7 +78,12 @@ def with_open_channels(config: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(model, Mapping) or not isinstance(network, Mapping):
         return dict(config)
     path, given = network.get("class_path"), network.get("init_args") or {}
-    if not isinstance(path, str) or not path.startswith("monai.networks.") or CHANNELS in given:
+    if (
+        not isinstance(path, str)
+        or not isinstance(given, Mapping)
+        or not path.startswith("monai.networks.")
+        or CHANNELS in given
+    ):
         return dict(config)
     module, _, name = path.rpartition(".")
     try:

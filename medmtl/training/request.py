@@ -24,11 +24,13 @@ from medmtl.callbacks.spectral import SpectralCallback
 from medmtl.data.datamodule import MultiTaskData
 from medmtl.distributed import is_first, launched_from_outside
 from medmtl.errors import ConfigError, RunError
+from medmtl.files import TextError, parse_yaml, read_text
 from medmtl.models.segmenter import Segmenter
 from medmtl.renamed import with_new_names
 from medmtl.runs.checkpoint import config_within, read_checkpoint
 from medmtl.runs.folder import RUNS, RunFolder
 from medmtl.runs.wandb import Wandb
+from medmtl.training.merging import merged_by_name
 from medmtl.training.outputs import with_open_channels
 from medmtl.training.trust import TO_TRAIN, Checker, use_current_folder
 
@@ -94,7 +96,9 @@ def parse_request(argv: list[str]) -> Request:
     else:
         run, checkpoint, base = _to_use(options, name, argv[0])
     use_current_folder(None if argv[0] == "fit" or options.trust else _given(configs, flags))
-    given = [f"--config={config}" for config in (*base, *map(renamed_config, configs))]
+    texts = [*base, *map(renamed_config, configs)]
+    merged = merged_by_name([parse_yaml(text) for text in texts])
+    given = [f"--config={yaml.safe_dump(config, sort_keys=False)}" for config in merged]
     # Also without a checkpoint: on a cluster Lightning loads `hpc_ckpt_1.ckpt` of the run folder by itself.
     resumed = ["--weights_only=true", *([f"--ckpt_path={checkpoint}"] if checkpoint else [])]
     quiet = [] if argv[0] == "fit" else ["--verbose=false"]
@@ -103,7 +107,7 @@ def parse_request(argv: list[str]) -> Request:
 
 def _to_fit(
     options: argparse.Namespace, configs: list[Path], name: str | None
-) -> tuple[RunFolder, Path | None, list[str | Path]]:
+) -> tuple[RunFolder, Path | None, list[str]]:
     if options.resume and options.overwrite:
         raise ConfigError("--resume and --overwrite exclude each other", fix="give one of them")
     if options.run is None and (options.resume or options.overwrite):
@@ -137,7 +141,7 @@ def _new_run(name: str) -> RunFolder:
     return RunFolder.next_free(name)
 
 
-def _to_use(options: argparse.Namespace, name: str | None, command: str) -> tuple[RunFolder, Path, list[str | Path]]:
+def _to_use(options: argparse.Namespace, name: str | None, command: str) -> tuple[RunFolder, Path, list[str]]:
     if options.resume or options.overwrite:
         raise ConfigError("--resume and --overwrite belong to `medmtl fit`", fix="leave them out")
     if options.ckpt_path or options.run:
@@ -202,9 +206,11 @@ def read_yaml(path: Path) -> dict[str, Any]:
         ConfigError: it holds something else.
     """
     try:
-        content = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not YAML ({' '.join(str(error).split())})", fix="correct it") from None
+        content = parse_yaml(read_text(path))
+    except TextError as error:
+        raise ConfigError(error.what, error.fix) from None
+    except ValueError as error:
+        raise ConfigError(f"{path} is not YAML ({error})", fix="correct it") from None
     if not isinstance(content, dict):
         raise ConfigError(f"{path} is not a YAML mapping", fix="correct it")
     return content
@@ -220,13 +226,12 @@ def _name(configs: Sequence[Path]) -> str | None:
 
 
 def renamed_config(path: Path) -> str:
-    """A configuration as `--config` takes it: its path, or its text if it uses names of an earlier version.
+    """The text of a configuration as `--config` takes it, with the names of today.
 
     And where it leaves the output channels of the network to the tasks, see `with_open_channels`.
     """
-    content = read_yaml(path)
-    renamed = with_open_channels(with_new_names(content, str(path)))
-    return str(path) if renamed == content else yaml.safe_dump(renamed, sort_keys=False)
+    renamed = with_open_channels(with_new_names(read_yaml(path), str(path)))
+    return yaml.safe_dump(renamed, sort_keys=False)
 
 
 def known_config(checkpoint: Path, trust: bool = False, sections: Collection[str] = tuple(STORED)) -> dict[str, Any]:
@@ -245,13 +250,12 @@ def known_config(checkpoint: Path, trust: bool = False, sections: Collection[str
         for section, values in config_within(checkpoint, read_checkpoint(checkpoint)).items()
         if section in sections or section == "seed_everything"
     }
-    for section, keys in FOR_TRAINING.items():
-        for key in keys:
-            config.get(section, {}).pop(key, None)
     where = Checker(str(checkpoint))
     for section, owner in STORED.items():
         if not isinstance(config.get(section) or {}, dict):
             where.refuse(config[section], section)
+        for key in FOR_TRAINING.get(section, ()):
+            (config.get(section) or {}).pop(key, None)
         known = inspect.signature(owner).parameters
         for key in sorted(set(config.get(section) or {}) - set(known)):
             logger.warning("the checkpoint sets %s.%s, which no longer exists: left out", section, key)
@@ -291,7 +295,7 @@ def checked(config: Mapping[str, Any], checker: Checker) -> dict[str, Any]:
 
 def _given(configs: Sequence[Path], flags: Sequence[str]) -> list[str]:
     """What the user wrote, where modules may be named."""
-    return [*(config.read_text() for config in configs), *flags]
+    return [*map(read_text, configs), *flags]
 
 
 def _relative(path: Path) -> Path:

@@ -2,13 +2,14 @@
 
 import hashlib
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from jsonargparse import ArgumentError
 from pytorch_lightning.cli import LightningArgumentParser
 
+from medmtl.building import building
 from medmtl.callbacks.scaling import ScalingCallback
 from medmtl.callbacks.spectral import SpectralCallback
 from medmtl.data.datamodule import MultiTaskData
@@ -18,7 +19,6 @@ from medmtl.models.segmenter import Segmenter
 from medmtl.runs.checkpoint import read_checkpoint
 from medmtl.training.request import known_config
 
-UNFIT = (AttributeError, IndexError, KeyError, TypeError, ValueError)  # what a damaged file makes classes raise
 PARTS = ("data", "model", "spectral", "scaling")  # sections of the configuration that are built
 
 
@@ -78,21 +78,18 @@ def load_trained(checkpoint: Path, device: str = "auto", trust: bool = False) ->
     parser.link_arguments("data.patch_size", "model.patch_size")
     parser.link_arguments("model.outputs", "data.outputs")
     config = known_config(checkpoint, trust, PARTS)
-    try:
+    with building(partial(_unfit, checkpoint, "a configuration")):
         wanted = {key: config[key] for key in PARTS if config.get(key) is not None}
         built: Any = parser.instantiate_classes(parser.parse_object(wanted))
-    except (ArgumentError, *UNFIT) as error:
-        raise _unfit(checkpoint, "a configuration", error) from None
     kept = read_checkpoint(checkpoint)
     load_weights(built.model.network, checkpoint)
-    built.model.read_outputs(built.data)
+    with building(partial(_unfit, checkpoint, "a network")):
+        built.model.read_outputs(built.data)
     if built.model.heads is not None:
         load_weights(built.model.heads, checkpoint, HEADS)
-    try:
+    with building(partial(_unfit, checkpoint, "an OOD detector or a scaling")):
         for callback in (built.spectral, built.scaling):
             callback.load_state_dict(kept.get("callbacks", {}).get(callback.state_key, {}))
-    except UNFIT as error:
-        raise _unfit(checkpoint, "an OOD detector or a scaling", error) from None
     if built.spectral.mismatch is not None:
         raise built.spectral.mismatch
     chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
@@ -100,8 +97,7 @@ def load_trained(checkpoint: Path, device: str = "auto", trust: bool = False) ->
     return Trained(segmenter, built.data, built.spectral, built.scaling, kept, _digest(segmenter), trust)
 
 
-def _unfit(checkpoint: Path, what: str, error: Exception) -> RunError:
-    reason = " ".join(str(error).split())
+def _unfit(checkpoint: Path, what: str, reason: str) -> RunError:
     return RunError(f"{checkpoint} holds {what} that cannot be used ({reason})", fix="train again")
 
 

@@ -1,7 +1,5 @@
 """The layout of BIDS: raw images by subject, labels beside them or among the derivatives."""
 
-import csv
-import json
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -11,6 +9,7 @@ from typing import Literal
 from medmtl.data.case import Case, LabelFile
 from medmtl.data.layouts.layout import Corpus, Layout, named, values_of
 from medmtl.errors import DataError
+from medmtl.files import TextError, read_json, read_table
 from medmtl.io.input import ENDINGS, stem
 
 LABELS = ("dseg", "mask")
@@ -59,8 +58,8 @@ class Bids(Layout):
     def fits(cls, root: Path) -> bool:
         """Whether `dataset_description.json` has a `BIDSVersion`."""
         try:
-            return "BIDSVersion" in json.loads((root / "dataset_description.json").read_text())
-        except (OSError, ValueError, TypeError):
+            return "BIDSVersion" in read_json(root / "dataset_description.json")
+        except (OSError, ValueError, TypeError, TextError):
             return False
 
     def read(self, owner: str, root: Path) -> Corpus:
@@ -149,9 +148,7 @@ def _table(owner: str, derivatives: Iterable[Path]) -> dict[str, tuple[int, ...]
     """Names of the label values, of the first table among the derivatives."""
     for path in [path for derivative in derivatives for path in sorted(derivative.glob("*dseg.tsv"))]:
         try:
-            with path.open(newline="", encoding="utf-8-sig") as stream:
-                rows = csv.DictReader(stream, delimiter="\t")
-                return named((row["name"], int(row["index"])) for row in rows)
+            return named((row["name"], int(row["index"])) for row in read_table(path, "\t"))
         except (KeyError, TypeError, ValueError):
             raise DataError(
                 f"{owner}: {path} does not name label values", fix="use columns `index` and `name`"

@@ -1,6 +1,5 @@
 """Layout: how a folder on disk becomes cases, and the contract that every layout holds, a user's own too."""
 
-import json
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
@@ -12,6 +11,7 @@ from typing import Any, ClassVar
 from medmtl.contract import requirements
 from medmtl.data.case import Case
 from medmtl.errors import DataError
+from medmtl.files import read_json
 
 
 @dataclass(frozen=True)
@@ -163,7 +163,7 @@ def read_object(owner: str, path: Path, fix: str) -> dict[str, Any]:
         DataError: it is missing, or something else.
     """
     try:
-        content = json.loads(path.read_text())
+        content = read_json(path)
     except FileNotFoundError:
         raise DataError(f"{owner}: {path} is missing", fix=fix) from None
     except ValueError as error:

@@ -1,13 +1,13 @@
 """The layout of a list: a CSV or JSON file that names the files of each case."""
 
-import csv
-import json
+import os
 from pathlib import Path
 
 from medmtl.data.case import Case, LabelFile
 from medmtl.data.layouts.layout import Corpus, Layout, inside, values_of
 from medmtl.errors import DataError
 from medmtl.io.input import stem
+from medmtl.io.rows import file_text, read_rows
 
 FILES = ("cases.csv", "cases.json")
 
@@ -73,24 +73,16 @@ class FileList(Layout):
 
 def _read_rows(owner: str, path: Path) -> list[dict[str, str]]:
     try:
-        text = path.read_text(encoding="utf-8-sig")  # spreadsheets write a mark first
-        if path.suffix == ".json":
-            content = json.loads(text)
-            if not isinstance(content, list) or not all(isinstance(row, dict) for row in content):
-                raise DataError(f"{owner}: {path} is not a list of objects", fix='write [{"image": "...", ...}, ...]')
-            rows = [{key: "" if value is None else str(value) for key, value in row.items()} for row in content]
-        else:
-            header = text.partition("\n")[0]
-            mark = max(",;\t", key=header.count)  # spreadsheets of some countries write semicolons
-            lines = csv.DictReader(text.splitlines(), delimiter=mark, skipinitialspace=True, strict=True)
-            rows = [{key: value or "" for key, value in row.items() if key} for row in lines]
+        rows = read_rows(path)
     except FileNotFoundError:
         raise DataError(f"{owner}: {path} is missing", fix="point `root` to its folder, or correct `file`") from None
-    except (ValueError, csv.Error) as error:
+    except ValueError as error:
         raise DataError(f"{owner}: {path} is not readable ({error})", fix="correct the file") from None
-    if not rows:
+    if rows == []:
         raise DataError(f"{owner}: {path} lists no case", fix="list one a line")
-    return rows
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise DataError(f"{owner}: {path} is not a list of objects", fix='write [{"image": "...", ...}, ...]')
+    return [{key: "" if value is None else str(value) for key, value in row.items()} for row in rows]
 
 
 def _columns(owner: str, path: Path, keys: list[str], kind: str) -> list[str]:
@@ -106,7 +98,7 @@ def _organ(key: str) -> str:
 
 
 def _file(owner: str, root: Path, text: str, source: Path) -> Path:
-    path = inside(owner, root, text, source)
-    if not path.is_file():
+    path = inside(owner, root, file_text(root, text), source)
+    if not os.path.isfile(path):  # noqa: PTH113  # False also for what cannot be the name of a file
         raise DataError(f"{owner}: {source} names {text}, which is not there", fix="correct the path")
     return path

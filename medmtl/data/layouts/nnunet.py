@@ -1,6 +1,5 @@
 """The layout of nnU-Net v2: `dataset.json` with `channel_names`, one file a channel, regions and an ignore label."""
 
-import json
 import os
 import re
 from collections import defaultdict
@@ -10,7 +9,9 @@ from typing import Any
 from medmtl.data.case import Case, LabelFile
 from medmtl.data.layouts.layout import Corpus, Fold, Layout, inside, named, read_object
 from medmtl.errors import DataError
+from medmtl.files import TextError, read_json
 from medmtl.io.input import ENDINGS
+from medmtl.typed import typed
 
 BACKGROUND, IGNORE = "background", "ignore"
 SPLITS = "splits_final.json"
@@ -36,8 +37,8 @@ class NNUNet(Layout):
     def fits(cls, root: Path) -> bool:
         """Whether `dataset.json` has `channel_names`."""
         try:
-            return "channel_names" in json.loads((root / "dataset.json").read_text())
-        except (OSError, ValueError, TypeError):
+            return "channel_names" in read_json(root / "dataset.json")
+        except (OSError, ValueError, TypeError, TextError):
             return False
 
     def read(self, owner: str, root: Path) -> Corpus:
@@ -168,9 +169,8 @@ def _folds(owner: str, root: Path) -> tuple[Fold, ...]:
     for path in (root / SPLITS, preprocessed / root.absolute().name / SPLITS):
         if path.is_file():
             try:
-                folds = json.loads(path.read_text())
-                return tuple(Fold(*(tuple(map(str, fold[part])) for part in ("train", "val"))) for fold in folds)
-            except (ValueError, KeyError, TypeError):
+                return tuple(typed(list[Fold], read_json(path)))
+            except ValueError:
                 raise DataError(
                     f"{owner}: {path} does not list folds", fix='write [{"train": [CASE, ...], "val": [...]}, ...]'
                 ) from None

@@ -15,12 +15,13 @@ import nibabel as nib
 import numpy as np
 from nibabel.orientations import axcodes2ornt, ornt_transform
 from numpy.typing import NDArray
-from rich.console import Console
 from rich.progress import track
 
 from medmtl.data.phantoms.anatomy import FOREARM, HAND, HEAD, LEGS, TORSO, Anatomy, Part, Triple, draw
 from medmtl.data.phantoms.scanner import NONSENSE, Contrast, nonsense, scan
 from medmtl.errors import DataError
+from medmtl.files import write_text
+from medmtl.terminal import terminal
 
 
 @dataclass(frozen=True)
@@ -175,7 +176,7 @@ def _describe(
         "training": training,
         "test": test,
     }
-    (folder / "dataset.json").write_text(json.dumps(described, indent=1) + "\n")
+    write_text(folder / "dataset.json", json.dumps(described, indent=1) + "\n")
 
 
 def _shape(plan: _Scan) -> tuple[int, ...]:
@@ -200,5 +201,5 @@ def _save(path: Path, voxels: NDArray[np.int16] | NDArray[np.uint8], plan: _Scan
 
 def _progress(name: str, count: int) -> Iterable[int]:
     """0 to `count` - 1, with a progress bar on stderr if that is a terminal."""
-    console = Console(stderr=True)
+    console = terminal(stderr=True)
     return track(range(count), f"making phantom {name}", console=console, disable=not console.is_terminal)

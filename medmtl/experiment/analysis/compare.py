@@ -1,6 +1,5 @@
 """Comparison of the arms of an experiment: `compare.json` and its tables, from finished runs alone."""
 
-import csv
 import json
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -16,7 +15,7 @@ from medmtl.experiment.analysis.finished import FinishedRun
 from medmtl.experiment.analysis.metrics import describe
 from medmtl.experiment.analysis.records import Records, pooled_tables, read_records
 from medmtl.experiment.plan.protocol import EVERY_CASE
-from medmtl.files import write_text, written_whole
+from medmtl.files import write_table, write_text
 from medmtl.report.compare.page import write_pages
 from medmtl.report.compare.reading import budget
 
@@ -223,10 +222,7 @@ def _rows(comparison: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping[str
 
 
 def _write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    with written_whole(path) as beside, beside.open("w", newline="") as stream:
-        writer = csv.DictWriter(stream, fieldnames=list(rows[0]) if rows else ["cases", "task"], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    write_table(path, list(rows[0]) if rows else ["cases", "task"], rows)
 
 
 def _cell(value: Mapping[str, Any] | None) -> str:

@@ -1,7 +1,5 @@
 """Results of one finished run of an experiment, read from the files that it wrote."""
 
-import csv
-import json
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -11,13 +9,12 @@ from operator import add
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from medmtl.accuracy import ACCURACY
 from medmtl.calibration.metrics.bins import BinTable
 from medmtl.data.splits import read_splits
 from medmtl.experiment.analysis.metrics import own_metrics
 from medmtl.experiment.plan.cell import Cell
+from medmtl.files import parse_yaml, read_json, read_table, read_text
 from medmtl.quantity import Quantity
 from medmtl.renamed import rename
 from medmtl.results.by_class import FOREGROUND_DICE
@@ -98,7 +95,7 @@ def read_run(run: RunFolder, record: Mapping[str, Any]) -> FinishedRun:
     rows = _labelled_rows(run.report / "cases.csv")
     own = own_metrics(run.report / "report.json", rows[0].keys() if rows else ())
     cases = _cases(rows, cell.task, [*COMPARED, *own])
-    config, renamed = rename(yaml.safe_load(run.config.read_text()))
+    config, renamed = rename(parse_yaml(read_text(run.config)))
     splits = read_splits(run.splits)
     for file, tasks in ((run.config, config["data"]["tasks"]), (run.splits, splits)):
         if not set(cases) <= set(tasks):
@@ -122,8 +119,7 @@ def read_run(run: RunFolder, record: Mapping[str, Any]) -> FinishedRun:
 
 def _labelled_rows(path: Path) -> list[dict[str, str]]:
     """The rows of labelled test cases of the trained tasks, under the column names of today."""
-    with path.open(newline="") as stream:
-        rows = [{OLD_COLUMNS.get(key, key): value for key, value in row.items()} for row in csv.DictReader(stream)]
+    rows = [{OLD_COLUMNS.get(key, key): value for key, value in row.items()} for row in read_table(path)]
     return [row for row in rows if row["expected"] == "in" and row["dice"]]
 
 
@@ -158,7 +154,7 @@ def _read_bins(path: Path, cases: Mapping[str, Iterable[ScoredCase]]) -> dict[st
     """Task -> region -> bins of the given cases together."""
     if not path.is_file():
         return {}
-    kept = json.loads(path.read_text())
+    kept = read_json(path)
     pooled: dict[str, dict[str, BinTable]] = {}
     for task, tested in cases.items():
         tables: dict[str, list[BinTable]] = defaultdict(list)

@@ -1,14 +1,15 @@
 """Metrics that arms are compared by: the built-in ones, and a user's own calibration metrics that all runs measured."""
 
-import json
 from collections.abc import Collection, Iterable, Mapping
 from functools import reduce
 from pathlib import Path
 from typing import Any
 
 from medmtl.calibration.metrics.definitions import METRICS
+from medmtl.files import read_json
 from medmtl.quantity import Quantity
 from medmtl.results.compared import COMPARED
+from medmtl.typed import typed
 
 REGION = "band"  # over which calibration is compared
 
@@ -25,13 +26,14 @@ def own_metrics(report: Path, columns: Collection[str]) -> dict[str, Quantity]:
     """
     if not report.is_file():
         return {}
-    described: Mapping[str, Mapping[str, Any]] = json.loads(report.read_text()).get("metrics") or {}
+    described = typed(dict[str, dict[str, Any]], typed(dict[str, Any], read_json(report)).get("metrics") or {})
     found = {}
     for key, about in described.items():
         column, higher = f"{key}_{REGION}", about.get("higher_is_better")
         if column in columns and key not in METRICS and higher is not None:
-            label, unit, digits = about["label"], about.get("unit", ""), about.get("digits", 3)
-            found[column] = Quantity(column, f"{label} in the {REGION}", unit, higher, digits)
+            known = {"label": f"{about['label']} in the {REGION}", "higher_is_better": higher}
+            known |= {name: about[name] for name in ("unit", "digits") if name in about}
+            found[column] = typed(Quantity, {"key": column, **known}, key)
     return found
 
 

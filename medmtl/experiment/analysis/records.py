@@ -1,6 +1,5 @@
 """Records: which runs in the folder of an experiment are compared, and which are left out."""
 
-import json
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -9,8 +8,6 @@ from operator import add
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from medmtl.calibration.metrics.bins import BinTable
 from medmtl.data.task import data_note
 from medmtl.errors import DataError, RunError
@@ -18,9 +15,13 @@ from medmtl.experiment.analysis.finished import FinishedRun, read_run
 from medmtl.experiment.analysis.metrics import metrics_in_common
 from medmtl.experiment.plan.cell import Cell
 from medmtl.experiment.plan.labels import ARMS_FILE, describe_keys, read_arms
+from medmtl.files import TextError, read_json
 from medmtl.quantity import Quantity
 from medmtl.renamed import warn_of_names
 from medmtl.runs.folder import RunFolder
+from medmtl.typed import typed
+
+DAMAGED = (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError)  # what a wrong file makes of it
 
 _Place = tuple[str, str | None, int, int | None, int | None]  # arm, task, seed, fold, training cases
 
@@ -84,7 +85,7 @@ def read_records(folder: Path) -> Records:
             finished.add(record["fingerprint"])
             if record["cell"] is not None:
                 found.append(read_run(run, record))
-        except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError, DataError) as error:
+        except (*DAMAGED, DataError, TextError) as error:
             reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
             unreadable.append(f"Run {run.path.name} cannot be read and is left out ({reason}).")
     if planned:  # unfinished runs of an earlier plan are not missing
@@ -142,11 +143,12 @@ def _planned(folder: Path) -> list[_PlannedRun]:
     planned = []
     for path in sorted(folder.glob("[!.]*.json")):
         try:
-            job = json.loads(path.read_text())
-            cell = None if job["cell"] is None else Cell.from_dict(job["cell"])
-            planned.append(_PlannedRun(job["name"], job["fingerprint"], cell))
-        except (ValueError, KeyError, TypeError):
-            raise RunError(f"{path} describes no training run", fix="start `medmtl experiment` again") from None
+            job = typed(dict[str, Any], read_json(path), "the job")
+            known = {key: job[key] for key in ("name", "fingerprint", "cell") if key in job}
+            planned.append(typed(_PlannedRun, known, "the job"))
+        except (OSError, ValueError) as error:
+            reason = f"{path} describes no training run ({error})"
+            raise RunError(reason, fix="start `medmtl experiment` again") from None
     return planned
 
 

@@ -3,6 +3,8 @@
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from medmtl.typed import typed
+
 
 @dataclass(frozen=True)
 class Budget:
@@ -57,5 +59,9 @@ class Cell:
 
     @classmethod
     def from_dict(cls, state: dict[str, Any]) -> "Cell":
-        """The cell that `to_dict` gave."""
-        return cls(**{**state, "budget": Budget(**state["budget"])})
+        """The cell that `to_dict` gave.
+
+        Raises:
+            ValueError: it is something else.
+        """
+        return typed(cls, state, "the cell")

@@ -9,18 +9,18 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Self
 
-import yaml
-from jsonargparse import ArgumentError
 from pytorch_lightning import Trainer
 from pytorch_lightning.cli import LightningArgumentParser
 
+from medmtl.building import building
 from medmtl.data.case import Case
 from medmtl.data.datamodule import MultiTaskData
 from medmtl.errors import ConfigError
-from medmtl.files import write_text
+from medmtl.files import TextError, parse_yaml, read_json, write_text
 from medmtl.renamed import with_first_names
 from medmtl.runs.wandb import Wandb
 from medmtl.training.request import SECTIONS
+from medmtl.typed import typed
 
 # What is fitted after the training and changes no figure that is compared.
 AFTERWARDS = ("scaling",)
@@ -55,11 +55,9 @@ def resolve(config: Mapping[str, Any]) -> dict[str, Any]:
         ConfigError: a key or value is wrong.
     """
     parser = _parser()
-    try:
+    with building(ConfigError):
         parsed = parser.parse_object(deepcopy(dict(config)))  # the parser changes it
-        filled = yaml.safe_load(parser.dump(parsed, skip_none=False, skip_validation=True))  # it was just parsed
-    except (ArgumentError, TypeError) as error:
-        raise ConfigError(" ".join(str(error).split())) from None
+        filled = parse_yaml(parser.dump(parsed, skip_none=False, skip_validation=True))  # it was just parsed
     return {**config, **{section: filled[section] for section in SECTIONS}}
 
 
@@ -71,7 +69,8 @@ def data_of(config: Mapping[str, Any]) -> MultiTaskData:
     """
     parser = LightningArgumentParser(exit_on_error=False)
     parser.add_lightning_class_args(MultiTaskData, "data")
-    data: MultiTaskData = parser.instantiate_classes(parser.parse_object({"data": deepcopy(config["data"])})).data
+    with building(ConfigError):
+        data: MultiTaskData = parser.instantiate_classes(parser.parse_object({"data": deepcopy(config["data"])})).data
     return data
 
 
@@ -142,11 +141,11 @@ class Digests:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._known: dict[str, list[Any]] = {}
+        self._known: dict[str, tuple[int, int, str]] = {}
 
     def __enter__(self) -> Self:
-        with suppress(FileNotFoundError, ValueError):  # not there yet, or cut short by a crash
-            self._known = json.loads(self.path.read_text())
+        with suppress(OSError, ValueError, TextError):  # not there yet, or damaged: read all again
+            self._known = typed(dict[str, tuple[int, int, str]], read_json(self.path))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -171,7 +170,7 @@ class Digests:
         if (size, time) != (state.st_size, state.st_mtime_ns):
             with path.open("rb") as stream:
                 digest = hashlib.file_digest(stream, "sha256").hexdigest()
-            self._known[str(path)] = [state.st_size, state.st_mtime_ns, digest]
+            self._known[str(path)] = state.st_size, state.st_mtime_ns, str(digest)
         return str(digest)
 
 

@@ -1,12 +1,14 @@
 """Job: one training run of an experiment."""
 
-import csv
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from medmtl.errors import RunError
 from medmtl.experiment.plan.cell import Cell
+from medmtl.files import read_json, read_table
 from medmtl.runs.folder import RunFolder
+from medmtl.typed import typed
 
 RECORD = "experiment"  # key in run.json
 
@@ -61,11 +63,8 @@ class Job:
     def progress(self) -> int:
         """Optimizer steps that are in the run's metrics so far, at most `steps`."""
         try:
-            with self.run.metrics.open(newline="") as stream:
-                rows = csv.reader(stream)
-                column = next(rows).index("step")
-                steps = [int(row[column]) for row in rows if len(row) > column and row[column].isdigit()]
-        except (FileNotFoundError, StopIteration, ValueError):  # not there yet, or just being rewritten
+            steps = [int(row["step"]) for row in read_table(self.run.metrics) if row.get("step", "").isdecimal()]
+        except (FileNotFoundError, ValueError):  # not there yet, or just being rewritten
             return 0
         return min(max(steps, default=-1) + 1, self.steps)
 
@@ -93,14 +92,25 @@ class Job:
         }
 
     @classmethod
+    def read(cls, file: Path) -> "Job":
+        """The job whose `to_dict` a file holds.
+
+        Raises:
+            RunError: it is missing, or holds something else.
+        """
+        try:
+            return cls.from_dict(read_json(file))
+        except (OSError, ValueError) as error:
+            raise RunError(
+                f"{file} describes no training run ({error})", fix="start `medmtl experiment` again"
+            ) from None
+
+    @classmethod
     def from_dict(cls, state: dict[str, Any]) -> "Job":
-        """The job that `to_dict` gave."""
-        return cls(
-            **{
-                **state,
-                "folder": Path(state["folder"]),
-                "run": RunFolder(Path(state["run"])),
-                "config": Path(state["config"]),
-                "cell": None if state["cell"] is None else Cell.from_dict(state["cell"]),
-            }
-        )
+        """The job that `to_dict` gave.
+
+        Raises:
+            ValueError: it is something else.
+        """
+        state = typed(dict[str, Any], state, "the job")
+        return typed(cls, {**state, "run": {"path": state.get("run")}}, "the job")

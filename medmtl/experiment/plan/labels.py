@@ -1,6 +1,5 @@
 """Labels: how the arms of an experiment are called and drawn, checked before any run starts and kept in its folder."""
 
-import json
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 
 from medmtl.errors import ConfigError, RunError
 from medmtl.experiment.plan.arms import ARMS, Arm
+from medmtl.files import read_json
 from medmtl.look import Look
 
 ARMS_FILE = "arms.json"  # in the experiment's folder
@@ -66,7 +66,7 @@ def read_arms(file: Path) -> dict[str, dict[str, Any]]:
     try:
         return {
             key: {"label": str(about["label"]), "look": Look.from_dict(about["look"]).to_dict()}
-            for key, about in json.loads(file.read_text()).items()
+            for key, about in read_json(file).items()
         }
     except (AttributeError, ConfigError, KeyError, TypeError, ValueError):
         raise RunError(f"{file} describes no arms", fix="start `medmtl experiment` again") from None

@@ -176,7 +176,7 @@ def _submitted(file: str) -> None:
 
 def _failure(log: Path, ending: str = "") -> str:
     """One line on why a worker failed: how it ended, or else the last error in its log, and where the log is."""
-    lines = log.read_text(errors="replace").splitlines() if log.is_file() else []
+    lines = log.read_bytes().decode(errors="replace").splitlines() if log.is_file() else []
     lines = [line.strip() for line in lines if line.strip()]
     own = [line for line in lines if line.startswith("medmtl: error: ")]
     raised = [line for line in lines if re.match(r"[\w.]+(Error|Exception|Interrupt)\b", line)]

@@ -1,7 +1,6 @@
 """Worker: the process that trains and tests one run of an experiment."""
 
 import argparse
-import json
 import os
 import shutil
 import sys
@@ -61,7 +60,9 @@ def main(args: Sequence[str] | None = None) -> None:
     options = parser.parse_args(args)
     if options.tied:
         threading.Thread(target=_end_with_input, daemon=True).start()
-    execute(Job.from_dict(json.loads(options.file.read_text())))
+    with reported():
+        job = Job.read(options.file)
+    execute(job)
 
 
 def _train(job: Job) -> None:

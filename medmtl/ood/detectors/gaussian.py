@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 from sklearn.covariance import LedoitWolf
+from sklearn.decomposition import PCA
 from torch import Tensor
 
 from medmtl.errors import DataError
@@ -40,6 +41,16 @@ def task_means(features: Tensor, tasks: Sequence[str]) -> tuple[Tensor, Tensor]:
     index = torch.tensor([names.index(task) for task in tasks])
     means = torch.stack([features[index == number].mean(0) for number in range(len(names))])
     return means, features - means[index]
+
+
+def principal_axes(samples: Tensor, variance: float) -> tuple[Tensor, Tensor]:
+    """The axes `(A, F)` that keep a share of the variance of samples `(N, F)`, and their mean `(F,)`.
+
+    Of samples that are all alike there is no share to compute, of which scikit-learn warns; the axes are unit vectors.
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        found = PCA(variance, svd_solver="full").fit(samples.numpy())
+    return torch.from_numpy(found.components_), torch.from_numpy(found.mean_)
 
 
 def fit_gaussian(features: Tensor, tasks: Sequence[str], estimator: Any = LedoitWolf) -> dict[str, Tensor]:

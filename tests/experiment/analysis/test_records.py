@@ -20,7 +20,7 @@ from medmtl.experiment.analysis.records import pooled_tables, read_records
         ("run.json", "{", "JSONDecodeError"),
         ("splits.json", None, "splits.json"),
         ("splits.json", "{}", "splits.json lacks task Liver"),
-        ("config.yaml", "data: [", "ParserError"),
+        ("config.yaml", "data: [", "line 1, column 8"),
         ("config.yaml", "data: {tasks: {Heart: {}}}", "config.yaml lacks task Liver"),
         ("report/cases.csv", None, "cases.csv"),
         ("report/cases.csv", "dataset,case,patient,expected,dice\n", "no labelled test case of Liver"),

@@ -1,0 +1,76 @@
+"""Mutated inputs: whatever is wrong with one, it ends in an error for users, soon and in little memory."""
+
+import random
+from contextlib import suppress
+
+import pytest
+from faults import fuzz
+
+from medmtl.errors import MedMTLError
+from medmtl.experiment.plan.job import Job
+from medmtl.results.prediction import PredictedCase
+
+CHEAP = (
+    "record",
+    "splits",
+    "job",
+    "arms",
+    "digests",
+    "manifest",
+    "observation",
+    "tables",
+    "dataset",
+    "listed",
+    "image",
+)
+
+
+def test_no_mutated_input_is_a_traceback() -> None:
+    for target in CHEAP:
+        found = fuzz.run(inputs=12, seed=5, seconds=10, only=target)
+        assert not found.faults, "\n".join(found.faults.values())
+    found = fuzz.run(inputs=30, seed=5, seconds=4)
+    assert not found.faults, "\n".join(found.faults.values())
+    assert found.slowest[0] < fuzz.HANG
+
+
+def test_an_input_depends_on_seed_and_number_alone() -> None:
+    values = [fuzz.mutated(fuzz.JOB, random.Random("3:4")) for _ in range(2)]
+    assert repr(values[0]) == repr(values[1]) != repr(fuzz.JOB)
+    assert fuzz.torn(b"header", random.Random(1)) == fuzz.torn(b"header", random.Random(1))
+
+
+def test_what_is_no_error_for_users_is_a_fault() -> None:
+    found = fuzz.Result()
+    for error in (MedMTLError("refused"), SystemExit(2), KeyError("x"), KeyError("y"), MemoryError()):
+
+        def fail(_: object, raised: BaseException = error) -> None:
+            raise raised
+
+        fuzz._one(found, "x", 0, fail, random.Random(0))
+    assert found.refused == 2
+    assert found.times.total() == 3
+    assert sorted(kind.partition(" ")[0] for kind in found.faults) == ["KeyError", "MemoryError"]
+
+
+def test_every_place_of_a_record_is_mutated() -> None:
+    """Each key of a nested record is changed, removed or replaced by some of the first mutations."""
+    changed = set()
+    for number in range(400):
+        found = fuzz.mutated(fuzz.JOB, random.Random(number))
+        if isinstance(found, dict):
+            changed |= {key for key in fuzz.JOB if key not in found or repr(found[key]) != repr(fuzz.JOB[key])}
+    assert changed == set(fuzz.JOB)
+
+
+@pytest.mark.parametrize(("kind", "whole"), [(Job, fuzz.JOB), (PredictedCase, fuzz.RECORD)])
+def test_every_odd_value_in_every_place_of_a_record_is_refused_or_of_its_type(kind: type, whole: dict) -> None:
+    assert kind.from_dict(whole)
+    for key in whole:
+        for value in fuzz.ODD:
+            with suppress(ValueError):
+                read = kind.from_dict({**whole, key: value})
+                hash(read.name if kind is Job else read.case)
+    for value in fuzz.ODD:
+        with pytest.raises(ValueError, match=r"has to be an object|lacks|cannot have"):
+            kind.from_dict(value)
