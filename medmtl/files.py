@@ -15,12 +15,19 @@ def written_whole(path: Path) -> Iterator[Path]:
 
     Yields:
         The temporary path, with the same suffix.
+
+    Raises:
+        OSError: it cannot be written, on a full disk for example; `filename` is `path`, which is as it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{os.getpid()}.{path.name}")
     try:
         yield beside
         beside.replace(path)
+    except OSError as error:
+        if error.filename in (None, str(beside)):
+            error.filename = str(path)
+        raise
     finally:
         beside.unlink(missing_ok=True)
 

@@ -1,11 +1,11 @@
 """`medmtl fit`, `test` and `calibrate`: LightningCLI with one run folder, in which flags override all else."""
 
-import csv
 import json
 import logging
 import os
 import warnings
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -14,26 +14,32 @@ import yaml
 from jsonargparse import ArgumentError
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
-from pytorch_lightning.loggers import CSVLogger, Logger
+from pytorch_lightning.loggers import Logger
 from pytorch_lightning.strategies import DDPStrategy
-from pytorch_lightning.utilities.exceptions import MisconfigurationException  # type: ignore[attr-defined]
+from pytorch_lightning.utilities.exceptions import (  # type: ignore[attr-defined]
+    MisconfigurationException,
+    SIGTERMException,
+)
 from rich.console import Console
 from rich.table import Table
 
 from medmtl.callbacks.calibration import CalibrationCallback
-from medmtl.callbacks.checkpoints import MONITOR, RunCheckpoint
+from medmtl.callbacks.checkpoints import MONITOR, RunCheckpoint, RunCheckpointIO
 from medmtl.callbacks.record import RunRecord
 from medmtl.callbacks.report import ReportCallback
 from medmtl.callbacks.scaling import ScalingCallback
 from medmtl.callbacks.spectral import SpectralCallback
 from medmtl.data.datamodule import MultiTaskData
 from medmtl.distributed import is_first, part
-from medmtl.errors import ConfigError, MedMTLError
+from medmtl.errors import AGAIN, ConfigError, MedMTLError, Stopped
 from medmtl.models.finetune import load_weights
 from medmtl.models.segmenter import Segmenter
 from medmtl.report.test.sentences import headline, routing_sentence
 from medmtl.runs.checkpoint import CHECKPOINT_KEY, read_checkpoint, write_checkpoint
-from medmtl.runs.wandb import RunWandbLogger, Wandb
+from medmtl.runs.folder import RunFolder
+from medmtl.runs.metrics import MetricsLogger, read_metrics
+from medmtl.runs.replace import set_aside, settle
+from medmtl.runs.wandb import RunWandbLogger, Wandb, check_login
 from medmtl.training.outputs import resolve_outputs
 from medmtl.training.request import RUN_VARIABLE, Request, parse_request
 
@@ -124,6 +130,8 @@ class MedCLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         """Write what the data declare of their classes into the configuration, and the channels that follow from it."""
+        if is_first():
+            check_login(self.config[str(self.subcommand)].wandb)
         resolve_outputs(self.config[str(self.subcommand)])
 
     def _parse_ckpt_path(self) -> None:
@@ -150,7 +158,7 @@ class MedCLI(LightningCLI):
         }
         extra: list[Callback] = []
         if self.subcommand == "fit":
-            extra = [RunCheckpoint(run.checkpoints)]
+            extra = [RunCheckpoint(run)]
         elif self.subcommand == "test":
             assert self.request.checkpoint is not None
             calibration, spectral, scaling = (
@@ -167,16 +175,27 @@ class MedCLI(LightningCLI):
             # The others split the network, so that each window needs all processes; volumes differ in their windows.
             kind = type(trainer.strategy).__name__
             raise ConfigError(f"trainer.strategy: {kind} splits the network between devices", fix="use ddp")
+        trainer.strategy.checkpoint_io = RunCheckpointIO()
+        if self.request.replaces and is_first():  # the new run has passed every check that needs no training
+            self._set_former_aside()
         return trainer
 
+    def _set_former_aside(self) -> None:
+        """Move the run that is replaced out of the way, unless the new one starts from it."""
+        run, finetune = self.request.run, self.model.finetune
+        for start in (self.request.checkpoint, None if finetune is None else Path(finetune.checkpoint).expanduser()):
+            if start is not None and start.resolve().is_relative_to(run.path.resolve()):
+                raise ConfigError(
+                    f"{start} belongs to the run that --overwrite replaces", fix="train into another folder"
+                )
+        set_aside(run)
+
     def _loggers(self) -> list[Logger]:
-        run = self.request.run
-        local = CSVLogger(save_dir=run.path.parent, name=run.path.name, version="")
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Experiment logs directory")
-            if is_first():
-                earlier = _read_metrics(run.metrics)  # before the logger's `experiment`, which deletes them
-                local.experiment.metrics = earlier
+        run, checkpoint = self.request.run, self.request.checkpoint
+        before = None
+        if self.request.resumes and checkpoint is not None:
+            before = int(read_checkpoint(checkpoint)["global_step"])
+        local = MetricsLogger(run.metrics, before)
         options: Wandb = self._get(self.config_init, "wandb")
         if options.mode == "disabled":
             return [local]
@@ -199,10 +218,34 @@ def run_command(argv: Sequence[str]) -> None:
         MedMTLError: for everything that the user can correct.
     """
     _quiet()
-    request = parse_request(list(argv))
-    os.environ[RUN_VARIABLE] = str(request.run.path)
+    with ExitStack() as held:
+        request = parse_request(list(argv), held)
+        os.environ[RUN_VARIABLE] = str(request.run.path)
+        try:
+            cli = _run(request)
+        finally:
+            os.environ.pop(RUN_VARIABLE, None)
+            if wandb.run is not None:
+                wandb.finish()
+            if is_first() and request.command == "fit":
+                settle(request.run)
+        part()
+        if not is_first():
+            return
+        if request.command == "calibrate":
+            _keep_detector(cli)
+        if request.command == "fit":
+            _print_trained(cli)
+        elif request.command == "test":
+            _print_tested(cli)
+        else:
+            Console().print(f"calibrated: {request.checkpoint}", soft_wrap=True)
+
+
+def _run(request: Request) -> MedCLI:
+    """Parse the arguments with LightningCLI, and run its trainer."""
     try:
-        cli = MedCLI(request)
+        return MedCLI(request)
     except ArgumentError as error:
         raise ConfigError(" ".join(str(error).split())) from None
     except MisconfigurationException as error:
@@ -214,25 +257,23 @@ def run_command(argv: Sequence[str]) -> None:
             raise
         fix = "train longer from the beginning, without --resume"
         raise ConfigError("the schedule of the learning rate has ended", fix=fix) from None
-    except SystemExit:
-        if request.command == "fit" and request.run.last.is_file():
-            logger.warning("interrupted; continue with: medmtl fit --run %s --resume", request.run.path)
+    except SystemExit as error:
+        if isinstance(error, SIGTERMException):
+            raise Stopped("terminated", _how_to_go_on(request)) from None
+        if isinstance(error.__context__, KeyboardInterrupt):  # Lightning has ended the training and saved it
+            raise Stopped("interrupted", _how_to_go_on(request)) from None
         raise
-    finally:
-        os.environ.pop(RUN_VARIABLE, None)
-        if wandb.run is not None:
-            wandb.finish()
-    part()
-    if not is_first():
-        return
-    if request.command == "calibrate":
-        _keep_detector(cli)
-    if request.command == "fit":
-        _print_trained(cli)
-    elif request.command == "test":
-        _print_tested(cli)
-    else:
-        Console().print(f"calibrated: {request.checkpoint}", soft_wrap=True)
+    except Stopped as stop:
+        raise Stopped(stop.how, _how_to_go_on(request)) from None
+    except KeyboardInterrupt:
+        raise Stopped("interrupted", _how_to_go_on(request)) from None
+
+
+def _how_to_go_on(request: Request) -> str:
+    """What to do after an interruption; empty: what every command says."""
+    if request.command != "fit":
+        return ""
+    return f"continue with: medmtl fit --run {request.run.path} --resume" if request.run.last.is_file() else AGAIN
 
 
 def _keep_detector(cli: MedCLI) -> None:
@@ -248,14 +289,6 @@ def _keep_detector(cli: MedCLI) -> None:
 
 def _listed(value: Any) -> list[Any]:
     return [] if value in (None, True, False) else value if isinstance(value, list) else [value]
-
-
-def _read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Rows of an earlier part of the run, which CSVLogger would delete."""
-    if not path.is_file():
-        return []
-    with path.open(newline="") as stream:
-        return [{key: value for key, value in row.items() if value != ""} for row in csv.DictReader(stream)]
 
 
 def _quiet() -> None:
@@ -284,14 +317,15 @@ def _quiet() -> None:
 
 
 def _print_trained(cli: MedCLI) -> None:
-    run = cli.request.run
+    run: RunFolder = cli.request.run
     console = Console()
-    validated = [row for row in _read_metrics(run.metrics) if MONITOR in row]
+    validated = [row for row in read_metrics(run.metrics) if MONITOR in row]
     if validated:
         best = max(validated, key=lambda row: float(row[MONITOR]))
         table = Table("task", f"validation Dice, step {best['step']}")
         for name in [*cli.datamodule.trained, "mean"]:
-            table.add_row(name, f"{float(best[f'val/{name}/dice']):.3f}")
+            value = best.get(f"val/{name}/dice")  # a task that has joined a resumed training lacks it at first
+            table.add_row(name, "-" if value is None else f"{float(value):.3f}")
         console.print(table)
     console.print(f"trained: {run.best if run.best.is_file() else run.path}", soft_wrap=True)
 

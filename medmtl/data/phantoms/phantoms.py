@@ -92,6 +92,7 @@ def phantom_root(name: str) -> Path:
 
     Raises:
         DataError: there is no such phantom.
+        OSError: the cache cannot be written to; names it.
     """
     if name not in (*PHANTOM_TASKS, OTHER_PHANTOM):
         raise DataError(f"no phantom is called {name!r}", fix=f"use {', '.join((*PHANTOM_TASKS, OTHER_PHANTOM))}")
@@ -99,10 +100,11 @@ def phantom_root(name: str) -> Path:
     if not (cache / name).is_dir():
         try:
             _write_data_set(cache, name, seed=0, cases=_LABELLED)
-        except OSError:
+        except OSError as error:
             # Another process that made the same folder meanwhile has won; its result is as good.
             if not (cache / name).is_dir():
-                raise
+                what = f"{error.strerror or error} (MEDMTL_CACHE names another folder for phantoms)"
+                raise OSError(error.errno, what, str(cache)) from None
     return cache / name
 
 
