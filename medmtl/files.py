@@ -22,14 +22,27 @@ def written_whole(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{os.getpid()}.{path.name}")
     try:
-        yield beside
-        beside.replace(path)
-    except OSError as error:
-        if error.filename in (None, str(beside)):
-            error.filename = str(path)
-        raise
+        with naming(path, beside):
+            yield beside
+            beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)
+
+
+@contextmanager
+def naming(path: Path, beside: Path | None = None) -> Iterator[None]:
+    """Let errors of the system within the block name a file, as those of a full disk do not do by themselves.
+
+    Args:
+        path: the file, or folder, that is written.
+        beside: its temporary name.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None or (beside is not None and error.filename == str(beside)):
+            error.filename = str(path)
+        raise
 
 
 def write_text(path: Path, text: str) -> None:

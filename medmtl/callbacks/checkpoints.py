@@ -9,8 +9,9 @@ import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
-from medmtl.errors import MedMTLError, Stopped, hold_termination
-from medmtl.runs.checkpoint import read_checkpoint, write_checkpoint
+from medmtl.errors import MedMTLError, RunError, Stopped, hold_termination
+from medmtl.models.segmenter import LOWER
+from medmtl.runs.checkpoint import first_not_finite, read_checkpoint, write_checkpoint
 from medmtl.runs.folder import RunFolder
 from medmtl.runs.replace import settle
 
@@ -72,8 +73,17 @@ class RunCheckpoint(ModelCheckpoint):
         return str(Path(str(self.dirpath)) / Path(path).name) if path else ""
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Let a termination wait for the end of a step, after which Lightning ends the training."""
+        """Let a termination wait for the end of a step, after which Lightning ends the training.
+
+        Raises:
+            RunError: the training to resume had another optimizer.
+        """
         super().on_train_start(trainer, pl_module)
+        for optimizer in trainer.optimizers:
+            lacking = [key for group in optimizer.param_groups for key in optimizer.defaults if key not in group]
+            if lacking:
+                what = f"the training to resume had another optimizer than {type(optimizer).__name__}"
+                raise RunError(f"{what}: its state has no {lacking[0]}", fix="resume with that, or train anew")
         hold_termination(True)
 
     def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
@@ -121,13 +131,16 @@ class RunCheckpoint(ModelCheckpoint):
         processes that may not have been interrupted.
         """
         hold_termination(False)
-        if isinstance(exception, MedMTLError | OSError):
+        if isinstance(exception, MedMTLError | OSError) or first_not_finite(pl_module.state_dict()) is not None:
             return
         if trainer.training and trainer.global_step and trainer.is_global_zero:
             path = Path(str(self.dirpath)) / f"{self.CHECKPOINT_NAME_LAST}{self.FILE_EXTENSION}"
             trainer.strategy.save_checkpoint(trainer._checkpoint_connector.dump_checkpoint(weights_only=False), path)
 
     def _save_checkpoint(self, trainer: pl.Trainer, filepath: str) -> None:
+        name = first_not_finite(trainer.lightning_module.state_dict())
+        if name is not None:
+            raise RunError(f"step {trainer.global_step}: {name} is not finite after it", fix=LOWER)
         super()._save_checkpoint(trainer, filepath)
         if trainer.is_global_zero:
             settle(self._run)

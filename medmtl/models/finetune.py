@@ -6,7 +6,7 @@ layers return feature maps, whatever their names.
 
 import logging
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
@@ -17,13 +17,15 @@ from torch import nn
 
 from medmtl.errors import ConfigError, RunError
 from medmtl.models.channels import input_channels
-from medmtl.runs.checkpoint import read_checkpoint
+from medmtl.runs.checkpoint import first_not_finite, read_checkpoint
 
 logger = logging.getLogger(__name__)
 
 # The network's place in the state of a `Segmenter`.
 PREFIX = "network."
 HEADS = "heads."  # and that of its last layer, with outputs per task
+# What torch.compile and data parallelism add to names of weights.
+WRAPPERS = ("_orig_mod.", "module.")
 
 Layers = Literal["all", "decoder", "head"]
 
@@ -51,11 +53,12 @@ def load_weights(network: nn.Module, checkpoint: Path, prefix: str = PREFIX) -> 
         prefix: the network's place in the state of the checkpoint's `Segmenter`.
 
     Raises:
-        RunError: the file is no checkpoint, or that of another network; names the first weight that differs.
+        RunError: the file is no checkpoint, that of another network, or of a training that diverged; names the first
+            weight that differs or is not finite.
     """
-    kept = read_checkpoint(checkpoint)["state_dict"]
-    source = {name.removeprefix(prefix): value for name, value in kept.items() if name.startswith(prefix)}
     own = network.state_dict()
+    kept = unwrapped(read_checkpoint(checkpoint)["state_dict"], {f"{prefix}{name}" for name in own})
+    source = {name.removeprefix(prefix): value for name, value in kept.items() if name.startswith(prefix)}
     for name in (*own, *source):
         there, here = (
             tuple(getattr(state[name], "shape", ())) if name in state else "absent" for state in (source, own)
@@ -65,7 +68,24 @@ def load_weights(network: nn.Module, checkpoint: Path, prefix: str = PREFIX) -> 
                 f"{checkpoint} holds another network: {name} is {there} there and {here} here",
                 fix="make model.network the one that was trained, or name another checkpoint",
             )
+    spoilt = first_not_finite(source)
+    if spoilt is not None:
+        raise RunError(f"{checkpoint}: {spoilt} is not finite, the training diverged", fix="name another checkpoint")
     network.load_state_dict(source)
+
+
+def unwrapped(state: Mapping[str, Any], own: Collection[str]) -> dict[str, Any]:
+    """A state under the names of a network, if it was saved from one that `WRAPPERS` were around.
+
+    Args:
+        state: name -> weight.
+        own: names of the network without them.
+    """
+    found = dict(state)
+    for wrapper in WRAPPERS:
+        if not found.keys() >= set(own):
+            found = {name.replace(wrapper, "", 1): value for name, value in found.items()}
+    return found
 
 
 def decoder_and_head(network: nn.Module, patch_size: Sequence[int]) -> tuple[list[str], list[str]]:

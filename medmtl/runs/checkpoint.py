@@ -81,6 +81,17 @@ def is_damaged(path: Path) -> bool:
         return True
 
 
+def first_not_finite(state: Mapping[str, Any]) -> str | None:
+    """The name of the first tensor of a state that holds NaN or an infinity; None where all numbers are finite."""
+    numbers = {
+        name: each for name, each in state.items() if isinstance(each, torch.Tensor) and each.is_floating_point()
+    }
+    finite = [each.isfinite().all() for each in numbers.values()]
+    if not finite or bool(torch.stack(finite).all()):  # one transfer from the device
+        return None
+    return next(name for name, each in zip(numbers, finite, strict=True) if not each)
+
+
 def write_checkpoint(path: Path, checkpoint: Mapping[str, Any]) -> None:
     """Replace a checkpoint, atomically: under a temporary name in its own folder, then renamed.
 

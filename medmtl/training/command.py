@@ -25,13 +25,14 @@ from rich.table import Table
 
 from medmtl.callbacks.calibration import CalibrationCallback
 from medmtl.callbacks.checkpoints import MONITOR, RunCheckpoint, RunCheckpointIO
+from medmtl.callbacks.divergence import DivergenceCallback
 from medmtl.callbacks.record import RunRecord
 from medmtl.callbacks.report import ReportCallback
 from medmtl.callbacks.scaling import ScalingCallback
 from medmtl.callbacks.spectral import SpectralCallback
 from medmtl.data.datamodule import MultiTaskData
 from medmtl.distributed import is_first, part
-from medmtl.errors import AGAIN, ConfigError, MedMTLError, Stopped
+from medmtl.errors import AGAIN, ConfigError, MedMTLError, RunError, Stopped
 from medmtl.models.finetune import load_weights
 from medmtl.models.segmenter import Segmenter
 from medmtl.report.test.sentences import headline, routing_sentence
@@ -41,7 +42,7 @@ from medmtl.runs.metrics import MetricsLogger, read_metrics
 from medmtl.runs.replace import set_aside, settle
 from medmtl.runs.wandb import RunWandbLogger, Wandb, check_login
 from medmtl.training.outputs import resolve_outputs
-from medmtl.training.request import RUN_VARIABLE, Request, parse_request
+from medmtl.training.request import RUN_VARIABLE, Request, parse_request, read_yaml
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +60,10 @@ DESCRIPTIONS = {
     "the signature bank and the OOD detector, and write them into its best checkpoint. The run is named as for "
     "`medmtl test`.",
 }
+
+
+class _FinishedError(Exception):
+    """There is nothing left to train."""
 
 
 class CommandTrainer(Trainer):
@@ -130,6 +135,8 @@ class MedCLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         """Write what the data declare of their classes into the configuration, and the channels that follow from it."""
+        if self.request.resumes:
+            self._check_unfinished()
         if is_first():
             check_login(self.config[str(self.subcommand)].wandb)
         resolve_outputs(self.config[str(self.subcommand)])
@@ -137,12 +144,30 @@ class MedCLI(LightningCLI):
     def _parse_ckpt_path(self) -> None:
         """Take nothing from a checkpoint but what `request` has checked; Lightning would build its hyperparameters."""
 
+    def _check_unfinished(self) -> None:
+        """Stop at once, saying so, where the training to resume has come to its end.
+
+        It has not, if the configuration is given more steps or epochs than the run's own has.
+        """
+        run, wanted = self.request.run, self.config[str(self.subcommand)].trainer
+        facts = run.facts_of("fit")
+        if facts.get("status") != "finished" or self.request.checkpoint is None or not run.config.is_file():
+            return
+        before = read_yaml(run.config).get("trainer") or {}
+        same = all(getattr(wanted, key) == before.get(key) for key in ("max_steps", "max_epochs", "max_time"))
+        if same or 0 <= wanted.max_steps <= int(facts.get("steps") or 0):
+            if is_first():
+                steps = f"{run.path} is finished: it was trained for {facts.get('steps')} steps"
+                Console().print(f"{steps}; to go on, give more with --trainer.max_steps", soft_wrap=True)
+            raise _FinishedError
+
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The trainer, with loggers, checkpoints and report of the run folder."""
         self.datamodule.setup(self.subcommand)  # bad input ends here, before anything is written
-        self.model.read_outputs(self.datamodule)
-        if self.subcommand == "fit":
+        training = self.subcommand == "fit"
+        if training:
             self.model.check_trainable()
+        self.model.read_outputs(self.datamodule, training)
         if self.request.checkpoint is not None:
             load_weights(self.model.network, self.request.checkpoint)  # and so does a checkpoint of another network,
         elif self.subcommand == "fit":
@@ -158,7 +183,7 @@ class MedCLI(LightningCLI):
         }
         extra: list[Callback] = []
         if self.subcommand == "fit":
-            extra = [RunCheckpoint(run)]
+            extra = [DivergenceCallback(), RunCheckpoint(run)]
         elif self.subcommand == "test":
             assert self.request.checkpoint is not None
             calibration, spectral, scaling = (
@@ -176,6 +201,9 @@ class MedCLI(LightningCLI):
             kind = type(trainer.strategy).__name__
             raise ConfigError(f"trainer.strategy: {kind} splits the network between devices", fix="use ddp")
         trainer.strategy.checkpoint_io = RunCheckpointIO()
+        for option in ("max_steps", "max_epochs", "limit_train_batches"):
+            if training and getattr(trainer, option) == 0:
+                raise ConfigError(f"trainer.{option} is 0: there is nothing to train", fix="use 1 or more")
         if self.request.replaces and is_first():  # the new run has passed every check that needs no training
             self._set_former_aside()
         return trainer
@@ -230,8 +258,9 @@ def run_command(argv: Sequence[str]) -> None:
             if is_first() and request.command == "fit":
                 settle(request.run)
         part()
-        if not is_first():
+        if cli is None or not is_first():
             return
+        _check_not_empty(cli)
         if request.command == "calibrate":
             _keep_detector(cli)
         if request.command == "fit":
@@ -239,13 +268,16 @@ def run_command(argv: Sequence[str]) -> None:
         elif request.command == "test":
             _print_tested(cli)
         else:
-            Console().print(f"calibrated: {request.checkpoint}", soft_wrap=True)
+            replaced = "its scaling and OOD threshold are new, its weights are as they were"
+            Console().print(f"calibrated: {request.checkpoint} ({replaced})", soft_wrap=True)
 
 
-def _run(request: Request) -> MedCLI:
-    """Parse the arguments with LightningCLI, and run its trainer."""
+def _run(request: Request) -> MedCLI | None:
+    """Parse the arguments with LightningCLI, and run its trainer; None for a training that is finished already."""
     try:
         return MedCLI(request)
+    except _FinishedError:
+        return None
     except ArgumentError as error:
         raise ConfigError(" ".join(str(error).split())) from None
     except MisconfigurationException as error:
@@ -253,6 +285,9 @@ def _run(request: Request) -> MedCLI:
     except ValueError as error:
         if isinstance(error.__cause__, MedMTLError):  # jsonargparse wraps what an optional class raises
             raise error.__cause__ from None
+        if "loaded state dict" in str(error):  # of the optimizer
+            why = f"{request.checkpoint} holds the state of another optimizer ({' '.join(str(error).split())})"
+            raise RunError(why, fix="resume with that one, and as many trained layers, or train anew") from None
         if "specified number of total steps" not in str(error):
             raise
         fix = "train longer from the beginning, without --resume"
@@ -267,6 +302,19 @@ def _run(request: Request) -> MedCLI:
         raise Stopped(stop.how, _how_to_go_on(request)) from None
     except KeyboardInterrupt:
         raise Stopped("interrupted", _how_to_go_on(request)) from None
+
+
+def _check_not_empty(cli: MedCLI) -> None:
+    """Check that a test or a calibration had cases; Lightning passes over one without.
+
+    Raises:
+        RunError: it had none.
+    """
+    command = cli.request.command
+    batches = {"test": cli.trainer.num_test_batches, "calibrate": cli.trainer.num_val_batches}.get(command)
+    if batches is not None and not sum(batches):
+        part_of_split = "test" if command == "test" else cli.datamodule.calibration_part
+        raise RunError(f"there is no case to {command}", fix=f"train with data.{part_of_split} above 0")
 
 
 def _how_to_go_on(request: Request) -> str:

@@ -45,7 +45,7 @@ def overwrite(tiny: Path, run: Path) -> list[str]:
         "--model.network.init_args.in_channels=2",  # when the network is made
         "--trainer.strategy=no_such_strategy",  # by the trainer
         "--spectral.layers=[model.9]",  # when the training is set up
-        "--trainer.max_steps=2 --model.scheduler.init_args.pct_start=0.5",  # and when its optimizer is: a warm-up of one step
+        "--trainer.max_steps=2 --model.scheduler.init_args.pct_start=0.5",  # and its optimizer
         "--model.finetune.checkpoint=r/checkpoints/best.ckpt",  # starts from what is replaced
     ],
 )

@@ -21,6 +21,7 @@ from rich.progress import track
 from medmtl.data.phantoms.anatomy import FOREARM, HAND, HEAD, LEGS, TORSO, Anatomy, Part, Triple, draw
 from medmtl.data.phantoms.scanner import NONSENSE, Contrast, nonsense, scan
 from medmtl.errors import DataError
+from medmtl.files import naming
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,7 @@ def phantom_root(name: str) -> Path:
 def _write_data_set(out: Path, name: str, seed: int, cases: int) -> None:
     """Write one MSD folder whole: beside its place, then renamed."""
     out.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=out, prefix=f".{name}.") as beside:
+    with TemporaryDirectory(dir=out, prefix=f".{name}.") as beside, naming(out / name):
         folder = Path(beside) / name
         if name == OTHER_PHANTOM:
             _write_other(folder, seed)
