@@ -56,6 +56,8 @@ class RunCheckpoint(ModelCheckpoint):
             mode="max",
             save_last=True,
             enable_version_counter=False,
+            # Lightning counts an epoch twice that was saved at its end: a resumed training would draw other patches.
+            save_on_train_epoch_end=False,
         )
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -99,6 +101,17 @@ class RunCheckpoint(ModelCheckpoint):
         """The step is done: what is saved from now on goes on with the next."""
         self._at_start = None
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Save `best.ckpt` if it is, and `last.ckpt` whether it is or not."""
+        super().on_validation_end(trainer, pl_module)
+        if not self._should_skip_saving_checkpoint(trainer):
+            self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Save `last.ckpt` where nothing is validated."""
+        if not sum(trainer.num_val_batches) and not self._should_skip_saving_checkpoint(trainer):
+            self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Let a termination wait no longer.

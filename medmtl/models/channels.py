@@ -49,7 +49,7 @@ def dry_pass(network: nn.Module, patch_size: Sequence[int], training: bool = Fal
         raise ConfigError(f"model.network gives a {type(found).__name__}, not a tensor", fix="wrap it")
     if tuple(found.shape[2:]) != tuple(patch_size):
         given = " x ".join(map(str, found.shape[2:]))
-        raise ConfigError(f"{what}: it gives {given} voxels for it", fix=fix)
+        raise ConfigError(f"model.network gives {given} voxels for a patch of {size}", fix=fix)
     return found
 
 

@@ -151,17 +151,18 @@ def test_a_stopped_training_ends_where_an_uninterrupted_one_does_dropout_and_all
     assert (code, line) == (130, "medmtl: interrupted: run the same command again")
     assert status(run) == "interrupted"
 
-    at(2, lambda: os.kill(os.getpid(), signal.SIGTERM))  # before the first checkpoint: --resume begins again
+    at(1, lambda: os.kill(os.getpid(), signal.SIGTERM))  # before the first checkpoint: --resume begins again
     code, line = ends(capsys, "fit", "--run", "r", "--resume")
     assert "stopped before its first checkpoint: the training begins again" in caplog.text
     assert (code, line) == (143, "medmtl: terminated: continue with: medmtl fit --run r --resume")
     assert status(run) == "terminated"
-    assert torch.load(last, weights_only=True)["global_step"] == 3
-    early = last.read_bytes()
+    assert torch.load(last, weights_only=True)["global_step"] == 2  # the step that it arrived in was done
 
     monkeypatch.setattr(Segmenter, "training_step", step)
+    main(["fit", "--config", str(tiny), "--run", "r", "--overwrite", "--trainer.max_steps=3", WHOLE])
+    early = last.read_bytes()
     for _ in range(2):  # the second time as after a kill, from an earlier checkpoint than the last row of metrics.csv
-        main(["fit", "--run", "r", "--resume", "--trainer.log_every_n_steps=1"])
+        main(["fit", "--run", "r", "--resume", "--trainer.max_steps=6", "--trainer.log_every_n_steps=1"])
         assert status(run) == "finished"
         through = weights(trained / "checkpoints" / "last.ckpt")
         assert all(torch.equal(value, through[name]) for name, value in weights(last).items())

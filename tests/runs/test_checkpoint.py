@@ -88,8 +88,7 @@ def test_a_flipped_bit_is_noticed_wherever_it_is_not_without_effect(tmp_path: Pa
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << numbers.randrange(8)]) + whole[place + 1 :])
         try:
             assert alike(read_checkpoint(path), expected), place
-        except RunError as error:
-            assert "\n" not in str(error)
+        except RunError:
             noticed += 1
     assert noticed > 200  # the others are in the padding between tensors
 
