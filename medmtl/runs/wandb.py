@@ -81,6 +81,8 @@ class RunWandbLogger(WandbLogger):
         self, options: Wandb, run: RunFolder, command: str, checkpoint: Path | None, config: Mapping[str, Any]
     ) -> None:
         os.environ.setdefault("WANDB_SILENT", "true")
+        if not os.access(os.environ.get("HOME", ""), os.W_OK):  # else the log of its service fills the terminal
+            os.environ.setdefault("XDG_CACHE_HOME", str(run.path.resolve() / "wandb" / "cache"))
         super().__init__(
             name=run.path.name,
             save_dir=run.path,
