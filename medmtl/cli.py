@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable, Sequence
 
-from medmtl.errors import ConfigError, reported
+from medmtl.errors import AGAIN, ConfigError, reported
 from medmtl.startup import importing, in_utf8
 from medmtl.version import __version__
 
@@ -16,7 +16,8 @@ def main(args: Sequence[str] | None = None) -> None:
 
     Raises:
         SystemExit: 1 after an error, 2 after wrong usage; each is one line on standard error. 3 where all was done but
-            some input cannot be used, or is out-of-distribution where that was to count.
+            some input cannot be used, or is out-of-distribution where that was to count. 130 after Ctrl-C, 143 after a
+            termination.
     """
     if args is None:
         in_utf8()
@@ -27,7 +28,7 @@ def main(args: Sequence[str] | None = None) -> None:
     if argv[0] == "--version":
         sys.stdout.write(f"medmtl {__version__}\n")
         return
-    with reported():
+    with reported(GO_ON.get(argv[0], AGAIN)):
         if argv[0] not in COMMANDS:
             raise ConfigError(f"there is no command {argv[0]!r}", fix=f"use one of: {', '.join(COMMANDS)}")
         COMMANDS[argv[0]][0]([argv[0], *(_spelled(argument, argv[0]) for argument in argv[1:])])
@@ -103,6 +104,14 @@ def _data(argv: list[str]) -> None:
 LIGHTNING = ("fit", "test", "calibrate")
 CLASSES = ("ood", "experiment")
 HYPHENATED = ("ckpt-path", "dry-run")
+
+# What is said after an interruption of the commands that go on where they were.
+GO_ON = {
+    "predict": f"finished images are kept, {AGAIN} to go on",
+    "ood": f"observed images are kept, {AGAIN} to go on",
+    "experiment": f"finished training runs are kept, {AGAIN} to go on",
+    "calibrate": f"{AGAIN}, the checkpoint can be used as it is",
+}
 
 COMMANDS: dict[str, tuple[Callable[[list[str]], None], str]] = {
     "fit": (_train_or_test, "train one network on several tasks: medmtl fit --config multitask.yaml"),

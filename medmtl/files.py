@@ -32,12 +32,16 @@ def written_whole(path: Path) -> Iterator[Path]:
 
     Yields:
         The temporary path, with the same suffix.
+
+    Raises:
+        OSError: it cannot be written, on a full disk for example; `filename` is `path`, which is as it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{os.getpid()}.{path.name}")
     try:
-        yield beside
-        beside.replace(path)
+        with naming(path, beside):
+            yield beside
+            beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)
 
@@ -53,6 +57,22 @@ def read_text(path: Path) -> str:
         return path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise TextError(f"{path} is not UTF-8 text (byte {error.start + 1})", fix="save it as UTF-8") from None
+
+
+@contextmanager
+def naming(path: Path, beside: Path | None = None) -> Iterator[None]:
+    """Let errors of the system within the block name a file, as those of a full disk do not do by themselves.
+
+    Args:
+        path: the file, or folder, that is written.
+        beside: its temporary name.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None or (beside is not None and error.filename == str(beside)):
+            error.filename = str(path)
+        raise
 
 
 def write_text(path: Path, text: str) -> None:

@@ -17,7 +17,7 @@ from monai.networks.nets import UNet
 from numpy.typing import ArrayLike, NDArray
 
 from medmtl.data.phantoms.phantoms import write_phantoms
-from medmtl.experiment.run.lock import locked
+from medmtl.runs.lock import locked
 from medmtl.startup import importing
 
 pytest_plugins = ("case_sample",)  # test cases, for results and pages

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,11 @@ from typing import Any
 import pytorch_lightning as pl
 import yaml
 from pytorch_lightning.cli import SaveConfigCallback
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from medmtl.callbacks.checkpoints import MONITOR
 from medmtl.data.splits import write_splits
+from medmtl.errors import Stopped
 from medmtl.files import write_text
 from medmtl.runs.checkpoint import CHECKPOINT_KEY
 from medmtl.runs.folder import RunFolder, environment
@@ -21,6 +24,7 @@ from medmtl.runs.wandb import RunWandbLogger
 CHECKPOINT_SECTIONS = ("seed_everything", "data", "model", "calibration", "spectral", "scaling", "wandb")
 # Options that belong to one training: the checkpoint holds split and weights, and these files may no longer exist.
 NOT_KEPT = (("data", "splits"), ("model", "finetune"))
+LONGEST = 500  # characters of an error in `run.json`
 
 
 class RunRecord(SaveConfigCallback):
@@ -28,6 +32,8 @@ class RunRecord(SaveConfigCallback):
 
     Checkpoints get the part of the configuration that testing them needs, as YAML text.
     """
+
+    _started: float | None = None
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Start the clock and write the configuration and the manifest."""
@@ -38,7 +44,8 @@ class RunRecord(SaveConfigCallback):
         run, name = self._run(trainer), _name(stage)
         write_text(run.config if name == "fit" else run.config.with_suffix(f".{name}.yaml"), self._text)
         machine = {"device": str(trainer.strategy.root_device), "processes": trainer.world_size}
-        run.update_manifest(**{name: {**environment(), **machine, "seed": self.config.seed_everything}})
+        facts = {**environment(), **machine, "seed": self.config.seed_everything, "status": "running"}
+        run.update_manifest(**{name: facts})
         for each in trainer.loggers:
             if isinstance(each, RunWandbLogger):
                 each.record(run, name)
@@ -54,19 +61,26 @@ class RunRecord(SaveConfigCallback):
         """Put the configuration into the checkpoint."""
         checkpoint[CHECKPOINT_KEY] = self._kept
 
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Write how the command ended, and why; what ended it may be a disk that is full."""
+        facts = {"status": _how(exception)}
+        if facts["status"] == "failed":
+            facts["error"] = " ".join(str(exception).split())[:LONGEST]
+        with suppress(OSError):
+            self._record(trainer, **facts)
+
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Write duration, status and number of steps."""
-        if not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
+        """Write duration and number of steps of a command that came to its end."""
+        self._record(trainer, status="finished")
+
+    def _record(self, trainer: pl.Trainer, **facts: Any) -> None:
+        if self._started is None or not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
-        run = self._run(trainer)
-        facts = {
-            "seconds": round(time.monotonic() - self._started, 1),
-            "status": "interrupted" if trainer.interrupted else "finished",
-            "steps": trainer.global_step,
-        }
+        facts |= {"seconds": round(time.monotonic() - self._started, 1), "steps": trainer.global_step}
         if MONITOR in trainer.callback_metrics:
             facts[MONITOR] = float(trainer.callback_metrics[MONITOR])
-        run.update_manifest(**{_name(stage): run.read_manifest()[_name(stage)] | facts})
+        run, name = self._run(trainer), _name(trainer.state.fn)
+        run.update_manifest(**{name: run.facts_of(name) | facts})
 
     @cached_property
     def _text(self) -> str:
@@ -88,7 +102,16 @@ class RunRecord(SaveConfigCallback):
         return RunFolder(Path(trainer.default_root_dir))
 
 
-def _name(stage: str) -> str:
+def _how(exception: BaseException) -> str:
+    """How a command ended that did not come to its end."""
+    if isinstance(exception, Stopped):
+        return exception.how
+    if isinstance(exception, SIGTERMException):
+        return "terminated"
+    return "interrupted" if isinstance(exception, KeyboardInterrupt) else "failed"
+
+
+def _name(stage: Any) -> str:
     """The command: `fit`, `test` or `calibrate`; Lightning passes an enumeration whose text is another."""
     name = str(getattr(stage, "value", stage))
     return "calibrate" if name == "validate" else name

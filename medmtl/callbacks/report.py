@@ -1,5 +1,6 @@
 """ReportCallback: assembles the record of every test case and writes the report."""
 
+import logging
 import math
 from collections import defaultdict
 from collections.abc import Mapping
@@ -30,6 +31,8 @@ from medmtl.results.test import EvaluationResult
 from medmtl.runs.folder import RunFolder
 from medmtl.runs.wandb import show_figures
 from medmtl.version import __version__
+
+logger = logging.getLogger(__name__)
 
 
 class ReportCallback(pl.Callback):
@@ -104,9 +107,17 @@ class ReportCallback(pl.Callback):
         evaluation = self._evaluation(trainer, [result for result, _, _ in found])
         slices = {(result.dataset, result.case): planes for result, planes, _ in found if planes is not None}
         facts = self._facts(trainer, evaluation, layers=list(signatures))
+        self._say_what_is_replaced(f"{self.checkpoint.name} {facts.get('ensemble', '')}".strip())
         write_report(self.run.report, evaluation, signatures, slices, facts)
         figures = sorted((self.run.report / "figures").glob("*.png"))
         show_figures(trainer, {f"test/{path.stem}": path for path in figures})
+
+    def _say_what_is_replaced(self, tested: str) -> None:
+        """Say whose report is replaced, if it is another's; `run.json` holds what was tested last."""
+        earlier = self.run.read_manifest().get("report")
+        if self.page.is_file() and earlier is not None and earlier != tested:
+            logger.warning("%s: the report of %s is replaced by that of %s", self.page, earlier, tested)
+        self.run.update_manifest(report=tested)
 
     def _evaluation(self, trainer: pl.Trainer, cases: list[CaseResult]) -> EvaluationResult:
         data: Any = trainer.datamodule  # type: ignore[attr-defined]

@@ -47,16 +47,18 @@ class Union(Dataset[dict[str, torch.Tensor]]):
         }
 
     def __getitem__(self, draw: Draw) -> dict[str, Any]:
-        """Return `{"image": (C, H, W, D) float32, "label": (1, H, W, D) uint8, "task": number, "marked": (K,) bool}`.
+        """Return `image` `(C, H, W, D)` float32, `label` `(1, H, W, D)` uint8, number of `task` and name of `case`.
 
-        `marked` says for each class of the task whether the labels of the case mark it; K is the most that a task has.
+        `marked` `(K,)` says for each class of the task whether the labels of the case mark it; K is the most that a
+        task has.
         """
         item, labels = self.caches[draw.task][draw.case], self.labels[draw.task]
         patch = seeded_patch(self.draw_patch[draw.task], item, draw.seed)
         missing = labels.missing.get(item["case"], frozenset())
         marked = torch.zeros(self.most, dtype=torch.bool)
         marked[: len(labels.classes.names)] = torch.tensor([name not in missing for name in labels.classes.names])
-        return {"image": patch["image"], "label": patch["label"], "task": self.numbers[draw.task], "marked": marked}
+        where = {"task": self.numbers[draw.task], "case": item["case"]}
+        return {"image": patch["image"], "label": patch["label"], **where, "marked": marked}
 
 
 class Scans(Dataset[dict[str, Any]]):

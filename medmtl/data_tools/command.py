@@ -108,6 +108,7 @@ def _check(options: argparse.Namespace) -> None:
 
     from medmtl.data_tools.check import check
     from medmtl.data_tools.listing import list_config, list_folder, parse_layout
+    from medmtl.runs.lock import only_writer
     from medmtl.training.trust import use_current_folder
 
     if options.config is None:
@@ -123,7 +124,9 @@ def _check(options: argparse.Namespace) -> None:
         datasets = list_config(config, options.patient)
         title = Path(options.config).stem
     out = options.output or Path("data-check") / title
-    if not check(datasets, title, out, options.jobs, options.fix_affine):
+    with only_writer(out):
+        usable = check(datasets, title, out, options.jobs, options.fix_affine)
+    if not usable:
         raise SystemExit(INCOMPLETE)
 
 
@@ -144,9 +147,11 @@ def _download(options: argparse.Namespace) -> None:
 
 def _phantom(options: argparse.Namespace) -> None:
     from medmtl.data.phantoms.phantoms import write_phantoms
+    from medmtl.runs.lock import only_writer
 
     if (options.folder is None) == (options.output is None):
         raise ConfigError("data phantom needs one folder to write into", fix="add --output DIR")
     out = options.output or options.folder
-    write_phantoms(out, seed=options.seed, cases=options.cases)
+    with only_writer(out):
+        write_phantoms(out, seed=options.seed, cases=options.cases)
     sys.stdout.write(f"digital phantoms: {out}\n")

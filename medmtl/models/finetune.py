@@ -18,13 +18,15 @@ from torch import nn
 from medmtl.errors import ConfigError, RunError
 from medmtl.models.channels import input_channels
 from medmtl.models.task_heads import TaskHeads
-from medmtl.runs.checkpoint import read_checkpoint
+from medmtl.runs.checkpoint import first_not_finite, read_checkpoint
 
 logger = logging.getLogger(__name__)
 
 # The network's place in the state of a `Segmenter`.
 PREFIX = "network."
 HEADS = "heads."  # and that of its last layer, with outputs per task
+# What torch.compile and data parallelism add to names of weights.
+WRAPPERS = ("_orig_mod.", "module.")
 
 Layers = Literal["all", "decoder", "head"]
 
@@ -54,10 +56,14 @@ def load_weights(network: nn.Module, checkpoint: Path, prefix: str = PREFIX) -> 
         prefix: the network's place in the state of the checkpoint's `Segmenter`.
 
     Raises:
-        RunError: the file is no checkpoint, or that of another network; names the first weight that differs.
+        RunError: the file is no checkpoint, that of another network, or of a training that diverged; names the first
+            weight that differs or is not finite.
     """
-    source, own = _part(read_checkpoint(checkpoint)["state_dict"], prefix), network.state_dict()
+    own = network.state_dict()
+    kept = unwrapped(read_checkpoint(checkpoint)["state_dict"], {f"{prefix}{name}" for name in own})
+    source = _part(kept, prefix)
     _require_none(checkpoint, _differences(source, own))
+    _require_finite(checkpoint, source)
     network.load_state_dict(source)
 
 
@@ -74,21 +80,38 @@ def transfer_weights(network: nn.Module, heads: TaskHeads | None, checkpoint: Pa
         patch_size: H, W, D of a patch that the network takes.
 
     Raises:
-        RunError: the file is no checkpoint, or that of another network; names the first weight that differs.
+        RunError: the file is no checkpoint, that of another network, or of a training that diverged; names the first
+            weight that differs or is not finite.
     """
-    kept = read_checkpoint(checkpoint)["state_dict"]
-    source, of_heads, own = _part(kept, PREFIX), _part(kept, HEADS), network.state_dict()
+    own = network.state_dict()
+    kept = unwrapped(read_checkpoint(checkpoint)["state_dict"], {f"{PREFIX}{name}" for name in own})
+    source, of_heads = _part(kept, PREFIX), _part(kept, HEADS)
     other = _differences(source, own)
     end: tuple[str, ...] = ()
     if other and (of_heads or heads is not None):
         end = tuple(f"{layer}." for layer in decoder_and_head(network, patch_size)[1])
     _require_none(checkpoint, {name: shapes for name, shapes in other.items() if not name.startswith(end)})
+    _require_finite(checkpoint, source)
     network.load_state_dict({name: value if name in other else source[name] for name, value in own.items()})
     new = [name for name in own if name in other]
     if heads is not None:
         new += heads.outputs.names if other or not of_heads else heads.take(of_heads)
     if new:
         logger.info("fine-tuning from %s; untrained at the start: %s", checkpoint, ", ".join(new))
+
+
+def unwrapped(state: Mapping[str, Any], own: Collection[str]) -> dict[str, Any]:
+    """A state under the names of a network, if it was saved from one that `WRAPPERS` were around.
+
+    Args:
+        state: name -> weight.
+        own: names of the network without them.
+    """
+    found = dict(state)
+    for wrapper in WRAPPERS:
+        if not found.keys() >= set(own):
+            found = {name.replace(wrapper, "", 1): value for name, value in found.items()}
+    return found
 
 
 def _part(state: Mapping[str, Any], prefix: str) -> dict[str, Any]:
@@ -111,6 +134,12 @@ def _require_none(checkpoint: Path, other: Mapping[str, tuple[Any, Any]]) -> Non
             f"{checkpoint} holds another network: {name} is {there} there and {here} here",
             fix="make model.network the one that was trained, or name another checkpoint",
         )
+
+
+def _require_finite(checkpoint: Path, source: Mapping[str, Any]) -> None:
+    spoilt = first_not_finite(source)
+    if spoilt is not None:
+        raise RunError(f"{checkpoint}: {spoilt} is not finite, the training diverged", fix="name another checkpoint")
 
 
 def decoder_and_head(network: nn.Module, patch_size: Sequence[int]) -> tuple[list[str], list[str]]:

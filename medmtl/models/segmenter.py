@@ -20,12 +20,12 @@ from medmtl.calibration.scaling.per_task import TaskScalings
 from medmtl.data.datamodule import MultiTaskData
 from medmtl.data.preprocessing import Preprocessing
 from medmtl.distributed import gather
-from medmtl.errors import ConfigError
+from medmtl.errors import ConfigError, RunError
 from medmtl.losses.masked import leave_out_unknown
-from medmtl.models.channels import input_channels, output_channels
+from medmtl.models.channels import dry_pass, input_channels, one_line
 from medmtl.models.ensemble import Ensemble, Members, Pooled
 from medmtl.models.extract import Observer, output_scores
-from medmtl.models.finetune import FineTune, freeze, transfer_weights
+from medmtl.models.finetune import FineTune, freeze, transfer_weights, unwrapped
 from medmtl.models.mask_check import check_mask
 from medmtl.models.members import Part, read_members
 from medmtl.models.outputs import Outputs
@@ -35,6 +35,9 @@ from medmtl.models.sliding_window import VolumePredictor
 from medmtl.models.task_heads import TaskHeads
 from medmtl.ood.mask_rule import MaskRule, MaskVerdict
 from medmtl.ood.verdict import OUTPUTS, ConformalDetector, Verdict
+
+# What helps a training that diverges.
+LOWER = "lower the learning rate of model.optimizer, or set trainer.gradient_clip_val"
 
 
 class Segmenter(pl.LightningModule):
@@ -78,7 +81,11 @@ class Segmenter(pl.LightningModule):
     ) -> None:
         super().__init__()
         # 1.6 times the speed on a CPU with MONAI's UNet (.256 to .161 s for a step of four 48^3 patches).
-        self.network = network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+        try:
+            self.network = network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+        except RuntimeError as error:
+            what = f"model.network is not one for volumes ({one_line(error)})"
+            raise ConfigError(what, fix="use convolutions of three dimensions, such as spatial_dims: 3") from None
         self.loss = loss
         self.optimizer = optimizer
         self.scheduler = scheduler
@@ -114,6 +121,10 @@ class Segmenter(pl.LightningModule):
         for name, given in (("loss", self.loss), ("optimizer", self.optimizer)):
             if given is None:
                 raise ConfigError(f"model.{name} is missing, which a training needs", fix="add it")
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Accept weights that were saved with a wrapper around the network."""
+        checkpoint["state_dict"] = unwrapped(checkpoint["state_dict"], self.state_dict())
 
     def on_fit_start(self) -> None:
         """Load the weights to fine-tune; a resumed training has its own and does not need the earlier checkpoint."""
@@ -151,14 +162,20 @@ class Segmenter(pl.LightningModule):
             part = "calibration" if data.calibration_part == "calibration" else "val"
         self.members = read_members(self.ensemble, self.predictor, checkpoint, data.trained, [part])
 
-    def read_outputs(self, data: MultiTaskData) -> None:
-        """Make the heads of a network with outputs per task, and check that it takes the channels of the images.
+    def read_outputs(self, data: MultiTaskData, training: bool = False) -> None:
+        """Make the heads of a network with outputs per task, and check with one pass that it fits patch and images.
+
+        Args:
+            data: the tasks.
+            training: check that it fits as in a training, with the loss.
 
         Raises:
-            ConfigError: it takes or gives more or fewer channels.
+            ConfigError: it does not take the patch, takes or gives more or fewer channels than it should, or the loss
+                does not take what it gives.
         """
         heads = data.heads
-        features = output_channels(self.network, self.predictor.patch_size)
+        found = dry_pass(self.network, self.predictor.patch_size, training)
+        features = int(found.shape[1])
         if heads is None and features != 1:
             raise ConfigError(
                 f"model.network gives {features} channels, and one output for all tasks is one",
@@ -173,6 +190,21 @@ class Segmenter(pl.LightningModule):
                 f"model.network takes {taken} channels and the tasks stack {data.channels}",
                 fix="set its in_channels, or `channel` of the tasks",
             )
+        if training:
+            self._check_loss(found, data)
+
+    def _check_loss(self, found: torch.Tensor, data: MultiTaskData) -> None:
+        """Check that the loss takes what the network gives, `(1, F, H, W, D)`, with a label of the first task."""
+        label = torch.zeros(1, 1, *found.shape[2:], dtype=torch.uint8)
+        label[..., : found.shape[-1] // 2] = 1
+        classes = len(data.labels(next(iter(data.trained))).classes.names)
+        batch = {"label": label, "task": torch.tensor([0]), "marked": torch.ones(1, max(classes, 1), dtype=torch.bool)}
+        try:
+            with torch.no_grad(), torch.random.fork_rng([]):
+                self._loss(found, batch)
+        except Exception as error:  # losses raise whatever their operations do
+            why = f"model.loss does not take what model.network gives ({one_line(error)})"
+            raise ConfigError(why, fix="change one of the two") from None
 
     def configure_optimizers(self) -> Any:
         """The optimizer of what trains, and the scheduler stepped every batch."""
@@ -193,17 +225,30 @@ class Segmenter(pl.LightningModule):
                 ) from None
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
-    def training_step(self, batch: dict[str, torch.Tensor], index: int) -> torch.Tensor:
+    def training_step(self, batch: dict[str, Any], index: int) -> torch.Tensor:
         """Loss of a batch of patches, `image` `(B, C, H, W, D)` and `label` `(B, 1, H, W, D)`, where it is known."""
+        loss = self._loss(self.network(batch["image"]), batch)
+        self.log("train/loss", loss, prog_bar=True, sync_dist=True)
+        return loss
+
+    def _loss(self, found: torch.Tensor, batch: Mapping[str, Any]) -> torch.Tensor:
         assert self.loss is not None  # see `check_trainable`
-        found, label = self.network(batch["image"]), batch["label"]
+        label = batch["label"]
+        loss: torch.Tensor
         if self.heads is None:
             loss = self.loss(*leave_out_unknown(found, label.float()))
         else:
             tasks = [self.tasks[number] for number in batch["task"].tolist()]
             loss = self.heads.loss(self.loss, found, label, tasks, batch["marked"].tolist())
-        self.log("train/loss", loss, prog_bar=True, sync_dist=True)
         return loss
+
+    def losses(self, batch: Mapping[str, Any]) -> list[float]:
+        """The loss of each patch of a batch by itself."""
+        parts = [
+            {key: value[number : number + 1] for key, value in batch.items()} for number in range(len(batch["label"]))
+        ]
+        with torch.no_grad():
+            return [float(self._loss(self.network(part["image"]), part)) for part in parts]
 
     def validation_step(self, scan: dict[str, Any] | None, index: int) -> ScoredScan | None:  # type: ignore[override]
         """Segment a volume under every preprocessing it was prepared with, see `_score`.
@@ -246,6 +291,9 @@ class Segmenter(pl.LightningModule):
                 preprocessing: self.predictor.logits(image, head=preprocessing.head)
                 for preprocessing, image in scan["images"].items()
             }
+        if not all(bool(found.isfinite().all()) for found in logits.values()):
+            what = f"{scan['dataset']}, case {scan['case']}: the network's output is not finite"
+            raise RunError(what, fix="test another checkpoint" if testing else LOWER)
         pooled = {} if self.members is None else self._pool(self.members, scan, logits, verdict)
         probabilities = {
             preprocessing: pooled[preprocessing].probability

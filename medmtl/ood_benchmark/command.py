@@ -26,6 +26,7 @@ from medmtl.report.ood.page import write_ood_page
 from medmtl.results.benchmark import THRESHOLD, Record, write_records
 from medmtl.results.judged import Judged, write_judged
 from medmtl.runs.folder import RunFolder, environment
+from medmtl.runs.lock import only_writer
 from medmtl.terminal import terminal
 from medmtl.training.request import find_config, renamed_config, run_and_checkpoint, shipped_config
 from medmtl.training.trained import load_trained
@@ -51,6 +52,12 @@ def run_ood(argv: Sequence[str]) -> None:
         MedMTLError: for everything that the user can correct.
     """
     options, run, checkpoint, resolved, trust = _parse(list(argv))
+    folder = run.path / "ood"
+    with only_writer(folder):
+        _run(options, run, checkpoint, resolved, trust, folder)
+
+
+def _run(options: Options, run: RunFolder, checkpoint: Path, resolved: str, trust: bool, folder: Path) -> None:
     console = terminal()
     trained = load_trained(checkpoint, trust=trust)
     members = members_of(trained, checkpoint, options.ensemble)
@@ -58,7 +65,6 @@ def run_ood(argv: Sequence[str]) -> None:
     images, notes = images_of(trained.data, options)
     if options.leave_one_task_out:
         images = [image for image in images if image.group in THRESHOLD]
-    folder = run.path / "ood"
     cache = cache_of(trained, options, members, folder / "cache")
     write_text(folder / "config.yaml", resolved)
     keys = observe(images, trained, members, checkpoint, options, cache, console)

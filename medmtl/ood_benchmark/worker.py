@@ -1,6 +1,7 @@
 """Worker: observes one image after another and writes the observations to the cache."""
 
 import hashlib
+import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -162,6 +163,7 @@ def start(
 ) -> None:
     """Make this process a worker: one of several, so with a single thread."""
     global _worker
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the command, which lets the present images end
     torch.set_num_threads(1)
     trained = load_trained(checkpoint, trust=trust)
     members = members_of(trained, checkpoint, ensemble)

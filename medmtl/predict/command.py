@@ -1,15 +1,13 @@
 """The command `medmtl predict`."""
 
 import logging
-import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
 from medmtl.data.task import data_note
-from medmtl.errors import ConfigError, DataError, RunError
+from medmtl.errors import ConfigError, DataError
 from medmtl.io.input import Input
 from medmtl.io.inputs import find_inputs
 from medmtl.predict.gate import exit_code
@@ -20,6 +18,7 @@ from medmtl.predict.records import digest_of, write_summary
 from medmtl.predict.run import predict_all
 from medmtl.report.predict.gallery import headline, write_gallery
 from medmtl.results.prediction import OUT, FailedCase, PredictedCase, worst_first
+from medmtl.runs.lock import only_writer
 from medmtl.terminal import terminal
 from medmtl.training.request import run_and_checkpoint
 from medmtl.training.trust import use_current_folder
@@ -55,9 +54,18 @@ def run_predict(options: Options) -> None:
     )
     inputs = inputs_of(options, model.stacks)
     _check_tasks(model, inputs, options)
-    _check_writable(options.output)
+    with only_writer(options.output, keep=True):
+        cases, failed = _predict(model, digest_of(checkpoint), inputs, options)
+    code = exit_code(cases, failed, options.on_ood)
+    if code:
+        raise SystemExit(code)
+
+
+def _predict(
+    model: Model, digest: str, inputs: Sequence[Input], options: Options
+) -> tuple[list[PredictedCase], list[FailedCase]]:
+    """Predict the images, and write and print what is said of all of them."""
     console = terminal()
-    digest = digest_of(checkpoint)
     cases, failed = predict_all(model, digest, inputs, options, console)
     summary = options.output / "summary.csv"
     write_summary(summary, cases, failed)
@@ -69,9 +77,7 @@ def run_predict(options: Options) -> None:
         )
         console.print(f"gallery: {page}", soft_wrap=True)
     console.print(f"summary: {summary}", soft_wrap=True)
-    code = exit_code(cases, failed, options.on_ood)
-    if code:
-        raise SystemExit(code)
+    return cases, failed
 
 
 def inputs_of(options: Options, stack: bool = False) -> list[Input]:
@@ -98,15 +104,6 @@ def inputs_of(options: Options, stack: bool = False) -> list[Input]:
     if not inputs:
         raise DataError(f"{options.input} holds no images outside {options.output}", fix="correct --input or --output")
     return named(inputs, options)
-
-
-def _check_writable(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise RunError(f"{folder} cannot be written to ({error.strerror})", fix="choose another --output") from None
 
 
 def _check_tasks(model: Model, inputs: Sequence[Input], options: Options) -> None:

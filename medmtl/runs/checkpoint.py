@@ -1,5 +1,7 @@
 """A checkpoint as data: read without running code from it, checked, and written atomically."""
 
+import os
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,8 +23,12 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         path: a file that `medmtl fit` wrote.
 
     Raises:
-        RunError: it is missing, or not a checkpoint.
+        RunError: it is missing, damaged, or not a checkpoint.
     """
+    if is_damaged(path):
+        raise RunError(
+            f"{path} is damaged: what it holds is not what was written", fix="name another, or copy it again"
+        )
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
@@ -56,7 +62,47 @@ def config_within(path: Path, checkpoint: Mapping[str, Any]) -> dict[str, Any]:
     return with_new_names(config, str(path))
 
 
-def write_checkpoint(path: Path, checkpoint: dict[str, Any]) -> None:
-    """Replace a checkpoint, atomically."""
-    with written_whole(path) as beside:
-        torch.save(checkpoint, beside)
+def is_damaged(path: Path) -> bool:
+    """Whether weights or state in a checkpoint are not what was written.
+
+    torch keeps a digest (CRC-32) of every tensor, and of what is around them, in all its files, and does not check it.
+    A single flipped bit in a weight would otherwise pass.
+
+    Args:
+        path: a file; what is no archive of torch is left to others.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip() is not None
+    except (OSError, zipfile.BadZipFile):
+        return False
+    except Exception:  # what a flipped bit in a header makes `zipfile` raise: zlib.error, NotImplementedError, ...
+        return True
+
+
+def first_not_finite(state: Mapping[str, Any]) -> str | None:
+    """The name of the first tensor of a state that holds NaN or an infinity; None where all numbers are finite."""
+    numbers = {
+        name: each for name, each in state.items() if isinstance(each, torch.Tensor) and each.is_floating_point()
+    }
+    finite = [each.isfinite().all() for each in numbers.values()]
+    if not finite or bool(torch.stack(finite).all()):  # one transfer from the device
+        return None
+    return next(name for name, each in zip(numbers, finite, strict=True) if not each)
+
+
+def write_checkpoint(path: Path, checkpoint: Mapping[str, Any]) -> None:
+    """Replace a checkpoint, atomically: under a temporary name in its own folder, then renamed.
+
+    Raises:
+        OSError: it cannot be written; the earlier one stays.
+    """
+    with written_whole(path) as beside, beside.open("wb") as stream:
+        try:
+            torch.save(checkpoint, stream)
+        except RuntimeError as error:
+            if isinstance(error.__context__, OSError):  # torch hides it
+                raise error.__context__ from None
+            raise
+        stream.flush()
+        os.fsync(stream.fileno())  # a network drive may say only now that it is full

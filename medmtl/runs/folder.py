@@ -83,9 +83,19 @@ class RunFolder:
         return self.path / "report"
 
     @property
+    def previous(self) -> Path:
+        """The run that was here before, while the one that replaces it has no checkpoint, see `medmtl.runs.replace`."""
+        return self.path / "previous"
+
+    @property
     def exists(self) -> bool:
         """Whether the folder holds a run."""
         return self.config.is_file() or self.checkpoints.is_dir()
+
+    @property
+    def has_checkpoint(self) -> bool:
+        """Whether there is a checkpoint to test or to resume from."""
+        return self.best.is_file() or self.last.is_file()
 
     def checkpoint(self) -> Path:
         """The checkpoint to test: the best, or the last where training was cut short before a validation.
@@ -113,7 +123,7 @@ class RunFolder:
         """
         for _, folder in sorted(_numbered(name), reverse=True):
             run = cls(folder)
-            if run.best.is_file() or run.last.is_file():
+            if run.has_checkpoint:
                 return run
         raise RunError(
             f"there is no run {RUNS / name} with a checkpoint", fix="train with `medmtl fit`, or name one with --run"
@@ -128,6 +138,11 @@ class RunFolder:
         except (TextError, ValueError):
             logger.warning("%s is damaged: it is made anew, without what it said", self.manifest)
             return {}
+
+    def facts_of(self, command: str) -> dict[str, Any]:
+        """What `run.json` says of a command; nothing if that never ran here."""
+        facts = self.read_manifest().get(command)
+        return facts if isinstance(facts, dict) else {}
 
     def update_manifest(self, **facts: Any) -> None:
         """Add facts to `run.json`."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytorch_lightning as pl
+import wandb
 from pytorch_lightning.loggers import WandbLogger
 
 from medmtl.errors import ConfigError
@@ -44,6 +45,24 @@ class Wandb:
                 raise ConfigError(f"wandb.tags names {tag!r}", fix=f"use 1 to {LONGEST_TAG} characters a tag")
 
 
+def check_login(options: Wandb) -> None:
+    """Check that W&B lets this machine in, before anything is computed; only where it is to be used online.
+
+    Raises:
+        ConfigError: it does not.
+    """
+    if options.mode != "online" or "WANDB_MODE" in os.environ:
+        return
+    os.environ.setdefault("WANDB_SILENT", "true")
+    why = "W&B knows no key of yours"
+    try:
+        if wandb.login(prompt=False):
+            return
+    except wandb.errors.Error as error:
+        why = " ".join(str(error).split())
+    raise ConfigError(f"wandb.mode is online, and {why}", fix="run `wandb login`, set WANDB_API_KEY, or log offline")
+
+
 class RunWandbLogger(WandbLogger):
     """The W&B run of one `fit` or `test`.
 
@@ -62,6 +81,8 @@ class RunWandbLogger(WandbLogger):
         self, options: Wandb, run: RunFolder, command: str, checkpoint: Path | None, config: Mapping[str, Any]
     ) -> None:
         os.environ.setdefault("WANDB_SILENT", "true")
+        if not os.access(os.environ.get("HOME", ""), os.W_OK):  # else the log of its service fills the terminal
+            os.environ.setdefault("XDG_CACHE_HOME", str(run.path.resolve() / "wandb" / "cache"))
         super().__init__(
             name=run.path.name,
             save_dir=run.path,

@@ -5,6 +5,7 @@ import os
 import re
 import warnings
 from collections.abc import Sequence
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,15 +15,19 @@ import yaml
 from jsonargparse import Namespace
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
-from pytorch_lightning.loggers import CSVLogger, Logger
+from pytorch_lightning.loggers import Logger
 from pytorch_lightning.strategies import DDPStrategy
-from pytorch_lightning.utilities.exceptions import MisconfigurationException  # type: ignore[attr-defined]
+from pytorch_lightning.utilities.exceptions import (  # type: ignore[attr-defined]
+    MisconfigurationException,
+    SIGTERMException,
+)
 from rich.table import Table
 
 from medmtl.accuracy import FOREGROUND
 from medmtl.building import building
 from medmtl.callbacks.calibration import CalibrationCallback
-from medmtl.callbacks.checkpoints import MONITOR, RunCheckpoint
+from medmtl.callbacks.checkpoints import MONITOR, RunCheckpoint, RunCheckpointIO
+from medmtl.callbacks.divergence import DivergenceCallback
 from medmtl.callbacks.last_validation import LastValidation
 from medmtl.callbacks.record import RunRecord
 from medmtl.callbacks.report import ReportCallback
@@ -30,16 +35,19 @@ from medmtl.callbacks.scaling import ScalingCallback
 from medmtl.callbacks.spectral import SpectralCallback
 from medmtl.data.datamodule import MultiTaskData
 from medmtl.distributed import is_first, part
-from medmtl.errors import ConfigError
-from medmtl.files import read_json, read_table
+from medmtl.errors import AGAIN, ConfigError, MedMTLError, RunError, Stopped
+from medmtl.files import read_json
 from medmtl.models.finetune import load_weights
 from medmtl.models.segmenter import Segmenter
 from medmtl.report.test.sentences import headline, routing_sentence
 from medmtl.runs.checkpoint import CHECKPOINT_KEY, read_checkpoint, write_checkpoint
-from medmtl.runs.wandb import RunWandbLogger, Wandb
+from medmtl.runs.folder import RunFolder
+from medmtl.runs.metrics import MetricsLogger, read_metrics
+from medmtl.runs.replace import set_aside, settle
+from medmtl.runs.wandb import RunWandbLogger, Wandb, check_login
 from medmtl.terminal import terminal
 from medmtl.training.outputs import resolve_outputs
-from medmtl.training.request import RUN_VARIABLE, Request, parse_request
+from medmtl.training.request import RUN_VARIABLE, Request, parse_request, read_yaml
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +67,10 @@ DESCRIPTIONS = {
     "the signature bank and the OOD detector, and write them into its best checkpoint. The run is named as for "
     "`medmtl test`.",
 }
+
+
+class _FinishedError(Exception):
+    """There is nothing left to train."""
 
 
 class CommandTrainer(Trainer):
@@ -156,7 +168,11 @@ class MedCLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         """Write what the data declare of their classes into the configuration, and the channels that follow from it."""
+        if self.request.resumes:
+            self._check_unfinished()
         config = self.config[str(self.subcommand)]
+        if is_first():
+            check_login(config.wandb)
         with building(ConfigError):
             resolve_outputs(config)
         if self.subcommand == "fit":
@@ -165,12 +181,30 @@ class MedCLI(LightningCLI):
     def _parse_ckpt_path(self) -> None:
         """Take nothing from a checkpoint but what `request` has checked; Lightning would build its hyperparameters."""
 
+    def _check_unfinished(self) -> None:
+        """Stop at once, saying so, where the training to resume has come to its end.
+
+        It has not, if the configuration is given more steps or epochs than the run's own has.
+        """
+        run, wanted = self.request.run, self.config[str(self.subcommand)].trainer
+        facts = run.facts_of("fit")
+        if facts.get("status") != "finished" or self.request.checkpoint is None or not run.config.is_file():
+            return
+        before = read_yaml(run.config).get("trainer") or {}
+        same = all(getattr(wanted, key) == before.get(key) for key in ("max_steps", "max_epochs", "max_time"))
+        if same or 0 <= wanted.max_steps <= int(facts.get("steps") or 0):
+            if is_first():
+                steps = f"{run.path} is finished: it was trained for {facts.get('steps')} steps"
+                terminal().print(f"{steps}; to go on, give more with --trainer.max_steps", soft_wrap=True)
+            raise _FinishedError
+
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The trainer, with loggers, checkpoints and report of the run folder."""
         self.datamodule.setup(self.subcommand)  # bad input ends here, before anything is written
-        self.model.read_outputs(self.datamodule)
-        if self.subcommand == "fit":
+        training = self.subcommand == "fit"
+        if training:
             self.model.check_trainable()
+        self.model.read_outputs(self.datamodule, training)
         if self.request.checkpoint is not None:
             load_weights(self.model.network, self.request.checkpoint)  # and so does a checkpoint of another network,
         elif self.subcommand == "fit":
@@ -186,7 +220,7 @@ class MedCLI(LightningCLI):
         }
         extra: list[Callback] = []
         if self.subcommand == "fit":
-            extra = [RunCheckpoint(run.checkpoints), LastValidation()]
+            extra = [DivergenceCallback(), RunCheckpoint(run), LastValidation()]
         elif self.subcommand == "test":
             assert self.request.checkpoint is not None
             calibration, spectral, scaling = (
@@ -201,16 +235,30 @@ class MedCLI(LightningCLI):
             # The others split the network, so that each window needs all processes; volumes differ in their windows.
             kind = type(trainer.strategy).__name__
             raise ConfigError(f"trainer.strategy: {kind} splits the network between devices", fix="use ddp")
+        trainer.strategy.checkpoint_io = RunCheckpointIO()
+        for option in ("max_steps", "max_epochs", "limit_train_batches"):
+            if training and getattr(trainer, option) == 0:
+                raise ConfigError(f"trainer.{option} is 0: there is nothing to train", fix="use 1 or more")
+        if self.request.replaces and is_first():  # the new run has passed every check that needs no training
+            self._set_former_aside()
         return trainer
 
+    def _set_former_aside(self) -> None:
+        """Move the run that is replaced out of the way, unless the new one starts from it."""
+        run, finetune = self.request.run, self.model.finetune
+        for start in (self.request.checkpoint, None if finetune is None else Path(finetune.checkpoint).expanduser()):
+            if start is not None and start.resolve().is_relative_to(run.path.resolve()):
+                raise ConfigError(
+                    f"{start} belongs to the run that --overwrite replaces", fix="train into another folder"
+                )
+        set_aside(run)
+
     def _loggers(self) -> list[Logger]:
-        run = self.request.run
-        local = CSVLogger(save_dir=run.path.parent, name=run.path.name, version="")
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Experiment logs directory")
-            if is_first():
-                earlier = _read_metrics(run.metrics)  # before the logger's `experiment`, which deletes them
-                local.experiment.metrics = earlier
+        run, checkpoint = self.request.run, self.request.checkpoint
+        before = None
+        if self.request.resumes and checkpoint is not None:
+            before = int(read_checkpoint(checkpoint)["global_step"])
+        local = MetricsLogger(run.metrics, before)
         options: Wandb = self._get(self.config_init, "wandb")
         if options.mode == "disabled":
             return [local]
@@ -233,36 +281,80 @@ def run_command(argv: Sequence[str]) -> None:
         MedMTLError: for everything that the user can correct.
     """
     _quiet()
-    request = parse_request(list(argv))
-    os.environ[RUN_VARIABLE] = str(request.run.path)
+    with ExitStack() as held:
+        request = parse_request(list(argv), held)
+        os.environ[RUN_VARIABLE] = str(request.run.path)
+        try:
+            cli = _run(request)
+        finally:
+            os.environ.pop(RUN_VARIABLE, None)
+            if wandb.run is not None:
+                wandb.finish()
+            if is_first() and request.command == "fit":
+                settle(request.run)
+        part()
+        if cli is None or not is_first():
+            return
+        _check_not_empty(cli)
+        if request.command == "calibrate":
+            _keep_detector(cli)
+        if request.command == "fit":
+            _print_trained(cli)
+        elif request.command == "test":
+            _print_tested(cli)
+        else:
+            replaced = "its scaling and OOD threshold are new, its weights are as they were"
+            terminal().print(f"calibrated: {request.checkpoint} ({replaced})", soft_wrap=True)
+
+
+def _run(request: Request) -> MedCLI | None:
+    """Parse the arguments with LightningCLI, and run its trainer; None for a training that is finished already."""
     try:
-        cli = MedCLI(request)
+        return MedCLI(request)
+    except _FinishedError:
+        return None
     except MisconfigurationException as error:
         raise ConfigError(" ".join(str(error).split())) from None
     except ValueError as error:
+        if isinstance(error.__cause__, MedMTLError):  # jsonargparse wraps what an optional class raises
+            raise error.__cause__ from None
+        if "loaded state dict" in str(error):  # of the optimizer
+            why = f"{request.checkpoint} holds the state of another optimizer ({' '.join(str(error).split())})"
+            raise RunError(why, fix="resume with that one, and as many trained layers, or train anew") from None
         if "specified number of total steps" not in str(error):
             raise
         fix = "train longer from the beginning, without --resume"
         raise ConfigError("the schedule of the learning rate has ended", fix=fix) from None
-    except SystemExit:
-        if request.command == "fit" and request.run.last.is_file():
-            logger.warning("interrupted; continue with: medmtl fit --run %s --resume", request.run.path)
+    except SystemExit as error:
+        if isinstance(error, SIGTERMException):
+            raise Stopped("terminated", _how_to_go_on(request)) from None
+        if isinstance(error.__context__, KeyboardInterrupt):  # Lightning has ended the training and saved it
+            raise Stopped("interrupted", _how_to_go_on(request)) from None
         raise
-    finally:
-        os.environ.pop(RUN_VARIABLE, None)
-        if wandb.run is not None:
-            wandb.finish()
-    part()
-    if not is_first():
-        return
-    if request.command == "calibrate":
-        _keep_detector(cli)
-    if request.command == "fit":
-        _print_trained(cli)
-    elif request.command == "test":
-        _print_tested(cli)
-    else:
-        terminal().print(f"calibrated: {request.checkpoint}", soft_wrap=True)
+    except Stopped as stop:
+        raise Stopped(stop.how, _how_to_go_on(request)) from None
+    except KeyboardInterrupt:
+        raise Stopped("interrupted", _how_to_go_on(request)) from None
+
+
+def _check_not_empty(cli: MedCLI) -> None:
+    """Check that a test or a calibration had cases; Lightning passes over one without.
+
+    Raises:
+        RunError: it had none.
+    """
+    command = cli.request.command
+    batches = {"test": cli.trainer.num_test_batches, "calibrate": cli.trainer.num_val_batches}.get(command)
+    if batches is not None and not sum(batches):
+        part_of_split = "test" if command == "test" else cli.datamodule.calibration_part
+        raise RunError(f"there is no case to {command}", fix=f"train with data.{part_of_split} above 0")
+
+
+def _how_to_go_on(request: Request) -> str:
+    """What to do after an interruption; empty: what every command says."""
+    if request.command != "fit":
+        return ""
+    return f"continue with: medmtl fit --run {request.run.path} --resume" if request.run.last.is_file() else AGAIN
 
 
 def _keep_detector(cli: MedCLI) -> None:
@@ -278,13 +370,6 @@ def _keep_detector(cli: MedCLI) -> None:
 
 def _listed(value: Any) -> list[Any]:
     return [] if value in (None, True, False) else value if isinstance(value, list) else [value]
-
-
-def _read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Rows of an earlier part of the run, which CSVLogger would delete."""
-    if not path.is_file():
-        return []
-    return [{key: value for key, value in row.items() if value != ""} for row in read_table(path)]
 
 
 def _quiet() -> None:
@@ -314,14 +399,15 @@ def _quiet() -> None:
 
 
 def _print_trained(cli: MedCLI) -> None:
-    run = cli.request.run
+    run: RunFolder = cli.request.run
     console = terminal()
-    validated = [row for row in _read_metrics(run.metrics) if MONITOR in row]
+    validated = [row for row in read_metrics(run.metrics) if MONITOR in row]
     if validated:
         best = max(validated, key=lambda row: float(row[MONITOR]))
         table = Table("task", f"validation Dice, step {best['step']}")
         for name in [*cli.datamodule.trained, "mean"]:
-            table.add_row(name, f"{float(best[f'val/{name}/dice']):.3f}")
+            value = best.get(f"val/{name}/dice")  # a task that has joined a resumed training lacks it at first
+            table.add_row(name, "-" if value is None else f"{float(value):.3f}")
             for key in (key for key in best if re.fullmatch(rf"val/{re.escape(name)}/[^/]+/dice", key)):
                 each = key.split("/")[-2]
                 if each != FOREGROUND:

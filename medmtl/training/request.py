@@ -8,8 +8,8 @@ import argparse
 import inspect
 import logging
 import os
-import shutil
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,8 @@ from medmtl.models.segmenter import Segmenter
 from medmtl.renamed import with_new_names
 from medmtl.runs.checkpoint import config_within, read_checkpoint
 from medmtl.runs.folder import RUNS, RunFolder
+from medmtl.runs.lock import only_writer
+from medmtl.runs.replace import settle
 from medmtl.runs.wandb import Wandb
 from medmtl.training.merging import merged_by_name
 from medmtl.training.outputs import with_open_channels
@@ -61,23 +63,28 @@ class Request:
         run: the run folder.
         checkpoint: the checkpoint to test, calibrate or resume from.
         argv: the command line for LightningCLI.
+        replaces: whether the training replaces the run that the folder holds.
+        resumes: whether it goes on with that run.
     """
 
     command: str
     run: RunFolder
     checkpoint: Path | None
     argv: list[str]
+    replaces: bool = False
+    resumes: bool = False
 
 
-def parse_request(argv: list[str]) -> Request:
+def parse_request(argv: list[str], held: ExitStack | None = None) -> Request:
     """Find configuration, run folder and checkpoint, and put them in the order of precedence.
 
     Args:
         argv: the command, `fit`, `test` or `calibrate`, and its options.
+        held: keeps other processes from writing into the run folder until it is closed; None: nothing is written.
 
     Raises:
         ConfigError: options that exclude each other, or nothing to do.
-        RunError: the run folder is taken, or holds no checkpoint.
+        RunError: the run folder is taken, holds no checkpoint, or another process writes into it.
     """
     own = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     own.add_argument("-c", "--config", action="append", default=[])
@@ -92,9 +99,10 @@ def parse_request(argv: list[str]) -> Request:
         return Request(argv[0], RunFolder(RUNS), None, [argv[0], *flags])
     name = _name(configs)
     if argv[0] == "fit":
-        run, checkpoint, base = _to_fit(options, configs, name)
+        run, checkpoint, base = _to_fit(options, configs, name, held)
     else:
         run, checkpoint, base = _to_use(options, name, argv[0])
+        _hold(run, held)
     use_current_folder(None if argv[0] == "fit" or options.trust else _given(configs, flags))
     texts = [*base, *map(renamed_config, configs)]
     merged = merged_by_name([parse_yaml(text) for text in texts])
@@ -102,11 +110,12 @@ def parse_request(argv: list[str]) -> Request:
     # Also without a checkpoint: on a cluster Lightning loads `hpc_ckpt_1.ckpt` of the run folder by itself.
     resumed = ["--weights_only=true", *([f"--ckpt_path={checkpoint}"] if checkpoint else [])]
     quiet = [] if argv[0] == "fit" else ["--verbose=false"]
-    return Request(argv[0], run, checkpoint, [argv[0], *given, *quiet, *flags, f"--run={run.path}", *resumed])
+    arguments = [argv[0], *given, *quiet, *flags, f"--run={run.path}", *resumed]
+    return Request(argv[0], run, checkpoint, arguments, options.overwrite and run.exists, options.resume)
 
 
 def _to_fit(
-    options: argparse.Namespace, configs: list[Path], name: str | None
+    options: argparse.Namespace, configs: list[Path], name: str | None, held: ExitStack | None
 ) -> tuple[RunFolder, Path | None, list[str]]:
     if options.resume and options.overwrite:
         raise ConfigError("--resume and --overwrite exclude each other", fix="give one of them")
@@ -114,31 +123,67 @@ def _to_fit(
         raise ConfigError("--resume and --overwrite need the folder", fix="add --run FOLDER")
     if not options.run and not name:
         raise ConfigError("nothing to train", fix="add --config, for example --config multitask.yaml")
-    run = RunFolder(Path(options.run)) if options.run else _new_run(str(name))
-    if options.resume:
-        if not run.last.is_file():
-            raise RunError(f"{run.path} holds no checkpoint to resume from", fix="leave out --resume")
-        return run, run.last, [] if configs else [resumed_config(run, options.trust)]
-    if not configs:
+    if not (configs or options.resume):
         raise ConfigError("nothing to train", fix="add --config, for example --config multitask.yaml")
-    taken = run.exists and is_first()  # the other processes find files of the first
-    if taken and not options.overwrite:
+    if not options.run:
+        return _new_run(str(name), held), Path(options.ckpt_path) if options.ckpt_path else None, []
+    run = RunFolder(Path(options.run))
+    _hold(run, held)
+    if options.resume:
+        return run, _checkpoint_to_resume(run), [] if configs else [resumed_config(run, options.trust)]
+    if run.exists and is_first() and not options.overwrite:  # the other processes find files of the first
         raise RunError(f"{run.path} already holds a run", fix="add --resume or --overwrite, or name another folder")
-    if taken:
-        for path in (run.checkpoints, run.report, run.path / "figures", run.path / "wandb"):
-            shutil.rmtree(path, ignore_errors=True)
-        for path in (run.config, run.splits, run.manifest, run.metrics):
-            path.unlink(missing_ok=True)
     return run, Path(options.ckpt_path) if options.ckpt_path else None, []
 
 
-def _new_run(name: str) -> RunFolder:
+def _hold(run: RunFolder, held: ExitStack | None) -> None:
+    """Keep other commands from writing into a run folder; the processes of this one share it."""
+    if held is not None and is_first():
+        held.enter_context(only_writer(run.path))
+        settle(run)
+
+
+def _checkpoint_to_resume(run: RunFolder) -> Path | None:
+    """The newest checkpoint that can be read; None for a training that was stopped before its first.
+
+    Raises:
+        RunError: there is no training to resume, or no checkpoint can be read.
+    """
+    damaged: RunError | None = None
+    for path in (run.last, run.best):
+        if not path.is_file():
+            continue
+        try:
+            read_checkpoint(path)
+        except RunError as error:
+            damaged = error
+            continue
+        if damaged is not None:
+            logger.warning("%s: the training goes on from %s instead", damaged.what, path.name)
+        return path
+    if damaged is not None:
+        raise damaged
+    if not run.config.is_file():
+        raise RunError(f"{run.path} holds no checkpoint to resume from", fix="leave out --resume")
+    logger.warning("%s was stopped before its first checkpoint: the training begins again", run.path)
+    return None
+
+
+def _new_run(name: str, held: ExitStack | None) -> RunFolder:
     """The next free folder, chosen by the first process and passed to the others in `RUN_VARIABLE`."""
     if RUN_VARIABLE in os.environ and not is_first():
         return RunFolder(Path(os.environ[RUN_VARIABLE]))
     if launched_from_outside():
         raise ConfigError("several processes must train into one folder", fix="add --run FOLDER")
-    return RunFolder.next_free(name)
+    while True:
+        run = RunFolder.next_free(name)
+        if held is None:
+            return run
+        try:
+            held.enter_context(only_writer(run.path, new=True))
+        except FileExistsError:  # another process has taken it meanwhile
+            continue
+        return run
 
 
 def _to_use(options: argparse.Namespace, name: str | None, command: str) -> tuple[RunFolder, Path, list[str]]:

@@ -63,9 +63,12 @@ def refused(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
 
 
 @pytest.mark.usefixtures("laid_out")
-def test_two_runs_are_tested_as_one_model(run: Path, second: Path, workplace: Path) -> None:
+def test_two_runs_are_tested_as_one_model(
+    run: Path, second: Path, workplace: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     plain, names = rows(run), ("spectral", "p_value", "rejected", "nearest_task", "preprocessing")
     main(["test", "--run", str(run), joined(second)])
+    assert f"report.html: the report of best.ckpt is replaced by that of best.ckpt with {second}" in caplog.text
     pooled, report = rows(run), figures(run)
     for before, after in zip(plain, pooled, strict=True):
         # The task comes from the run's own network; segmentation and confidence from the pool.

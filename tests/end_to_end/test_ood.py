@@ -182,7 +182,11 @@ def test_a_second_run_looks_at_nothing_and_another_network_at_everything(
 
 
 def test_stopped_in_the_middle_it_goes_on_where_it_was(
-    run: Path, benchmark: Path, volumes: list[int], monkeypatch: pytest.MonkeyPatch
+    run: Path,
+    benchmark: Path,
+    volumes: list[int],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     look: Callable[[worker.Worker, Image, str], None] = worker.Worker.__call__
 
@@ -193,8 +197,10 @@ def test_stopped_in_the_middle_it_goes_on_where_it_was(
 
     with monkeypatch.context() as patched:
         patched.setattr(worker.Worker, "__call__", stop)
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(SystemExit) as exit_:
             ood(run, benchmark)
+    assert exit_.value.code == 130
+    assert capsys.readouterr().err.splitlines()[-1].startswith("medmtl: interrupted: observed images are kept")
     done = len(volumes)
     assert done > 0
     assert not (run / "ood" / "ood.csv").exists()

@@ -16,10 +16,10 @@ from rich.console import Console
 from medmtl.experiment.plan.cell import Budget, Cell
 from medmtl.experiment.plan.job import Job
 from medmtl.experiment.run.launchers import ClusterLauncher, Launcher, LocalLauncher
-from medmtl.experiment.run.lock import locked
 from medmtl.experiment.run.progress import LineView, Status
 from medmtl.experiment.run.runner import Outcome, run_jobs
 from medmtl.runs.folder import RunFolder
+from medmtl.runs.lock import locked
 
 
 class Telling(LineView):

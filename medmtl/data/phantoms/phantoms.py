@@ -20,7 +20,7 @@ from rich.progress import track
 from medmtl.data.phantoms.anatomy import FOREARM, HAND, HEAD, LEGS, TORSO, Anatomy, Part, Triple, draw
 from medmtl.data.phantoms.scanner import NONSENSE, Contrast, nonsense, scan
 from medmtl.errors import DataError
-from medmtl.files import write_text
+from medmtl.files import naming, write_text
 from medmtl.terminal import terminal
 
 
@@ -93,6 +93,7 @@ def phantom_root(name: str) -> Path:
 
     Raises:
         DataError: there is no such phantom.
+        OSError: the cache cannot be written to; names it.
     """
     if name not in (*PHANTOM_TASKS, OTHER_PHANTOM):
         raise DataError(f"no phantom is called {name!r}", fix=f"use {', '.join((*PHANTOM_TASKS, OTHER_PHANTOM))}")
@@ -100,17 +101,18 @@ def phantom_root(name: str) -> Path:
     if not (cache / name).is_dir():
         try:
             _write_data_set(cache, name, seed=0, cases=_LABELLED)
-        except OSError:
+        except OSError as error:
             # Another process that made the same folder meanwhile has won; its result is as good.
             if not (cache / name).is_dir():
-                raise
+                what = f"{error.strerror or error} (MEDMTL_CACHE names another folder for phantoms)"
+                raise OSError(error.errno, what, str(cache)) from None
     return cache / name
 
 
 def _write_data_set(out: Path, name: str, seed: int, cases: int) -> None:
     """Write one MSD folder whole: beside its place, then renamed."""
     out.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=out, prefix=f".{name}.") as beside:
+    with TemporaryDirectory(dir=out, prefix=f".{name}.") as beside, naming(out / name):
         folder = Path(beside) / name
         if name == OTHER_PHANTOM:
             _write_other(folder, seed)

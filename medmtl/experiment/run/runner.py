@@ -9,8 +9,8 @@ from pathlib import Path
 from medmtl.errors import RunError
 from medmtl.experiment.plan.job import Job
 from medmtl.experiment.run.launchers import Handle, Launcher
-from medmtl.experiment.run.lock import locked
 from medmtl.experiment.run.progress import Status, View
+from medmtl.runs.lock import locked
 
 PAUSE = 60.0  # seconds before a job that was refused is tried again
 REFUSALS = 3

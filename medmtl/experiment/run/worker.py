@@ -11,7 +11,7 @@ from pathlib import Path
 
 from medmtl.errors import reported
 from medmtl.experiment.plan.job import Job
-from medmtl.experiment.run.lock import locked
+from medmtl.runs.lock import locked
 from medmtl.startup import importing
 
 

@@ -10,9 +10,9 @@ import pytest
 from medmtl.distributed import is_first
 from medmtl.experiment.plan.cell import Budget, Cell
 from medmtl.experiment.plan.job import Job
-from medmtl.experiment.run.lock import locked
 from medmtl.experiment.run.worker import execute, main
 from medmtl.runs.folder import RunFolder
+from medmtl.runs.lock import locked
 from medmtl.training import command
 
 CELL = Cell("quick", "dedicated", "LiverCT", seed=0, fold=None, cases=4, budget=Budget("steps", 6, 2, 2))
