@@ -8,10 +8,15 @@ from typing import Literal
 from medmtl.errors import DataError
 
 MODALITIES = ("CT", "MR", "PET", "other")
-Kind = Literal["nifti", "nrrd", "meta", "dicom", "array"]
+Kind = Literal["nifti", "nibabel", "nrrd", "meta", "dicom", "array"]
 SUFFIXES: dict[str, Kind] = {
     ".nii.gz": "nifti",
     ".nii": "nifti",
+    ".hdr": "nifti",
+    ".mgz": "nibabel",
+    ".mgh": "nibabel",
+    ".mnc": "nibabel",
+    ".head": "nibabel",
     ".nrrd": "nrrd",
     ".nhdr": "nrrd",
     ".mha": "meta",
@@ -20,7 +25,8 @@ SUFFIXES: dict[str, Kind] = {
     ".ima": "dicom",
 }
 NIFTI = (".nii.gz", ".nii")
-ENDINGS = (*NIFTI, ".nrrd", ".mha")  # of files that a dataset may hold, each a whole image
+ENDINGS = (*NIFTI, ".nrrd", ".mha", ".mgz")  # of files that a dataset may hold, each a whole image
+COMPANIONS = (".img", ".img.gz", ".brik", ".brik.gz", ".raw", ".raw.gz", ".zraw")  # of files that hold a header alone
 MASK = "_mask"  # after the name of an image, in that of its mask
 MAPS = ("_probability", "_entropy")  # in those of its maps
 

@@ -346,7 +346,9 @@ def test_a_file_that_may_not_be_read_is_named(tmp_path: Path, monkeypatch: pytes
     for path in (nifti()(tmp_path), itk("scan.mha")(tmp_path)):
         if os.geteuid() == 0:  # to whom nothing is forbidden
             denied = lambda *_, **__: (_ for _ in ()).throw(PermissionError(13, "Permission denied"))  # noqa: E731
-            monkeypatch.setattr("nibabel.load" if path.suffix == ".gz" else "medmtl.io.itk.Path.open", denied)
+            monkeypatch.setattr(
+                "medmtl.io.nifti.open_stream" if path.suffix == ".gz" else "medmtl.io.itk.Path.open", denied
+            )
         path.chmod(0)
         assert f"{path} may not be read" in refusal(path)
 
