@@ -50,7 +50,8 @@ def open_nibabel(path: Path) -> Stored:
         size = tuple(map(int, image.shape))
         while len(size) > 3 and size[-1] == 1:
             size = size[:-1]
-        shape, volumes = (size[:3], size[3]) if len(size) == 4 else (size, 1)
+        several = len(size) == 4 and suffix != ".mnc"  # whose first axis is time
+        shape, volumes = (size[:3], size[3]) if several else (size, 1)
         check_shape(where, shape, volumes)
         offset = int(getattr(image.dataobj, "offset", 0))
         last = offset + int(np.prod(size, dtype=object)) * dtype.itemsize

@@ -1,7 +1,7 @@
 """Stored: an opened image file of any kind, whose voxels are read on demand, and the checks that all files pass."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -189,6 +189,18 @@ def check_grid(where: str, affine: np.ndarray, shape: Sequence[int]) -> None:
         )
 
 
+def cause_of_shift(warnings: Collection[str], image: Collection[str]) -> str:
+    """Why a file may have another affine than an image, for a message; empty where nothing tells.
+
+    Args:
+        warnings: of the file.
+        image: of the image.
+    """
+    if (NO_ORIENTATION in warnings) == (NO_ORIENTATION in image):
+        return ""
+    return f"; the header of {'the image' if NO_ORIENTATION in image else 'the file'} holds no orientation"
+
+
 def convert(where: str, slab: Callable[[slice], NDArray[Any]], result: NDArray[np.float32]) -> None:
     """Convert a volume to float32 a few slices at a time, so that no second copy of it is ever held.
 
@@ -213,6 +225,19 @@ def convert(where: str, slab: Callable[[slice], NDArray[Any]], result: NDArray[n
         raise DataError(
             f"{where} holds {broken} voxels of {result.size} that are not finite", fix="replace them by numbers"
         )
+    check_largest(where, largest)
+
+
+def check_largest(where: str, largest: float) -> None:
+    """Check that arithmetic in float32 does not overflow.
+
+    Args:
+        where: the file, for the message.
+        largest: of the absolute values of its voxels.
+
+    Raises:
+        DataError: it is beyond `MAX_VALUE`.
+    """
     if largest > MAX_VALUE:
         raise DataError(f"{where} holds values up to {largest:.3g}, which are no intensities", fix="replace them")
 

@@ -27,10 +27,12 @@ class Volume:
     Attributes:
         voxels: `(H, W, D)`, or `(H, W, D, C)` with channels, as stored.
         affine: from voxel indices to mm, right-anterior-superior, `(4, 4)` float64.
+        warnings: see `Stored`.
     """
 
     voxels: NDArray[Any]
     affine: NDArray[np.float64]
+    warnings: tuple[str, ...] = ()
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -81,7 +83,7 @@ def read_volume(path: Path) -> Volume:
         DataError: see `opened`.
     """
     with opened(path) as stored:
-        return Volume(stored.as_stored(), stored.affine)
+        return Volume(stored.as_stored(), stored.affine, stored.warnings)
 
 
 def extent_mm(path: Path) -> list[float]:

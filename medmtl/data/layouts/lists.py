@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 from medmtl.data.case import Case, LabelFile
-from medmtl.data.layouts.layout import Corpus, Layout, inside, values_of
+from medmtl.data.layouts.layout import Corpus, Layout, ending_notes, inside, present, values_of
 from medmtl.errors import DataError
 from medmtl.io.input import stem
 
@@ -68,7 +68,12 @@ class FileList(Layout):
             cases.append(Case(name, row.get("patient") or name, images, labels))
         organs = {_organ(key): (value,) for key, value in values.items()} if values else self.organs
         names = tuple(_organ(key) for key in channels) if channels != ["image"] else ()
-        return Corpus(tuple(cases), organs, self.ignore, names)
+        files = [
+            (root / text, path)
+            for row, case in zip(rows, cases, strict=True)
+            for text, path in zip((row[key] for key in channels), case.images, strict=True)
+        ]
+        return Corpus(tuple(cases), organs, self.ignore, names, notes=ending_notes(files))
 
 
 def _read_rows(owner: str, path: Path) -> list[dict[str, str]]:
@@ -106,7 +111,7 @@ def _organ(key: str) -> str:
 
 
 def _file(owner: str, root: Path, text: str, source: Path) -> Path:
-    path = inside(owner, root, text, source)
+    path = present(inside(owner, root, text, source))
     if not path.is_file():
         raise DataError(f"{owner}: {source} names {text}, which is not there", fix="correct the path")
     return path
