@@ -64,6 +64,7 @@ def open_itk(path: Path) -> Stored:
     Raises:
         DataError: the file is broken, a voxel is not one real number, or the shape is not that of a volume.
     """
+    lies = place_of(path)  # before ITK, which would open what the header names
     reader, where = _opened(path), str(path)
     pixel = reader.GetPixelIDValue()
     if reader.GetNumberOfComponents() != 1 or pixel not in TYPES:
@@ -74,7 +75,6 @@ def open_itk(path: Path) -> Stored:
     check_shape(where, shape, volumes)
     direction = np.reshape(reader.GetDirection(), (dimensions, dimensions))[:3, :3]
     grid = Grid(reader.GetSpacing()[:3], reader.GetOrigin()[:3], tuple(direction.ravel().tolist()))
-    lies = place_of(path)
     if lies.text:
         return _of_text(path, reader, lies, Stored(where, shape, volumes, grid.affine, _no_part, grid))
     dtype = np.dtype(TYPES[pixel]).newbyteorder(">" if lies.big else "<")

@@ -111,7 +111,7 @@ def _nrrd(path: Path, head: bytes) -> Place:
             listed = []
     named = fields.get("datafile")
     if named is None and not attached:
-        raise DataError(f"{path} has a header without an end", fix="replace the file")
+        raise DataError(f"{path} has a header that cannot be read", fix="replace the file")
     encoding = fields.get("encoding", "raw").lower()
     lines, skip = (_number(path, fields.get(key, "0")) for key in ("lineskip", "byteskip"))
     packed = encoding in PACKED

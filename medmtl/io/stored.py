@@ -116,8 +116,8 @@ def check_shape(where: str, shape: Sequence[int], volumes: int = 1) -> None:
         volumes: of the file.
 
     Raises:
-        DataError: it has not three axes, an axis has fewer than two voxels, there are more than `most_voxels`, or more
-            than `MAX_VOLUMES` volumes.
+        DataError: it has not three axes, an axis has fewer than two voxels, there are more than `most_voxels`, or no
+            volume or more than `MAX_VOLUMES`.
     """
     size = _size(shape)
     if len(shape) != 3:
@@ -131,7 +131,7 @@ def check_shape(where: str, shape: Sequence[int], volumes: int = 1) -> None:
             f"{where} claims {size} voxels, too many to hold",
             fix=f"correct its header, crop it, or raise {MAX_VOXELS_VARIABLE} above {most_voxels()}",
         )
-    if volumes > MAX_VOLUMES:
+    if not 1 <= volumes <= MAX_VOLUMES:
         raise DataError(f"{where} claims {volumes} volumes", fix="correct its header, or split it")
 
 
