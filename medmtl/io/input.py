@@ -94,3 +94,8 @@ def other_kinds(paths: Iterable[Path]) -> str:
     named = [path for path in paths if not path.name.lower().endswith(COMPANIONS) and not path.name.startswith(".")]
     kinds = Counter(path.suffix.lower() or "without a suffix" for path in named)
     return ", ".join(f"{number} {kind}" for kind, number in kinds.most_common())
+
+
+def printable(text: object) -> str:
+    """A path or message that any terminal and file takes: bytes of a name that are not UTF-8 are written as codes."""
+    return str(text).encode("utf-8", "backslashreplace").decode()

@@ -40,7 +40,7 @@ def open_nibabel(path: Path) -> Stored:
             raise DataError(f"{where} is MINC 2", fix="convert it by mnc2nii")
     with ExitStack() as closing:
         files = KINDS[suffix].filespec_to_file_map(where)
-        for name in files.keys() & {"header", "image"}:
+        for name in ("header", "image") if suffix == ".hdr" else ("image",):  # that of AFNI is text
             stream = files[name].fileobj = open_stream(Path(files[name].filename))
             closing.callback(stream.close)
         image = KINDS[suffix].from_file_map(files, mmap=False)

@@ -11,6 +11,7 @@ from typing import Any
 
 from medmtl.errors import RunError
 from medmtl.files import written_whole
+from medmtl.io.input import printable
 from medmtl.io.reader import Scan
 from medmtl.io.writer import write_map, write_mask
 from medmtl.predict.gate import withholds
@@ -49,7 +50,7 @@ def predict_case(
             files = _write(stage, scan, prediction, options)
         case = PredictedCase(
             case=scan.name,
-            input=str(scan.input.path),
+            input=printable(scan.input.path),
             mask=files.get("mask"),
             in_distribution=prediction.in_distribution,
             p_value=prediction.p_value,

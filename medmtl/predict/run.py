@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from medmtl.errors import MedMTLError, RunError
-from medmtl.io.input import Input
+from medmtl.io.input import Input, printable
 from medmtl.io.reader import Scan, read
 from medmtl.io.stored import reason as short_reason
 from medmtl.predict.case import forget, predict_case
@@ -99,4 +99,4 @@ def _attempt(
         logger.debug("%s", source.path, exc_info=True)
         reason = f"{source.path} cannot be segmented ({type(error).__name__}: {short_reason(error)})"
     forget(options.output, source.name)
-    return FailedCase(source.name, str(source.path), reason)
+    return FailedCase(source.name, printable(source.path), printable(reason))

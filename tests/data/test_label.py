@@ -23,6 +23,11 @@ TRUTH[2:7, 3:8, 2:6], TRUTH[7:9, 3:8, 2:6] = 1, 2
 COLOURS = np.dtype([("R", "u1"), ("G", "u1"), ("B", "u1")])
 
 
+@pytest.fixture(autouse=True)
+def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("medmtl.data_tools.facts.thumbnail", lambda *_: b"")
+
+
 class Outcome:
     """What the three of them make of a label.
 
@@ -73,7 +78,7 @@ def test_values_within_a_thousandth_of_a_whole_number_are_that_number(
         voxels = (TRUTH + np.where(TRUTH == 2, -width, 0)).astype(kind)
         found = Outcome(save_volume, voxels, None, declared)
         assert found.voxels is None
-        assert f"holds values that are no whole numbers ({kind(2 - width)})" in found.error
+        assert f"holds values that are no whole numbers ({kind(2 - width)!s})" in found.error
 
 
 @pytest.mark.parametrize("factor", [0.999999, 1.000001, 1 + 1e-7, 1.9999])
@@ -110,7 +115,7 @@ def test_a_last_axis_of_one_is_dropped(save_volume: Save, mask: int | None) -> N
 
 
 def test_one_hot_labels_are_named_as_such(save_volume: Save) -> None:
-    found = Outcome(save_volume, np.stack([TRUTH == value for value in range(3)], -1).astype(np.uint8), None, None)
+    found = Outcome(save_volume, np.stack([value == TRUTH for value in range(3)], -1).astype(np.uint8), None, None)
     assert "holds 3 volumes, one-hot: each voxel is 1 in one of them: save the number of that volume" in found.error
     found = Outcome(save_volume, np.stack([TRUTH, TRUTH], -1), None, None)
     assert "holds 2 volumes: use labels of one volume" in found.error

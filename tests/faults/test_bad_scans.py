@@ -142,6 +142,14 @@ BAD: dict[str, tuple[Make, str]] = {
     ),
     "affine that is not finite": (damaged(RAW, in_header(srow_x=[1, 0, 0, np.inf])), "that is not finite"),
     "micrometres as millimetres": (nifti(affine=AFFINE * 1000), "is 12500 mm long"),
+    "millimetres as micrometres": (nifti(affine=AFFINE / 1000), "is 0.0125 mm long"),
+    "beyond what float32 can square": (nifti(voxels=with_values(3e38, 1)), "values up to 3e+38, which are no"),
+    "negative side": (damaged(RAW, in_header(dim=[3, 7, -6, 5, 1, 1, 1, 1])), "has 7 x -6 x 5 voxels in its header"),
+    "pointer of Git LFS": (
+        written("scan.nii.gz", b"version https://git-lfs.github.com/spec/v1\n"),
+        "run `git lfs pull`",
+    ),
+    "wrong sum": (damaged(nifti(), lambda content: content[:-6] + bytes(2) + content[-4:]), "incorrect data check"),
     "sheared": (nifti(affine=sheared(5)), "has a sheared affine (axes up to 5.0 degrees off a right angle)"),
     "flat": (
         nifti(affine=np.array([[1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 0], [0, 0, 0, 1.0]])),

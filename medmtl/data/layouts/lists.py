@@ -68,11 +68,11 @@ class FileList(Layout):
             cases.append(Case(name, row.get("patient") or name, images, labels))
         organs = {_organ(key): (value,) for key, value in values.items()} if values else self.organs
         names = tuple(_organ(key) for key in channels) if channels != ["image"] else ()
-        files = [
-            (root / text, path)
-            for row, case in zip(rows, cases, strict=True)
-            for text, path in zip((row[key] for key in channels), case.images, strict=True)
-        ]
+        files = []
+        for row, case in zip(rows, cases, strict=True):
+            texts = [*(row[key] for key in channels), *(row[key] for key in masks if row.get(key))]
+            paths = [*case.images, *(label.path for label in case.labels)]
+            files += [(root / text, path) for text, path in zip(texts, paths, strict=True)]
         return Corpus(tuple(cases), organs, self.ignore, names, notes=ending_notes(files))
 
 
