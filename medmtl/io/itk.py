@@ -1,7 +1,6 @@
-"""NRRD and MetaImage files through SimpleITK: volumes in, masks and maps out."""
+"""NRRD and MetaImage files: volumes in, masks and maps out through SimpleITK."""
 
-from dataclasses import replace
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,24 +10,13 @@ from numpy.typing import NDArray
 
 from medmtl.errors import DataError
 from medmtl.files import written_whole
-from medmtl.io.itk_voxels import Place, open_voxels, place_of
-from medmtl.io.stored import LPS_TO_RAS, Stored, check_bytes, check_shape
+from medmtl.io.meta import read_meta
+from medmtl.io.nrrd import read_nrrd
+from medmtl.io.stored import LPS_TO_RAS, Stored, check_shape
+from medmtl.io.voxel_files import open_voxels
 
 DESCRIPTION = "description"  # key of a text in a header
-READERS = {".nrrd": "NrrdImageIO", ".nhdr": "NrrdImageIO", ".mha": "MetaImageIO", ".mhd": "MetaImageIO"}
-TYPES = {
-    SimpleITK.sitkUInt8: "u1",
-    SimpleITK.sitkInt8: "i1",
-    SimpleITK.sitkUInt16: "u2",
-    SimpleITK.sitkInt16: "i2",
-    SimpleITK.sitkUInt32: "u4",
-    SimpleITK.sitkInt32: "i4",
-    SimpleITK.sitkUInt64: "u8",
-    SimpleITK.sitkInt64: "i8",
-    SimpleITK.sitkFloat32: "f4",
-    SimpleITK.sitkFloat64: "f8",
-}
-SimpleITK.ProcessObject.SetGlobalWarningDisplay(False)  # what matters of its warnings is checked, and said, here
+READERS = {".nrrd": read_nrrd, ".nhdr": read_nrrd, ".mha": read_meta, ".mhd": read_meta}
 
 
 class Grid(NamedTuple):
@@ -56,7 +44,8 @@ class Grid(NamedTuple):
 def open_itk(path: Path) -> Stored:
     """Open a file, or the header of a pair of header and data.
 
-    ITK reads the header alone: it checks no checksum, and would read whatever file a header names.
+    They are read here and not by ITK, which checks no sum of a compressed file, reads whatever file a header names, and
+    ends the process on some headers.
 
     Returns:
         The file; its `header` is a `Grid`.
@@ -64,33 +53,29 @@ def open_itk(path: Path) -> Stored:
     Raises:
         DataError: the file is broken, a voxel is not one real number, or the shape is not that of a volume.
     """
-    lies = place_of(path)  # before ITK, which would open what the header names
-    reader, where = _opened(path), str(path)
-    pixel = reader.GetPixelIDValue()
-    if reader.GetNumberOfComponents() != 1 or pixel not in TYPES:
+    where = str(path)
+    header = READERS[path.suffix.lower()](path)
+    if header.components != 1:
         raise DataError(f"{where} holds colours, vectors or complex numbers", fix="save one real number a voxel")
-    size, dimensions = reader.GetSize(), reader.GetDimension()
-    several = dimensions == 4  # the last one is time, or channels: it has no place in the patient
+    size = header.size
+    several = len(size) == 4  # the last one is time, or channels: it has no place in the patient
     shape, volumes = (size[:3], size[3]) if several else (size, 1)
     check_shape(where, shape, volumes)
-    direction = np.reshape(reader.GetDirection(), (dimensions, dimensions))[:3, :3]
-    grid = Grid(reader.GetSpacing()[:3], reader.GetOrigin()[:3], tuple(direction.ravel().tolist()))
-    if lies.text:
-        return _of_text(path, reader, lies, Stored(where, shape, volumes, grid.affine, _no_part, grid))
-    dtype = np.dtype(TYPES[pixel]).newbyteorder(">" if lies.big else "<")
-    slice_bytes = shape[0] * shape[1] * dtype.itemsize
-    needed = slice_bytes * shape[2] * volumes
-    stream, first = open_voxels(path, lies, needed)
+    spacing = np.linalg.norm(header.axes, axis=0)
+    direction = header.axes / np.where(spacing > 0, spacing, 1)
+    grid = Grid(tuple(spacing.tolist()), header.origin, tuple(direction.ravel().tolist()))
+    stream, first = open_voxels(path, header)
+    bytes_of_slice = shape[0] * shape[1] * header.dtype.itemsize
 
     def part(volume: int, place: slice) -> NDArray[Any]:
         start, stop, _ = place.indices(shape[2])
-        stream.seek(first + (volume * shape[2] + start) * slice_bytes)
-        content = stream.read((stop - start) * slice_bytes)
-        if len(content) < (stop - start) * slice_bytes:
-            raise _cut_short(where)
-        return np.frombuffer(content, dtype).reshape((*shape[:2], stop - start), order="F")
+        stream.seek(first + (volume * shape[2] + start) * bytes_of_slice)
+        content = stream.read((stop - start) * bytes_of_slice)
+        if len(content) < (stop - start) * bytes_of_slice:
+            raise DataError(f"{where} ends before its last voxel", fix="replace the file")
+        return np.frombuffer(content, header.dtype).reshape((*shape[:2], stop - start), order="F")
 
-    finish = partial(stream.finish, first + needed)
+    finish = partial(stream.finish, first + bytes_of_slice * shape[2] * volumes)
     return Stored(where, shape, volumes, grid.affine, part, grid, finish=finish, close=stream.close)
 
 
@@ -114,42 +99,3 @@ def write_itk(path: Path, values: np.ndarray, grid: Grid, description: str = "")
         image.SetMetaData(DESCRIPTION, description)
     with written_whole(path) as beside:
         SimpleITK.WriteImage(image, str(beside), useCompression=True)
-
-
-def _of_text(path: Path, reader: SimpleITK.ImageFileReader, place: Place, stored: Stored) -> Stored:
-    """A file whose voxels are text, which ITK reads as a whole."""
-    if place.files != (path,):
-        raise DataError(f"{path} keeps its voxels as text in another file", fix="save it in one")
-    voxels = int(np.prod(stored.shape, dtype=object)) * stored.volumes
-    check_bytes(str(path), 2 * voxels - 1, path.stat().st_size)  # a digit each, and what separates them
-
-    @lru_cache(maxsize=1)
-    def whole() -> NDArray[Any]:
-        try:
-            image = reader.Execute()
-        except RuntimeError:  # its text names a line of ITK's sources
-            raise _cut_short(str(path)) from None
-        array = SimpleITK.GetArrayFromImage(image).T
-        return array if array.ndim == 4 else array[..., None]
-
-    return replace(stored, part=lambda volume, place: whole()[..., place, volume])
-
-
-def _no_part(_: int, place: slice) -> NDArray[Any]:
-    raise NotImplementedError
-
-
-def _cut_short(where: str) -> DataError:
-    return DataError(f"{where} ends before its last voxel, or is damaged", fix="replace the file")
-
-
-def _opened(path: Path) -> SimpleITK.ImageFileReader:
-    path.open("rb").close()  # raises FileNotFoundError or PermissionError, which ITK does not tell apart
-    reader = SimpleITK.ImageFileReader()
-    reader.SetImageIO(READERS[path.suffix.lower()])
-    reader.SetFileName(str(path))
-    try:
-        reader.ReadImageInformation()
-    except RuntimeError:
-        raise DataError(f"{path} has a header that cannot be read", fix="replace the file") from None
-    return reader

@@ -56,7 +56,8 @@ def opened(path: Path, kind: Kind | None = None, series: str | None = None) -> I
     stored: Stored | None = None
     try:
         _check_openable(path, kind or kind_of(path))
-        stored = _open(path, kind or kind_of(path), series)
+        with np.errstate(over="ignore", invalid="ignore"):  # what a hostile header comes to is checked
+            stored = _open(path, kind or kind_of(path), series)
         seen: list[int] = []  # volumes of which voxels were read: what was not read needs no checksum
         yield replace(stored, part=partial(_part, stored.part, seen))
         if seen:

@@ -60,13 +60,10 @@ def test_files_within_it_are_read_as_simpleitk_reads_them(home: Path, header: st
     assert np.array_equal(found, SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(home / header))).T)
 
 
-def test_a_second_name_and_voxels_as_text_elsewhere_are_refused(home: Path) -> None:
+def test_a_second_name_and_a_missing_file_are_refused(home: Path) -> None:
     (home / "scan.nhdr").write_text(nrrd("voxels.raw") + "datafile: ../secret.raw\n")
     (source,) = find_inputs(home / "scan.nhdr")
-    with pytest.raises(DataError, match=r"names two data files|cannot be read"):
-        read(source)
-    (home / "scan.nhdr").write_text(nrrd("voxels.raw").replace("encoding: raw", "encoding: ascii"))
-    with pytest.raises(DataError, match="keeps its voxels as text in another file"):
+    with pytest.raises(DataError, match="names two data files"):
         read(source)
     (home / "scan.nhdr").write_text(nrrd("gone.raw"))
     with pytest.raises(DataError, match=r"names gone.raw, which is not there"):
