@@ -214,15 +214,15 @@ def convert(where: str, slab: Callable[[slice], NDArray[Any]], result: NDArray[n
     """
     broken, largest = 0, 0.0
     for part in slabs(result.shape):
-        stored = np.asarray(slab(part))
+        stored, values = np.asarray(slab(part)), result[..., part]
         with np.errstate(over="ignore", invalid="ignore"):
-            values = stored.astype(np.float32)
-        result[..., part] = values
+            values[...] = stored
         if stored.dtype.kind == "f":  # whole numbers of 64 bits are finite, and can be squared
             wrong = values.size - int(np.isfinite(values).sum())
             broken += wrong
             if not wrong:
                 largest = max(largest, -float(values.min()), float(values.max()))
+        del stored  # before the next slab is read
     if broken:
         raise DataError(
             f"{where} holds {broken} voxels of {result.size} that are not finite", fix="replace them by numbers"
