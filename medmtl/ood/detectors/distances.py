@@ -8,11 +8,10 @@ from collections.abc import Sequence
 
 import torch
 from sklearn.covariance import EmpiricalCovariance
-from sklearn.decomposition import PCA
 from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 
-from medmtl.ood.detectors.gaussian import fit_gaussian, mahalanobis, spread, task_means
+from medmtl.ood.detectors.gaussian import fit_gaussian, mahalanobis, principal_axes, spread, task_means
 from medmtl.ood.detectors.layers import Fitted, LayerDetector, layer_means, missing_output
 from medmtl.ood.evidence.evidence import Evidence, LayerEvidence, View
 
@@ -89,8 +88,7 @@ class PCAMahalanobis(LayerDetector):
     def fit_layer(self, maps: Sequence[LayerEvidence], tasks: Sequence[str]) -> Fitted:
         """See `LayerDetector.fit_layer`."""
         features = layer_means(maps)
-        found = PCA(self.variance, svd_solver="full").fit(features.numpy())
-        axes, origin = torch.from_numpy(found.components_), torch.from_numpy(found.mean_)
+        axes, origin = principal_axes(features, self.variance)
         gaussian = fit_gaussian((features - origin) @ axes.T, tasks, EmpiricalCovariance)
         return {**gaussian, "axes": axes, "origin": origin}
 

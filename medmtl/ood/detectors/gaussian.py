@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 from sklearn.covariance import LedoitWolf
+from sklearn.decomposition import PCA
 from torch import Tensor
 
 from medmtl.errors import DataError
@@ -14,6 +15,21 @@ MAD_TO_DEVIATION = 1.4826  # of a median absolute deviation, for normal values
 
 # The spread of a channel that hardly varies among few training images is raised to this share of the mean spread.
 LEAST_SPREAD = 0.01
+
+
+def principal_axes(features: Tensor, variance: float) -> tuple[Tensor, Tensor]:
+    """The directions in which features vary most.
+
+    Args:
+        features: `(samples, F)`.
+        variance: share of the variance that the directions keep.
+
+    Returns:
+        The directions, `(K, F)`, and the mean, `(F,)`.
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):  # of samples that are all alike
+        found = PCA(variance, svd_solver="full").fit(features.numpy())
+    return torch.from_numpy(found.components_), torch.from_numpy(found.mean_)
 
 
 def spread(residuals: Tensor) -> Tensor:

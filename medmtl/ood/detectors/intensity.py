@@ -4,12 +4,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
-from sklearn.decomposition import PCA
 from torch import Tensor
 
 from medmtl.ood.detectors.base import ViewDetector
 from medmtl.ood.detectors.distances import kth_distance
-from medmtl.ood.detectors.gaussian import fit_gaussian, mahalanobis, spread, task_means
+from medmtl.ood.detectors.gaussian import fit_gaussian, mahalanobis, principal_axes, spread, task_means
 from medmtl.ood.detectors.layers import Fitted, require
 from medmtl.ood.evidence.evidence import Evidence, View
 from medmtl.ood.score import Role
@@ -75,8 +74,7 @@ class IntensityHistogram(ViewDetector):
         tasks = [case.dataset for case in cases]
         histograms = torch.stack([case.view.histogram for case in cases])
         scale = spread(task_means(histograms, tasks)[1]) if self.whitening else torch.ones_like(histograms[0])
-        found = PCA(self.variance, svd_solver="full").fit((histograms / scale).numpy())
-        axes, origin = torch.from_numpy(found.components_), torch.from_numpy(found.mean_)
+        axes, origin = principal_axes(histograms / scale, self.variance)
         self.fitted = {"axes": axes, "origin": origin, "bins": scale}
         reduced = self._reduced(histograms)
         self.fitted |= {"bank": reduced} if self.distance == "nearest" else fit_gaussian(reduced, tasks)
