@@ -1,12 +1,13 @@
 """The checks before training: images can be read, label and image share one grid, label values are declared."""
 
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import combinations
 
 import numpy as np
 
 from medmtl.data.case import Case, LabelFile, named
+from medmtl.data.label import check_declared, check_one_volume, label_of
 from medmtl.data.reading import read_channels
 from medmtl.data.task_cases import TaskCases
 from medmtl.errors import ConfigError, DataError
@@ -14,6 +15,8 @@ from medmtl.io.reader import Stack, check_same_grid
 from medmtl.io.volume import opened
 
 logger = logging.getLogger(__name__)
+
+LOGGED = 5  # notes of a task
 
 
 def check_task(name: str, cases: Sequence[Case], organ: Collection[int], declared: Collection[int] | None) -> None:
@@ -47,10 +50,40 @@ def check_cases(
     Raises:
         DataError: a case cannot be used.
     """
-    empty = [case.name for case in cases if not _check_case(name, case, organ, declared)]
-    for case in empty:
-        logger.warning("task %s, case %s: no foreground; its Dice is NaN and counted as undefined", name, case)
+    empty, notes = [], Notes(f"task {name}")
+    for case in cases:
+        if not _check_case(name, case, organ, declared, notes):
+            empty.append(case.name)
+    notes.log()
+    for each in empty:
+        logger.warning("task %s, case %s: no foreground; its Dice is NaN and counted as undefined", name, each)
     return empty
+
+
+class Notes:
+    """What was found of the files of some cases and is no error: each kind of note is logged once.
+
+    Args:
+        owner: the task or folder.
+    """
+
+    def __init__(self, owner: str) -> None:
+        self._owner = owner
+        self._cases: dict[str, list[str]] = {}
+
+    def add(self, case: str, notes: Iterable[str]) -> None:
+        """Keep notes of a case."""
+        for note in dict.fromkeys(notes):
+            self._cases.setdefault(note, []).append(case)
+
+    def log(self) -> None:
+        """Log each note with its first case, `LOGGED` of them at most."""
+        for note, (first, *others) in list(self._cases.items())[:LOGGED]:
+            more = f" and {len(others)} more" if others else ""
+            logger.warning("%s, case %s%s: %s", self._owner, first, more, note)
+        if len(self._cases) > LOGGED:
+            left = len(self._cases) - LOGGED
+            logger.warning("%s: %d more notes; `medmtl data check` lists them", self._owner, left)
 
 
 def check_contradictions(found: Mapping[str, TaskCases]) -> None:
@@ -86,31 +119,30 @@ def check_image(owner: str, case: Case) -> Stack:
         return read_channels(case, constant=not case.labels)
 
 
-def _check_case(task: str, case: Case, organ: Collection[int], declared: Collection[int] | None) -> bool:
-    """Check one case; whether it has foreground."""
+def _check_case(task: str, case: Case, organ: Collection[int], declared: Collection[int] | None, notes: Notes) -> bool:
+    """Check one case, and add to the notes; whether it has foreground."""
     owner = f"task {task}"
     image = check_image(owner, case)
+    notes.add(case.name, image.warnings)
     if not case.labels:
         raise DataError(f"{owner}, case {case.name} has no label", fix="take the case out of the dataset")
     with named(owner, case.name):
-        return any([_check_label(label, image, organ, declared) for label in case.labels])
+        return any([_check_label(case.name, label, image, organ, declared, notes) for label in case.labels])
 
 
-def _check_label(label: LabelFile, image: Stack, organ: Collection[int], declared: Collection[int] | None) -> bool:
+def _check_label(
+    case: str,
+    file: LabelFile,
+    image: Stack,
+    organ: Collection[int],
+    declared: Collection[int] | None,
+    notes: Notes,
+) -> bool:
     """Check one file of the labels; whether it has foreground."""
-    with opened(label.path) as stored:
-        if stored.volumes > 1:
-            raise DataError(f"label {label.path} has {stored.volumes} volumes", fix="use labels of three dimensions")
+    with opened(file.path) as stored:
+        check_one_volume(stored)
         check_same_grid(stored, image, "image")
-        voxels = stored.as_stored()
-    if label.value is not None:  # the mask of one organ
-        return label.value in organ and bool((voxels > 0).any())
-    values = np.unique(voxels)
-    unknown = [value.item() for value in values if declared is not None and value not in declared]
-    if unknown:
-        raise DataError(
-            f"label {label.path} holds the values {unknown[:5]}, which are not declared (these are: "
-            f"{sorted(declared or ())})",
-            fix="declare or correct them",
-        )
-    return bool(np.isin(values, list(organ)).any())
+        label = label_of(file, stored.as_stored())
+    check_declared(file, label, declared)
+    notes.add(case, label.notes)
+    return bool(np.isin(label.values, list(organ)).any())

@@ -8,10 +8,10 @@ from monai.data import MetaTensor
 
 from medmtl.data.case import Case
 from medmtl.data.classes import Classes
+from medmtl.data.label import read_label
 from medmtl.errors import DataError
 from medmtl.io.input import Input, kind_of
 from medmtl.io.reader import Stack, read_stack
-from medmtl.io.volume import read_volume
 from medmtl.losses.masked import UNKNOWN
 
 
@@ -63,7 +63,7 @@ def load_label(case: Case, classes: Classes, image: MetaTensor, ignore: int | No
     for label in case.labels:
         if label.value is not None and label.value not in classes.foreground:
             continue
-        voxels = read_volume(label.path).voxels
+        voxels = read_label(label).values
         if label.value is None:
             found = torch.from_numpy(np.array(voxels, np.int64))[None]
             if ignore is not None:
@@ -72,5 +72,5 @@ def load_label(case: Case, classes: Classes, image: MetaTensor, ignore: int | No
                 result[torch.isin(found, torch.as_tensor(sorted(part)))] = number
         else:
             own = next(number for number, values in enumerate(classes.parts, 1) if label.value in values)
-            result[torch.from_numpy(voxels > 0)[None]] = own
+            result[torch.from_numpy(voxels == label.value)[None]] = own
     return MetaTensor(result, affine=image.affine)

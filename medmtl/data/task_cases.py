@@ -50,6 +50,7 @@ def task_cases(name: str, task: Task) -> TaskCases:
     """
     root = resolve_root(name, task.root)
     corpus = (task.layout or recognise(root)).read(name, root)
+    _log(f"task {name}", corpus)
     classes = _classes(name, root, corpus, task)
     labelled = [case for case in corpus.cases if case.labels]
     missing = {case.name: _missing(name, case, classes, task.missing or {}) for case in labelled}
@@ -87,10 +88,16 @@ def ood_cases(name: str, folder: OODImages) -> list[Case]:
     """
     root = resolve_root(name, folder.root)
     corpus = (folder.layout or recognise(root)).read(name, root)
+    _log(name, corpus)
     return [
         replace(case, labels=(), channels=folder.channels)
         for case in _sorted_unique(name, corpus.cases, root, "images")
     ]
+
+
+def _log(owner: str, corpus: Corpus) -> None:
+    for note in corpus.notes:
+        logger.warning("%s: %s", owner, note)
 
 
 def _classes(name: str, root: Path, corpus: Corpus, task: Task) -> Classes:

@@ -10,7 +10,7 @@ from rich.progress import track
 
 from medmtl.data_tools.facts import Request, look_at
 from medmtl.data_tools.lacking import lacking
-from medmtl.data_tools.leaks import duplicates, shared_patients, torn_folds
+from medmtl.data_tools.leaks import duplicates, repeated, shared_patients, torn_folds
 from medmtl.data_tools.listing import Dataset
 from medmtl.data_tools.outliers import outliers
 from medmtl.data_tools.unlabelled import unlabelled
@@ -78,7 +78,9 @@ def _each(requests: Sequence[Request], processes: int) -> Iterator[tuple[int, Se
 def _among(cases: Sequence[CaseFacts], dataset: Dataset) -> Iterator[Finding]:
     """Findings that need all cases of one dataset."""
     readable = [case for case in cases if case.shape]
+    yield from (Finding("note", "files", dataset.name, "", note) for note in dataset.corpus.notes)
     yield from unlabelled(dataset)
+    yield from repeated(cases)
     yield from outliers(readable, dataset.names)
     yield from lacking(readable, dataset.corpus)
     yield from shared_patients(cases)

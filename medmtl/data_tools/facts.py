@@ -11,10 +11,11 @@ from nibabel.orientations import aff2axcodes
 from numpy.typing import NDArray
 
 from medmtl.data.case import Case
+from medmtl.data.label import check_declared, check_one_volume, label_of
 from medmtl.data_tools.grids import apart_mm, compare, reordered
 from medmtl.errors import DataError
-from medmtl.io.stored import check_grid
-from medmtl.io.volume import Volume, opened, read_volume
+from medmtl.io.stored import cause_of_shift, check_grid, check_largest
+from medmtl.io.volume import Volume, opened
 from medmtl.report.data.thumbnail import thumbnail
 from medmtl.results.dataset import CaseFacts, Finding, Intensity, Severity
 
@@ -112,12 +113,16 @@ def _image(path: Path, findings: _Findings) -> Volume:
     with opened(path) as stored:
         check_grid(stored.where, stored.affine, stored.shape)
         voxels = stored.as_stored()
+    for warning in stored.warnings:
+        findings.add("warning", "header", f"{path}: {warning}", "look at its header")
     with np.errstate(over="ignore", invalid="ignore"):
         broken = voxels.size - int(np.isfinite(voxels.astype(np.float32)).sum()) if voxels.dtype.kind == "f" else 0
     if broken:
         text = f"{path} holds {broken:,} voxels of {voxels.size:,} that are not finite"
         findings.add("error", "not-finite", text, "replace them by numbers")
-    return Volume(voxels, stored.affine)
+    else:
+        check_largest(str(path), max(-float(voxels.min()), float(voxels.max())))
+    return Volume(voxels, stored.affine, stored.warnings)
 
 
 def _channels(image: Volume) -> list[NDArray[Any]]:
@@ -143,30 +148,32 @@ def _digest(voxels: NDArray[Any]) -> str:
     """Of values as float32, whatever type they are stored as; piece by piece, to need no second copy."""
     digest = hashlib.sha256()
     for piece in np.array_split(voxels, voxels.size // PIECE + 1):
-        digest.update(np.ascontiguousarray(piece, dtype="<f4").data)
+        with np.errstate(over="ignore"):  # of values that are an error by themselves
+            digest.update(np.ascontiguousarray(piece, dtype="<f4").data)
     return digest.hexdigest()
 
 
 def _label(request: Request, image: Volume, findings: _Findings) -> Volume | None:
     """The label values in the order of the image's voxels; None without a label that fits on it."""
-    declared, whole = request.declared, None
+    whole = None
     for file in request.case.labels:
+        rule = "unreadable"
         try:
-            read = read_volume(file.path)
+            with opened(file.path) as stored:
+                rule = "shape" if stored.volumes > 1 else rule
+                check_one_volume(stored)
+                read = Volume(stored.as_stored(), stored.affine, stored.warnings)
+            rule = "undeclared"
+            label = label_of(file, read.voxels)
+            check_declared(file, label, request.declared)
         except DataError as error:
-            findings.unreadable(error)
+            findings.add("error", rule, error.what, error.fix)
             continue
-        voxels = _on_grid(file.path, read, image, findings)
+        voxels = _on_grid(file.path, replace(read, voxels=label.values), image, findings)
+        for note in label.notes:
+            findings.add("warning", "values", f"{file.path}: {note}", "save whole numbers")
         if voxels is None:
             continue
-        if file.value is not None:
-            voxels = np.where(voxels > 0, file.value, 0)
-        unknown = [value.item() for value in np.unique(voxels) if declared is not None and value not in declared]
-        if unknown:
-            values = ", ".join(f"{value:g}" for value in unknown[:5])
-            known = ", ".join(map(str, sorted(declared or ())))
-            text = f"{file.path} holds the values {values}, which are not declared ({known} are)"
-            findings.add("error", "undeclared", text, "declare or correct them")
         whole = voxels if whole is None else np.where(voxels > 0, voxels, whole)
     if whole is None:
         return None
@@ -185,6 +192,7 @@ def _on_grid(path: Path, label: Volume, image: Volume, findings: _Findings) -> N
         return None
     if likeness == "affine":
         text = f"{path} has another affine than its image: their voxels lie up to {apart_mm(label, image):.3g} mm apart"
+        text += cause_of_shift(label.warnings, image.warnings)
         findings.add("error", "affine", text, "if the outline fits, --fix-affine DIR takes over the image's")
     if likeness == "reordered":
         stored, wanted = ("".join(map(str, aff2axcodes(each.affine))) for each in (label, image))

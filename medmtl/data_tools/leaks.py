@@ -1,5 +1,6 @@
 """The same image or the same patient on both sides of a split."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
 from medmtl.data.layouts.layout import Fold
@@ -35,6 +36,16 @@ def duplicates(cases: Iterable[CaseFacts]) -> Iterator[Finding]:
         for digest in (*case.image_digests, case.label_digest):
             if digest:
                 seen.setdefault(digest, case)
+
+
+def repeated(cases: Sequence[CaseFacts]) -> Iterator[Finding]:
+    """Find names that several cases of one dataset have, which training refuses: it could not tell them apart."""
+    times = Counter(case.case for case in cases)
+    for name in [name for name, number in times.items() if number > 1]:
+        one, other, *_ = (" ".join(case.images) for case in cases if case.case == name)
+        text = f"{times[name]} cases have this name: {one}"
+        text += " is listed again" if one == other else f" and {other}"
+        yield Finding("error", "name", cases[0].dataset, name, text, "rename or remove one")
 
 
 def _same_image(first: CaseFacts, case: CaseFacts) -> Iterator[Finding]:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from medmtl.errors import DataError
 from medmtl.io import dicom
-from medmtl.io.input import MODALITIES, SUFFIXES, Input, Kind, kind_of, stem
+from medmtl.io.input import MODALITIES, SUFFIXES, Input, Kind, hidden, kind_of, other_kinds, stem
 from medmtl.io.rows import file_text, read_rows, shown
 from medmtl.io.stacking import numbered, stacked, volumes_in
 
@@ -90,17 +90,23 @@ def _with_siblings(one: Input) -> Input:
 
 
 def _of_folder(folder: Path) -> Iterator[Input]:
+    """The images of a folder, and what is named like one and cannot be opened, such as a link to nothing or a pipe."""
     series: dict[Path, list[Path]] = {}
+    others: list[Path] = []
     for path in sorted(folder.rglob("*")):
         inside = path.relative_to(folder)
-        hidden = any(part.startswith(".") for part in inside.parts)  # what file managers leave beside files
-        if hidden or not path.is_file():
+        if hidden(inside) or path.is_dir():
             continue
-        kind = _kind(path)
+        kind = _kind(path) if path.is_file() or path.name.lower().endswith(tuple(SUFFIXES)) else None
         if kind == "dicom":
             series.setdefault(path.parent, []).append(path)
         elif kind is not None:
             yield _of_file(path, _joined(inside))
+        else:
+            others.append(path)
+    left_out = other_kinds(others)
+    if left_out:
+        logger.info("left out, for they are no images that can be read: %s in %s", left_out, folder)
     found = {place: dicom.series_of(files) for place, files in series.items()}
     volumes = {each.study for several in found.values() for each in several if not each.localizer}
     for place, several in found.items():

@@ -1,6 +1,6 @@
-"""NRRD and MetaImage files through SimpleITK: volumes in, masks and maps out."""
+"""NRRD and MetaImage files: volumes in, masks and maps out through SimpleITK."""
 
-from functools import lru_cache
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,10 +10,13 @@ from numpy.typing import NDArray
 
 from medmtl.errors import DataError
 from medmtl.files import written_whole
+from medmtl.io.meta import read_meta
+from medmtl.io.nrrd import read_nrrd
 from medmtl.io.stored import LPS_TO_RAS, Stored, check_shape
+from medmtl.io.voxel_files import open_voxels
 
 DESCRIPTION = "description"  # key of a text in a header
-READERS = {".nrrd": "NrrdImageIO", ".nhdr": "NrrdImageIO", ".mha": "MetaImageIO", ".mhd": "MetaImageIO"}
+READERS = {".nrrd": read_nrrd, ".nhdr": read_nrrd, ".mha": read_meta, ".mhd": read_meta}
 
 
 class Grid(NamedTuple):
@@ -41,37 +44,39 @@ class Grid(NamedTuple):
 def open_itk(path: Path) -> Stored:
     """Open a file, or the header of a pair of header and data.
 
+    They are read here and not by ITK, which checks no sum of a compressed file, reads whatever file a header names, and
+    ends the process on some headers.
+
     Returns:
         The file; its `header` is a `Grid`.
 
     Raises:
         DataError: the file is broken, a voxel is not one real number, or the shape is not that of a volume.
     """
-    reader, where = _opened(path), str(path)
-    if reader.GetNumberOfComponents() != 1 or "complex" in SimpleITK.GetPixelIDValueAsString(reader.GetPixelIDValue()):
+    where = str(path)
+    header = READERS[path.suffix.lower()](path)
+    if header.components != 1:
         raise DataError(f"{where} holds colours, vectors or complex numbers", fix="save one real number a voxel")
-    size, dimensions = reader.GetSize(), reader.GetDimension()
-    several = dimensions == 4  # the last one is time, or channels: it has no place in the patient
+    size = header.size
+    several = len(size) == 4  # the last one is time, or channels: it has no place in the patient
     shape, volumes = (size[:3], size[3]) if several else (size, 1)
-    check_shape(where, shape)
-    direction = np.reshape(reader.GetDirection(), (dimensions, dimensions))[:3, :3]
-    grid = Grid(reader.GetSpacing()[:3], reader.GetOrigin()[:3], tuple(direction.ravel().tolist()))
-
-    @lru_cache(maxsize=1)
-    def image(volume: int) -> SimpleITK.Image:
-        if several:
-            reader.SetExtractSize((*size[:3], 0))
-            reader.SetExtractIndex((0, 0, 0, volume))
-        try:
-            return reader.Execute()
-        except RuntimeError:  # its text names a line of ITK's sources
-            raise DataError(f"{where} ends before its last voxel, or is damaged", fix="replace the file") from None
+    check_shape(where, shape, volumes)
+    spacing = np.linalg.norm(header.axes, axis=0)
+    direction = header.axes / np.where(spacing > 0, spacing, 1)
+    grid = Grid(tuple(spacing.tolist()), header.origin, tuple(direction.ravel().tolist()))
+    stream, first = open_voxels(path, header)
+    bytes_of_slice = shape[0] * shape[1] * header.dtype.itemsize
 
     def part(volume: int, place: slice) -> NDArray[Any]:
-        stored = SimpleITK.GetArrayViewFromImage(image(volume))  # (D, H, W) of ITK's axes, gone with its image
-        return stored[place].copy().transpose(2, 1, 0)
+        start, stop, _ = place.indices(shape[2])
+        stream.seek(first + (volume * shape[2] + start) * bytes_of_slice)
+        content = stream.read((stop - start) * bytes_of_slice)
+        if len(content) < (stop - start) * bytes_of_slice:
+            raise DataError(f"{where} ends before its last voxel", fix="replace the file")
+        return np.frombuffer(content, header.dtype).reshape((*shape[:2], stop - start), order="F")
 
-    return Stored(where, shape, volumes, grid.affine, part, grid)
+    finish = partial(stream.finish, first + bytes_of_slice * shape[2] * volumes)
+    return Stored(where, shape, volumes, grid.affine, part, grid, finish=finish, close=stream.close)
 
 
 def write_itk(path: Path, values: np.ndarray, grid: Grid, description: str = "") -> None:
@@ -94,15 +99,3 @@ def write_itk(path: Path, values: np.ndarray, grid: Grid, description: str = "")
         image.SetMetaData(DESCRIPTION, description)
     with written_whole(path) as beside:
         SimpleITK.WriteImage(image, str(beside), useCompression=True)
-
-
-def _opened(path: Path) -> SimpleITK.ImageFileReader:
-    path.open("rb").close()  # raises FileNotFoundError or PermissionError, which ITK does not tell apart
-    reader = SimpleITK.ImageFileReader()
-    reader.SetImageIO(READERS[path.suffix.lower()])
-    reader.SetFileName(str(path))
-    try:
-        reader.ReadImageInformation()
-    except RuntimeError:
-        raise DataError(f"{path} has a header that cannot be read", fix="replace the file") from None
-    return reader

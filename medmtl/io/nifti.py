@@ -1,56 +1,94 @@
-"""NIfTI files (`.nii`, `.nii.gz`) through nibabel: volumes in, masks and maps out."""
+"""NIfTI files (`.nii`, `.nii.gz`, pairs of `.hdr` and `.img`): volumes in through nibabel, masks and maps out."""
 
+import logging
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import nibabel
 import numpy as np
 from nibabel.affines import apply_affine
-from nibabel.nifti1 import Nifti1Header
-from nibabel.nifti2 import Nifti2Header
-from nibabel.openers import ImageOpener
+from nibabel.arrayproxy import ArrayProxy
+from nibabel.nifti1 import Nifti1Header, Nifti1PairHeader
+from nibabel.nifti2 import Nifti2Header, Nifti2PairHeader
 from numpy.typing import NDArray
 
 from medmtl.errors import DataError
 from medmtl.files import written_whole
-from medmtl.io.stored import Stored, check_shape
+from medmtl.io.stored import NO_ORIENTATION, Stored, check_bytes, check_shape
+from medmtl.io.stream import Unpacked, open_stream
 
 MILLIMETRES = {1: 1000.0, 2: 1.0, 3: 0.001}  # unit of length in a NIfTI header: metre, millimetre, micrometre
 SPATIAL = 0b111  # bits of `xyzt_units` that hold it
 DISAGREEMENT_MM = 1.0  # between sform and qform, at a corner of the volume
 DESCRIPTION_BYTES = 79
+EXTENSIONS = 4  # bytes after a header that say whether extensions follow, which are not read
 GRID_FIELDS = (
     *("qform_code", "quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z"),
     *("sform_code", "srow_x", "srow_y", "srow_z"),
 )
+REPAIRS = logging.Logger("nibabel's repairs of a header")  # has no handler but this: what matters is said in our words
+REPAIRS.addHandler(logging.NullHandler())
+LFS_POINTER = b"version https://git-lfs"  # first bytes of what Git leaves in the place of a large file
 
 
-def open_nifti(path: Path) -> Stored:
+def open_nifti(path: Path) -> Stored | None:
     """Open a file.
+
+    Args:
+        path: the file; of a pair the header, whose voxels lie beside it.
 
     Returns:
         The file; its `header` is nibabel's. The affine is the sform, or the qform where there is no sform, in mm
-        whatever unit the header names.
+        whatever unit the header names. None for a header of Analyze.
 
     Raises:
         DataError: a voxel is not one real number, has no size, or the shape is not that of a volume.
     """
-    # One handle for all slabs: each goes on where the last one ended, so a compressed file is inflated once.
-    image = nibabel.load(path, keep_file_open=True)
-    where, dtype = str(path), image.get_data_dtype()
+    where, pair = str(path), path.name.lower().endswith(".hdr")
+    stream = open_stream(path)
+    start = stream.read(Nifti2Header.sizeof_hdr)
+    raw = _header(path, start, pair)
+    if raw is None:
+        stream.close()
+        return None
+    if pair:
+        stream.close()
+        stream = open_stream(_voxels_of(path))
+    header, warnings = _repaired(raw)
+    dtype = header.get_data_dtype()
     if dtype.kind not in "biuf":
         raise DataError(f"{where} holds colours or complex numbers ({dtype})", fix="save one real number a voxel")
-    size, header = _shape(image.shape), image.header
+    size = _shape(header.get_data_shape())
     shape, volumes = (size[:3], int(size[3])) if len(size) == 4 else (size, 1)
-    check_shape(where, shape)
+    check_shape(where, shape, volumes)
     if header["sform_code"] == 0:
-        _check_sizes(path, type(header))
+        _check_sizes(where, raw)
+    offset = int(header.get_data_offset())
+    last = offset + int(np.prod(size, dtype=object)) * dtype.itemsize
+    check_bytes(where, last, stream.most)
+    # One stream for all slabs: each goes on where the last one ended, so a compressed file is unpacked once.
+    proxy = ArrayProxy(stream, header, mmap=False)
 
     def part(volume: int, place: slice) -> NDArray[Any]:
-        further = (volume,) + (0,) * (len(image.shape) - 4) if len(image.shape) > 3 else ()
-        return np.asanyarray(image.dataobj[(slice(None), slice(None), place, *further)])
+        further = (volume,) + (0,) * (len(proxy.shape) - 4) if len(proxy.shape) > 3 else ()
+        return np.asanyarray(proxy[(slice(None), slice(None), place, *further)])
 
-    return Stored(where, shape, volumes, _affine(image), part, header, warnings=_warnings(header, shape))
+    warnings += _orientation(header, shape)
+    if not pair and isinstance(stream, Unpacked) != path.name.lower().endswith(".gz"):
+        state = "is compressed" if isinstance(stream, Unpacked) else "is not compressed"
+        warnings += (f"the file {state}, other than its name says",)
+    return Stored(
+        where,
+        shape,
+        volumes,
+        _affine(header),
+        part,
+        header,
+        warnings=warnings,
+        finish=partial(stream.finish, last),
+        close=stream.close,
+    )
 
 
 def write_nifti(
@@ -78,10 +116,59 @@ def write_nifti(
         nibabel.save(image, beside)
 
 
-def _affine(image: nibabel.Nifti1Image) -> NDArray[np.float64]:
+def _header(path: Path, start: bytes, pair: bool) -> Nifti1Header | None:
+    """The header as it is in the file; None where it is one of Analyze."""
+    if not start:
+        raise OSError("it is empty")
+    if start.startswith(LFS_POINTER):
+        raise DataError(f"{path} cannot be read (it is a pointer of Git LFS)", fix="run `git lfs pull`")
+    kinds = (Nifti2PairHeader, Nifti1PairHeader) if pair else (Nifti2Header, Nifti1Header)
+    for kind in kinds:
+        if kind.may_contain_header(start):
+            return kind(start[: kind.sizeof_hdr], check=False)
+    if pair:
+        return None
+    raise OSError("it has no header of NIfTI")
+
+
+def _repaired(raw: Nifti1Header) -> tuple[Nifti1Header, tuple[str, ...]]:
+    """A header with what nibabel repairs, and warnings of what was repaired.
+
+    Raises:
+        HeaderDataError: it cannot be repaired.
+    """
+    header = raw.copy()
+    header.check_fix(logger=REPAIRS)
+    warnings: tuple[str, ...] = ()
+    sizes = raw["pixdim"][1:4]
+    if raw["sform_code"] != 0 and not (sizes > 0).all():
+        warnings += ("the voxel sizes of the header are not all above 0; those of the sform are used",)
+    elif raw["sform_code"] == 0 and (sizes < 0).any():
+        warnings += ("a voxel size of the header is below 0, and taken as above",)
+    first = raw.sizeof_hdr + EXTENSIONS
+    if type(raw).is_single and header.get_data_offset() < first:
+        header.set_data_offset(first)
+        warnings += ("the header lets the voxels begin within itself; they are read from its end",)
+    return header, warnings
+
+
+def _voxels_of(path: Path) -> Path:
+    """The file of the voxels of a pair.
+
+    Raises:
+        DataError: there is none.
+    """
+    base = path.name[: -len(".hdr")]
+    for ending in (".img", ".img.gz", ".IMG"):
+        if (path.parent / f"{base}{ending}").is_file():
+            return path.parent / f"{base}{ending}"
+    raise DataError(f"{path} has no {base}.img beside it", fix="restore it")
+
+
+def _affine(header: Nifti1Header) -> NDArray[np.float64]:
     """The affine of an image in mm: its sform, or its qform where it has none."""
-    affine = np.array(image.affine, np.float64)
-    affine[:3] *= _millimetres(image.header)
+    affine = np.array(header.get_best_affine(), np.float64)
+    affine[:3] *= _millimetres(header)
     return affine
 
 
@@ -94,22 +181,21 @@ def _shape(shape: tuple[int, ...]) -> tuple[int, ...]:
     """Without empty axes after the third."""
     while len(shape) > 3 and shape[-1] == 1:
         shape = shape[:-1]
-    return shape
+    return tuple(map(int, shape))
 
 
-def _check_sizes(path: Path, kind: type[Nifti1Header]) -> None:
+def _check_sizes(where: str, raw: Nifti1Header) -> None:
     """Check the voxel sizes of the file itself, where its affine is made of them: nibabel takes 0 for 1."""
-    with ImageOpener(path) as file:
-        header = kind.from_fileobj(file, check=False)
-    empty = np.flatnonzero(header["pixdim"][1:4] == 0)
+    empty = np.flatnonzero(raw["pixdim"][1:4] == 0)
     if len(empty):
-        raise DataError(f"{path} has a voxel size of 0 mm along axis {empty[0]}", fix="repair its header")
+        raise DataError(f"{where} has a voxel size of 0 mm along axis {empty[0]}", fix="repair its header")
 
 
-def _warnings(header: Nifti1Header, shape: tuple[int, ...]) -> tuple[str, ...]:
+def _orientation(header: Nifti1Header, shape: tuple[int, ...]) -> tuple[str, ...]:
+    """Warnings of what the header leaves open."""
     sform, qform = header.get_sform(coded=True)[0], _qform(header)
     if sform is None and qform is None:
-        return ("the header holds no orientation: left and right may be swapped",)
+        return (NO_ORIENTATION,)
     if sform is None or qform is None:
         return ()
     corners = np.array([*np.ndindex(2, 2, 2)]) * (np.array(shape) - 1)
@@ -131,7 +217,7 @@ def _qform(header: Nifti1Header) -> np.ndarray | None:
 
 def _grid_alone(header: Nifti1Header) -> Nifti1Header:
     """A header of the same kind that has the grid of another, and nothing else."""
-    alone = type(header)()
+    alone = (Nifti2Header if isinstance(header, Nifti2Header) else Nifti1Header)()
     for field in GRID_FIELDS:
         alone[field] = header[field]
     alone["pixdim"][:4] = header["pixdim"][:4]

@@ -14,7 +14,15 @@ from monai.data import MetaTensor
 from medmtl.errors import DataError
 from medmtl.io.input import Input
 from medmtl.io.stacking import HOW, parts_of
-from medmtl.io.stored import AFFINE_TOLERANCE_MM, Stored, check_contrast, check_grid, check_shape, convert
+from medmtl.io.stored import (
+    AFFINE_TOLERANCE_MM,
+    Stored,
+    cause_of_shift,
+    check_contrast,
+    check_grid,
+    check_shape,
+    convert,
+)
 from medmtl.io.volume import opened
 
 
@@ -49,6 +57,7 @@ class Stack(NamedTuple):
         modality: CT, MR, PET or other where all files agree; None otherwise.
         warnings: what a user should know about the files.
         header: of the first file, see `Stored`.
+        volumes: that the first file holds.
     """
 
     voxels: np.ndarray
@@ -56,6 +65,7 @@ class Stack(NamedTuple):
     modality: str | None = None
     warnings: tuple[str, ...] = ()
     header: object = None
+    volumes: int = 1
 
 
 def read(source: Input, channels: Sequence[int] = ()) -> Scan:
@@ -70,6 +80,9 @@ def read(source: Input, channels: Sequence[int] = ()) -> Scan:
     """
     parts = parts_of(source, channels)
     stack = read_stack(parts)
+    if not channels and stack.volumes > 1:
+        chosen = f"volume {source.volume or 0} of {stack.volumes} in the file, counted from 0, was used"
+        stack = stack._replace(warnings=(*stack.warnings, chosen))
     if channels:
         source = replace(source, path=parts[0].path, kind=parts[0].kind, series=parts[0].series)
     return _scan(source, stack)
@@ -99,7 +112,7 @@ def read_stack(parts: Sequence[Input], constant: bool = False) -> Stack:
             check_grid(stored.where, stored.affine, stored.shape)
             if result is None:
                 voxels = np.empty((len(parts), *stored.shape), np.float32)
-                result = Stack(voxels, stored.affine, stored.modality, stored.warnings, stored.header)
+                result = Stack(voxels, stored.affine, stored.modality, stored.warnings, stored.header, stored.volumes)
             else:
                 check_same_grid(stored, result, f"channel {parts[0].path.name}")
                 modality = result.modality if result.modality == stored.modality else None
@@ -128,8 +141,10 @@ def check_same_grid(stored: Stored, image: Stack, other: str) -> None:
         size, own = (" x ".join(map(str, each)) for each in (stored.shape, image.voxels.shape[1:]))
         raise DataError(f"{stored.where} has {size} voxels, its {other} {own}", fix="resample one to the other's grid")
     if not np.allclose(stored.affine, image.affine, atol=AFFINE_TOLERANCE_MM):
+        cause = cause_of_shift(stored.warnings, image.warnings)
         raise DataError(
-            f"{stored.where} has another affine than its {other}", fix="correct the header of one, or resample one"
+            f"{stored.where} has another affine than its {other}{cause}",
+            fix="correct the header of one, or resample one",
         )
 
 

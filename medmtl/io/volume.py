@@ -1,20 +1,23 @@
 """Volumes of every kind of file: opened with one set of errors, for training and prediction alike."""
 
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from medmtl.errors import DataError
+from medmtl.errors import DataError, MedMTLError
 from medmtl.io.dicom import open_dicom
 from medmtl.io.input import Kind, kind_of
 from medmtl.io.itk import open_itk
+from medmtl.io.neuroimaging import open_nibabel
 from medmtl.io.nifti import open_nifti
-from medmtl.io.stored import Stored, reason
+from medmtl.io.stored import Part, Stored, reason
 
 
 @dataclass(frozen=True)
@@ -24,10 +27,12 @@ class Volume:
     Attributes:
         voxels: `(H, W, D)`, or `(H, W, D, C)` with channels, as stored.
         affine: from voxel indices to mm, right-anterior-superior, `(4, 4)` float64.
+        warnings: see `Stored`.
     """
 
     voxels: NDArray[Any]
     affine: NDArray[np.float64]
+    warnings: tuple[str, ...] = ()
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -48,9 +53,16 @@ def opened(path: Path, kind: Kind | None = None, series: str | None = None) -> I
         DataError: names the file and the reason in one line: it is missing, forbidden, broken, or not a
             volume of one real number a voxel; also where that shows within the block.
     """
+    stored: Stored | None = None
     try:
-        yield _open(path, kind or kind_of(path), series)
-    except DataError:
+        _check_openable(path, kind or kind_of(path))
+        with np.errstate(over="ignore", invalid="ignore"):  # what a hostile header comes to is checked
+            stored = _open(path, kind or kind_of(path), series)
+        seen: list[int] = []  # volumes of which voxels were read: what was not read needs no checksum
+        yield replace(stored, part=partial(_part, stored.part, seen))
+        if seen:
+            stored.finish()
+    except MedMTLError:
         raise
     except FileNotFoundError:
         raise DataError(f"{path} is missing", fix="restore the file or correct the path") from None
@@ -60,6 +72,9 @@ def opened(path: Path, kind: Kind | None = None, series: str | None = None) -> I
         raise DataError(f"{path} does not fit into memory", fix="crop it") from None
     except Exception as error:  # nibabel, SimpleITK and pydicom raise a dozen kinds for a broken file
         raise DataError(f"{path} cannot be read ({reason(error)})", fix="replace the file") from error
+    finally:
+        if stored is not None:
+            stored.close()
 
 
 def read_volume(path: Path) -> Volume:
@@ -69,7 +84,7 @@ def read_volume(path: Path) -> Volume:
         DataError: see `opened`.
     """
     with opened(path) as stored:
-        return Volume(stored.as_stored(), stored.affine)
+        return Volume(stored.as_stored(), stored.affine, stored.warnings)
 
 
 def extent_mm(path: Path) -> list[float]:
@@ -82,9 +97,32 @@ def extent_mm(path: Path) -> list[float]:
         return (np.linalg.norm(stored.affine[:3, :3], axis=0) * stored.shape).tolist()
 
 
+def _part(read: Part, seen: list[int], volume: int, place: slice) -> NDArray[Any]:
+    """Some slices of a volume, which is noted as seen."""
+    seen.append(volume)
+    return read(volume, place)
+
+
+def _check_openable(path: Path, kind: Kind) -> None:
+    """Check that opening a path neither waits for ever nor finds a folder.
+
+    Raises:
+        DataError: it is a folder, a pipe or a device, or a link to nothing.
+    """
+    if path.is_symlink() and not path.exists():
+        raise DataError(f"{path} is missing (a link to {path.readlink()})", fix="restore the file or correct the path")
+    mode = path.stat().st_mode
+    if stat.S_ISDIR(mode) and kind != "dicom":
+        raise DataError(f"{path} cannot be read (it is a folder)", fix="name a file")
+    if not (stat.S_ISDIR(mode) or stat.S_ISREG(mode)):
+        raise DataError(f"{path} cannot be read (it is a pipe or a device)", fix="name a file")
+
+
 def _open(path: Path, kind: Kind, series: str | None) -> Stored:
     if kind == "nifti":
-        return open_nifti(path)
+        return open_nifti(path) or open_nibabel(path)
+    if kind == "nibabel":
+        return open_nibabel(path)
     if kind == "dicom":
         return open_dicom(path, series)
     return open_itk(path)

@@ -13,6 +13,7 @@ import numpy as np
 
 from medmtl.errors import RunError
 from medmtl.files import written_whole
+from medmtl.io.input import printable
 from medmtl.io.nifti import DESCRIPTION_BYTES
 from medmtl.io.reader import Scan
 from medmtl.io.writer import SUFFIXES, write_map, write_mask
@@ -52,7 +53,7 @@ def predict_case(
             files = _write(stage, scan, prediction, options)
         case = PredictedCase(
             case=scan.name,
-            input=str(scan.input.path),
+            input=printable(scan.input.path),
             mask=files.get("mask"),
             in_distribution=prediction.in_distribution,
             p_value=prediction.p_value,

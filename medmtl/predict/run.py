@@ -1,5 +1,6 @@
 """Predict image after image; the next one is read meanwhile, and finished ones are not repeated."""
 
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -8,8 +9,9 @@ from typing import Any
 from rich.console import Console
 
 from medmtl.errors import MedMTLError, RunError
-from medmtl.io.input import Input
+from medmtl.io.input import Input, printable
 from medmtl.io.reader import Scan, read
+from medmtl.io.stored import reason as short_reason
 from medmtl.predict.case import forget, predict_case
 from medmtl.predict.model import Model
 from medmtl.predict.names import check_unclaimed
@@ -17,6 +19,8 @@ from medmtl.predict.options import Options
 from medmtl.predict.progress import Progress
 from medmtl.predict.records import check_owner, finished, read_record, request_of
 from medmtl.results.prediction import FailedCase, PredictedCase
+
+logger = logging.getLogger(__name__)
 
 
 def predict_all(
@@ -81,7 +85,7 @@ def _attempt(
     options: Options,
     reading: "Future[tuple[Scan, float]]",
 ) -> PredictedCase | FailedCase:
-    """Predict an image. One that fails does not stop the others; an output folder that cannot be written to does."""
+    """Predict an image. Whatever fails in it does not stop the others; a folder that cannot be written to does."""
     try:
         scan, seconds = reading.result()
         return predict_case(model, scan, request, options, seconds)
@@ -91,5 +95,8 @@ def _attempt(
         reason = str(error)
     except MemoryError:
         reason = f"{source.path} does not fit into memory: crop or resample it"
+    except Exception as error:  # of a library, on an image that none of our checks refused
+        logger.debug("%s", source.path, exc_info=True)
+        reason = f"{source.path} cannot be segmented ({type(error).__name__}: {short_reason(error)})"
     forget(options.output, source.name)
-    return FailedCase(source.name, str(source.path), reason)
+    return FailedCase(source.name, printable(source.path), printable(reason))

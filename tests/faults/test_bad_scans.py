@@ -142,6 +142,14 @@ BAD: dict[str, tuple[Make, str]] = {
     ),
     "affine that is not finite": (damaged(RAW, in_header(srow_x=[1, 0, 0, np.inf])), "that is not finite"),
     "micrometres as millimetres": (nifti(affine=AFFINE * 1000), "is 12500 mm long"),
+    "millimetres as micrometres": (nifti(affine=AFFINE / 1000), "is 0.0125 mm long"),
+    "beyond what float32 can square": (nifti(voxels=with_values(3e38, 1)), "values up to 3e+38, which are no"),
+    "negative side": (damaged(RAW, in_header(dim=[3, 7, -6, 5, 1, 1, 1, 1])), "has 7 x -6 x 5 voxels in its header"),
+    "pointer of Git LFS": (
+        written("scan.nii.gz", b"version https://git-lfs.github.com/spec/v1\n"),
+        "run `git lfs pull`",
+    ),
+    "wrong sum": (damaged(nifti(), lambda content: content[:-6] + bytes(2) + content[-4:]), "incorrect data check"),
     "sheared": (nifti(affine=sheared(5)), "has a sheared affine (axes up to 5.0 degrees off a right angle)"),
     "flat": (
         nifti(affine=np.array([[1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 0], [0, 0, 0, 1.0]])),
@@ -346,7 +354,9 @@ def test_a_file_that_may_not_be_read_is_named(tmp_path: Path, monkeypatch: pytes
     for path in (nifti()(tmp_path), itk("scan.mha")(tmp_path)):
         if os.geteuid() == 0:  # to whom nothing is forbidden
             denied = lambda *_, **__: (_ for _ in ()).throw(PermissionError(13, "Permission denied"))  # noqa: E731
-            monkeypatch.setattr("nibabel.load" if path.suffix == ".gz" else "medmtl.io.itk.Path.open", denied)
+            monkeypatch.setattr(
+                "medmtl.io.nifti.open_stream" if path.suffix == ".gz" else "medmtl.io.itk.Path.open", denied
+            )
         path.chmod(0)
         assert f"{path} may not be read" in refusal(path)
 

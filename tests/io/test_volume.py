@@ -21,6 +21,9 @@ AFFINE = np.array([[0, -1.5, 0, 10], [2.0, 0, 0, -20], [0, 0, 1.25, 5], [0, 0, 0
 
 def stored(path: Path, voxels: np.ndarray, affine: np.ndarray = AFFINE) -> Path:
     """Save by nibabel, or through a NIfTI file by SimpleITK, which alone decides about the axes."""
+    if path.suffix == ".mgz":
+        nib.save(nib.MGHImage(voxels, affine), path)
+        return path
     nifti = path if path.name.endswith((".nii", ".nii.gz")) else path.with_suffix(".nii")
     nib.save(nib.Nifti1Image(voxels, affine), nifti)
     if path != nifti:
@@ -30,7 +33,8 @@ def stored(path: Path, voxels: np.ndarray, affine: np.ndarray = AFFINE) -> Path:
 
 @pytest.mark.parametrize("ending", ENDINGS)
 def test_every_format_gives_voxels_in_storage_order_and_the_affine(ending: str, tmp_path: Path) -> None:
-    for dtype in (np.uint8, np.int16, np.float32, np.float64):
+    types = (np.uint8, np.int16, np.float32, np.float64)
+    for dtype in types[:-1] if ending == ".mgz" else types:  # which has no float64
         voxels = np.random.default_rng(0).integers(0, 200, (4, 5, 6)).astype(dtype)
         volume = read_volume(stored(tmp_path / f"a.b{ending}", voxels))
         np.testing.assert_array_equal(volume.voxels, voxels)

@@ -81,9 +81,10 @@ def test_storage_order_changes_nothing_for_real_volumes(real_data: Path, tmp_pat
 @pytest.mark.parametrize("kind", [nib.Nifti1Image, nib.Nifti2Image])
 @pytest.mark.parametrize("order", ["<", ">"])
 def test_codes_units_and_both_affines_are_kept(tmp_path: Path, kind: type, order: str) -> None:
-    image = kind(VOXELS, OBLIQUE, kind.header_class(endianness=order))
-    image.header.set_qform(OBLIQUE @ np.diag([1, 1, 1.001, 1]), code=1)
-    image.header.set_sform(OBLIQUE, code=4)
+    micrometres = np.diag([1000, 1000, 1000, 1]) @ OBLIQUE
+    image = kind(VOXELS, micrometres, kind.header_class(endianness=order))
+    image.header.set_qform(micrometres @ np.diag([1, 1, 1.001, 1]), code=1)
+    image.header.set_sform(micrometres, code=4)
     image.header.set_xyzt_units("micron", "sec")
     image.header["descrip"] = b"Jane Doe"
     image.header["cal_max"] = 100

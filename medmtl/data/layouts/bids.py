@@ -10,7 +10,7 @@ from medmtl.data.case import Case, LabelFile
 from medmtl.data.layouts.layout import Corpus, Layout, named, values_of
 from medmtl.errors import DataError
 from medmtl.files import TextError, read_json, read_table
-from medmtl.io.input import ENDINGS, stem
+from medmtl.io.input import has_ending, stem
 
 LABELS = ("dseg", "mask")
 # What a derivative adds to the name of the image that it was made of.
@@ -139,7 +139,7 @@ def _files(roots: Iterable[Path]) -> list[_File]:
     for path in [path for root in roots for path in sorted(root.glob("sub-*/**/sub-*"))]:
         *entities, suffix = stem(path).split("_")
         pairs = [entity.partition("-") for entity in entities]
-        if path.name.endswith(ENDINGS) and all(mark for _, mark, _ in pairs):
+        if has_ending(path) and all(mark for _, mark, _ in pairs):
             found.append(_File(path, {key: value for key, _, value in pairs}, suffix))
     return found
 

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from medmtl.data.case import Case, LabelFile
-from medmtl.data.layouts.layout import Corpus, Layout, values_of
+from medmtl.data.layouts.layout import SPELLED, Corpus, Layout, hidden_notes, values_of
 from medmtl.errors import ConfigError, DataError
-from medmtl.io.input import ENDINGS, stem
+from medmtl.io.input import ENDINGS, has_ending, hidden, other_kinds, stem
 
 CASE = "{case}"
 
@@ -81,7 +81,8 @@ class Folders(Layout):
         if not cases:
             raise DataError(f"{owner}: {root} holds no image {self.images[0]}", fix="correct `images` of the layout")
         organs = {organ: (value,) for value, organ in enumerate(masks, 1)} if masks else self.organs
-        return Corpus(tuple(cases), organs, self.ignore)
+        dots = [path for pattern in self.images for path in root.glob(_dotted(pattern))]
+        return Corpus(tuple(cases), organs, self.ignore, notes=hidden_notes(dots))
 
 
 class LooseImages(Layout):
@@ -94,10 +95,21 @@ class LooseImages(Layout):
 
     def read(self, owner: str, root: Path) -> Corpus:
         """See `Layout.read`."""
-        found = sorted(path for path in root.rglob("*") if path.name.endswith(ENDINGS) and path.is_file())
+        files = sorted(path for path in root.rglob("*") if path.is_file() or path.is_symlink())
+        dots = [path for path in files if hidden(path.relative_to(root))]
+        found = [path for path in files if has_ending(path) and path not in set(dots)]
         if not found:
             raise DataError(f"{owner}: {root} holds no image", fix=f"use files that end with {', '.join(ENDINGS)}")
-        return Corpus(tuple(Case(stem(path), stem(path), (path,)) for path in found))
+        others = other_kinds(path for path in files if not has_ending(path))
+        left_out = (f"files that are no images of a dataset are left out: {others}",) if others else ()
+        notes = (*hidden_notes([path for path in dots if has_ending(path)]), *left_out)
+        return Corpus(tuple(Case(stem(path), stem(path), (path,)) for path in found), notes=notes)
+
+
+def _dotted(pattern: str) -> str:
+    """What finds the files of macOS beside those of a pattern."""
+    folder, _, name = glob.escape(pattern).replace(CASE, "*").rpartition("/")
+    return f"{folder}/._{name.strip('*')}*" if folder else f"._{name.strip('*')}*"
 
 
 def _matches(root: Path, pattern: str) -> Iterator[tuple[str, Path]]:
@@ -105,10 +117,10 @@ def _matches(root: Path, pattern: str) -> Iterator[tuple[str, Path]]:
     complete = pattern.endswith(ENDINGS)
     first, *others = map(re.escape, pattern.split(CASE))
     expression = first + "(?P<case>[^/]+)" + "(?P=case)".join(others)
-    expression += "" if complete else f"({'|'.join(map(re.escape, ENDINGS))})"
+    expression += "" if complete else f"({'|'.join(map(re.escape, SPELLED))})"
     for path in sorted(root.glob(glob.escape(pattern).replace(CASE, "*") + ("" if complete else ".*"))):
         fitting = re.fullmatch(expression, path.relative_to(root).as_posix())
-        if fitting is not None and path.is_file():
+        if fitting is not None and path.is_file() and not fitting["case"].startswith("."):
             yield fitting["case"], path
 
 
@@ -117,8 +129,8 @@ def _file(owner: str, root: Path, pattern: str, case: str) -> Path | None:
     place = pattern.replace(CASE, case)
     if pattern.endswith(ENDINGS):
         return root / place if (root / place).is_file() else None
-    found = [root / f"{place}{ending}" for ending in ENDINGS if (root / f"{place}{ending}").is_file()]
-    if len(found) > 1:
+    found = [root / f"{place}{ending}" for ending in SPELLED if (root / f"{place}{ending}").is_file()]
+    if len(found) > 1 and not found[0].samefile(found[1]):  # as where a file system knows no upper case
         raise _twice(owner, case, *found[:2])
     return found[0] if found else None
 

@@ -2,7 +2,7 @@
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sized
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,6 +12,9 @@ from medmtl.contract import requirements
 from medmtl.data.case import Case
 from medmtl.errors import DataError
 from medmtl.files import read_json
+from medmtl.io.input import ENDINGS, stem
+
+SPELLED = (*ENDINGS, *(ending.upper() for ending in ENDINGS))  # as files are named
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,7 @@ class Corpus:
         modality: as the dataset declares it; empty if it does not.
         folds: the splits that the dataset brings along.
         ordered: whether it declares that organs are written over each other in this order.
+        notes: what was left out, or found other than the dataset says.
     """
 
     cases: tuple[Case, ...]
@@ -49,6 +53,7 @@ class Corpus:
     modality: str = ""
     folds: tuple[Fold, ...] = ()
     ordered: bool = False
+    notes: tuple[str, ...] = ()
 
     @property
     def declared(self) -> frozenset[int] | None:
@@ -149,6 +154,34 @@ def inside(owner: str, root: Path, text: str, source: Path) -> Path:
     if not _lies_in(root, path):
         raise DataError(f"{owner}: {text} in {source} leaves the folder", fix="keep files inside it")
     return path
+
+
+def present(path: Path) -> Path:
+    """A file, or the one that is there with another ending: `.nii` where a list says `.nii.gz`."""
+    if path.exists() or path.is_symlink():
+        return path
+    base = stem(path)
+    others = [path.parent / f"{base}{ending}" for ending in SPELLED if (path.parent / f"{base}{ending}").is_file()]
+    return others[0] if len(others) == 1 else path
+
+
+def ending_notes(files: Iterable[tuple[Path, Path]]) -> tuple[str, ...]:
+    """A note of the files that `present` found with another ending, if there are any.
+
+    Args:
+        files: each as it is named, and as it was found.
+    """
+    other = [(named, found) for named, found in files if named != found]
+    if not other:
+        return ()
+    named, found = other[0]
+    return (f"{len(other)} files are there with another ending than named, such as {found.name} for {named.name}",)
+
+
+def hidden_notes(hidden_files: Sized) -> tuple[str, ...]:
+    """A note of files that are left out because their names begin with a dot, if there are any."""
+    number = len(hidden_files)
+    return (f"{number} files whose names begin with a dot, as macOS leaves them, are left out",) if number else ()
 
 
 def read_object(owner: str, path: Path, fix: str) -> dict[str, Any]:

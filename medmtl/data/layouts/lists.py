@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from medmtl.data.case import Case, LabelFile
-from medmtl.data.layouts.layout import Corpus, Layout, inside, values_of
+from medmtl.data.layouts.layout import Corpus, Layout, ending_notes, inside, present, values_of
 from medmtl.errors import DataError
 from medmtl.io.input import stem
 from medmtl.io.rows import file_text, read_rows
@@ -68,7 +68,12 @@ class FileList(Layout):
             cases.append(Case(name, row.get("patient") or name, images, labels))
         organs = {_organ(key): (value,) for key, value in values.items()} if values else self.organs
         names = tuple(_organ(key) for key in channels) if channels != ["image"] else ()
-        return Corpus(tuple(cases), organs, self.ignore, names)
+        files = []
+        for row, case in zip(rows, cases, strict=True):
+            texts = [*(row[key] for key in channels), *(row[key] for key in masks if row.get(key))]
+            paths = [*case.images, *(label.path for label in case.labels)]
+            files += [(root / text, path) for text, path in zip(texts, paths, strict=True)]
+        return Corpus(tuple(cases), organs, self.ignore, names, notes=ending_notes(files))
 
 
 def _read_rows(owner: str, path: Path) -> list[dict[str, str]]:
@@ -98,7 +103,7 @@ def _organ(key: str) -> str:
 
 
 def _file(owner: str, root: Path, text: str, source: Path) -> Path:
-    path = inside(owner, root, file_text(root, text), source)
+    path = present(inside(owner, root, file_text(root, text), source))
     if not os.path.isfile(path):  # noqa: PTH113  # False also for what cannot be the name of a file
         raise DataError(f"{owner}: {source} names {text}, which is not there", fix="correct the path")
     return path

@@ -4,7 +4,16 @@ from pathlib import Path
 from typing import Any
 
 from medmtl.data.case import Case, LabelFile
-from medmtl.data.layouts.layout import Corpus, Layout, inside, named, read_object
+from medmtl.data.layouts.layout import (
+    Corpus,
+    Layout,
+    ending_notes,
+    hidden_notes,
+    inside,
+    named,
+    present,
+    read_object,
+)
 from medmtl.errors import DataError
 from medmtl.io.input import stem
 
@@ -23,15 +32,25 @@ class MSD(Layout):
         """See `Layout.read`."""
         path = root / "dataset.json"
         dataset = read_object(owner, path, fix="point `root` to a Medical Segmentation Decathlon folder")
-        cases = []
-        for entry in _listed(owner, path, dataset, "training"):
-            image, label = (_inside(owner, path, entry, key) for key in ("image", "label"))
-            cases.append(Case(stem(image), stem(image), (image,), (LabelFile(label),)))
-        for entry in _listed(owner, path, dataset, "test"):
-            image = _inside(owner, path, entry, "image")
-            cases.append(Case(stem(image), stem(image), (image,)))
+        cases, dots = [], []
+        files: list[tuple[Path, Path]] = []
+        for part, keys in (("training", ("image", "label")), ("test", ("image",))):
+            for entry in _listed(owner, path, dataset, part):
+                named_files = [_inside(owner, path, entry, key) for key in keys]
+                if named_files[0].name.startswith("._"):
+                    dots.append(named_files[0])
+                    continue
+                image, *labels = found = [present(file) for file in named_files]
+                files += zip(named_files, found, strict=True)
+                cases.append(Case(stem(image), stem(image), (image,), tuple(LabelFile(label) for label in labels)))
         channels = tuple(map(str, _named(dataset.get("modality")).values()))
-        return Corpus(tuple(cases), _organs(owner, path, dataset), channels=channels, modality=" ".join(channels))
+        return Corpus(
+            tuple(cases),
+            _organs(owner, path, dataset),
+            channels=channels,
+            modality=" ".join(channels),
+            notes=(*hidden_notes(dots), *ending_notes(files)),
+        )
 
 
 def _organs(owner: str, path: Path, dataset: dict[str, Any]) -> dict[str, tuple[int, ...]]:

@@ -7,7 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from medmtl.data.case import Case, LabelFile
-from medmtl.data.layouts.layout import Corpus, Fold, Layout, inside, named, read_object
+from medmtl.data.layouts.layout import (
+    Corpus,
+    Fold,
+    Layout,
+    ending_notes,
+    hidden_notes,
+    inside,
+    named,
+    present,
+    read_object,
+)
 from medmtl.errors import DataError
 from medmtl.files import TextError, read_json
 from medmtl.io.input import ENDINGS
@@ -16,6 +26,7 @@ from medmtl.typed import typed
 BACKGROUND, IGNORE = "background", "ignore"
 SPLITS = "splits_final.json"
 WRITTEN = "regions_class_order"
+PARTS = ("imagesTr", "labelsTr", "imagesTs")
 
 
 class NNUNet(Layout):
@@ -69,8 +80,13 @@ class NNUNet(Layout):
                     f"{owner}, case {case.name}: {len(case.images)} image files, {path} names {len(channels)} channels",
                     fix="add the missing files, or correct `channel_names`",
                 )
-        folds = _folds(owner, root)
-        return Corpus(tuple(cases), organs, ignore, channels, " ".join(channels), folds, ordered=written is not None)
+        files = [(root / f"labelsTr/{case.name}{ending}", label.path) for case in cases for label in case.labels]
+        notes = (
+            *hidden_notes([path for part in PARTS for path in (root / part).glob("._*")]),
+            *(ending_notes(files) if "dataset" not in dataset else ()),
+        )
+        channel_names, folds = " ".join(channels), _folds(owner, root)
+        return Corpus(tuple(cases), organs, ignore, channels, channel_names, folds, written is not None, notes)
 
 
 def _ending(owner: str, path: Path, dataset: dict[str, Any]) -> str:
@@ -119,16 +135,19 @@ def _written_first(
 
 
 def _label(owner: str, path: Path) -> Path:
-    if not path.is_file():
+    found = present(path)
+    if not found.is_file():
         raise DataError(f"{owner}: {path} is missing", fix="restore it, or take its image out of imagesTr")
-    return path
+    return found
 
 
 def _channel_files(owner: str, folder: Path, ending: str) -> dict[str, tuple[Path, ...]]:
     """Case -> its files, one a channel."""
     found: dict[str, dict[int, Path]] = defaultdict(dict)
-    for path in sorted(folder.glob(f"*{ending}")):
-        parts = re.fullmatch(r"(.+)_(\d{4})", path.name.removesuffix(ending))
+    for path in sorted(folder.glob("*")):
+        if path.name.startswith(".") or not path.name.lower().endswith(ending):
+            continue
+        parts = re.fullmatch(r"(.+)_(\d{4})", path.name[: -len(ending)])
         if parts is None:
             raise DataError(f"{owner}: {path} does not end with a channel", fix=f"rename it to CASE_0000{ending}")
         found[parts[1]][int(parts[2])] = path

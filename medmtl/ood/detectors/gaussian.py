@@ -17,6 +17,21 @@ MAD_TO_DEVIATION = 1.4826  # of a median absolute deviation, for normal values
 LEAST_SPREAD = 0.01
 
 
+def principal_axes(features: Tensor, variance: float) -> tuple[Tensor, Tensor]:
+    """The directions in which features vary most.
+
+    Args:
+        features: `(samples, F)`.
+        variance: share of the variance that the directions keep.
+
+    Returns:
+        The directions, `(K, F)`, and the mean, `(F,)`.
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):  # of samples that are all alike
+        found = PCA(variance, svd_solver="full").fit(features.numpy())
+    return torch.from_numpy(found.components_), torch.from_numpy(found.mean_)
+
+
 def spread(residuals: Tensor) -> Tensor:
     """Standard deviation of each feature around 0, `(F,)` float64, held at 1 % of the mean of all.
 
@@ -41,16 +56,6 @@ def task_means(features: Tensor, tasks: Sequence[str]) -> tuple[Tensor, Tensor]:
     index = torch.tensor([names.index(task) for task in tasks])
     means = torch.stack([features[index == number].mean(0) for number in range(len(names))])
     return means, features - means[index]
-
-
-def principal_axes(samples: Tensor, variance: float) -> tuple[Tensor, Tensor]:
-    """The axes `(A, F)` that keep a share of the variance of samples `(N, F)`, and their mean `(F,)`.
-
-    Of samples that are all alike there is no share to compute, of which scikit-learn warns; the axes are unit vectors.
-    """
-    with np.errstate(divide="ignore", invalid="ignore"):
-        found = PCA(variance, svd_solver="full").fit(samples.numpy())
-    return torch.from_numpy(found.components_), torch.from_numpy(found.mean_)
 
 
 def fit_gaussian(features: Tensor, tasks: Sequence[str], estimator: Any = LedoitWolf) -> dict[str, Tensor]:

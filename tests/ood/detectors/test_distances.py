@@ -9,7 +9,7 @@ from sklearn.decomposition import PCA
 
 from medmtl.errors import DataError
 from medmtl.ood.detectors.distances import FRODO, KNN, Contrast, MDPool, PCAMahalanobis, ViM
-from medmtl.ood.detectors.gaussian import fit_gaussian
+from medmtl.ood.detectors.gaussian import fit_gaussian, principal_axes
 from medmtl.ood.detectors.gaussian import mahalanobis as task_distances
 from medmtl.ood.evidence.evidence import Evidence, LayerEvidence, View
 
@@ -136,3 +136,10 @@ def test_the_residual_of_vim_is_that_of_the_voxels_and_energy_is_added(dimension
 def test_a_single_image_a_task_is_too_few(kind: type[FRODO]) -> None:
     with pytest.raises(DataError, match="no task has two training images"):
         kind().fit([image_of(TRAINING[0], "A"), image_of(TRAINING[1], "B")])
+
+
+@pytest.mark.filterwarnings("error")
+def test_samples_that_are_all_alike_have_axes_without_a_warning() -> None:
+    axes, mean = principal_axes(torch.ones(3, 4, dtype=torch.float64), 0.95)
+    assert axes.shape[1] == 4
+    assert mean.tolist() == [1.0] * 4
