@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medmtl.errors import DataError
-from medmtl.io.dicom import open_dicom
+from medmtl.io.dicom.series import open_dicom
 from medmtl.io.input import Kind, kind_of
 from medmtl.io.itk import open_itk
 from medmtl.io.nifti import open_nifti
