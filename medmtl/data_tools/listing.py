@@ -9,7 +9,7 @@ import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
 from medmtl.data.case import patient_of
-from medmtl.data.layouts import LAYOUTS, Corpus, Layout, recognise
+from medmtl.data.layouts import LAYOUTS, Corpus, Layout, read_corpus, recognise
 from medmtl.data.task import OODImages, Task, resolve_root
 from medmtl.errors import ConfigError
 from medmtl.renamed import with_new_names
@@ -59,7 +59,7 @@ def list_dataset(name: str, configured_root: str, layout: Layout | None = None, 
     """
     root = resolve_root(name, configured_root)
     used = layout or recognise(root)
-    corpus = used.read(name, root)
+    corpus = read_corpus(name, root, used)
     if patient is not None:
         cases = (replace(case, patient=patient_of(name, case.name, patient)) for case in corpus.cases)
         corpus = replace(corpus, cases=tuple(cases))

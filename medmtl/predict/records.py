@@ -83,11 +83,13 @@ def request_of(source: Input, options: Options, digest: str) -> dict[str, Any]:
 
 
 def read_record(folder: Path, case: str) -> PredictedCase | None:
-    """The record of an earlier command for an image; None if there is none, or it cannot be read."""
+    """The record of an earlier command for an image; None if there is none, or it cannot be read or leads elsewhere."""
     try:
         content = json.loads(record_path(folder, case).read_text())
-        return PredictedCase.from_dict(content)
-    except (OSError, ValueError, KeyError, TypeError):
+        record = PredictedCase.from_dict(content)
+        elsewhere = any(Path(file).is_absolute() or ".." in Path(file).parts for file in record.files.values())
+        return None if elsewhere else record
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 

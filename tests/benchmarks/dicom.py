@@ -132,7 +132,6 @@ def even(headers: list[pydicom.Dataset]) -> bool:
     places = np.array(sorted(set(places_of(headers))))
     if places.ndim != 2 or len(places) < 2:
         return False
-    gaps = np.linalg.norm(np.diff(places[np.lexsort(places.T)], axis=0), axis=1)
     axis = int(np.ptp(places, axis=0).argmax())
     gaps = np.diff(np.sort(places[:, axis]))
     return bool(np.ptp(gaps) <= 0.1 * np.median(gaps))
@@ -140,6 +139,8 @@ def even(headers: list[pydicom.Dataset]) -> bool:
 
 def volume_of_highdicom(files: list[Path], headers: list[pydicom.Dataset]) -> bool:
     """Whether highdicom reads the series as one volume."""
+    if any(int(header.get("SamplesPerPixel") or 1) != 1 for header in headers):
+        return False
     try:
         if len(files) == 1:
             highdicom.imread(files[0]).get_volume()
@@ -147,7 +148,7 @@ def volume_of_highdicom(files: list[Path], headers: list[pydicom.Dataset]) -> bo
             highdicom.get_volume_from_series([pydicom.dcmread(file) for file in files])
     except Exception:
         return False
-    return max(len(places_of(headers)), 0) > 1
+    return len(places_of(headers)) > 1
 
 
 def converted(folder: Path, out: Path) -> list[Grid]:
