@@ -220,7 +220,10 @@ def examine(root: Path, place: Path, files: list[Path], headers: list[pydicom.Da
         except Exception as error:
             refused = f"TRACEBACK {type(error).__name__}: {error}"
         reference = itk(folder, linked, headers)
-        one = (reference is not None and even(headers)) or volume_of_highdicom(linked, headers)
+        # A mosaic is a slice to SimpleITK and highdicom, and two of them no volume.
+        one = "mosaic" not in kind_of(headers) and (
+            (reference is not None and even(headers)) or volume_of_highdicom(linked, headers)
+        )
         others = converted(folder, out)
         moved = "tilted" in str(notes) or "interpolated" in str(notes)
         return Row(
