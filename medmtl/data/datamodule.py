@@ -17,7 +17,7 @@ from medmtl.data.loaders import Scans, Union, Volumes, cached, one_at_a_time
 from medmtl.data.preprocessing import Preprocessing
 from medmtl.data.sampling import BalancedSampler
 from medmtl.data.splits import CALIBRATION, apply_splits, cases_by_part, split_patients
-from medmtl.data.task import OODImages, Task, classes_of, data_note, has_heads
+from medmtl.data.task import OODImages, Task, classes_of, data_note, has_heads, resolve_root
 from medmtl.data.task_cases import TaskCases, ood_cases, task_cases
 from medmtl.data.transforms import LoadPair, LoadScan
 from medmtl.distributed import place
@@ -150,6 +150,10 @@ class MultiTaskData(pl.LightningDataModule):
         """
         if self._cases:
             return
+        roots = {name: task.root for name, task in self.tasks.items()}
+        roots |= {name: folder.root for name, folder in self.ood.items()}
+        places = [f"{name} from {resolve_root(name, root).absolute()}" for name, root in roots.items()]
+        logger.info("reads %s", ", ".join(places))  # before it does: a checkpoint of unknown origin may name any folder
         found = {name: self._labels_of(task_cases(name, task)) for name, task in self.tasks.items()}
         if not self.per_task:
             check_contradictions({name: found[name] for name in self.trained})

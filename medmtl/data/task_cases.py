@@ -9,7 +9,7 @@ from pathlib import Path
 
 from medmtl.data.case import Case, patient_of
 from medmtl.data.classes import Classes, larger_first
-from medmtl.data.layouts import Corpus, recognise
+from medmtl.data.layouts import Corpus, read_corpus, recognise
 from medmtl.data.task import OODImages, Task, resolve_root
 from medmtl.errors import DataError
 
@@ -49,7 +49,7 @@ def task_cases(name: str, task: Task) -> TaskCases:
             that the dataset does not declare.
     """
     root = resolve_root(name, task.root)
-    corpus = (task.layout or recognise(root)).read(name, root)
+    corpus = read_corpus(name, root, task.layout or recognise(root))
     _log(f"task {name}", corpus)
     classes = _classes(name, root, corpus, task)
     labelled = [case for case in corpus.cases if case.labels]
@@ -87,7 +87,7 @@ def ood_cases(name: str, folder: OODImages) -> list[Case]:
         DataError: no folder, no image in it, or a name that appears twice.
     """
     root = resolve_root(name, folder.root)
-    corpus = (folder.layout or recognise(root)).read(name, root)
+    corpus = read_corpus(name, root, folder.layout or recognise(root))
     _log(name, corpus)
     return [
         replace(case, labels=(), channels=folder.channels)

@@ -9,7 +9,7 @@ from jsonargparse import ArgumentParser
 
 from medmtl.building import building
 from medmtl.data.case import patient_of
-from medmtl.data.layouts import LAYOUTS, Corpus, Layout, recognise
+from medmtl.data.layouts import LAYOUTS, Corpus, Layout, read_corpus, recognise
 from medmtl.data.task import OODImages, Task, resolve_root
 from medmtl.errors import ConfigError
 from medmtl.files import parse_yaml, read_text
@@ -60,7 +60,7 @@ def list_dataset(name: str, configured_root: str, layout: Layout | None = None, 
     """
     root = resolve_root(name, configured_root)
     used = layout or recognise(root)
-    corpus = used.read(name, root)
+    corpus = read_corpus(name, root, used)
     if patient is not None:
         cases = (replace(case, patient=patient_of(name, case.name, patient)) for case in corpus.cases)
         corpus = replace(corpus, cases=tuple(cases))

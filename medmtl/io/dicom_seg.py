@@ -36,7 +36,7 @@ def write_segmentation(
         path: the file, ending in `.dcm`.
         mask: `(H, W, D)`, label values, 0 outside.
         affine: `(4, 4)`, from voxel indices to mm, right-anterior-superior.
-        slices: the header of `open_dicom`.
+        slices: the data sets of the volume, of the header of `open_dicom`.
         segments: name -> its label values in the mask. Segments are numbered from 1 in this order, and overlap where
             they share a value. A name is a segment's label, of which DICOM holds 64 characters.
     """

@@ -41,7 +41,7 @@ class Input:
         path: the file, or the folder of a DICOM series; of several the first.
         kind: kind of file; `array` for a volume that was in memory already, whose path is only for messages.
         series: unique identifier of the series in a DICOM folder; None for other kinds.
-        volume: which volume of the file, from 0; None for DICOM and arrays.
+        volume: which volume of the file or series, from 0; None for arrays.
         modality: CT, MR, PET or other, where a list names it.
         task: the task, where a list names it.
         channels: number -> the input that is this channel, where an image is several files; empty where `path` is all.

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from medmtl.errors import DataError
-from medmtl.io import dicom
+from medmtl.io.dicom.files import is_dicom, series_of
 from medmtl.io.input import MODALITIES, SUFFIXES, Input, Kind, hidden, kind_of, other_kinds, stem
 from medmtl.io.rows import file_text, read_rows, shown
 from medmtl.io.stacking import numbered, stacked, volumes_in
@@ -107,7 +107,7 @@ def _of_folder(folder: Path) -> Iterator[Input]:
     left_out = other_kinds(others)
     if left_out:
         logger.info("left out, for they are no images that can be read: %s in %s", left_out, folder)
-    found = {place: dicom.series_of(files) for place, files in series.items()}
+    found = {place: series_of(files) for place, files in series.items()}
     volumes = {each.study for several in found.values() for each in several if not each.localizer}
     for place, several in found.items():
         name = "_".join(place.relative_to(folder).parts) or place.absolute().name
@@ -178,8 +178,6 @@ def _checked(where: str, row: Any, stack: bool) -> Mapping[str, Any]:
 
 def _volumes(one: Input, volume: int | Literal["all"]) -> list[Input]:
     """The wanted volumes of a file."""
-    if one.kind == "dicom":
-        return [one]
     if volume != "all":
         return [replace(one, volume=volume)]
     try:
@@ -209,7 +207,7 @@ def _kind(path: Path) -> Kind | None:
     """Kind of a file by its name, or else by its first bytes; a folder, or what is missing, is a DICOM series."""
     if path.name.lower().endswith(tuple(SUFFIXES)):
         return kind_of(path)
-    return "dicom" if path.is_dir() or not path.exists() or dicom.is_dicom(path) else None
+    return "dicom" if path.is_dir() or not path.exists() or is_dicom(path) else None
 
 
 def _joined(inside: Path) -> str:

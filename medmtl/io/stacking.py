@@ -14,14 +14,12 @@ HOW = "name its files NAME_0000, NAME_0001, ... in one folder, list them, or sav
 
 
 def volumes_in(one: Input) -> int:
-    """Number of volumes of an input's file, of which the header alone is read; of a DICOM series 1.
+    """Number of volumes of an input's file or series, of which headers alone are read.
 
     Raises:
         DataError: it is missing or broken.
     """
-    if one.kind == "dicom":
-        return 1
-    with opened(one.path, one.kind) as stored:
+    with opened(one.path, one.kind, one.series) as stored:
         return stored.volumes
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medmtl.errors import DataError, MedMTLError
-from medmtl.io.dicom import open_dicom
+from medmtl.io.dicom.series import open_dicom
 from medmtl.io.input import Kind, kind_of
 from medmtl.io.itk import open_itk
 from medmtl.io.neuroimaging import open_nibabel

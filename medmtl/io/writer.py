@@ -49,7 +49,8 @@ def write_mask(
     if scan.input.kind == "dicom" and find_spec("highdicom"):
         *_, path = mask_paths(folder, scan.input, suffix)
         try:
-            write_segmentation(path, mask, scan.image.affine.numpy(), cast("tuple[Any, ...]", scan.header), segments)
+            slices = cast("tuple[tuple[Any, ...], ...]", scan.header)[scan.input.volume or 0]
+            write_segmentation(path, mask, scan.image.affine.numpy(), slices, segments)
             written.append(path)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             logger.warning("%s: no DICOM SEG, the series lacks attributes (%s)", scan.input.path, error)

@@ -82,11 +82,13 @@ def request_of(source: Input, options: Options, digest: str) -> dict[str, Any]:
 
 
 def read_record(folder: Path, case: str) -> PredictedCase | None:
-    """The record of an earlier command for an image; None if there is none, or it cannot be read."""
+    """The record of an earlier command for an image; None if there is none, or it cannot be read or leads elsewhere."""
     try:
-        return PredictedCase.from_dict(read_json(record_path(folder, case)))
+        record = PredictedCase.from_dict(read_json(record_path(folder, case)))
     except (OSError, ValueError, TextError):
         return None
+    elsewhere = any(Path(file).is_absolute() or ".." in Path(file).parts for file in record.files.values())
+    return None if elsewhere else record
 
 
 def finished(record: PredictedCase, request: Mapping[str, Any], options: Options) -> bool:

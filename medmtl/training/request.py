@@ -331,6 +331,9 @@ def checked(config: Mapping[str, Any], checker: Checker) -> dict[str, Any]:
         RunError: it names a class that is not accepted.
     """
     owners = {**STORED, "trainer": Trainer}
+    model = config.get("model")
+    if isinstance(model, Mapping) and model.get("ensemble") is not None:  # `fit` writes none: it names files to read
+        checker.refuse(model["ensemble"], "model.ensemble")
     return {
         key: checker.section(key, values, owners[key]) if key in owners else checker.value(values, int, key)
         for key, values in config.items()

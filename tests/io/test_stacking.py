@@ -105,7 +105,7 @@ def test_series_are_stacked_where_a_list_names_them(tmp_path: Path) -> None:
     assert is_stack(scan, VOXELS[:2])
     assert (scan.input.kind, scan.input.path, scan.modality) == ("dicom", tmp_path / "CT", None)
     assert any("SUV" in warning for warning in scan.warnings)
-    assert {str(one.Modality) for one in scan.header} == {"CT"}  # type: ignore[attr-defined]
+    assert {str(one.Modality) for one in scan.header[0]} == {"CT"}  # type: ignore[index]
 
 
 def test_what_lacks_a_channel_is_one_line(case: Path, save_volume: Save, tmp_path: Path) -> None:

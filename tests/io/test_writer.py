@@ -191,7 +191,7 @@ def test_a_dicom_segmentation_is_the_mask(tmp_path: Path, flips: tuple[int, int,
     segmentation = check_segmentation(path, nifti)
     assert segmentation.get_segment_description(1).segment_label == "Liver"
     assert (segmentation.PatientID, segmentation.Modality) == ("P1", "SEG")
-    assert segmentation.StudyInstanceUID == scan.header[0].StudyInstanceUID
+    assert segmentation.StudyInstanceUID == scan.header[0][0].StudyInstanceUID
 
 
 def test_an_enhanced_file_has_a_segmentation_too(tmp_path: Path) -> None:

@@ -1,7 +1,6 @@
 """What a checkpoint names is built only if it is a network, detector or layout of known packages; nothing else runs."""
 
 import inspect
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -15,6 +14,7 @@ import torch
 import yaml
 from pytorch_lightning import Trainer
 from pytorch_lightning.cli import LightningArgumentParser
+from stranger_sample import strangers_run, with_key
 
 from medmtl import load
 from medmtl.callbacks.spectral import SpectralCallback
@@ -26,12 +26,10 @@ from medmtl.errors import RunError
 from medmtl.models.segmenter import Segmenter
 from medmtl.ood import detectors
 from medmtl.ood.detectors import Detector
-from medmtl.runs.checkpoint import CHECKPOINT_KEY
 from medmtl.runs.folder import RunFolder
 from medmtl.training.request import checked, find_config, known_config, parse_request, resumed_config
 from medmtl.training.trust import TO_TRAIN, Checker, use_current_folder
 
-OLD = Path(__file__).parents[1] / "fixtures" / "old-0.1"
 UNET = {"spatial_dims": 3, "in_channels": 1, "out_channels": 1, "channels": [4, 8], "strides": [2]}
 BODY = {"_code": "def forward(self, x): return x", "_modules": {}, "training": False}
 GRAPH = {
@@ -119,30 +117,7 @@ def changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Change:
     """Set a key of a run's configuration, in its checkpoints and in its file: `changed(key, value)` is the run."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))  # as `python -m medmtl` does
-    (tmp_path / "strangers.py").write_text("open('marker', 'w')\n")
-    (tmp_path / "strangers").write_text("class_path: strangers.Part\n")
-    (tmp_path / "strangers.yaml").write_text("class_path: strangers.Part\n")
-
-    def change(key: str, value: Any) -> Path:
-        run = RunFolder(shutil.copytree(OLD, tmp_path / "run"))
-        for path in (run.best, run.last):
-            checkpoint = torch.load(path, weights_only=True)
-            checkpoint[CHECKPOINT_KEY] = _with(checkpoint[CHECKPOINT_KEY], key, value)
-            torch.save(checkpoint, path)
-        run.config.write_text(_with(run.config.read_text(), key, value))
-        return run.path
-
-    return change
-
-
-def _with(text: str, key: str, value: Any) -> str:
-    config = yaml.safe_load(text)
-    *parents, last = key.replace("data.ood", "data.foreign").split(".")
-    place = config
-    for parent in parents:
-        place = place.setdefault(parent, {})
-    place[last] = value
-    return yaml.safe_dump(config)
+    return lambda key, value: strangers_run(tmp_path, (key, value)).path
 
 
 @pytest.fixture(autouse=True)
@@ -203,7 +178,7 @@ def test_hyperparameters_of_a_checkpoint_are_not_built(
     changed: Change, command: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = changed("data.tasks.LiverCT.root", "nowhere")  # where the command ends, once the classes are built
-    for path in (run / "checkpoints").iterdir():
+    for path in (run / "checkpoints").glob("*.ckpt"):
         checkpoint = torch.load(path, weights_only=True)
         torch.save({**checkpoint, "hyper_parameters": {"network": OWN, "loss": OWN}}, path)
     with pytest.raises(SystemExit):
@@ -399,7 +374,7 @@ def test_a_saved_experiment_names_nothing_that_is_not_accepted(
 ) -> None:
     run = changed("seed_everything", 0)
     text = (run / "config.yaml").read_text()
-    base = yaml.safe_load(_with(text, key, value) if key in OF_BASE else text)
+    base = yaml.safe_load(with_key(text, key, value) if key in OF_BASE else text)
     write_saved(
         {name: base[name] for name in ("data", "model", "spectral", "trainer")},
         **({key: value} if key in SAVED else {}),

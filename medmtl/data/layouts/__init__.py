@@ -9,7 +9,7 @@ from pathlib import Path
 
 from medmtl.data.layouts.bids import Bids
 from medmtl.data.layouts.folders import Folders, LooseImages
-from medmtl.data.layouts.layout import Corpus, Fold, Layout, check_layout
+from medmtl.data.layouts.layout import Corpus, Fold, Layout, check_layout, read_corpus
 from medmtl.data.layouts.lists import FileList
 from medmtl.data.layouts.msd import MSD
 from medmtl.data.layouts.nnunet import NNUNet
@@ -29,6 +29,7 @@ __all__ = [
     "LooseImages",
     "NNUNet",
     "check_layout",
+    "read_corpus",
     "recognise",
 ]
 

@@ -8,7 +8,7 @@ from typing import Literal
 
 from medmtl.data.case import Case, LabelFile
 from medmtl.data.layouts.layout import Corpus, Layout, named, values_of
-from medmtl.errors import DataError
+from medmtl.errors import ConfigError, DataError
 from medmtl.files import TextError, read_json, read_table
 from medmtl.io.input import has_ending, stem
 
@@ -48,6 +48,8 @@ class Bids(Layout):
         ignore: int | None = None,
     ) -> None:
         self.image = [image] if isinstance(image, str) else image
+        if derivative is not None and (Path(derivative).is_absolute() or ".." in Path(derivative).parts):
+            raise ConfigError(f"layout: derivative {derivative!r}", fix="use a folder below `derivatives`")
         self.derivative = derivative
         self.labels = labels
         self.entities = entities or {}

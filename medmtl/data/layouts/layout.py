@@ -136,6 +136,27 @@ def check_layout(layout: Layout, root: Path) -> None:
             _require(layout, False, "refuses an empty folder with a DataError")
 
 
+def read_corpus(owner: str, root: Path, layout: Layout) -> Corpus:
+    """What a folder holds, after a check that no name in it leads elsewhere.
+
+    Args:
+        owner: the task or OOD folder, for messages.
+        root: an existing folder.
+        layout: how files lie in it.
+
+    Raises:
+        DataError: see `Layout.read`; or a file lies outside of the folder, or a case has a name that is none of a file.
+    """
+    corpus = layout.read(owner, root)
+    for case in corpus.cases:
+        if case.name in ("", ".", "..") or case.name != Path(case.name).name:
+            raise DataError(f"{owner}: {root} names a case {case.name!r}", fix="use a name without a folder")
+        for path in (*case.images, *(label.path for label in case.labels)):
+            if not _lies_in(root, path):
+                raise DataError(f"{owner}: {path}, of {root}, leaves the folder", fix="keep files inside it")
+    return corpus
+
+
 def inside(owner: str, root: Path, text: str, source: Path) -> Path:
     """The file that a text within a dataset means, relative to its root.
 

@@ -46,7 +46,8 @@ class FileList(Layout):
     def read(self, owner: str, root: Path) -> Corpus:
         """See `Layout.read`."""
         choice = FILES if self.file is None else (self.file,)
-        path = next((root / file for file in choice if (root / file).is_file()), root / choice[0])
+        paths = [inside(owner, root, file, Path("layout.file")) for file in choice]
+        path = next((path for path in paths if path.is_file()), paths[0])
         rows = _read_rows(owner, path)
         keys = list(dict.fromkeys(key for row in rows for key in row))
         channels, masks = (_columns(owner, path, keys, kind) for kind in ("image", "label"))
