@@ -14,8 +14,8 @@ from rich.progress import track
 from medmtl.building import building
 from medmtl.errors import ConfigError
 from medmtl.files import parse_yaml, read_text, write_text
+from medmtl.ood_benchmark.both_verdicts import verdict_summary, verdicts_of, with_verdicts
 from medmtl.ood_benchmark.images import images_of
-from medmtl.ood_benchmark.judge import judge, verdict_summary, with_verdicts
 from medmtl.ood_benchmark.leave_one_out import leave_one_task_out, print_left_out, write_left_out
 from medmtl.ood_benchmark.options import Options
 from medmtl.ood_benchmark.run import cache_of, observe, recall
@@ -24,7 +24,7 @@ from medmtl.ood_benchmark.summary import print_summary, write_summary
 from medmtl.ood_benchmark.worker import members_of
 from medmtl.report.ood.page import write_ood_page
 from medmtl.results.benchmark import THRESHOLD, Record, write_records
-from medmtl.results.judged import Judged, write_judged
+from medmtl.results.both_verdicts import BothVerdicts, write_verdicts
 from medmtl.runs.folder import RunFolder, environment
 from medmtl.runs.lock import only_writer
 from medmtl.terminal import terminal
@@ -81,28 +81,28 @@ def _run(options: Options, run: RunFolder, checkpoint: Path, resolved: str, trus
     }
     if options.leave_one_task_out:
         held_out = [recall(image, keys[image], cache).evidence for image in others]
-        found = leave_one_task_out(options.detectors, [observation.evidence for observation in training], held_out)
-        write_left_out(folder / "leave_one_task_out.json", found, facts)
-        print_left_out(console, found)
+        aurocs = leave_one_task_out(options.detectors, [observation.evidence for observation in training], held_out)
+        write_left_out(folder / "leave_one_task_out.json", aurocs, facts)
+        print_left_out(console, aurocs)
         console.print(f"table: {folder / 'leave_one_task_out.json'}", soft_wrap=True)
         return
     probe = recall(others[0], keys[others[0]], cache).evidence
     panel = Panel.fit(options.detectors, [observation.evidence for observation in training], probe)
     records: list[Record] = panel.score_training(trained_on, training)
-    rule = trained.spectral.mask_rule
-    masks: list[Judged | None] = []
+    rule = None if trained.spectral.mask_rule is None else replace(trained.spectral.mask_rule, alpha=options.alpha)
+    found: list[BothVerdicts | None] = []
     for image in track(others, "scoring", console=console, disable=not console.is_terminal):
         observation = recall(image, keys[image], cache)
         records += panel.score(image, observation)
         if rule is not None and image.group not in THRESHOLD:
             evidence, nearest_task = panel.choose(observation.evidence)
-            masks.append(judge(image, evidence, nearest_task, observation.dice, replace(rule, alpha=options.alpha)))
+            found.append(verdicts_of(image, evidence, nearest_task, observation.dice, rule))
     records = with_decisions(records, options.alpha)
     write_records(folder / "ood.csv", records)
     deciding = [record for record in records if record.detector == panel.detectors[0].name]
-    judged = with_verdicts([each for each in masks if each is not None], deciding)
-    write_judged(folder / "verdicts.csv", judged)
-    verdicts = None if rule is None or not judged else verdict_summary(judged, replace(rule, alpha=options.alpha))
+    both = with_verdicts([each for each in found if each is not None], deciding)
+    write_verdicts(folder / "verdicts.csv", both)
+    verdicts = None if rule is None or not both else verdict_summary(both, rule)
     notes = [*notes, *panel.left_out]
     summary = write_summary(folder / "ood.json", records, panel.detectors, options, notes, facts, verdicts)
     page = write_ood_page(folder, run.path.name, records, summary, _shown(facts), summary["notes"])

@@ -182,7 +182,7 @@ def test_a_damaged_last_checkpoint_and_record_are_replaced(
     (run / "run.json").write_text('{"fit": {"sta')
     main(["fit", "--run", "r", "--resume", "--trainer.max_steps=8", "--model.scheduler=null", "--spectral.layers=[]"])
     assert "last.ckpt is not a checkpoint that loads safely: the training goes on from best.ckpt instead" in caplog.text
-    assert "run.json is damaged: it is made anew" in caplog.text
+    assert "run.json is damaged: it is written again" in caplog.text
     assert status(run) == "finished"
     assert torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 8
 

@@ -18,12 +18,14 @@ from medmtl.ood.metrics.detection import detection_metrics
 from medmtl.ood.metrics.false_alarms import flagged_people
 from medmtl.ood_benchmark.images import Image
 from medmtl.results.benchmark import Record
-from medmtl.results.judged import Judged
+from medmtl.results.both_verdicts import BothVerdicts
 
 FLIP = "flip_disagreement"
 
 
-def judge(image: Image, evidence: Evidence, nearest_task: str, dice: float | None, rule: MaskRule) -> Judged | None:
+def verdicts_of(
+    image: Image, evidence: Evidence, nearest_task: str, dice: float | None, rule: MaskRule
+) -> BothVerdicts | None:
     """The verdict on the mask of an image; that on the image itself is added by `with_verdicts`.
 
     Args:
@@ -45,7 +47,7 @@ def judge(image: Image, evidence: Evidence, nearest_task: str, dice: float | Non
     volume = view.shape.get("volume_ml", 0.0)
     verdict = rule(task, volume, view.outputs.get(FLIP))
     known = dice is not None and not math.isnan(dice)
-    return Judged(
+    return BothVerdicts(
         group=image.group,
         condition=image.condition,
         severity=image.severity,
@@ -64,23 +66,23 @@ def judge(image: Image, evidence: Evidence, nearest_task: str, dice: float | Non
     )
 
 
-def with_verdicts(judged: Sequence[Judged], records: Sequence[Record]) -> list[Judged]:
+def with_verdicts(verdicts: Sequence[BothVerdicts], records: Sequence[Record]) -> list[BothVerdicts]:
     """The same with the verdicts on the images themselves.
 
     Args:
-        judged: masks.
+        verdicts: masks.
         records: of the deciding detector.
     """
     of = {_key(record): record for record in records}
     both = []
-    for each in judged:
+    for each in verdicts:
         found = of[_key(each)]
         reliable = None if found.rejected and each.mask_reliable else each.mask_reliable  # as `MaskRule` has it
         both.append(replace(each, p_value=found.p_value, rejected=found.rejected, mask_reliable=reliable))
     return both
 
 
-def verdict_summary(judged: Sequence[Judged], rule: MaskRule) -> dict[str, Any]:
+def verdict_summary(verdicts: Sequence[BothVerdicts], rule: MaskRule) -> dict[str, Any]:
     """What the two verdicts find, for `ood.json`.
 
     Returns:
@@ -91,20 +93,20 @@ def verdict_summary(judged: Sequence[Judged], rule: MaskRule) -> dict[str, Any]:
         `threshold` of the disagreement; `bars` of Dice by task; `missed`: images of other organs and wrong masks that
         neither verdict flags, by name.
     """
-    groups: dict[str, list[Judged]] = {}
-    for each in judged:
+    groups: dict[str, list[BothVerdicts]] = {}
+    for each in verdicts:
         severity = f", severity {each.severity}" if each.group == "covariate" and each.severity else ""
         groups.setdefault(f"{each.group}{severity}", []).append(each)
-    wrong = [each for each in judged if each.acceptable is False]
-    right = [each for each in judged if each.acceptable is True]
-    missed = [each for each in judged if not each.flagged and (each.group == "far" or each.acceptable is False)]
+    wrong = [each for each in verdicts if each.acceptable is False]
+    right = [each for each in verdicts if each.acceptable is True]
+    missed = [each for each in verdicts if not each.flagged and (each.group == "far" or each.acceptable is False)]
     return {
         "groups": {name: _counts(own) for name, own in sorted(groups.items(), key=lambda item: _place(item[0]))},
         "wrong_masks": _counts(wrong) | {"people": len({each.patient for each in wrong})},
         "acceptable_masks": _counts(right) | _flagged_people(right),
         "auroc": _auroc(right, wrong),
         "threshold": None if math.isinf(rule.threshold) else rule.threshold,
-        "bars": {task: rule.bar(task) for task in sorted({each.task for each in judged if each.task})},
+        "bars": {task: rule.bar(task) for task in sorted({each.task for each in verdicts if each.task})},
         "missed": [_named(each) for each in missed],
     }
 
@@ -116,21 +118,23 @@ def _place(name: str) -> tuple[int, str]:
     return ORDER.index(name.split(",")[0]), name
 
 
-def _counts(judged: Sequence[Judged]) -> dict[str, Any]:
-    passed = [each.dice for each in judged if not each.flagged and each.dice is not None and not math.isnan(each.dice)]
+def _counts(verdicts: Sequence[BothVerdicts]) -> dict[str, Any]:
+    passed = [
+        each.dice for each in verdicts if not each.flagged and each.dice is not None and not math.isnan(each.dice)
+    ]
     return {
-        "images": len(judged),
-        "image": sum(each.rejected is True for each in judged),
-        "mask": sum(each.mask_reliable is False for each in judged),
-        "either": sum(each.flagged for each in judged),
+        "images": len(verdicts),
+        "image": sum(each.rejected is True for each in verdicts),
+        "mask": sum(each.mask_reliable is False for each in verdicts),
+        "either": sum(each.flagged for each in verdicts),
         "dice_of_unflagged": float(np.mean(passed)) if passed else None,
     }
 
 
-def _flagged_people(judged: Sequence[Judged]) -> dict[str, Any]:
+def _flagged_people(verdicts: Sequence[BothVerdicts]) -> dict[str, Any]:
     """Patients with an acceptable mask of an unchanged test image that gets a flag."""
-    own = [each for each in judged if each.group == "in_distribution"]
-    by: Mapping[str, Callable[[Judged], bool]] = {
+    own = [each for each in verdicts if each.group == "in_distribution"]
+    by: Mapping[str, Callable[[BothVerdicts], bool]] = {
         "image": lambda each: each.rejected is True,
         "mask": lambda each: each.mask_reliable is False,
         "either": lambda each: each.flagged,
@@ -141,7 +145,7 @@ def _flagged_people(judged: Sequence[Judged]) -> dict[str, Any]:
     return {"people": people, "people_flagged": {name: found.people_flagged for name, found in counts.items()}}
 
 
-def _auroc(right: Sequence[Judged], wrong: Sequence[Judged]) -> dict[str, Any] | None:
+def _auroc(right: Sequence[BothVerdicts], wrong: Sequence[BothVerdicts]) -> dict[str, Any] | None:
     parts = [[each for each in part if each.disagreement is not None] for part in (right, wrong)]
     if not all(parts):
         return None
@@ -151,7 +155,7 @@ def _auroc(right: Sequence[Judged], wrong: Sequence[Judged]) -> dict[str, Any] |
     return {"value": found.value, "low": found.low, "high": found.high, "reliable": found.reliable}
 
 
-def _named(each: Judged) -> dict[str, Any]:
+def _named(each: BothVerdicts) -> dict[str, Any]:
     return {
         "condition": each.condition,
         "severity": each.severity,
@@ -165,5 +169,5 @@ def _named(each: Judged) -> dict[str, Any]:
     }
 
 
-def _key(each: Judged | Record) -> tuple[str, str, int, str, str]:
+def _key(each: BothVerdicts | Record) -> tuple[str, str, int, str, str]:
     return each.group, each.condition, each.severity, each.task, each.case

@@ -9,7 +9,7 @@ from medmtl.files import written_whole
 
 
 @dataclass(frozen=True)
-class Judged:
+class BothVerdicts:
     """What is said of an image and of its mask, as `medmtl predict` says it, and what is known of the mask.
 
     Attributes:
@@ -52,11 +52,11 @@ class Judged:
         return self.rejected is True or self.mask_reliable is False
 
 
-def write_judged(path: Path, judged: Iterable[Judged]) -> None:
+def write_verdicts(path: Path, verdicts: Iterable[BothVerdicts]) -> None:
     """Write `verdicts.csv`, whole. None is an empty cell; true and false are 1 and 0."""
     with written_whole(path) as beside, beside.open("w", newline="") as stream:
-        writer = csv.DictWriter(stream, [field.name for field in fields(Judged)])
+        writer = csv.DictWriter(stream, [field.name for field in fields(BothVerdicts)])
         writer.writeheader()
-        for each in judged:
+        for each in verdicts:
             row = asdict(each)
             writer.writerow({key: int(value) if isinstance(value, bool) else value for key, value in row.items()})
