@@ -112,7 +112,7 @@ class _View:
     preprocessing: str
     outputs: dict[str, float]
     shape: dict[str, float] | None
-    voxels: dict[str, int]
+    voxels: dict[str, float]
 
 
 @dataclass(frozen=True)

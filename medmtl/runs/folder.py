@@ -130,13 +130,13 @@ class RunFolder:
         )
 
     def read_manifest(self) -> dict[str, Any]:
-        """The facts in `run.json`; none if it does not exist, or is damaged: it is then made anew."""
+        """The facts in `run.json`; none if it does not exist, or is damaged: it is then written again."""
         if not self.manifest.is_file():
             return {}
         try:
             return typed(dict[str, Any], read_json(self.manifest))
         except (TextError, ValueError):
-            logger.warning("%s is damaged: it is made anew, without what it said", self.manifest)
+            logger.warning("%s is damaged: it is written again, without what it said", self.manifest)
             return {}
 
     def facts_of(self, command: str) -> dict[str, Any]:
