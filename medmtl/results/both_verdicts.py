@@ -1,11 +1,10 @@
 """Both verdicts on the images of a benchmark, `verdicts.csv`: a row for each image."""
 
-import csv
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from medmtl.files import written_whole
+from medmtl.files import write_table
 
 
 @dataclass(frozen=True)
@@ -54,9 +53,8 @@ class BothVerdicts:
 
 def write_verdicts(path: Path, verdicts: Iterable[BothVerdicts]) -> None:
     """Write `verdicts.csv`, whole. None is an empty cell; true and false are 1 and 0."""
-    with written_whole(path) as beside, beside.open("w", newline="") as stream:
-        writer = csv.DictWriter(stream, [field.name for field in fields(BothVerdicts)])
-        writer.writeheader()
-        for each in verdicts:
-            row = asdict(each)
-            writer.writerow({key: int(value) if isinstance(value, bool) else value for key, value in row.items()})
+    rows = [
+        {key: int(value) if isinstance(value, bool) else value for key, value in asdict(each).items()}
+        for each in verdicts
+    ]
+    write_table(path, [field.name for field in fields(BothVerdicts)], rows)

@@ -1,6 +1,5 @@
 """`metrics.csv`: every logged figure of a run, a row for each time that some were logged."""
 
-import csv
 import time
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
-from medmtl.files import written_whole
+from medmtl.files import read_table, write_table
 
 PAUSE = 30.0  # seconds between two writings, but for those at a checkpoint and at the end
 
@@ -79,11 +78,7 @@ class MetricsLogger(Logger):
     def _write(self) -> None:
         if not self._changed or self._rows is None:
             return
-        columns = sorted(set().union(*self._rows))
-        with written_whole(self.path) as beside, beside.open("w", newline="") as stream:
-            writer = csv.DictWriter(stream, columns, lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(self._rows)
+        write_table(self.path, sorted(set().union(*self._rows)), self._rows)
         self._changed, self._written = False, time.monotonic()
 
 
@@ -91,8 +86,7 @@ def read_metrics(path: Path) -> list[dict[str, str]]:
     """The rows of a file, without empty cells; none where there is no file."""
     if not path.is_file():
         return []
-    with path.open(newline="") as stream:
-        return [{key: value for key, value in row.items() if key and value} for row in csv.DictReader(stream)]
+    return [{key: value for key, value in row.items() if value} for row in read_table(path)]
 
 
 def _is_before(row: dict[str, str], step: int) -> bool:

@@ -84,7 +84,7 @@ BINS = {"count": [1, 2], "positives": [0, 1], "probability": [0.1, 1.2], "square
 RUN = {"experiment": {"fingerprint": "ab", "finished": True, "steps": 6, "cell": CELL}, "fit": {"versions": {"a": "1"}}}
 FACTS = {
     **{"dataset": "T", "case": "a", "patient": "p", "dice": 0.5},
-    "views": [{"preprocessing": "x", "outputs": {"entropy": 0.1}, "shape": {"parts": 1.0}, "voxels": {"l": 8}}],
+    "views": [{"preprocessing": "x", "outputs": {"entropy": 0.1}, "shape": {"parts": 1.0}, "voxels": {"l": 8.0}}],
 }
 TABLE = "detector,group,condition,severity,task,case,patient,score,dice,p_value,rejected\nd,near,T,0,T,a,a,0.5,,0.1,1\n"
 
