@@ -70,7 +70,9 @@ def naming(path: Path, beside: Path | None = None) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.filename is None or (beside is not None and error.filename == str(beside)):
+        if error.errno is not None and (
+            error.filename is None or (beside is not None and error.filename == str(beside))
+        ):
             error.filename = str(path)
         raise
 

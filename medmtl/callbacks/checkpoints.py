@@ -11,7 +11,7 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from medmtl.errors import MedMTLError, RunError, Stopped, hold_termination
 from medmtl.models.segmenter import LOWER
-from medmtl.runs.checkpoint import first_not_finite, read_checkpoint, write_checkpoint
+from medmtl.runs.checkpoint import first_not_finite, read_archive, read_checkpoint, write_checkpoint
 from medmtl.runs.folder import RunFolder
 from medmtl.runs.replace import settle
 
@@ -31,8 +31,9 @@ class RunCheckpointIO(TorchCheckpointIO):
         write_checkpoint(Path(path), checkpoint)
 
     def load_checkpoint(self, path: str | Path, *_: Any, **__: Any) -> dict[str, Any]:
-        """Read a checkpoint without running code from it."""
-        return read_checkpoint(Path(path))
+        """Read a checkpoint without running code from it, or the bare weights that a process hands to another."""
+        found: dict[str, Any] = read_archive(Path(path))
+        return found
 
 
 class RunCheckpoint(ModelCheckpoint):

@@ -187,7 +187,7 @@ def _compared(configs: Iterable[Mapping[str, Any]], file: Path) -> tuple[dict[st
     """
     try:
         compared = typed(dict[str, Any], read_json(file)) if file.is_file() else {}
-        known = typed(dict[str, list[str]], compared.get("classes", {}))
+        known = typed(dict[str, dict[str, Any]], compared.get("classes", {}))
         metrics = typed(dict[str, dict[str, Any]], compared.get("metrics", {}))
         own = {key: {"key": key, **about} for key, about in metrics.items() if key not in COMPARED}
         return _classes(configs, known), [typed(Quantity, about, key) for key, about in own.items()]
@@ -195,7 +195,7 @@ def _compared(configs: Iterable[Mapping[str, Any]], file: Path) -> tuple[dict[st
         raise RunError(f"{file} is no comparison ({error})", fix="run `medmtl compare` again") from None
 
 
-def _classes(configs: Iterable[Mapping[str, Any]], known: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+def _classes(configs: Iterable[Mapping[str, Any]], known: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
     """Task -> its classes, of those with several that some run tells apart.
 
     Where a configuration has `all` of a dataset, they are those of an earlier comparison.

@@ -25,19 +25,28 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     Raises:
         RunError: it is missing, damaged, or not a checkpoint.
     """
+    checkpoint = read_archive(path)
+    if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state_dict"), dict):
+        raise RunError(f"{path} is not a checkpoint of medmtl", fix="name another")
+    return checkpoint
+
+
+def read_archive(path: Path) -> Any:
+    """What a file of torch holds, read without running code from it.
+
+    Raises:
+        RunError: it is missing, damaged, or holds more than data.
+    """
     if is_damaged(path):
         raise RunError(
             f"{path} is damaged: what it holds is not what was written", fix="name another, or copy it again"
         )
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise RunError(f"the checkpoint {path} does not exist", fix="correct the path") from None
     except Exception as error:  # torch raises many kinds for a file that is none, some with unsafe advice
         raise RunError(f"{path} is not a checkpoint that loads safely", fix="name another") from error
-    if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state_dict"), dict):
-        raise RunError(f"{path} is not a checkpoint of medmtl", fix="name another")
-    return checkpoint
 
 
 def config_within(path: Path, checkpoint: Mapping[str, Any]) -> dict[str, Any]:

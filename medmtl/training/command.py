@@ -345,7 +345,7 @@ def _check_not_empty(cli: MedCLI) -> None:
     """
     command = cli.request.command
     batches = {"test": cli.trainer.num_test_batches, "calibrate": cli.trainer.num_val_batches}.get(command)
-    if batches is not None and not sum(batches):
+    if batches and not sum(batches):  # empty where other processes did it
         part_of_split = "test" if command == "test" else cli.datamodule.calibration_part
         raise RunError(f"there is no case to {command}", fix=f"train with data.{part_of_split} above 0")
 

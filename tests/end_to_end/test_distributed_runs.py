@@ -92,10 +92,10 @@ def test_two_processes_train_like_one_with_a_batch_of_twice_the_size(tiny: Path,
     for name, weight in one["state_dict"].items():
         torch.testing.assert_close(two["state_dict"][name], weight, rtol=1e-4, atol=1e-6)
 
-    # Resuming a finished training computes the bank again, here in one process from the same weights.
+    # Calibrating computes the bank again, here in one process from the same weights.
     best = run / "checkpoints" / "best.ckpt"
     merged, written = bank(best), best.stat().st_mtime_ns
-    main(["fit", "--run", str(run), "--resume", "--trainer.strategy=auto", "--trainer.devices=1"])
+    main(["calibrate", "--run", str(run), "--trainer.strategy=auto", "--trainer.devices=1"])
     assert best.stat().st_mtime_ns > written
     found = bank(best)
     assert merged["held_out"] == found["held_out"]

@@ -17,7 +17,7 @@ from medmtl.experiment.analysis.records import pooled_tables, read_records
 @pytest.mark.parametrize(
     ("file", "content", "named"),
     [
-        ("run.json", "{", "JSONDecodeError"),
+        ("run.json", "{", "Not finished"),
         ("splits.json", None, "splits.json"),
         ("splits.json", "{}", "splits.json lacks task Liver"),
         ("config.yaml", "data: [", "line 1, column 8"),
