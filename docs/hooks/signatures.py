@@ -92,7 +92,8 @@ def type_text(annotation: Any) -> str:
     """A type as a reader writes it: without the modules of its parts."""
     if annotation is inspect.Parameter.empty:
         return ""
-    text = annotation.__name__ if isinstance(annotation, type) and not hasattr(annotation, "__args__") else str(annotation)
+    plain = isinstance(annotation, type) and not hasattr(annotation, "__args__")
+    text = annotation.__name__ if plain else str(annotation)
     text = re.sub(r"\b(?:\w+\.)+(\w+)", r"\1", text).replace("NoneType", "None")
     return re.sub(r"Optional\[(.+)\]$", r"\1 | None", text)
 

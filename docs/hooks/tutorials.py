@@ -100,8 +100,8 @@ def write(path: Path, settings: Sequence[str]) -> None:
     title, _, rest = text.partition("\n")
     values = f"with {used} in place of the values below" if used else "with the values below"
     note = (
-        f"*This page is `notebooks/{path.name}`, executed on {date.today()} {values} (`make tutorials`). The phantoms are "
-        "generated, and a short training says little even about these.*"
+        f"*This page is `notebooks/{path.name}`, executed on {date.today()} {values} (`make tutorials`). The phantoms "
+        "are generated, and a short training says little even about these.*"
     )
     PAGES.mkdir(exist_ok=True)
     for old in PAGES.glob(f"{path.stem}-*.png"):
