@@ -126,7 +126,6 @@ def _default_text(value: Any) -> str:
 
 
 def _cell(text: str, code: bool) -> str:
-    escaped = text.replace("|", "\\|")
     if code and text and text != "required":
-        return f"`{escaped}`"
-    return escaped.replace("<", "&lt;")
+        return f"`{text}`"  # in which a bar ends no cell
+    return text.replace("|", "\\|").replace("<", "&lt;")

@@ -80,7 +80,7 @@ def test_type_default_and_unit_are_those_of_the_signature() -> None:
         ("share", "float", "0.2", "0 to 1"),
         ("names", "list[str] | None", "None", ""),
     ]
-    assert "| `names` | `list[str] \\| None` | `None` |  | what is listed. |" in table(options_of(Sample))
+    assert "| `names` | `list[str] | None` | `None` |  | what is listed. |" in table(options_of(Sample))
     assert {option.name for option in options_of(Task)} == {"root", *Task.__match_args__} - {"head"}
 
 
