@@ -43,6 +43,16 @@ OF_A_RUN = [
     ("Fine-tuning", "model.finetune.", FineTune),
     ("Ensembles", "model.ensemble.", Ensemble),
 ]
+PUBLIC = (  # classes, and packages with all that they export
+    "medmtl.predict.model.Model",
+    "medmtl.predict.prediction.Prediction",
+    "medmtl.calibration",
+    "medmtl.losses",
+    "medmtl.ood.detectors",
+    "medmtl.ood.shifts",
+    "medmtl.data.layouts",
+    "medmtl.experiment",
+)
 OF_AN_EXPERIMENT = [("An experiment", "", Protocol)]
 OF_A_BENCHMARK = [
     ("A benchmark", "", Options),
@@ -131,21 +141,8 @@ def classes() -> str:
 
 def python() -> str:
     """The public names, for mkdocstrings."""
-    packages = {
-        "medmtl.predict.model": ["Model"],
-        "medmtl.predict.prediction": ["Prediction"],
-        "medmtl.calibration": [],
-        "medmtl.losses": [],
-        "medmtl.ood.detectors": [],
-        "medmtl.ood.shifts": [],
-        "medmtl.data.layouts": [],
-        "medmtl.experiment": [],
-    }
-    parts = ["# Python", "`medmtl.load(run)` is `Model.load` of the first class here."]
-    for package, members in packages.items():
-        names = [f"{package}.{name}" for name in members] or [package]
-        parts += [f"## `{package}`", *(f"::: {name}" for name in names)]
-    return "\n\n".join(parts) + "\n"
+    title = ["# Python", "`medmtl.load` is `Model.load` of the first class here."]
+    return "\n\n".join([*title, *(f"::: {name}" for name in PUBLIC)]) + "\n"
 
 
 PAGES: Mapping[str, Callable[[], str]] = {

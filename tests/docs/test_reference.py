@@ -1,5 +1,6 @@
 """The pages of the reference, made from the code, have every command, key and column."""
 
+import pydoc
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ import yaml
 from columns import files
 from comparison_sample import make_comparison
 from doc_pages import ROOT
-from generated import PAGES, classes, commands, configuration
+from generated import PAGES, PUBLIC, classes, commands, configuration
 from signatures import fields_of, options_of, table
 
 from medmtl.cli import COMMANDS
@@ -111,6 +112,14 @@ def test_every_column_of_a_table_is_described() -> None:
     comparison = make_comparison()
     assert {key for row in arm_rows(comparison) for key in row} == set(columns.OF_AN_ARM)
     assert {key for row in pair_rows(comparison) for key in row} == set(columns.OF_A_PAIR)
+
+
+def test_every_package_whose_names_are_listed_says_what_it_exports() -> None:
+    page = PAGES["reference/python.md"]()
+    for name in PUBLIC:
+        assert f"\n::: {name}\n" in page
+        found = pydoc.locate(name)
+        assert isinstance(found, type) or found.__all__
 
 
 def test_generated_pages_are_not_written_by_hand_as_well() -> None:
