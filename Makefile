@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help install develop demo test bench docs tutorials lint format clean
+.PHONY: help install develop demo test bench docs tutorials schema lint format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,6 +48,9 @@ docs: $(VENV)/.docs ## build the documentation into build/docs/index.html, offli
 
 tutorials: develop ## execute the notebooks and write their pages into docs/tutorials
 	$(BIN)/python docs/hooks/tutorials.py
+
+schema: develop ## write the JSON Schema of the configurations into configs, for editors
+	$(BIN)/python docs/hooks/schema.py
 
 lint: develop ## check style, types, the direction of imports, and what git tracks
 	$(BIN)/ruff check .
