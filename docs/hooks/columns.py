@@ -10,9 +10,9 @@ from medmtl.ood import detectors
 from medmtl.predict.records import COLUMNS
 from medmtl.quantity import Quantity
 from medmtl.results.benchmark import Record
+from medmtl.results.both_verdicts import BothVerdicts
 from medmtl.results.case import CaseResult
 from medmtl.results.dataset import CaseFacts, Finding
-from medmtl.results.judged import Judged
 from medmtl.results.prediction import PredictedCase
 
 SUMMARISED = {  # columns of `summary.csv` that are no fields of the record
@@ -86,7 +86,7 @@ def files() -> str:
         table(fields_of(Record)),
         "## Benchmark: `ood/verdicts.csv`",
         "A row for each image.",
-        table(fields_of(Judged)),
+        table(fields_of(BothVerdicts)),
         "## OOD scores",
         "Keys in `cases.csv`, in `scores` of a prediction and in `ood.json`.",
         _quantities(scores),
