@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help install develop demo test bench lint format clean
+.PHONY: help install develop demo test bench docs tutorials schema lint format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -17,6 +17,10 @@ $(BIN)/medmtl: pyproject.toml constraints.txt
 
 $(VENV)/.develop: $(BIN)/medmtl
 	$(PIP) install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+$(VENV)/.docs: $(BIN)/medmtl
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[docs]'
 	touch $@
 
 install: $(BIN)/medmtl ## install medmtl into .venv
@@ -38,6 +42,15 @@ bench: develop ## measure speed, memory and the coverage of intervals, into benc
 	$(BIN)/python tests/benchmarks/outputs.py
 	$(BIN)/python tests/benchmarks/coverage.py
 	$(BIN)/python tests/benchmarks/reuse.py
+
+docs: $(VENV)/.docs ## build the documentation into build/docs/index.html, offline, any warning being an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+tutorials: develop ## execute the notebooks and write their pages into docs/tutorials
+	$(BIN)/python docs/hooks/tutorials.py
+
+schema: develop ## write the JSON Schema of the configurations into configs, for editors
+	$(BIN)/python docs/hooks/schema.py
 
 lint: develop ## check style, types, the direction of imports, and what git tracks
 	$(BIN)/ruff check .

@@ -25,11 +25,3 @@ def test_pre_commit_runs_what_make_lint_runs() -> None:
     made = {line.strip().replace("$(BIN)", ".venv/bin").removesuffix(" .") for line in recipe.splitlines()}
     assert {hook["entry"] for hook in hooks} == made
     assert {hook["language"] for hook in hooks} == {"system"}
-
-
-def test_links_of_the_documents_lead_to_files() -> None:
-    documents = [ROOT / "CONTRIBUTING.md", ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
-    for document in documents:
-        for target in re.findall(r"\]\(([^)#]+)\)", document.read_text()):
-            if not target.startswith("http"):
-                assert (document.parent / target).exists(), f"{target} in {document.name}"
