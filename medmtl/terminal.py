@@ -1,6 +1,10 @@
 """The terminal: what commands print there is shown as it is, whatever names of files, tasks and cases hold."""
 
+import os
+
 from rich.console import Console
+
+WIDTH = 120  # characters, where the output is no terminal: rich would take 80, in which tables break words
 
 
 def terminal(stderr: bool = False, width: int | None = None) -> Console:
@@ -10,4 +14,7 @@ def terminal(stderr: bool = False, width: int | None = None) -> Console:
         stderr: print on standard error.
         width: in characters; None: that of the terminal.
     """
-    return Console(stderr=stderr, width=width, markup=False, emoji=False, highlight=False)
+    console = Console(stderr=stderr, width=width, markup=False, emoji=False, highlight=False)
+    if width is None and not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = WIDTH
+    return console
