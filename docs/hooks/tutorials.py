@@ -1,6 +1,6 @@
 """Execute the notebooks and write them with their outputs and pictures into docs/tutorials: `make tutorials` calls it.
 
-python docs/hooks/tutorials.py [NOTEBOOK ...] [--set 'EPOCHS = 2' ...] [--as-stored]
+python docs/hooks/tutorials.py [NOTEBOOK ...] [--set 'EPOCHS = 2' ...]
 
 Notebooks are stored without outputs. Executing them takes minutes to half an hour each, so their pages are kept in git
 and `make docs` only reads them; tests/docs/test_tutorials.py fails where a page no longer has the code of its notebook.
@@ -11,7 +11,7 @@ import base64
 import os
 import re
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -88,21 +88,13 @@ def _lines(output: Any) -> Iterator[str]:
             yield kept
 
 
-def write(path: Path, settings: Sequence[str], as_stored: bool) -> None:
+def write(path: Path, settings: Sequence[str]) -> None:
     """Execute a notebook and write its page and pictures.
 
     Args:
         path: the notebook.
         settings: see `execute`.
-        as_stored: do not execute it: the page has no outputs, and says so.
     """
-    if as_stored:
-        import nbformat
-
-        text, pictures = render(nbformat.read(path, as_version=4), path.stem)
-        note = f"*This page is `notebooks/{path.name}`, not executed: `make tutorials` adds outputs and pictures.*"
-        _save(path.stem, text, note, pictures)
-        return
     notebook, used = execute(path, settings)
     text, pictures = render(notebook, path.stem)
     values = f"with {used} in place of the values below" if used else "with the values below"
@@ -110,17 +102,12 @@ def write(path: Path, settings: Sequence[str], as_stored: bool) -> None:
         f"*This page is `notebooks/{path.name}`, executed on {date.today()} {values} (`make tutorials`). The phantoms "
         "are generated, and a short training says little even about these.*"
     )
-    _save(path.stem, text, note, pictures)
-
-
-def _save(name: str, text: str, note: str, pictures: Mapping[str, bytes]) -> None:
-    """Write a page, its note below the title, and its pictures in place of earlier ones."""
-    for old in PAGES.glob(f"{name}-*.png"):
+    for old in PAGES.glob(f"{path.stem}-*.png"):
         old.unlink()
     for file, content in pictures.items():
         (PAGES / file).write_bytes(content)
     title, _, rest = text.partition("\n")
-    (PAGES / f"{name}.md").write_text(f"{title}\n\n{note}\n{rest}")
+    (PAGES / f"{path.stem}.md").write_text(f"{title}\n\n{note}\n{rest}")
 
 
 def main() -> None:
@@ -128,10 +115,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("notebooks", nargs="*", type=Path, default=sorted((ROOT / "notebooks").glob("*.ipynb")))
     parser.add_argument("--set", action="append", default=[], metavar="LINE", help="such as 'EPOCHS = 2'")
-    parser.add_argument("--as-stored", action="store_true", help="without executing them, and without outputs")
     options = parser.parse_args()
     for path in options.notebooks:
-        write(path, options.set, options.as_stored)
+        write(path, options.set)
 
 
 if __name__ == "__main__":

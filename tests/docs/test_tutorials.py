@@ -23,9 +23,9 @@ def test_a_page_has_the_code_of_its_notebook_and_its_pictures(path: Path) -> Non
         if cell.cell_type == "markdown" and not cell.source.startswith("# "):
             assert cell.source in page, "run `make tutorials`"
     shown = re.findall(r"!\[[^]]*\]\(([^)]+)\)", page)
-    assert bool(shown) == ("not executed" not in page)
+    assert shown
     assert {DOCS / "tutorials" / name for name in shown} == {*(DOCS / "tutorials").glob(f"{path.stem}-*.png")}
-    assert shown == [] or re.search(r"executed on \d{4}-\d\d-\d\d with ", page)
+    assert re.search(r"executed on \d{4}-\d\d-\d\d with ", page)
 
 
 def test_outputs_are_kept_without_progress_and_the_advice_of_libraries() -> None:
