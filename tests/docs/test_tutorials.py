@@ -25,6 +25,7 @@ def test_a_page_has_the_code_of_its_notebook_and_its_pictures(path: Path) -> Non
     shown = re.findall(r"!\[[^]]*\]\(([^)]+)\)", page)
     assert shown
     assert {DOCS / "tutorials" / name for name in shown} == {*(DOCS / "tutorials").glob(f"{path.stem}-*.png")}
+    assert "site-packages" not in page  # advice of libraries, with a path of the machine
     assert re.search(r"executed on \d{4}-\d\d-\d\d with ", page)
 
 
