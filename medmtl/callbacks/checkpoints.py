@@ -135,8 +135,14 @@ class RunCheckpoint(ModelCheckpoint):
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Take the state of the generators, which checkpoints of earlier versions lack."""
+        """Take the state of the generators, which checkpoints of earlier versions lack, and the place in the epoch.
+
+        Lightning would draw the patches of an epoch that was stopped in its middle from the first one again.
+        """
         self._go_on_from = checkpoint.get(GENERATORS)
+        done = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]["current"]["completed"]
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        data.batches_done = done if done < data.batches else 0
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Save `last.ckpt`, so that an interrupted training can be resumed or tested.

@@ -86,6 +86,7 @@ class MultiTaskData(pl.LightningDataModule):
         self.split_file = None if splits is None else Path(splits).expanduser()
         self.workers = workers
         self.seed = seed
+        self.batches_done = 0  # of the first epoch that is drawn, by the training that is resumed
         self.splits: Splits = {}
         self._found: dict[str, TaskCases] = {}
         self._cases: dict[str, Sequence[Case]] = {}
@@ -271,6 +272,7 @@ class MultiTaskData(pl.LightningDataModule):
             seed=self.seed,
             rank=rank,
             processes=processes,
+            done=self.batches_done * self.batch_size,
         )
         unmirrored = [name for name, task in self.trained.items() if not task.mirrored and self.per_task]
         union = Union(caches, self.patch_size, self.foreground, self._found, unmirrored)
@@ -295,12 +297,17 @@ class MultiTaskData(pl.LightningDataModule):
         return one_at_a_time(parts)
 
     def calibration_dataloader(self) -> DataLoader[dict[str, Any] | None]:
-        """Volumes of `calibration_part` of all trained tasks, not cached: what the verdicts are calibrated on."""
-        parts = []
+        """Volumes of `calibration_part` of all trained tasks: what the verdicts are calibrated on.
+
+        Those that are in memory for the validation are not read again, whatever has become of their files since.
+        """
+        parts, part = [], self.calibration_part
         for name, task in self.trained.items():
             found = self._found[name]
             load = LoadScan([task.preprocessing], found.classes, found.ignore)
-            volumes = Volumes(self.cases(name, self.calibration_part), load)
+            volumes = (
+                self._caches[name, part] if (name, part) in self._caches else Volumes(self.cases(name, part), load)
+            )
             parts.append(Scans(name, volumes, task.preprocessing, found))
         return one_at_a_time(parts)
 

@@ -52,10 +52,19 @@ class BalancedSampler(Sampler[Draw]):
         seed: seed of the whole run.
         rank: number of this process; it takes the draws `rank`, `rank + processes`, ...
         processes: how many share the draws.
+        done: draws of this process that the first iteration leaves out: a training that was stopped in the middle of
+            an epoch has seen them.
     """
 
     def __init__(
-        self, sizes: Mapping[str, int], balance: float, draws: int, seed: int = 0, rank: int = 0, processes: int = 1
+        self,
+        sizes: Mapping[str, int],
+        balance: float,
+        draws: int,
+        seed: int = 0,
+        rank: int = 0,
+        processes: int = 1,
+        done: int = 0,
     ) -> None:
         self.sizes = dict(sizes)
         self.probabilities = task_probabilities(sizes, balance)
@@ -63,6 +72,7 @@ class BalancedSampler(Sampler[Draw]):
         self.seed = seed
         self.rank = rank
         self.processes = processes
+        self.done = done
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -75,7 +85,8 @@ class BalancedSampler(Sampler[Draw]):
 
     def __iter__(self) -> Iterator[Draw]:
         """Yield this process's draws of the epoch."""
-        return islice(self._of_all_processes(), self.rank, None, self.processes)
+        done, self.done = self.done, 0
+        return islice(self._of_all_processes(), self.rank + done * self.processes, None, self.processes)
 
     def _of_all_processes(self) -> Iterator[Draw]:
         generator = np.random.default_rng((self.seed, self.epoch))

@@ -56,6 +56,15 @@ def test_an_epoch_is_the_same_whenever_it_is_drawn() -> None:
     assert all(one != other for number, one in enumerate(epochs) for other in epochs[:number])
 
 
+def test_an_epoch_that_was_stopped_goes_on_after_what_was_drawn() -> None:
+    for processes in (1, 2):
+        for rank in range(processes):
+            whole, halved = (BalancedSampler(SIZES, 0.5, 200, 3, rank, processes, done) for done in (0, 70))
+            assert len(halved) == len(whole)
+            for epoch, done in ((3, 70), (4, 0)):
+                assert drawn(halved, epoch) == drawn(whole, epoch)[done:]
+
+
 def test_another_seed_draws_other_patches() -> None:
     one, other = (list(BalancedSampler(SIZES, 0.5, draws=200, seed=seed)) for seed in (0, 1))
     assert one != other
