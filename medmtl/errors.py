@@ -56,6 +56,8 @@ AGAIN = "run the same command again"
 SIGNALS = {"interrupted": signal.SIGINT, "terminated": signal.SIGTERM}
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 CLOSED = (errno.EACCES, errno.EPERM, errno.EROFS)
+MANY = (errno.EMFILE, errno.ENFILE)
+ALLOW_MORE = f"allow more (ulimit -n), and {AGAIN}"
 
 
 @contextmanager
@@ -120,6 +122,8 @@ def _what_of(error: OSError) -> str:
         what = f"{error.filename}: {what}"
     if error.errno in FULL:
         return f"{what}: make room there, and {AGAIN}"
+    if error.errno in MANY:
+        return f"{what}: {ALLOW_MORE}"
     return f"{what}: choose a place that can be written to" if error.errno in CLOSED else what
 
 

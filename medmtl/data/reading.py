@@ -58,12 +58,19 @@ def load_label(case: Case, classes: Classes, image: MetaTensor, ignore: int | No
     Returns:
         `(1, H, W, D)` uint8: the number of the part (1 for an organ of interest), `UNKNOWN` without a ground truth, 0
         elsewhere. Where masks of single values overlap, the later part counts.
+
+    Raises:
+        DataError: a file has changed since it was checked, or cannot be read any more.
     """
     result = torch.zeros((1, *image.shape[1:]), dtype=torch.uint8)
     for label in case.labels:
         if label.value is not None and label.value not in classes.foreground:
             continue
         voxels = read_label(label).values
+        if voxels.shape != tuple(image.shape[1:]):
+            sizes = (" x ".join(map(str, shape)) for shape in (voxels.shape, image.shape[1:]))
+            what = "label {} has {} voxels and its image {}".format(label.path, *sizes)
+            raise DataError(f"case {case.name}: {what}", fix="one has changed since it was checked, start again")
         if label.value is None:
             found = torch.from_numpy(np.array(voxels, np.int64))[None]
             if ignore is not None:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medmtl.errors import DataError, MedMTLError
+from medmtl.errors import ALLOW_MORE, MANY, DataError, MedMTLError, RunError
 from medmtl.io.dicom.series import open_dicom
 from medmtl.io.input import Kind, kind_of
 from medmtl.io.itk import open_itk
@@ -52,6 +52,7 @@ def opened(path: Path, kind: Kind | None = None, series: str | None = None) -> I
     Raises:
         DataError: names the file and the reason in one line: it is missing, forbidden, broken, or not a
             volume of one real number a voxel; also where that shows within the block.
+        RunError: the system lets this process open no more files.
     """
     stored: Stored | None = None
     try:
@@ -71,6 +72,8 @@ def opened(path: Path, kind: Kind | None = None, series: str | None = None) -> I
     except MemoryError:
         raise DataError(f"{path} does not fit into memory", fix="crop it") from None
     except Exception as error:  # nibabel, SimpleITK and pydicom raise a dozen kinds for a broken file
+        if isinstance(error, OSError) and error.errno in MANY:  # no fault of this file
+            raise RunError(f"{path}: {error.strerror}", fix=ALLOW_MORE) from None
         raise DataError(f"{path} cannot be read ({reason(error)})", fix="replace the file") from error
     finally:
         if stored is not None:

@@ -6,6 +6,7 @@ import multiprocessing
 import pickle
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from pathlib import Path
 
@@ -71,6 +72,9 @@ def observe(
 
     Returns:
         Image -> key of its observation. It is safe to stop at any time: observations so far are kept.
+
+    Raises:
+        RunError: a process was killed, as happens where memory runs out.
     """
     keys = {image: cache.key(image) for image in images}
     missing = [image for image in images if not cache.holds(keys[image])]
@@ -123,6 +127,9 @@ def _together(
         for future in as_completed(waiting):
             future.result()
             yield waiting[future]
+    except BrokenProcessPool:
+        fix = "observed images are kept, run the same command again, with fewer --processes if memory ran out"
+        raise RunError("a process that observed images was killed", fix=fix) from None
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 

@@ -52,6 +52,8 @@ from medmtl.training.request import RUN_VARIABLE, Request, parse_request, read_y
 logger = logging.getLogger(__name__)
 
 MOST_SEED = 2**32 - 1  # of numpy
+# In what torch says of processes that draw patches.
+WORKERS = ("DataLoader worker", "with the workers is no longer possible")
 
 DESCRIPTIONS = {
     "fit": "Train one network on several tasks. Without --run the next free folder is used (runs/NAME, runs/NAME-2, "
@@ -325,6 +327,10 @@ def _run(request: Request) -> MedCLI | None:
             raise
         fix = "train longer from the beginning, without --resume"
         raise ConfigError("the schedule of the learning rate has ended", fix=fix) from None
+    except (RuntimeError, OSError) as error:
+        if not any(each in str(error) for each in WORKERS):
+            raise
+        raise _without_workers(str(error), request) from None
     except SystemExit as error:
         if isinstance(error, SIGTERMException):
             raise Stopped("terminated", _how_to_go_on(request)) from None
@@ -357,6 +363,13 @@ def _how_to_go_on(request: Request) -> str:
     return f"continue with: medmtl fit --run {request.run.path} --resume" if request.run.last.is_file() else AGAIN
 
 
+def _without_workers(text: str, request: Request) -> RunError:
+    """What is said where a process that draws patches has ended, of the many things that torch says then."""
+    why = text.strip().splitlines()[-1]
+    less = "where memory, shared memory (/dev/shm) or open files (ulimit -n) ran out, with a smaller data.workers"
+    return RunError(f"a process that draws patches has ended ({why})", fix=f"{_how_to_go_on(request) or AGAIN}; {less}")
+
+
 def _keep_detector(cli: MedCLI) -> None:
     """Write the detector and the layers that `medmtl calibrate` fitted into the checkpoint's configuration."""
     path = cli.request.checkpoint
@@ -385,6 +398,7 @@ def _quiet() -> None:
         ".*Trying to infer the `batch_size`.*",
         ".*callbacks used to create the checkpoint need to be provided.*",
         ".*LeafSpec.*",
+        ".*your dataloader is not resumable.*",  # `RunCheckpoint` does it
         ".*could not find the monitored key.*",  # a training without a validation, see `_print_trained`
         ".*in eval mode at the start of training.*",  # frozen layers are
         r".*recommended to use `self\.log\(.*sync_dist.*",  # our figures are the same in all processes

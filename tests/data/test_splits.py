@@ -238,7 +238,12 @@ def test_a_split_file_gives_all_tasks_a_calibration_part_or_none(tmp_path: Path)
 
 @pytest.mark.parametrize(
     ("text", "says"),
-    [("[]", "is not a split file"), ('{"liver": {"train": []}}', "is not a split file"), (None, "there is no split")],
+    [
+        ("[]", "is not a split file"),
+        ('{"liver": {"train": []}}', "is not a split file"),
+        ('{"liver": {"train": ["a"', "is not a split file"),  # cut short
+        (None, "there is no split"),
+    ],
 )
 def test_something_else_than_a_split_file_is_refused(tmp_path: Path, text: str | None, says: str) -> None:
     path = tmp_path / "split.json"

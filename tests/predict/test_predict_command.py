@@ -138,6 +138,7 @@ def test_what_is_finished_is_not_repeated(model, scans, predict, out, capsys):
     ("change", "again"),
     [
         (lambda scans, out, model: save_scan(scans / "usual.nii.gz", 7), 1),
+        (lambda scans, out, model: os.utime(scans / "usual.nii.gz", (0, 0)), 1),  # an image of before
         (lambda scans, out, model: (out.path / "usual_mask.nii.gz").unlink(), 1),
         (lambda scans, out, model: (out.path / "usual.json").unlink(), 1),
         (lambda scans, out, model: (out.path / "usual.json").write_text("{"), 1),
@@ -149,7 +150,20 @@ def test_what_is_finished_is_not_repeated(model, scans, predict, out, capsys):
         (lambda scans, out, model: ["--entropy"], 3),
         (lambda scans, out, model: ["--device", "cpu", "--window-batch", "2"], 0),
     ],
-    ids=["image", "mask", "verdict", "damage", "nonsense", "network", "alpha", "precision", "task", "map", "device"],
+    ids=[
+        "image",
+        "earlier image",
+        "mask",
+        "verdict",
+        "damage",
+        "nonsense",
+        "network",
+        "alpha",
+        "precision",
+        "task",
+        "map",
+        "device",
+    ],
 )
 def test_what_changed_is_repeated(change, again, model, scans, predict, out):
     predict(scans)
