@@ -13,7 +13,7 @@ from empty_figures import leave_figures_empty
 
 from medmtl.cli import main
 from medmtl.ood_benchmark.options import Options
-from medmtl.training.request import find_config
+from medmtl.training.config_files import find_config
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))
 EXPERIMENTS = [config for config in CONFIGS if config.stem.startswith("experiment")]

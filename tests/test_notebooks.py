@@ -19,7 +19,7 @@ from nbclient import NotebookClient
 
 import medmtl.training.command  # noqa: F401  # for the kernels
 from medmtl.experiment.run import launchers
-from medmtl.training.request import find_config
+from medmtl.training.config_files import find_config
 
 NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
 # What the cell tagged "parameters" is replaced with, and how many pictures the notebook shows.

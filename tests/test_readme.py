@@ -11,7 +11,7 @@ from doc_pages import PAGES
 
 from medmtl.cli import COMMANDS
 from medmtl.data.task import Task
-from medmtl.training.request import find_config
+from medmtl.training.config_files import find_config
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()

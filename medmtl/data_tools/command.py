@@ -117,7 +117,7 @@ def _check(options: argparse.Namespace) -> None:
         datasets = [list_folder(options.path, layout, options.patient)]
         title = datasets[0].name
     else:
-        from medmtl.training.request import find_config
+        from medmtl.training.config_files import find_config
 
         config = find_config(options.config)
         use_current_folder([read_text(config)])

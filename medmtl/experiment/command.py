@@ -21,7 +21,7 @@ from medmtl.experiment.run.runner import only_runner, run_jobs
 from medmtl.renamed import with_new_names
 from medmtl.runs.folder import RUNS
 from medmtl.terminal import terminal
-from medmtl.training.request import find_config, read_yaml
+from medmtl.training.config_files import find_config, read_yaml
 from medmtl.training.trust import TRUST_HELP, use_current_folder
 
 DESCRIPTION = (

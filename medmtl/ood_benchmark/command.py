@@ -28,7 +28,8 @@ from medmtl.results.both_verdicts import BothVerdicts, write_verdicts
 from medmtl.runs.folder import RunFolder, environment
 from medmtl.runs.lock import only_writer
 from medmtl.terminal import terminal
-from medmtl.training.request import find_config, renamed_config, run_and_checkpoint, shipped_config
+from medmtl.training.config_files import find_config, shipped_config
+from medmtl.training.request import renamed_config, run_and_checkpoint
 from medmtl.training.trained import load_trained
 from medmtl.training.trust import TRUST_HELP, use_current_folder
 

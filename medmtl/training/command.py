@@ -46,8 +46,9 @@ from medmtl.runs.metrics import MetricsLogger, read_metrics
 from medmtl.runs.replace import set_aside, settle
 from medmtl.runs.wandb import RunWandbLogger, Wandb, check_login
 from medmtl.terminal import terminal
+from medmtl.training.config_files import read_yaml
 from medmtl.training.outputs import resolve_outputs
-from medmtl.training.request import RUN_VARIABLE, Request, parse_request, read_yaml
+from medmtl.training.request import RUN_VARIABLE, Request, parse_request
 
 logger = logging.getLogger(__name__)
 

@@ -17,14 +17,13 @@ from typing import Any
 import yaml
 from pytorch_lightning import Trainer
 
-import medmtl
 from medmtl.callbacks.calibration import CalibrationCallback
 from medmtl.callbacks.scaling import ScalingCallback
 from medmtl.callbacks.spectral import SpectralCallback
 from medmtl.data.datamodule import MultiTaskData
 from medmtl.distributed import is_first, launched_from_outside
 from medmtl.errors import ConfigError, RunError
-from medmtl.files import TextError, parse_yaml, read_text
+from medmtl.files import parse_yaml, read_text
 from medmtl.models.segmenter import Segmenter
 from medmtl.renamed import with_new_names
 from medmtl.runs.checkpoint import config_within, read_checkpoint
@@ -32,6 +31,7 @@ from medmtl.runs.folder import RUNS, RunFolder
 from medmtl.runs.lock import only_writer
 from medmtl.runs.replace import settle
 from medmtl.runs.wandb import Wandb
+from medmtl.training.config_files import find_config, read_yaml
 from medmtl.training.merging import merged_by_name
 from medmtl.training.outputs import with_open_channels
 from medmtl.training.trust import TO_TRAIN, Checker, use_current_folder
@@ -221,44 +221,6 @@ def run_and_checkpoint(folder: str | None, checkpoint: str | None) -> tuple[RunF
     parent = path.resolve().parent
     home = parent.parent if parent.name == "checkpoints" else parent / path.stem
     return RunFolder(Path(folder) if folder else _relative(home)), path
-
-
-def shipped_config(name: str) -> Path:
-    """A configuration of the installed package, whatever the current folder holds under its name."""
-    package = Path(medmtl.__file__).parent
-    return next(path for place in (package, package.parent) if (path := place / "configs" / name).is_file())
-
-
-def find_config(name: str) -> Path:
-    """A configuration by path, or by bare name in the current folder, `configs/`, or the installed package.
-
-    Raises:
-        ConfigError: there is none; lists those that are shipped.
-    """
-    package = Path(medmtl.__file__).parent
-    places = [Path(), Path("configs"), package / "configs", package.parent / "configs"]
-    for place in places if Path(name).name == name else places[:1]:
-        if (place / name).is_file():
-            return place / name
-    shipped = sorted({path.name for place in places[1:] for path in place.glob("*.yaml")})
-    raise ConfigError(f"there is no configuration {name}", fix=f"give a file, or one of: {', '.join(shipped)}")
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping that a YAML file holds.
-
-    Raises:
-        ConfigError: it holds something else.
-    """
-    try:
-        content = parse_yaml(read_text(path))
-    except TextError as error:
-        raise ConfigError(error.what, error.fix) from None
-    except ValueError as error:
-        raise ConfigError(f"{path} is not YAML ({error})", fix="correct it") from None
-    if not isinstance(content, dict):
-        raise ConfigError(f"{path} is not a YAML mapping", fix="correct it")
-    return content
 
 
 def _name(configs: Sequence[Path]) -> str | None:

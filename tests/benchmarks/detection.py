@@ -28,7 +28,7 @@ from medmtl.ood.evidence.evidence import Evidence, LayerEvidence, View
 from medmtl.ood.evidence.features import FeatureTap
 from medmtl.ood.evidence.flip import flip_disagreement
 from medmtl.ood.evidence.shape import describe_mask
-from medmtl.training.request import find_config
+from medmtl.training.config_files import find_config
 
 SHAPE = (160, 192, 160)
 TRAINING = 24  # images that the detectors are fitted to, of two tasks

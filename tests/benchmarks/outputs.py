@@ -28,8 +28,8 @@ from medmtl.losses.masked import leave_out_unknown
 from medmtl.models.outputs import Outputs
 from medmtl.models.sliding_window import VolumePredictor
 from medmtl.models.task_heads import TaskHeads
+from medmtl.training.config_files import find_config
 from medmtl.training.outputs import features_of
-from medmtl.training.request import find_config
 
 TASKS, CLASSES, BATCH = 5, 3, 4
 SHAPE = (128, 128, 96)

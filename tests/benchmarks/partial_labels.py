@@ -19,7 +19,7 @@ import yaml
 from medmtl.cli import main as medmtl
 from medmtl.data.datamodule import MultiTaskData
 from medmtl.data.task import Task
-from medmtl.training.request import find_config
+from medmtl.training.config_files import find_config
 
 TASK, CLASS = "HippocampusMR", "posterior"
 STEPS, VALIDATIONS = 500, 5

@@ -54,7 +54,7 @@ from medmtl.predict.records import read_record, write_summary
 from medmtl.results.benchmark import read_records as read_benchmark
 from medmtl.runs.checkpoint import CHECKPOINT_KEY, read_checkpoint
 from medmtl.runs.folder import RunFolder
-from medmtl.training.request import read_yaml
+from medmtl.training.config_files import read_yaml
 from medmtl.training.trained import load_trained
 
 OLD = Path(__file__).parents[1] / "fixtures" / "old-0.1" / "checkpoints" / "best.ckpt"

@@ -22,7 +22,7 @@ from medmtl.experiment.plan.base import read_base
 from medmtl.experiment.plan.protocol import Protocol
 from medmtl.files import read_table, read_text, write_table, write_text
 from medmtl.io.inputs import find_inputs
-from medmtl.training.request import read_yaml
+from medmtl.training.config_files import read_yaml
 
 HERE = "files.py"  # the one module that opens text
 READERS: dict[str, tuple[str, Callable[[Path], object]]] = {

@@ -27,7 +27,8 @@ from medmtl.models.segmenter import Segmenter
 from medmtl.ood import detectors
 from medmtl.ood.detectors import Detector
 from medmtl.runs.folder import RunFolder
-from medmtl.training.request import checked, find_config, known_config, parse_request, resumed_config
+from medmtl.training.config_files import find_config
+from medmtl.training.request import checked, known_config, parse_request, resumed_config
 from medmtl.training.trust import TO_TRAIN, Checker, use_current_folder
 
 UNET = {"spatial_dims": 3, "in_channels": 1, "out_channels": 1, "channels": [4, 8], "strides": [2]}

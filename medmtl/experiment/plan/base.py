@@ -10,8 +10,9 @@ from medmtl.experiment.plan.fingerprint import resolve
 from medmtl.experiment.plan.protocol import Protocol
 from medmtl.experiment.plan.setting import with_overrides
 from medmtl.renamed import with_new_names
+from medmtl.training.config_files import find_config, read_yaml
 from medmtl.training.outputs import with_open_channels
-from medmtl.training.request import checked, find_config, read_yaml
+from medmtl.training.request import checked
 from medmtl.training.trust import TO_TRAIN, Checker, hints_of
 
 OVERRIDES = ("overrides", "finetune_overrides")
