@@ -116,9 +116,12 @@ def test_a_checkpoint_with_weights_that_are_not_finite_is_refused(
     assert ".ckpt: model.0.conv.weight is not finite, the training diverged" in line
 
 
-@pytest.mark.parametrize("wrapper", ["_orig_mod.", "module."])
+@pytest.mark.parametrize(
+    ("wrapper", "command"),
+    [("_orig_mod.", "predict --run r --input IMAGE --output p"), ("module.", "calibrate --run r --spectral.layers=[]")],
+)
 def test_weights_saved_with_a_wrapper_around_the_network_are_read(
-    wrapper: str, run: Path, phantoms: Path, capsys: pytest.CaptureFixture[str]
+    wrapper: str, command: str, run: Path, phantoms: Path
 ) -> None:
     best = run / "checkpoints" / "best.ckpt"
     checkpoint = torch.load(best, weights_only=True)
@@ -127,8 +130,7 @@ def test_weights_saved_with_a_wrapper_around_the_network_are_read(
     }
     torch.save({**checkpoint, "state_dict": named}, best)
     image = str(next((phantoms / "LiverCT" / "imagesTs").iterdir()))
-    main(["predict", "--run", "r", "--input", image, "--output", "p"])
-    main(["calibrate", "--run", "r", "--spectral.layers=[]"])
+    main([image if word == "IMAGE" else word for word in command.split()])
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from medmtl.ood_benchmark.worker import Worker
 from medmtl.predict import run as predicting
 
 WHOLE = "--model.scheduler.init_args.total_steps=6"  # the schedule of `trained`
+BARE = ["--calibration.regions=[]", "--scaling.method=none", "--spectral.layers=[]"]  # what no weight depends on
 
 
 def ends(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, str]:
@@ -46,6 +47,7 @@ def steps(run: Path, kind: str) -> list[int]:
 
 @pytest.fixture
 def run(trained: Path, workplace: Path) -> Path:
+    (workplace / "ood.yaml").write_text("detectors: [Spectral]\nshifts: [noise]\nprocesses: 1\n")
     return shutil.copytree(trained, workplace / "r")
 
 
@@ -67,7 +69,7 @@ def no_file_above(size: int) -> Iterator[None]:
         ("fit --run r --resume --trainer.max_steps=9 --model.scheduler=null", 20_000),
         ("test --run r", 8_000),
         ("calibrate --run r", 20_000),
-        ("ood --run r --processes=1", 6_000),
+        ("ood --run r --config ood.yaml", 6_000),
         ("predict --run r --input SCANS --output p", 100),
         ("data check SCANS --output c --jobs 1", 2_000),
         ("data phantom --output ph --cases 1", 2_000),
@@ -100,7 +102,7 @@ def _terminate_then(go_on: Callable) -> Callable:
     [
         ("test --run r", Segmenter, "test_step", "terminated: run the same command again"),
         ("calibrate --run r", Segmenter, "validation_step", "terminated: run the same command again, the checkpoint"),
-        ("ood --run r --processes=1", Worker, "__call__", "terminated: observed images are kept, run the same"),
+        ("ood --run r --config ood.yaml", Worker, "__call__", "terminated: observed images are kept, run the same"),
         ("predict --run r --input SCANS --output p", predicting, "_attempt", "terminated: finished images are kept"),
     ],
 )
@@ -159,7 +161,7 @@ def test_a_stopped_training_ends_where_an_uninterrupted_one_does_dropout_and_all
     assert torch.load(last, weights_only=True)["global_step"] == 2  # the step that it arrived in was done
 
     monkeypatch.setattr(Segmenter, "training_step", step)
-    main(["fit", "--config", str(tiny), "--run", "r", "--overwrite", "--trainer.max_steps=3", WHOLE])
+    main(["fit", "--config", str(tiny), "--run", "r", "--overwrite", "--trainer.max_steps=3", WHOLE, *BARE])
     early = last.read_bytes()
     for _ in range(2):  # the second time as after a kill, from an earlier checkpoint than the last row of metrics.csv
         main(["fit", "--run", "r", "--resume", "--trainer.max_steps=6", "--trainer.log_every_n_steps=1"])
@@ -180,7 +182,7 @@ def test_a_damaged_last_checkpoint_and_record_are_replaced(
     whole = (run / "checkpoints" / "last.ckpt").read_bytes()
     (run / "checkpoints" / "last.ckpt").write_bytes(whole[: len(whole) // 2])
     (run / "run.json").write_text('{"fit": {"sta')
-    main(["fit", "--run", "r", "--resume", "--trainer.max_steps=8", "--model.scheduler=null", "--spectral.layers=[]"])
+    main(["fit", "--run", "r", "--resume", "--trainer.max_steps=8", "--model.scheduler=null", *BARE])
     assert "last.ckpt is not a checkpoint that loads safely: the training goes on from best.ckpt instead" in caplog.text
     assert "run.json is damaged: it is written again" in caplog.text
     assert status(run) == "finished"

@@ -113,6 +113,7 @@ def untouched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
         raise AssertionError("a connection was opened")
 
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "ood.yaml").write_text("detectors: [Spectral]\nshifts: []\n")
     monkeypatch.syspath_prepend(str(tmp_path))  # as `python -m medmtl` does
     monkeypatch.setattr(socket.socket, "connect", connect)
     yield
@@ -120,7 +121,13 @@ def untouched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
     assert MODULE not in sys.modules
 
 
-USING = (("test",), ("calibrate",), ("ood",), ("predict", "--input", "x.nii.gz", "--output", "out"))
+# With a configuration of one detector, which is parsed sooner than that of all.
+USING = (
+    ("test",),
+    ("calibrate",),
+    ("ood", "--config", "ood.yaml"),
+    ("predict", "--input", "x.nii.gz", "--output", "out"),
+)
 
 
 def ends(command: tuple[str, ...], run: RunFolder, capsys: pytest.CaptureFixture[str]) -> str:
@@ -196,10 +203,10 @@ def test_folders_that_a_checkpoint_names_are_shown_before_they_are_read(
     run = strangers_run(
         tmp_path, *((f"data.tasks.{task}.root", str(secret)) for task in ("LiverCT", "KidneyT2")), ("data.ood", {})
     )
-    for command in ("test", "calibrate", "ood"):
+    for command in USING[:3]:
         caplog.clear()
         with pytest.raises(SystemExit):
-            main([command, "--run", str(run.path)])
+            main([*command, "--run", str(run.path)])
         assert "is not readable JSON" in capsys.readouterr().err  # what reading them says
         assert any(f"LiverCT from {secret}" in message for message in caplog.messages), caplog.messages
 
