@@ -51,7 +51,7 @@ def check_login(options: Wandb) -> None:
     Raises:
         ConfigError: it does not.
     """
-    if options.mode != "online" or "WANDB_MODE" in os.environ:
+    if options.mode != "online":
         return
     os.environ.setdefault("WANDB_SILENT", "true")
     why = "W&B knows no key of yours"
