@@ -54,7 +54,7 @@ def run_predict(options: Options) -> None:
     )
     inputs = inputs_of(options, model.stacks)
     _check_tasks(model, inputs, options)
-    with only_writer(options.output, keep=True):
+    with only_writer(options.output, keep=True, option="--output"):
         cases, failed = _predict(model, digest_of(checkpoint), inputs, options)
     code = exit_code(cases, failed, options.on_ood)
     if code:
