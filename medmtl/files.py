@@ -54,6 +54,14 @@ def is_there(path: Path) -> bool:
     return os.path.exists(path)  # noqa: PTH110
 
 
+def resolved(path: Path) -> Path:
+    """A path without links, to compare it with others; of what the system refuses to look up, the path as it is."""
+    try:
+        return path.resolve()
+    except (OSError, ValueError):
+        return path.absolute()
+
+
 def read_text(path: Path) -> str:
     """A text file, whatever the locale; a byte-order mark, as spreadsheets and some editors write it, is left out.
 

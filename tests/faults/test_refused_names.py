@@ -8,12 +8,17 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from medmtl.data.check import check_image
+from medmtl.data.case import Case, LabelFile
+from medmtl.data.check import check_contradictions, check_image
+from medmtl.data.classes import Classes
 from medmtl.data.layouts import read_corpus, recognise
 from medmtl.data.task import resolve_root
-from medmtl.errors import DataError
+from medmtl.data.task_cases import TaskCases
+from medmtl.errors import ConfigError, DataError
 from medmtl.io.inputs import find_inputs
 from medmtl.io.reader import read
+from medmtl.predict.command import inputs_of
+from medmtl.predict.options import parse
 
 LONG = "ü" * 200  # 400 bytes; file systems take 255
 NAMES = [name + ending for name in (LONG, f"{LONG}/x", "a\0b", "\ud800") for ending in ("", ".nii.gz", ".dcm", ".mha")]
@@ -43,6 +48,8 @@ def test_an_image_of_such_a_name_is_one_line_and_the_others_of_its_list_are_read
     assert read(good).image.shape == (1, 7, 6, 5)
     with pytest.raises(DataError, match="does not exist"):
         find_inputs(tmp_path / name)
+    arguments = ["--run", "x", "--input", str(tmp_path / "list.json"), "--output", str(tmp_path / "out")]
+    assert [each.path.name for each in inputs_of(parse(arguments), stack=False)][1] == "good.nii.gz"
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -59,6 +66,15 @@ def test_a_dataset_that_names_such_a_file_is_one_line(tmp_path: Path, name: str,
         (root / file).write_text(json.dumps(content))
         with pytest.raises(DataError):
             read_all(root)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_images_of_such_names_are_compared_among_tasks(name: str) -> None:
+    cases = [Case("a", "a", (Path(each),), (LabelFile(Path("label.nii.gz")),)) for each in (name, "good.nii.gz")]
+    found = TaskCases(tuple(cases), Classes.of_organ([1]), None, None, {})
+    check_contradictions({"A": found, "B": found})
+    with pytest.raises(ConfigError, match="mark different structures in the same image"):
+        check_contradictions({"A": found, "B": replace(found, classes=Classes.of_organ([2]))})
 
 
 @pytest.mark.parametrize("name", NAMES)
