@@ -46,6 +46,22 @@ def written_whole(path: Path) -> Iterator[Path]:
         beside.unlink(missing_ok=True)
 
 
+def is_there(path: Path) -> bool:
+    """Whether a path leads to a file or folder.
+
+    What the system refuses to look up, such as a name of 300 letters in a list, is not there; `Path.exists` raises.
+    """
+    return os.path.exists(path)  # noqa: PTH110
+
+
+def resolved(path: Path) -> Path:
+    """A path without links, to compare it with others; of what the system refuses to look up, the path as it is."""
+    try:
+        return path.resolve()
+    except (OSError, ValueError):
+        return path.absolute()
+
+
 def read_text(path: Path) -> str:
     """A text file, whatever the locale; a byte-order mark, as spreadsheets and some editors write it, is left out.
 

@@ -140,13 +140,13 @@ class ReportCallback(pl.Callback):
 
     def _facts(self, trainer: pl.Trainer, evaluation: EvaluationResult, layers: list[str]) -> dict[str, str]:
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        trained = self.run.read_manifest().get("fit", {})
+        steps, seconds = self.run.facts_of("fit").get("steps"), self.run.seconds_of("fit")
         score = evaluation.ood_score
         facts = {
             "medmtl": __version__,
             "checkpoint": self.checkpoint.name,
             "ensemble": str(trainer.lightning_module.ensemble or ""),
-            "trained": f"{trained['steps']} steps in {trained['seconds'] / 60:.1f} min" if "steps" in trained else "",
+            "trained": f"{steps} steps in {seconds / 60:.1f} min" if seconds is not None else "",
             "device": str(trainer.strategy.root_device),
             "preprocessing": "; ".join(evaluation.preprocessings),
             "held-out tasks": ", ".join(data.held_out),

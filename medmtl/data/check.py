@@ -11,6 +11,7 @@ from medmtl.data.label import check_declared, check_one_volume, label_of
 from medmtl.data.reading import read_channels
 from medmtl.data.task_cases import TaskCases
 from medmtl.errors import ConfigError, DataError
+from medmtl.files import resolved
 from medmtl.io.reader import Stack, check_same_grid
 from medmtl.io.volume import opened
 
@@ -92,7 +93,7 @@ def check_contradictions(found: Mapping[str, TaskCases]) -> None:
     Raises:
         ConfigError: one does.
     """
-    images = {name: {path.resolve() for case in own.cases for path in case.images} for name, own in found.items()}
+    images = {name: {resolved(path) for case in own.cases for path in case.images} for name, own in found.items()}
     for one, other in combinations(found, 2):
         values = [found[name].classes.foreground for name in (one, other)]
         if values[0] != values[1] and images[one] & images[other]:

@@ -13,6 +13,7 @@ from medmtl.data.classes import Classes
 from medmtl.data.layouts import Layout
 from medmtl.data.preprocessing import Preprocessing
 from medmtl.errors import ConfigError, DataError
+from medmtl.files import is_there
 from medmtl.io.input import MODALITIES
 
 SOFT_TISSUE_WINDOW = (-160.0, 240.0)
@@ -183,7 +184,7 @@ def resolve_root(name: str, root: str) -> Path:
         ) from None
     except ValueError:
         raise DataError(f"{name}: the data root {root} holds a lone $", fix="write $$ for a dollar sign") from None
-    if not path.is_dir():
+    if not (is_there(path) and path.is_dir()):
         raise DataError(f"{name}: the data root {path} is not a folder", fix="correct `root` in the configuration")
     return path
 

@@ -124,7 +124,7 @@ def _check(options: argparse.Namespace) -> None:
         datasets = list_config(config, options.patient)
         title = Path(options.config).stem
     out = options.output or Path("data-check") / title
-    with only_writer(out):
+    with only_writer(out, option="--output"):
         usable = check(datasets, title, out, options.jobs, options.fix_affine)
     if not usable:
         raise SystemExit(INCOMPLETE)
@@ -152,6 +152,6 @@ def _phantom(options: argparse.Namespace) -> None:
     if (options.folder is None) == (options.output is None):
         raise ConfigError("data phantom needs one folder to write into", fix="add --output DIR")
     out = options.output or options.folder
-    with only_writer(out):
+    with only_writer(out, option="--output"):
         write_phantoms(out, seed=options.seed, cases=options.cases)
     sys.stdout.write(f"digital phantoms: {out}\n")

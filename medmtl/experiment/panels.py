@@ -157,11 +157,12 @@ def describe_experiment(entity: str, project: str, folder: Path) -> Dashboard:
         tags = {tag for config in configs if _cases(config) < max(map(_cases, configs)) for tag in _sizes(config)}
         group = configs[0]["wandb"]["group"]
         group = None if group is None else typed(str, group, "wandb.group")
+        apart = [_told_apart(config) for config in configs]
     except (KeyError, TypeError, ValueError) as error:
         reason = f"{folder / 'configs'} holds a configuration of no training run ({error})"
         raise RunError(reason, fix="start `medmtl experiment` again") from None
     labels = [about["label"] for about in read_arms(folder / ARMS_FILE).values()]
-    classes, own = _compared(configs, folder / "compare" / "compare.json")
+    classes, own = _compared(apart, folder / "compare" / "compare.json")
     dashboard = describe(entity, project, list(tasks), group, labels, own, classes)
     return replace(dashboard, without_tags=tuple(sorted(tags)))
 
@@ -179,7 +180,9 @@ def _bars(row: str, metric: Quantity) -> Panel:
     return Panel("bars", f"{row}: {metric.axis}{direction}", (f"test/{row}/{metric.key}",))
 
 
-def _compared(configs: Iterable[Mapping[str, Any]], file: Path) -> tuple[dict[str, list[str]], list[Quantity]]:
+def _compared(
+    apart: Iterable[Mapping[str, list[str] | None]], file: Path
+) -> tuple[dict[str, list[str]], list[Quantity]]:
     """Classes by task, see `_classes`, and a user's own calibration metrics, as far as an earlier comparison has them.
 
     Raises:
@@ -190,23 +193,41 @@ def _compared(configs: Iterable[Mapping[str, Any]], file: Path) -> tuple[dict[st
         known = typed(dict[str, dict[str, Any]], compared.get("classes", {}))
         metrics = typed(dict[str, dict[str, Any]], compared.get("metrics", {}))
         own = {key: {"key": key, **about} for key, about in metrics.items() if key not in COMPARED}
-        return _classes(configs, known), [typed(Quantity, about, key) for key, about in own.items()]
+        return _classes(apart, known), [typed(Quantity, about, key) for key, about in own.items()]
     except ValueError as error:
         raise RunError(f"{file} is no comparison ({error})", fix="run `medmtl compare` again") from None
 
 
-def _classes(configs: Iterable[Mapping[str, Any]], known: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
+def _told_apart(config: Mapping[str, Any]) -> dict[str, list[str] | None]:
+    """Task -> its classes, where a run tells those of a task apart; None where it has `all` of a dataset.
+
+    Raises:
+        KeyError, ValueError: it is no configuration.
+    """
+    tasks = typed(dict[str, dict[str, Any]], config["data"]["tasks"], "data.tasks")
+    given = {name: task.get("classes") for name, task in tasks.items()}
+    for classes in given.values():
+        if not (classes in (None, "all") or isinstance(classes, dict | list)):
+            raise ValueError(f"classes {classes!r}")
+    if not has_heads(typed(dict[str, Any], config.get("model", {}), "model").get("outputs"), given.values()):
+        return {}
+    return {
+        name: None if classes == "all" else [str(each) for each in classes or ()] for name, classes in given.items()
+    }
+
+
+def _classes(
+    apart: Iterable[Mapping[str, list[str] | None]], known: Mapping[str, Mapping[str, Any]]
+) -> dict[str, list[str]]:
     """Task -> its classes, of those with several that some run tells apart.
 
     Where a configuration has `all` of a dataset, they are those of an earlier comparison.
     """
     found: dict[str, list[str]] = {}
-    for config in configs:
-        given = {name: task.get("classes") for name, task in config["data"]["tasks"].items()}
-        if has_heads(config.get("model", {}).get("outputs"), given.values()):
-            for task, classes in given.items():
-                names = list(known.get(task, ()) if classes == "all" else classes or ())
-                found |= {task: names} if len(names) > 1 else {}
+    for run in apart:
+        for task, classes in run.items():
+            names = list(known.get(task, ())) if classes is None else classes
+            found |= {task: names} if len(names) > 1 else {}
     return found
 
 

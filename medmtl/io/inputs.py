@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from medmtl.errors import DataError
+from medmtl.files import is_there
 from medmtl.io.dicom.files import is_dicom, series_of
 from medmtl.io.input import MODALITIES, SUFFIXES, Input, Kind, hidden, kind_of, other_kinds, stem
 from medmtl.io.rows import file_text, read_rows, shown
@@ -41,7 +42,7 @@ def find_inputs(path: Path, volume: int | Literal["all"] = 0, stack: bool = Fals
     Raises:
         DataError: nothing is found, or a list cannot be understood.
     """
-    if not path.exists():
+    if not is_there(path):
         raise DataError(f"{path} does not exist", fix=USABLE)
     if path.is_dir():
         found = stacked(_of_folder(path)) if stack else list(_of_folder(path))
@@ -207,7 +208,7 @@ def _kind(path: Path) -> Kind | None:
     """Kind of a file by its name, or else by its first bytes; a folder, or what is missing, is a DICOM series."""
     if path.name.lower().endswith(tuple(SUFFIXES)):
         return kind_of(path)
-    return "dicom" if path.is_dir() or not path.exists() or is_dicom(path) else None
+    return "dicom" if not is_there(path) or path.is_dir() or is_dicom(path) else None
 
 
 def _joined(inside: Path) -> str:

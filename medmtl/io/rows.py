@@ -2,12 +2,11 @@
 
 import csv
 import json
-import os
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from medmtl.files import read_json, read_text
+from medmtl.files import is_there, read_json, read_text
 
 COLUMNS = ("image", "label", "name", "patient", "modality", "task")  # found whatever the case of their letters
 DELIMITERS = ",;\t"  # spreadsheets of some countries write semicolons
@@ -43,7 +42,7 @@ def read_rows(path: Path) -> Any:
 
 def file_text(home: Path, text: str) -> str:
     """The path of a file as a list names it, with slashes where it exists only so: Windows writes backslashes."""
-    return text.replace("\\", "/") if "\\" in text and not os.path.exists(home / text) else text  # noqa: PTH110
+    return text.replace("\\", "/") if "\\" in text and not is_there(home / text) else text
 
 
 def shown(row: Any) -> str:

@@ -270,6 +270,10 @@ def slabs(shape: Sequence[int]) -> Iterator[slice]:
 
 
 def reason(error: Exception) -> str:
-    """The message of a library's error on one line; of a long one the end, where libraries name the cause."""
-    text = " ".join(str(error).split()) or type(error).__name__
+    """The message of an error on one line; of a long one the end, where libraries name the cause.
+
+    The system's own names the file once more, which is left out.
+    """
+    named = isinstance(error, OSError) and error.filename is not None and error.strerror
+    text = " ".join((named or str(error)).split()) or type(error).__name__
     return text if len(text) <= REASON_LENGTH else f"… {text[-REASON_LENGTH:].partition(' ')[2]}"

@@ -8,6 +8,7 @@ from rich.table import Table
 
 from medmtl.data.task import data_note
 from medmtl.errors import ConfigError, DataError
+from medmtl.files import resolved
 from medmtl.io.input import Input
 from medmtl.io.inputs import find_inputs
 from medmtl.predict.gate import exit_code
@@ -54,7 +55,7 @@ def run_predict(options: Options) -> None:
     )
     inputs = inputs_of(options, model.stacks)
     _check_tasks(model, inputs, options)
-    with only_writer(options.output, keep=True):
+    with only_writer(options.output, keep=True, option="--output"):
         cases, failed = _predict(model, digest_of(checkpoint), inputs, options)
     code = exit_code(cases, failed, options.on_ood)
     if code:
@@ -95,7 +96,7 @@ def inputs_of(options: Options, stack: bool = False) -> list[Input]:
         raise ConfigError("--volume selects one of the volumes that the network stacks", fix="leave it out")
     output = options.output.resolve()
     found = find_inputs(options.input, options.volume, stack)
-    inputs = [source for source in found if not source.path.resolve().is_relative_to(output)]
+    inputs = [source for source in found if not resolved(source.path).is_relative_to(output)]
     within = next((source.path for source in found if source not in inputs), None)
     if within is not None and options.input.resolve() not in output.parents:
         raise DataError(f"{options.output} holds images ({within})", fix="choose another folder for --output")

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from medmtl.errors import ConfigError, DataError
+from medmtl.files import resolved
 from medmtl.io.input import MASK, Input
 from medmtl.io.stacking import without_channel
 from medmtl.io.writer import mask_paths
@@ -30,7 +31,7 @@ def named(inputs: Sequence[Input], options: Options) -> list[Input]:
         raise ConfigError(f"two outputs would be named {twice}", fix="choose another --suffix")
     folder = options.output.resolve()
     files = {part.path for one in found for part in (one, *one.channels.values())}
-    images = {path.parent.resolve() / path.name for path in files} | {path.resolve() for path in files}
+    images = {resolved(path.parent) / path.name for path in files} | set(map(resolved, files))
     replaced = [path for one in found for path in mask_paths(folder, one, options.suffix) if path in images]
     if replaced:
         raise DataError(f"the mask would replace the image {replaced[0]}", fix="choose another folder for --output")

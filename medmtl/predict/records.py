@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from medmtl.errors import DataError
-from medmtl.files import TextError, read_json, write_table, write_text
+from medmtl.files import TextError, read_json, resolved, write_table, write_text
 from medmtl.io.input import Input, stem
 from medmtl.predict.gate import withholds
 from medmtl.predict.options import Options
@@ -147,10 +147,10 @@ def _state(path: Path) -> dict[str, Any]:
     try:
         files = [file for file in path.iterdir() if file.is_file()] if path.is_dir() else [path]
         states = [file.stat() for file in files]
-    except OSError:
+    except (OSError, ValueError):
         states = []
     return {
-        "path": str(path.resolve()),
+        "path": str(resolved(path)),
         "bytes": sum(state.st_size for state in states),
         "modified": max((state.st_mtime_ns for state in states), default=0),
     }

@@ -139,10 +139,22 @@ class RunFolder:
             logger.warning("%s is damaged: it is written again, without what it said", self.manifest)
             return {}
 
-    def facts_of(self, command: str) -> dict[str, Any]:
-        """What `run.json` says of a command; nothing if that never ran here."""
-        facts = self.read_manifest().get(command)
+    def facts_of(self, part: str) -> dict[str, Any]:
+        """What `run.json` says of a command that ran here, or under another of its keys; nothing if it has none."""
+        facts = self.read_manifest().get(part)
         return facts if isinstance(facts, dict) else {}
+
+    def seconds_of(self, part: str) -> float | None:
+        """How long a command took; None where `run.json` does not say it."""
+        try:
+            return typed(float, self.facts_of(part).get("seconds"))
+        except ValueError:
+            return None
+
+    def wandb_runs(self, command: str) -> list[str]:
+        """Ids of the W&B runs of a command, the newest last."""
+        ids = self.facts_of("wandb").get(command)
+        return list(map(str, ids)) if isinstance(ids, list) else []
 
     def update_manifest(self, **facts: Any) -> None:
         """Add facts to `run.json`."""

@@ -33,7 +33,7 @@ def locked(path: Path, wait: bool) -> Iterator[None]:
 
 
 @contextmanager
-def only_writer(folder: Path, new: bool = False, keep: bool = False) -> Iterator[None]:
+def only_writer(folder: Path, new: bool = False, keep: bool = False, option: str = "--run") -> Iterator[None]:
     """Write into a folder as the only process, for the length of a block.
 
     The folder is made if need be, and removed afterwards if it was made here and nothing has been written into it.
@@ -42,6 +42,7 @@ def only_writer(folder: Path, new: bool = False, keep: bool = False) -> Iterator
         folder: the folder.
         new: the folder must not exist.
         keep: do not remove it.
+        option: of the command line, that names the folder.
 
     Raises:
         RunError: another process writes into it, or it cannot be written to.
@@ -56,7 +57,7 @@ def only_writer(folder: Path, new: bool = False, keep: bool = False) -> Iterator
         if new and isinstance(error, FileExistsError):
             raise
         why = f"{folder} cannot be written to ({error.strerror})"
-        raise RunError(why, fix="choose another folder, or make room there") from None
+        raise RunError(why, fix=f"choose another folder with {option}, or make room there") from None
     try:
         yield
     finally:

@@ -51,7 +51,7 @@ def check_login(options: Wandb) -> None:
     Raises:
         ConfigError: it does not.
     """
-    if options.mode != "online" or "WANDB_MODE" in os.environ:
+    if options.mode != "online":
         return
     os.environ.setdefault("WANDB_SILENT", "true")
     why = "W&B knows no key of yours"
@@ -97,8 +97,7 @@ class RunWandbLogger(WandbLogger):
 
     def record(self, run: RunFolder, command: str) -> None:
         """Add the id of the W&B run to `wandb` in `run.json`: command -> ids, the newest last."""
-        ids = run.read_manifest().get("wandb", {})
-        run.update_manifest(wandb={**ids, command: [*ids.get(command, []), self.version]})
+        run.update_manifest(wandb={**run.facts_of("wandb"), command: [*run.wandb_runs(command), self.version]})
 
 
 def show_figures(trainer: pl.Trainer, pictures: Mapping[str, Path]) -> None:
@@ -118,6 +117,5 @@ def _origin(command: str, checkpoint: Path | None) -> dict[str, str]:
     """Which W&B run trained the checkpoint, as its run folder knows."""
     if checkpoint is None:
         return {}
-    home = RunFolder(checkpoint.resolve().parent.parent)
-    trained = home.read_manifest().get("wandb", {}).get("fit", [])
+    trained = RunFolder(checkpoint.resolve().parent.parent).wandb_runs("fit")
     return {"resumed_from" if command == "fit" else "fit": trained[-1]} if trained else {}

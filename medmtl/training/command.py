@@ -195,10 +195,11 @@ class MedCLI(LightningCLI):
             return
         before = read_yaml(run.config).get("trainer") or {}
         same = all(getattr(wanted, key) == before.get(key) for key in ("max_steps", "max_epochs", "max_time"))
-        if same or 0 <= wanted.max_steps <= int(facts.get("steps") or 0):
+        steps = facts.get("steps")
+        if same or (isinstance(steps, int) and 0 <= wanted.max_steps <= steps):
             if is_first():
-                steps = f"{run.path} is finished: it was trained for {facts.get('steps')} steps"
-                terminal().print(f"{steps}; to go on, give more with --trainer.max_steps", soft_wrap=True)
+                finished = f"{run.path} is finished: it was trained for {steps} steps"
+                terminal().print(f"{finished}; to go on, give more with --trainer.max_steps", soft_wrap=True)
             raise _FinishedError
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:

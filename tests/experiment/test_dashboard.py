@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -139,6 +140,21 @@ def test_only_runs_with_the_most_training_cases_are_compared(experiment: Callabl
 def test_a_folder_without_an_experiment_is_named(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=f"{tmp_path} holds no experiment"):
         describe_experiment("clinic", "organs", tmp_path)
+
+
+@pytest.mark.parametrize("place", ["", "data", "data tasks", "data tasks Kidney", "data tasks Kidney classes", "model"])
+@pytest.mark.parametrize("value", [7, "x", ["x"], [[1]], {"x": 7}, True])
+def test_a_configuration_that_is_none_is_one_line(experiment: Callable[..., Path], place: str, value: Any) -> None:
+    folder = experiment()
+    (path,) = (folder / "configs").glob("multitask*")
+    content: Any = {"": yaml.safe_load(path.read_text())}
+    holder, key = content, ""
+    for each in place.split():
+        holder, key = holder[key], each
+    holder[key] = value
+    path.write_text(yaml.safe_dump(content[""]))
+    with suppress(RunError):  # and no other error
+        assert describe_experiment("clinic", "organs", folder).to_json()
 
 
 def test_the_file_gives_the_same_workspace(experiment: Callable[..., Path]) -> None:

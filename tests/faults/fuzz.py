@@ -159,6 +159,7 @@ class Fuzz:
         names = [f"c_{number}.nii.gz" for number in range(4)]
         pairs = [{"image": f"./imagesTr/{name}", "label": f"./labelsTr/{name}"} for name in names]
         self.msd = {"labels": {"0": "background", "1": "ball"}, "modality": {"0": "MRI"}, "training": pairs, "test": []}
+        (self.folder / "Ball" / "dataset.json").write_text(json.dumps(self.msd))
         self.nnunet = {"channel_names": {"0": "MRI"}, "labels": {"background": 0, "ball": 1}, "numTraining": 4}
         self.nnunet |= {"file_ending": ".nii.gz"}
         files = {"image": "Ball/imagesTr", "label": "Ball/labelsTr"}
@@ -312,6 +313,45 @@ class Fuzz:
         for case in list_folder(self.folder / "Ball").corpus.cases[:1]:
             look_at(Request("T", self.folder, type(case)(case.name, case.patient, (path,), case.labels), None))
 
+    def predict(self, draw: random.Random) -> None:
+        """The command `predict` over a folder, or a list, of which one image is damaged; and once more beside that."""
+        folder = self._made(self.folder / "scans")
+        for path in [*folder.glob("*"), *(self.folder / "out").glob("*")]:
+            if draw.random() < 0.5:
+                path.unlink(missing_ok=True)
+        shutil.copy(self.folder / "Ball/imagesTr/c_1.nii.gz", folder / "good.nii.gz")
+        whole = nib.Nifti1Image(np.indices((8, 7, 6)).sum(0).astype(np.int16), np.eye(4)).to_bytes()
+        (folder / draw.choice(("a.nii", "b.nii.gz", "c.hdr", "d.nrrd", "e.mha", "f.mgz"))).write_bytes(
+            torn(whole, draw)
+        )
+        rows = [{"image": path.name, "name": path.name, "task": None} for path in sorted(folder.glob("*.nii*"))]
+        where = self.write("scans/list.json", rows, draw) if draw.random() < 0.5 else folder
+        for record in list((self.folder / "out").glob("*.json"))[:1]:
+            record.write_text(json.dumps(mutated(json.loads(record.read_text()), draw)))
+        volume = draw.choice(("0", "1", "all"))
+        output = ["--output", str(self.folder / "out"), "--volume", volume, "--device", "cpu"]
+        medmtl(["predict", "--ckpt_path", str(OLD), "--input", str(where), *output])
+
+    def resume(self, draw: random.Random) -> None:
+        """The command `fit --resume` in a run folder of which one file is damaged."""
+        run, short = self.folder / "kept", ["--trainer.accelerator=cpu", "--data.workers=0"]
+        if not run.is_dir():
+            lasting = {**self.config, "model": {**self.config["model"], "scheduler": None}}
+            (self.folder / "kept.yaml").write_text(yaml.safe_dump(lasting))
+            with contextlib.suppress(SystemExit):
+                medmtl(["fit", "--config", str(self.folder / "kept.yaml"), "--run", str(run), *short])
+        copy = self.folder / "resumed"
+        shutil.rmtree(copy, ignore_errors=True)
+        shutil.copytree(run, copy)
+        chosen = draw.choice([path for path in sorted(copy.rglob("*")) if path.is_file()])
+        if chosen.suffix in (".json", ".yaml") and draw.random() < 0.7:
+            kept = read_yaml(chosen)
+            text = yaml.safe_dump(mutated(kept, draw)) if chosen.suffix == ".yaml" else json.dumps(mutated(kept, draw))
+            chosen.write_bytes(text.encode("utf-8", "surrogatepass"))
+        else:
+            chosen.write_bytes(torn(chosen.read_bytes(), draw))
+        medmtl(["fit", "--run", str(copy), "--resume", "--trainer.max_steps=2", *short])
+
     def configuration(self, draw: random.Random) -> None:
         """A configuration, checked and built as `experiment` does."""
         content = read_yaml(self.write("config.yaml", self.config, draw))
@@ -344,7 +384,7 @@ class Fuzz:
             **{"check": (self.check, 3), "listed": (self.listed, 10), "image": (self.image, 16)},
             **{
                 "configuration": (self.configuration, 10),
-                "fit": (self.fit, 2),
+                **{"fit": (self.fit, 2), "resume": (self.resume, 1), "predict": (self.predict, 5)},
                 "checkpoint": (self.loaded_checkpoint, 10),
             },
         }

@@ -1,13 +1,16 @@
 """Mutated inputs: whatever is wrong with one, it ends in an error for users."""
 
+import json
 import random
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 from faults import fuzz
 
 from medmtl.errors import MedMTLError
 from medmtl.experiment.plan.job import Job
+from medmtl.experiment.plan.prepare import _finished
 from medmtl.results.prediction import PredictedCase
 
 CHEAP = (
@@ -73,3 +76,24 @@ def test_every_odd_value_in_every_place_of_a_record_is_refused_or_of_its_type(ki
     for value in fuzz.ODD:
         with pytest.raises(ValueError, match=r"has to be an object|lacks|cannot have"):
             kind.from_dict(value)
+
+
+def test_what_is_odd_in_a_manifest_is_read_as_if_it_were_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    job = Job.from_dict(fuzz.JOB)
+    own = {"finished": True, "fingerprint": job.fingerprint, "seconds": 3}
+    whole: dict[str, dict] = {"experiment": own, "wandb": {"fit": ["id"]}}
+    places = [(part, key) for part, facts in whole.items() for key in (None, *facts)]
+    for part, key in places:
+        for value in fuzz.ODD:
+            changed = {**whole, part: value if key is None else {**whole[part], key: value}}
+            job.run.path.mkdir(parents=True, exist_ok=True)
+            job.run.manifest.write_text(json.dumps(changed))
+            assert job.finished in (True, False)
+            assert isinstance(job.seconds, float)
+            assert job.run.wandb_runs("fit") == ["id"] or part == "wandb"
+            _finished(Path())
+    job.run.manifest.write_text(json.dumps(whole))
+    assert (job.finished, job.seconds, job.run.wandb_runs("fit")) == (True, 3.0, ["id"])

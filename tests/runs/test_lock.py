@@ -77,8 +77,8 @@ def test_many_writers_at_once_never_share_the_folder(tmp_path: Path) -> None:
 def test_a_place_that_cannot_be_written_to_is_named(tmp_path: Path, name: str) -> None:
     (tmp_path / "file").touch()
     with (
-        pytest.raises(RunError, match=rf"{name} cannot be written to \(.*\): choose another"),
-        only_writer(tmp_path / name),
+        pytest.raises(RunError, match=rf"{name} cannot be written to \(.*\): choose another folder with --output"),
+        only_writer(tmp_path / name, option="--output"),
     ):
         pass
 

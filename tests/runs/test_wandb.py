@@ -10,7 +10,7 @@ from wandb_record import WandbRun, read_messages, read_runs
 
 from medmtl.errors import ConfigError
 from medmtl.runs.folder import RunFolder
-from medmtl.runs.wandb import RunWandbLogger, Wandb
+from medmtl.runs.wandb import RunWandbLogger, Wandb, check_login
 
 LONG = {"words": "word " * 30_000}  # more than four blocks of wandb's file
 
@@ -79,3 +79,18 @@ def test_a_test_and_a_resumed_training_name_the_newest_training(
 def test_a_tag_that_wandb_refuses_is_named(tag: str) -> None:
     with pytest.raises(ConfigError, match=r"wandb\.tags names"):
         Wandb(tags=["short", tag])
+
+
+@pytest.mark.parametrize("mode", [None, "offline", "disabled"])
+def test_online_without_a_key_is_one_line_whatever_the_environment_says(
+    monkeypatch: pytest.MonkeyPatch, mode: str | None
+) -> None:
+    """The configuration overrides WANDB_MODE, so that W&B would ask for a key in the middle of a training."""
+    monkeypatch.setattr(wandb, "login", lambda **_: False)
+    if mode is None:
+        monkeypatch.delenv("WANDB_MODE", raising=False)
+    else:
+        monkeypatch.setenv("WANDB_MODE", mode)
+    with pytest.raises(ConfigError, match=r"wandb\.mode is online, and W&B knows no key of yours"):
+        check_login(Wandb(mode="online"))
+    check_login(Wandb(mode="offline"))

@@ -12,12 +12,14 @@ from torch import Tensor
 
 from medmtl.calibration.pieces import PIECE, class_of, foreground_of, pieces
 from medmtl.errors import ConfigError, DataError
+from medmtl.typed import typed
 
 # Neighbouring voxels are added to separate copies of the table: most fall into the same bin, and each addition would
 # otherwise wait for the previous one.
 LANES = 4
 
 NLL_FLOOR = 1e-12
+_MOST = 2**62  # voxels; more is no number of int64, or not with the next volume
 
 # Equal bins over [0, 1], or explicit edges.
 Bins = int | Tensor
@@ -79,14 +81,33 @@ class BinTable:
 
     @classmethod
     def from_dict(cls, state: dict[str, Any]) -> "BinTable":
-        """The inverse of `to_dict`, bit for bit."""
+        """The inverse of `to_dict`, bit for bit.
+
+        Raises:
+            ValueError: it is no table.
+        """
+        kept = typed(_Kept, state, "a table of bins")
+        lengths = {len(kept.count), len(kept.positives), len(kept.probability)}
+        if len(lengths) > 1 or max(map(abs, [*kept.count, *kept.positives]), default=0) > _MOST:
+            raise ValueError("a table of bins has columns of several lengths, or more voxels than can be")
         return cls(
-            count=torch.tensor(state["count"], dtype=torch.int64),
-            positives=torch.tensor(state["positives"], dtype=torch.int64),
-            probability=torch.tensor(state["probability"], dtype=torch.float64),
-            squared_error=state["squared_error"],
-            negative_log_likelihood=state["negative_log_likelihood"],
+            count=torch.tensor(kept.count, dtype=torch.int64),
+            positives=torch.tensor(kept.positives, dtype=torch.int64),
+            probability=torch.tensor(kept.probability, dtype=torch.float64),
+            squared_error=kept.squared_error,
+            negative_log_likelihood=kept.negative_log_likelihood,
         )
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """A table as `to_dict` gives it; see `BinTable`."""
+
+    count: list[int]
+    positives: list[int]
+    probability: list[float]
+    squared_error: float
+    negative_log_likelihood: float
 
 
 def edges(bins: Bins) -> Tensor:

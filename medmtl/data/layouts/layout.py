@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from medmtl.contract import requirements
 from medmtl.data.case import Case
 from medmtl.errors import DataError
-from medmtl.files import read_json
+from medmtl.files import is_there, read_json
 from medmtl.io.input import ENDINGS, stem
 
 SPELLED = (*ENDINGS, *(ending.upper() for ending in ENDINGS))  # as files are named
@@ -179,10 +179,10 @@ def inside(owner: str, root: Path, text: str, source: Path) -> Path:
 
 def present(path: Path) -> Path:
     """A file, or the one that is there with another ending: `.nii` where a list says `.nii.gz`."""
-    if path.exists() or path.is_symlink():
+    if os.path.lexists(path):
         return path
-    base = stem(path)
-    others = [path.parent / f"{base}{ending}" for ending in SPELLED if (path.parent / f"{base}{ending}").is_file()]
+    others = [path.with_name(f"{stem(path)}{ending}") for ending in SPELLED]
+    others = [other for other in others if is_there(other) and other.is_file()]
     return others[0] if len(others) == 1 else path
 
 

@@ -50,14 +50,14 @@ class Job:
     @property
     def finished(self) -> bool:
         """Whether the run folder holds this run, trained and tested to its end; of a pre-training, its weights."""
-        record = self.run.read_manifest().get(RECORD, {})
-        same = bool(record.get("finished")) and record["fingerprint"] == self.fingerprint
+        record = self.run.facts_of(RECORD)
+        same = bool(record.get("finished")) and record.get("fingerprint") == self.fingerprint
         return same and (self.cell is not None or self.run.best.is_file())
 
     @property
     def seconds(self) -> float:
-        """How long a finished job took, from its start to the end of its test."""
-        return float(self.run.read_manifest()[RECORD]["seconds"])
+        """How long a finished job took, from its start to the end of its test; 0 where its record does not say it."""
+        return self.run.seconds_of(RECORD) or 0.0
 
     @property
     def progress(self) -> int:

@@ -176,12 +176,9 @@ def _finished(folder: Path) -> dict[str, RunFolder]:
     found = {}
     for path in sorted((folder / "runs").glob("*/run.json")):
         run = RunFolder(path.parent)
-        try:
-            record = run.read_manifest().get(RECORD, {})
-        except ValueError:  # cut short by a crash
-            continue
+        record = run.facts_of(RECORD)
         if record.get("finished"):
-            found[record["fingerprint"]] = run
+            found[str(record.get("fingerprint"))] = run
     return found
 
 

@@ -13,6 +13,8 @@ from medmtl.calibration.metrics.bins import bin_volume
 from medmtl.errors import RunError
 from medmtl.experiment.analysis.records import pooled_tables, read_records
 
+BINS = bin_volume(torch.tensor([0.1, 0.9]), torch.tensor([0, 1]), bins=2).to_dict()
+
 
 @pytest.mark.parametrize(
     ("file", "content", "named"),
@@ -27,6 +29,8 @@ from medmtl.experiment.analysis.records import pooled_tables, read_records
         ("report/cases.csv", "dataset,case,expected,dice\nLiver,a,in,1\nLiver,a,in,1\n", "case a of Liver twice"),
         ("report/cases.csv", "dataset,case,expected,dice\nLiver,a,in,good\n", "good"),
         ("report/bins.json", '{"Liver": {"a": {"band": {}}}}', "count"),
+        ("report/bins.json", json.dumps({"Liver": {"a": {"band": {**BINS, "count": [10**400, 1]}}}}), "more voxels"),
+        ("report/bins.json", json.dumps({"Liver": {"a": {"band": {**BINS, "count": [1]}}}}), "several lengths"),
     ],
 )
 def test_a_run_that_cannot_be_read_is_named_and_does_not_stop_the_rest(
