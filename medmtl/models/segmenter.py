@@ -1,10 +1,8 @@
 """Segmenter: one network for several tasks, without a task id."""
 
-import inspect
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +13,6 @@ from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable
 from torch import nn
 
 from medmtl.accuracy import RECOGNISED
-from medmtl.building import building
 from medmtl.calibration.scaling.per_task import TaskScalings
 from medmtl.data.datamodule import MultiTaskData
 from medmtl.data.preprocessing import Preprocessing
@@ -28,6 +25,7 @@ from medmtl.models.extract import Observer, output_scores
 from medmtl.models.finetune import FineTune, freeze, transfer_weights, unwrapped
 from medmtl.models.mask_check import check_mask
 from medmtl.models.members import Part, read_members
+from medmtl.models.optimization import optimization
 from medmtl.models.outputs import Outputs
 from medmtl.models.scored import ScoredScan
 from medmtl.models.segmentation import recognised_dice, segment, with_scaled
@@ -211,19 +209,9 @@ class Segmenter(pl.LightningModule):
         assert self.optimizer is not None  # see `check_trainable`
         heads = () if self.heads is None else self.heads.parameters()
         trained = [each for each in (*self.network.parameters(), *heads) if each.requires_grad]
-        with building(partial(_refused, "optimizer")):
-            optimizer = self.optimizer(trained)
-        if self.scheduler is None:
-            return optimizer
-        steps = int(self.trainer.estimated_stepping_batches)
-        with building(partial(_refused, "scheduler")):
-            try:
-                scheduler = _with_total_steps(self.scheduler, steps)(optimizer)
-            except ZeroDivisionError:  # OneCycleLR, if warm-up is one step long
-                raise ConfigError(
-                    f"model.scheduler cannot be spread over {steps} steps", fix="train a little longer"
-                ) from None
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+        return optimization(
+            self.optimizer, self.scheduler, trained, lambda: int(self.trainer.estimated_stepping_batches)
+        )
 
     def training_step(self, batch: dict[str, Any], index: int) -> torch.Tensor:
         """Loss of a batch of patches, `image` `(B, C, H, W, D)` and `label` `(B, 1, H, W, D)`, where it is known."""
@@ -384,14 +372,3 @@ def _with_pooled_scores(verdict: Verdict, pooled: Mapping[Preprocessing, Pooled]
             outputs = {name: found[name] for name in OUTPUTS}
             return replace(verdict, scores={**verdict.scores, **outputs, **ensemble.disagreement})
     return verdict
-
-
-def _refused(part: str, reason: str) -> ConfigError:
-    return ConfigError(f"model.{part} cannot be built: {reason}", fix="correct its arguments")
-
-
-def _with_total_steps(scheduler: Any, steps: int) -> LRSchedulerCallable:
-    """Set `total_steps` of a scheduler whose configuration leaves it open to the length of the training."""
-    given = getattr(scheduler, "keywords", {})
-    takes = "total_steps" in given or "total_steps" in inspect.signature(scheduler).parameters
-    return partial(scheduler, total_steps=steps) if takes and given.get("total_steps") is None else scheduler

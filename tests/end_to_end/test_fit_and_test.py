@@ -13,7 +13,7 @@ import torch
 import yaml
 
 from medmtl.cli import main
-from medmtl.training.command import CommandTrainer
+from medmtl.training.lightning_cli import CommandTrainer
 
 CALIBRATION = {"ece", "ace", "mce", "brier", "nll", "gap", "volume_ratio"}
 
