@@ -33,7 +33,7 @@ from medmtl.runs.wandb import RunWandbLogger, Wandb, check_login
 from medmtl.terminal import terminal
 from medmtl.training.config_files import read_yaml
 from medmtl.training.outputs import resolve_outputs
-from medmtl.training.request import Request
+from medmtl.training.request import STORED, Request
 
 logger = logging.getLogger(__name__)
 
@@ -135,8 +135,9 @@ class MedCLI(LightningCLI):
         with building(ConfigError):
             super().parse_arguments(parser, args)
         config = self.config[str(self.config.subcommand)]
-        if not isinstance(config.trainer, Namespace):
-            raise ConfigError(f"trainer={config.trainer}", fix="give it options of Lightning's trainer")
+        for section in (*STORED, "trainer"):  # the parser takes a number for any of them
+            if not isinstance(config[section], Namespace):
+                raise ConfigError(f"{section}={config[section]}", fix="give it options by name")
         seed = config.seed_everything
         if not isinstance(seed, bool) and seed is not None and not 0 <= seed <= MOST_SEED:
             raise ConfigError(f"seed_everything={seed}", fix=f"use 0 to {MOST_SEED}")

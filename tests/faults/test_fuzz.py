@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from faults import fuzz
 
+from medmtl.cli import main
 from medmtl.errors import MedMTLError
 from medmtl.experiment.plan.job import Job
 from medmtl.experiment.plan.prepare import _finished
@@ -97,3 +98,15 @@ def test_what_is_odd_in_a_manifest_is_read_as_if_it_were_not_there(
             _finished(Path())
     job.run.manifest.write_text(json.dumps(whole))
     assert (job.finished, job.seconds, job.run.wandb_runs("fit")) == (True, 3.0, ["id"])
+
+
+@pytest.mark.parametrize("section", ["wandb", "calibration", "scaling", "spectral", "data", "model", "trainer"])
+def test_a_section_that_is_a_number_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], section: str
+) -> None:
+    config = {**fuzz.Fuzz(tmp_path).config, section: 7.5}
+    (tmp_path / "config.yaml").write_text(json.dumps(config))
+    with pytest.raises(SystemExit) as ended:
+        main(["fit", "--config", str(tmp_path / "config.yaml"), "--run", str(tmp_path / "run")])
+    assert ended.value.code == 2
+    assert section in capsys.readouterr().err.splitlines()[-1]
