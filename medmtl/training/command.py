@@ -105,8 +105,12 @@ def _check_not_empty(cli: MedCLI) -> None:
         RunError: it had none.
     """
     command = cli.request.command
-    batches = {"test": cli.trainer.num_test_batches, "calibrate": cli.trainer.num_val_batches}.get(command)
-    if batches and not sum(batches):  # empty where other processes did it
+    trainer = cli.trainer
+    limit, batches = {
+        "test": (trainer.limit_test_batches, trainer.num_test_batches),
+        "calibrate": (trainer.limit_val_batches, trainer.num_val_batches),
+    }.get(command, (None, []))
+    if limit == 0 or (batches and not sum(batches)):  # no batches are known where other processes did it
         part_of_split = "test" if command == "test" else cli.datamodule.calibration_part
         raise RunError(f"there is no case to {command}", fix=f"train with data.{part_of_split} above 0")
 
