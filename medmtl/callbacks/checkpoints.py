@@ -86,7 +86,7 @@ class RunCheckpoint(ModelCheckpoint):
             lacking = [key for group in optimizer.param_groups for key in optimizer.defaults if key not in group]
             if lacking:
                 what = f"the training to resume had another optimizer than {type(optimizer).__name__}"
-                raise RunError(f"{what}: its state has no {lacking[0]}", fix="resume with that, or train anew")
+                raise RunError(f"{what}: its state has no {lacking[0]}", fix="resume with that, or train again")
         hold_termination(True)
 
     def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:

@@ -2,5 +2,5 @@
 
 import logging
 
-# nibabel repairs headers and says so for each file anew, without its name: what matters is said here, with the case.
+# nibabel repairs headers and says so for every file, without its name: what matters is said here, with the case.
 logging.getLogger("nibabel.global").setLevel(logging.CRITICAL + 1)

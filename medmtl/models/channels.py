@@ -1,6 +1,7 @@
 """Number of input and output channels of a network, and whether it fits the patches and the loss of a training."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -51,6 +52,53 @@ def dry_pass(network: nn.Module, patch_size: Sequence[int], training: bool = Fal
         given = " x ".join(map(str, found.shape[2:]))
         raise ConfigError(f"model.network gives {given} voxels for a patch of {size}", fix=fix)
     return found
+
+
+def check_channels(network: nn.Module, features: int, shared: bool, stacked: int) -> None:
+    """Check that a network takes the images of the tasks, and gives what their outputs are made of.
+
+    Args:
+        network: of the model.
+        features: channels that it gives.
+        shared: whether it has one output for all tasks.
+        stacked: channels of the images.
+
+    Raises:
+        ConfigError: it takes or gives more or fewer.
+    """
+    if shared and features != 1:
+        raise ConfigError(
+            f"model.network gives {features} channels, and one output for all tasks is one",
+            fix="set its out_channels to 1, or model.outputs to per_task",
+        )
+    taken = input_channels(network)
+    if taken != stacked:
+        raise ConfigError(
+            f"model.network takes {taken} channels and the tasks stack {stacked}",
+            fix="set its in_channels, or `channel` of the tasks",
+        )
+
+
+def check_loss(loss: Callable[[Tensor, Mapping[str, Any]], Tensor], found: Tensor, classes: int) -> None:
+    """Check that a loss takes what a network gives, with a label of the first task.
+
+    Args:
+        loss: of what a network gives and a batch.
+        found: what it gives, `(1, F, H, W, D)`.
+        classes: of the first task.
+
+    Raises:
+        ConfigError: it does not.
+    """
+    label = torch.zeros(1, 1, *found.shape[2:], dtype=torch.uint8)
+    label[..., : found.shape[-1] // 2] = 1
+    batch = {"label": label, "task": torch.tensor([0]), "marked": torch.ones(1, max(classes, 1), dtype=torch.bool)}
+    try:
+        with torch.no_grad(), torch.random.fork_rng([]):
+            loss(found, batch)
+    except Exception as error:  # losses raise whatever their operations do
+        why = f"model.loss does not take what model.network gives ({one_line(error)})"
+        raise ConfigError(why, fix="change one of the two") from None
 
 
 def one_line(error: Exception) -> str:

@@ -19,7 +19,7 @@ from medmtl.data.preprocessing import Preprocessing
 from medmtl.distributed import gather
 from medmtl.errors import ConfigError, RunError
 from medmtl.losses.masked import leave_out_unknown
-from medmtl.models.channels import dry_pass, input_channels, one_line
+from medmtl.models.channels import check_channels, check_loss, dry_pass, one_line
 from medmtl.models.ensemble import Ensemble, Members, Pooled
 from medmtl.models.extract import Observer, output_scores
 from medmtl.models.finetune import FineTune, freeze, transfer_weights, unwrapped
@@ -168,41 +168,17 @@ class Segmenter(pl.LightningModule):
             training: check that it fits as in a training, with the loss.
 
         Raises:
-            ConfigError: it does not take the patch, takes or gives more or fewer channels than it should, or the loss
-                does not take what it gives.
+            ConfigError: network, images and loss do not fit, see `medmtl.models.channels`.
         """
         heads = data.heads
         found = dry_pass(self.network, self.predictor.patch_size, training)
         features = int(found.shape[1])
-        if heads is None and features != 1:
-            raise ConfigError(
-                f"model.network gives {features} channels, and one output for all tasks is one",
-                fix="set its out_channels to 1, or model.outputs to per_task",
-            )
+        check_channels(self.network, features, heads is None, data.channels)
         if heads is not None:
             self.heads = self.predictor.heads = TaskHeads(features, Outputs.per_task(heads))
             self.tasks = tuple(heads)
-        taken = input_channels(self.network)
-        if taken != data.channels:
-            raise ConfigError(
-                f"model.network takes {taken} channels and the tasks stack {data.channels}",
-                fix="set its in_channels, or `channel` of the tasks",
-            )
         if training:
-            self._check_loss(found, data)
-
-    def _check_loss(self, found: torch.Tensor, data: MultiTaskData) -> None:
-        """Check that the loss takes what the network gives, `(1, F, H, W, D)`, with a label of the first task."""
-        label = torch.zeros(1, 1, *found.shape[2:], dtype=torch.uint8)
-        label[..., : found.shape[-1] // 2] = 1
-        classes = len(data.labels(next(iter(data.trained))).classes.names)
-        batch = {"label": label, "task": torch.tensor([0]), "marked": torch.ones(1, max(classes, 1), dtype=torch.bool)}
-        try:
-            with torch.no_grad(), torch.random.fork_rng([]):
-                self._loss(found, batch)
-        except Exception as error:  # losses raise whatever their operations do
-            why = f"model.loss does not take what model.network gives ({one_line(error)})"
-            raise ConfigError(why, fix="change one of the two") from None
+            check_loss(self._loss, found, len(data.labels(next(iter(data.trained))).classes.names))
 
     def configure_optimizers(self) -> Any:
         """The optimizer of what trains, and the scheduler stepped every batch."""

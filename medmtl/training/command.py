@@ -77,7 +77,7 @@ def _run(request: Request) -> MedCLI | None:
             raise error.__cause__ from None
         if "loaded state dict" in str(error):  # of the optimizer
             why = f"{request.checkpoint} holds the state of another optimizer ({' '.join(str(error).split())})"
-            raise RunError(why, fix="resume with that one, and as many trained layers, or train anew") from None
+            raise RunError(why, fix="resume with that one, and as many trained layers, or train again") from None
         if "specified number of total steps" not in str(error):
             raise
         fix = "train longer from the beginning, without --resume"

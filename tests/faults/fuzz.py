@@ -260,7 +260,7 @@ class Fuzz:
         RunFolder(self.write("run.json", RUN, draw).parent).read_manifest()
 
     def observation(self, draw: random.Random) -> None:
-        """A cached observation of `ood`, which is made anew where it is damaged."""
+        """A cached observation of `ood`, which is computed again where it is damaged."""
         arrays = {"facts": json.dumps(mutated(FACTS, draw)), "0.histogram": np.ones(4), "0.l.mean": np.ones(2)}
         with contextlib.suppress(KeyError, ValueError):
             unpacked({**arrays, "0.l.gram": np.ones((2, 2))})

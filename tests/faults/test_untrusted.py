@@ -252,7 +252,7 @@ def test_no_file_name_of_a_data_set_or_of_its_layout_leads_elsewhere(
         layouts.read_corpus("Task", root, getattr(layouts, layout)(**options))
 
 
-def test_a_record_that_leads_elsewhere_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_record_that_leads_elsewhere_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.json").write_text("{}")
     for name, expected in (("figures/a.png", True), ("../secret.png", False), ("/etc/passwd", False)):
         record = object.__new__(PredictedCase)
