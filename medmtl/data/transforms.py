@@ -1,27 +1,15 @@
-"""Deterministic transforms (what the cache holds) and random ones (drawn for every patch)."""
+"""Deterministic transforms: what the caches hold; see `medmtl.data.patches` for random ones."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from monai.data import MetaTensor
 from monai.transforms import (
-    CastToTyped,
     ClipIntensityPercentiles,
-    Compose,
     Orientation,
-    RandAffined,
-    RandCropByPosNegLabeld,
-    RandFlipd,
-    RandGaussianNoised,
-    Randomizable,
-    RandScaleIntensityd,
-    RandShiftIntensityd,
     ScaleIntensityRange,
     Spacing,
-    SpatialPad,
-    ToTensord,
     Transform,
 )
 
@@ -117,23 +105,6 @@ class LoadPair(Transform):
         return {"image": prepared.as_tensor(), "label": label.as_tensor().to(torch.uint8), "case": case.name}
 
 
-class PadToPatch(Transform):
-    """Pad a volume that is smaller than a patch: the image with its minimum, as sliding windows do, the label with 0.
-
-    Args:
-        patch_size: voxels a side.
-    """
-
-    def __init__(self, patch_size: Sequence[int]) -> None:
-        self.patch_size = patch_size
-
-    def __call__(self, item: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the item with `image` and `label` at least as large as a patch."""
-        fill = {"image": float(item["image"].min()), "label": 0.0}
-        padded = {key: SpatialPad(self.patch_size, value=value)(item[key]) for key, value in fill.items()}
-        return {**item, **padded}
-
-
 class LoadScan(Transform):
     """Case -> its image under some preprocessings and its label on the image's own grid; what is scored.
 
@@ -168,68 +139,3 @@ class LoadScan(Transform):
             "case": case.name,
             "patient": case.patient,
         }
-
-
-class DrawClass(Randomizable, Transform):
-    """Choose the class in which a foreground patch is centred: each that is in the volume equally often.
-
-    Drawn by voxels, a small class would hardly be seen beside a large one.
-    """
-
-    def __call__(self, item: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the item with `foreground`, bool, where the centre may lie."""
-        label = item["label"]
-        count = torch.bincount(label.as_subclass(torch.Tensor).flatten(), minlength=UNKNOWN + 1)[1:UNKNOWN]
-        present = (count.nonzero()[:, 0] + 1).tolist()
-        chosen = label == self.R.choice(present) if present else torch.zeros_like(label, dtype=torch.bool)
-        return {**item, "foreground": chosen}
-
-
-def random_patch(patch_size: Sequence[int], foreground: float, by_class: bool = False, mirror: bool = True) -> Compose:
-    """Draw one augmented patch from what `LoadPair` returns.
-
-    Patches are not centred in voxels without a ground truth, and these stay marked as such.
-
-    Args:
-        patch_size: voxels a side in the working space.
-        foreground: probability that the patch's centre lies in the foreground, in [0, 1].
-        by_class: draw the class of such a centre first, see `DrawClass`.
-        mirror: mirror half of the patches left to right.
-    """
-    keys = ("image", "label")
-    return Compose(
-        [
-            PadToPatch(patch_size),
-            DrawClass() if by_class else _foreground,
-            RandCropByPosNegLabeld(keys, "foreground", spatial_size=patch_size, pos=foreground, neg=1 - foreground),
-            *([RandFlipd(keys, prob=0.5, spatial_axis=0)] if mirror else []),
-            RandAffined(
-                keys,
-                prob=0.3,
-                rotate_range=(np.pi / 12,) * 3,
-                scale_range=(0.15,) * 3,
-                mode=("bilinear", "nearest"),
-                padding_mode="border",
-            ),
-            RandScaleIntensityd("image", factors=0.1, prob=0.3),
-            RandShiftIntensityd("image", offsets=0.1, prob=0.3),
-            RandGaussianNoised("image", prob=0.15, std=0.1),
-            CastToTyped("label", dtype=torch.uint8),
-            ToTensord(keys, track_meta=False),
-        ]
-    )
-
-
-def _foreground(item: Mapping[str, Any]) -> dict[str, Any]:
-    """The foreground as bool: MONAI finds the background of another type everywhere."""
-    return {**item, "foreground": (item["label"] > 0) & (item["label"] != UNKNOWN)}
-
-
-def seeded_patch(draw: Compose, item: Mapping[str, Any], seed: int) -> dict[str, Any]:
-    """Apply a random transform with a state of its own, so that a patch depends on its seed alone.
-
-    Neither the number of workers nor where a run was interrupted then changes the training data.
-    """
-    draw.set_random_state(seed=seed)
-    (patch,) = draw(item)
-    return patch

@@ -5,8 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from monai.transforms import Compose
 
 from medmtl.data.case import Case, LabelFile
 from medmtl.data.classes import Classes, larger_first
@@ -15,7 +13,6 @@ from medmtl.data.layouts.folders import Folders
 from medmtl.data.reading import load_image, load_label
 from medmtl.data.task import Task, classes_of
 from medmtl.data.task_cases import task_cases
-from medmtl.data.transforms import random_patch, seeded_patch
 from medmtl.errors import ConfigError, DataError
 from medmtl.losses.masked import UNKNOWN
 
@@ -145,17 +142,6 @@ def test_a_case_without_the_mask_of_a_class_does_not_mark_it(tmp_path: Path, sav
     assert found.missing == {"b": {"lung"}}
 
 
-def test_a_foreground_patch_shows_each_class_equally_often() -> None:
-    label = torch.zeros(1, 12, 12, 12, dtype=torch.uint8)
-    label[:, 2:10, 2:10, 2:10], label[:, 5, 5, 5] = 1, 2
-    item = {"image": torch.rand(1, 12, 12, 12), "label": label, "case": "a"}
-    draw = random_patch((1, 1, 1), foreground=1.0, by_class=True)
-    seen = [int(seeded_patch(draw, item, seed)["label"]) for seed in range(200)]
-    assert 70 < seen.count(2) < 130, seen.count(2)
-    item["label"] = torch.where(label == 2, UNKNOWN, 0).to(torch.uint8)
-    assert {int(seeded_patch(draw, item, seed)["label"]) for seed in range(5)} == {0}
-
-
 @pytest.mark.parametrize(
     ("names", "mirrored"),
     [
@@ -169,20 +155,6 @@ def test_classes_of_a_side_are_not_mirrored(names: list[str], mirrored: bool) ->
     task = Task("somewhere", "MR", (1, 1, 1), classes=dict.fromkeys(names, 1))
     assert task.mirrored == mirrored
     assert Task("somewhere", "MR", (1, 1, 1), classes=dict.fromkeys(names, 1), mirror=True).mirrored
-
-
-def test_patches_that_are_not_mirrored_keep_their_sides() -> None:
-    image = torch.zeros(1, 8, 8, 8)
-    image[:, 6:] = 1
-    item = {"image": image, "label": (image > 0).to(torch.uint8), "case": "a"}
-    kept, mirrored = (random_patch((8, 8, 8), 1.0, mirror=mirror) for mirror in (False, True))
-
-    def sides(draw: Compose) -> set[bool]:
-        patches = [seeded_patch(draw, item, seed)["label"][0].float().mean((1, 2)) for seed in range(30)]
-        return {bool(along[4:].sum() >= along[:4].sum()) for along in patches}
-
-    assert sides(kept) == {True}
-    assert sides(mirrored) == {True, False}
 
 
 def test_one_output_cannot_show_two_organs_of_the_same_image(write_task: WriteTask) -> None:

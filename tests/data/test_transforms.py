@@ -25,10 +25,7 @@ from medmtl.data.task_cases import ood_cases, task_cases
 from medmtl.data.transforms import (
     LoadPair,
     LoadScan,
-    PadToPatch,
     prepare,
-    random_patch,
-    seeded_patch,
     to_native,
 )
 
@@ -298,66 +295,6 @@ def test_a_scan_is_prepared_under_every_preprocessing_and_names_its_case(save_vo
     np.testing.assert_array_equal(scan["native"][0].numpy(), volume)
     for preprocessing in preprocessings:
         torch.testing.assert_close(scan["images"][preprocessing], prepare(load_image(case), preprocessing))
-
-
-def item(shape: tuple[int, int, int] = (20, 18, 16)) -> dict[str, Any]:
-    return {"image": torch.from_numpy(smooth_volume(shape))[None], "label": torch.from_numpy(blob(shape))[None]}
-
-
-def test_a_patch_depends_on_its_seed_alone() -> None:
-    draw, other = (random_patch((8, 8, 8), 0.7) for _ in range(2))
-    first = [seeded_patch(draw, item(), seed) for seed in range(10)]
-    for seed in (7, 3, 0):
-        seeded_patch(other, item((30, 9, 12)), seed + 100)
-        again = seeded_patch(other, item(), seed)
-        assert all(torch.equal(again[key], first[seed][key]) for key in ("image", "label"))
-    assert len({patch["image"].numpy().tobytes() for patch in first}) == 10
-
-
-@pytest.mark.parametrize("shape", [(20, 18, 16), (5, 18, 7), (8, 8, 8)])
-def test_patches_have_the_size_asked_for_even_where_the_image_is_smaller(shape: tuple[int, int, int]) -> None:
-    draw = random_patch((8, 12, 10), 0.7)
-    for seed in range(20):
-        patch = seeded_patch(draw, item(shape), seed)
-        assert patch["image"].shape == patch["label"].shape == (1, 8, 12, 10)
-        assert (patch["image"].dtype, patch["label"].dtype) == (torch.float32, torch.uint8)
-        assert set(patch["label"].unique().tolist()) <= {0, 1}
-
-
-def test_a_small_volume_is_padded_with_its_minimum_and_its_label_with_background() -> None:
-    small = {**item((5, 18, 7)), "case": "x"}
-    padded = PadToPatch((8, 12, 10))(small)
-    assert padded["image"].shape == padded["label"].shape == (1, 8, 18, 10)
-    assert padded["case"] == "x"
-    for key, fill in (("image", small["image"].min()), ("label", 0)):
-        expected = np.pad(small[key][0].numpy(), ((1, 2), (0, 0), (1, 2)), constant_values=float(fill))
-        np.testing.assert_array_equal(np.asarray(padded[key])[0], expected)
-
-
-@pytest.mark.parametrize("foreground", [0.0, 0.3, 1.0])
-def test_patches_are_centred_in_the_organ_as_often_as_asked_and_else_outside_it(foreground: float) -> None:
-    label = torch.zeros(1, 20, 20, 20, dtype=torch.uint8)
-    label[0, 5:15, 5:15, 5:15] = 1
-    marked = {"image": label.float(), "label": label}
-    draw, trials = random_patch((1, 1, 1), foreground), 100
-    found = sum(int(seeded_patch(draw, marked, seed)["label"]) for seed in range(trials))
-    assert abs(found - trials * foreground) <= 4 * np.sqrt(trials * foreground * (1 - foreground))
-
-
-def test_image_and_label_of_a_patch_stay_together() -> None:
-    organ = item()["label"]
-    draw = random_patch((10, 10, 10), 1.0)
-    for seed in range(20):
-        patch = seeded_patch(draw, {"image": organ.float() * 10, "label": organ}, seed)
-        inside = patch["image"][patch["label"] > 0].mean()
-        assert inside > patch["image"][patch["label"] == 0].mean() + 5
-
-
-def test_an_image_without_any_organ_still_gives_patches() -> None:
-    empty = {**item(), "label": torch.zeros(1, 20, 18, 16, dtype=torch.uint8)}
-    patch = seeded_patch(random_patch((8, 8, 8), 0.7), empty, 0)
-    assert not patch["label"].any()
-    assert torch.isfinite(patch["image"]).all()
 
 
 def test_all_phantom_images_are_finite_under_every_preprocessing(phantoms: Path) -> None:
