@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
@@ -13,7 +13,7 @@ from medmtl.ood.detector_options import options_of, same_options
 from medmtl.ood.detectors.base import Detector
 from medmtl.ood.detectors.spectral import PUBLISHED, Spectral
 from medmtl.ood.evidence.evidence import Evidence
-from medmtl.ood.nearest import nearest_task, with_preprocessings
+from medmtl.ood.nearest import NearestTask, nearest_task, with_preprocessings
 from medmtl.ood.reason import Compared, Reason
 from medmtl.ood.signature import Nearest, Signature, SignatureBank, signature
 from medmtl.renamed import state_with_new_names
@@ -29,11 +29,10 @@ class Verdict:
     """Nearest task, OOD scores and decision of one image.
 
     Attributes:
-        task: the nearest task, or the given one: that of the nearest training image by signature, where each task's
-            images are compared under the task's own preprocessing.
+        task: the nearest task, see `nearest_task`, or the given one.
         preprocessing: of that task, as text.
         signature: the image's signature under that preprocessing.
-        nearest: that training image.
+        nearest: the nearest training image of that task by signature.
         detector: name of the detector, and key of its score.
         scores: that of the detector, and `spectral`, `spectral_published` (not of a checkpoint of an earlier version),
             `entropy` and `max_softmax`; higher = more out-of-distribution.
@@ -188,6 +187,10 @@ class ConformalDetector:
         """The held-out images that the rule itself rejects, which are in-distribution: those that set the threshold."""
         return sorted((each for each in self.held_out if self.rule.rejects(each.score)), key=lambda each: -each.score)
 
+    def nearest(self, image: Evidence, tasks: Container[str] | None = None) -> NearestTask:
+        """The nearest task of an image among the given ones, see `nearest_task`."""
+        return nearest_task(image, self.bank, self.preprocessings, tasks, self.detector)
+
     def __call__(self, image: Evidence, given: Given | None = None) -> Verdict:
         """The verdict of an image.
 
@@ -197,7 +200,7 @@ class ConformalDetector:
         """
         task = given.tasks[0] if given is not None and given.kind == "task" else None
         tasks = None if given is None else given.tasks
-        index, found, nearest = nearest_task(image, self.bank, self.preprocessings, tasks)
+        index, found, nearest = self.nearest(image, tasks)
         image = image.choosing(index)
         score = self.detector.score(image) if task is None else self.detector.score_as(image, task)
         rule = self.rule

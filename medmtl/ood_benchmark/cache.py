@@ -21,7 +21,7 @@ from medmtl.ood_benchmark.images import Image
 from medmtl.typed import typed
 from medmtl.version import __version__
 
-FORMAT = 4  # changes when evidence means something else
+FORMAT = 5  # changes when evidence means something else
 LIBRARIES = ("torch", "monai", "numpy", "scipy")  # that read, prepare and shift images, and run the network
 
 

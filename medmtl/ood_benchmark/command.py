@@ -21,7 +21,7 @@ from medmtl.ood_benchmark.options import Options
 from medmtl.ood_benchmark.run import cache_of, observe, recall
 from medmtl.ood_benchmark.score import Panel, with_decisions
 from medmtl.ood_benchmark.summary import print_summary, write_summary
-from medmtl.ood_benchmark.worker import members_of
+from medmtl.ood_benchmark.worker import members_of, verdict_of
 from medmtl.report.ood.page import write_ood_page
 from medmtl.results.benchmark import THRESHOLD, Record, write_records
 from medmtl.results.both_verdicts import BothVerdicts, write_verdicts
@@ -88,7 +88,8 @@ def _run(options: Options, run: RunFolder, checkpoint: Path, resolved: str, trus
         console.print(f"table: {folder / 'leave_one_task_out.json'}", soft_wrap=True)
         return
     probe = recall(others[0], keys[others[0]], cache).evidence
-    panel = Panel.fit(options.detectors, [observation.evidence for observation in training], probe)
+    verdict = verdict_of(trained, options.layers or trained.layers)
+    panel = Panel.fit(options.detectors, [observation.evidence for observation in training], probe, verdict)
     records: list[Record] = panel.score_training(trained_on, training)
     rule = None if trained.spectral.mask_rule is None else replace(trained.spectral.mask_rule, alpha=options.alpha)
     found: list[BothVerdicts | None] = []

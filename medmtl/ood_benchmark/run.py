@@ -39,12 +39,14 @@ def cache_of(trained: Trained, options: Options, members: Members | None, folder
     if not layers:
         raise ConfigError("the run names no spectral.layers", fix="add --layers=[NAME,...] or `layers`")
     predictor = trained.segmenter.predictor
+    naming = worker.verdict_of(trained, layers)
     facts = {
         "weights": trained.weights,
         "layers": layers,
         "pooled": options.pooled_layers,
         "windows": [*predictor.patch_size, predictor.overlap],
         "seed": options.seed,
+        "detector": None if naming is None else naming.configured,
         **({} if members is None else {"ensemble": members.scaled_as}),
     }
     return Cache(folder, facts)
@@ -86,9 +88,8 @@ def observe(
     layers = options.layers or trained.layers
     arguments = (layers, options.pooled_layers, cache, options.seed)
     if processes == 1:
-        observed = _alone(
-            missing, keys, worker.Worker(trained.segmenter, *arguments, members, worker.bank_of(trained, layers))
-        )
+        alone = worker.Worker(trained.segmenter, *arguments, members, worker.verdict_of(trained, layers))
+        observed = _alone(missing, keys, alone)
     else:
         observed = _together(
             missing, keys, partial(worker.start, checkpoint, *arguments, options.ensemble, trained.trusted), processes

@@ -9,6 +9,7 @@ from medmtl.ood.detectors.base import Detector
 from medmtl.ood.evidence.evidence import Evidence
 from medmtl.ood.nearest import nearest_task, with_preprocessings
 from medmtl.ood.signature import SignatureBank, signature
+from medmtl.ood.verdict import ConformalDetector
 from medmtl.ood_benchmark.cache import Observation
 from medmtl.ood_benchmark.images import Image
 from medmtl.results.benchmark import THRESHOLD, Record, rule_of
@@ -20,32 +21,41 @@ class Panel:
 
     Attributes:
         detectors: those that could be fitted.
-        bank: signatures of the training images, by which the preprocessing is chosen that fits an image best.
+        bank: signatures of the training images.
         preprocessings: of the tasks, as text.
+        verdict: of the run, which names the nearest task; None: the nearest signature does.
         left_out: in words, which detectors could not be fitted, and what is missing.
     """
 
     detectors: list[Detector]
     bank: SignatureBank
     preprocessings: dict[str, str]
+    verdict: ConformalDetector | None
     left_out: list[str]
 
     @classmethod
-    def fit(cls, detectors: Sequence[Detector], training: Sequence[Evidence], probe: Evidence) -> "Panel":
+    def fit(
+        cls,
+        detectors: Sequence[Detector],
+        training: Sequence[Evidence],
+        probe: Evidence,
+        verdict: ConformalDetector | None = None,
+    ) -> "Panel":
         """Fit every detector that has what it needs.
 
         Args:
             detectors: all of them.
             training: the training images, each with its own task's view.
             probe: an image with a view for every preprocessing, which shows what evidence there is.
+            verdict: of the run, if its detector compares the layers that were observed.
 
         Raises:
             RunError: none can be used.
         """
         bank = SignatureBank.fit([(case.dataset, case.case, signature(case.view.grams)) for case in training])
         preprocessings = {case.dataset: case.view.preprocessing for case in training}
-        probe = probe.choosing(nearest_task(probe, bank, preprocessings).view)
-        fitted, left_out = [], []
+        panel = cls([], bank, preprocessings, verdict, [])
+        probe, _ = panel.choose(probe)
         for detector in detectors:
             missing = detector.missing(training[0]) or detector.missing(probe)
             try:
@@ -55,16 +65,19 @@ class Panel:
             except DataError as error:  # too few images
                 reason = str(error)
             if reason:
-                left_out.append(f"detector {detector.name} is left out: {reason}")
+                panel.left_out.append(f"detector {detector.name} is left out: {reason}")
             else:
-                fitted.append(detector)
-        if not fitted:
-            raise RunError(f"no detector can be used ({'; '.join(left_out)})", fix="name others")
-        return cls(fitted, bank, preprocessings, left_out)
+                panel.detectors.append(detector)
+        if not panel.detectors:
+            raise RunError(f"no detector can be used ({'; '.join(panel.left_out)})", fix="name others")
+        return panel
 
     def choose(self, image: Evidence) -> tuple[Evidence, str]:
-        """The image with the view chosen of the task with the nearest signature, and that task."""
-        found = nearest_task(image, self.bank, self.preprocessings)
+        """The image with the view chosen of the nearest task, and that task."""
+        if self.verdict is None:
+            found = nearest_task(image, self.bank, self.preprocessings)
+        else:
+            found = self.verdict.nearest(image)
         return image.choosing(found.view), found.nearest.task
 
     def score(self, image: Image, observation: Observation) -> list[Record]:

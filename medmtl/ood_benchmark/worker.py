@@ -21,7 +21,6 @@ from medmtl.models.members import read_members
 from medmtl.models.segmenter import Segmenter
 from medmtl.ood.evidence.evidence import Evidence
 from medmtl.ood.evidence.flip import flip_disagreement
-from medmtl.ood.nearest import nearest_task
 from medmtl.ood.verdict import ConformalDetector
 from medmtl.ood_benchmark.cache import Cache, Observation
 from medmtl.ood_benchmark.images import Image
@@ -38,7 +37,7 @@ class Worker:
         cache: where observations go.
         seed: of the shifts.
         members: networks and passes of an ensemble; None without one.
-        bank: of the run, which names the nearest task; None where the run has none.
+        verdict: of the run, which names the nearest task; None where the run has none.
     """
 
     def __init__(
@@ -49,9 +48,9 @@ class Worker:
         cache: Cache,
         seed: int,
         members: Members | None,
-        bank: ConformalDetector | None,
+        verdict: ConformalDetector | None,
     ) -> None:
-        self.bank = bank
+        self.verdict = verdict
         self.observer = Observer(segmenter.predictor, layers, pooled)
         self.cache = cache
         self.seed = seed
@@ -89,7 +88,7 @@ class Worker:
         own: Preprocessing | None,
     ) -> Evidence:
         """Evidence with the flip disagreement under the image's own preprocessing and that of the nearest task."""
-        nearest = None if self.bank is None else nearest_task(evidence, self.bank.bank, self.bank.preprocessings).view
+        nearest = None if self.verdict is None else self.verdict.nearest(evidence).view
         views = []
         for number, (view, (preprocessing, image)) in enumerate(zip(evidence.views, images.items(), strict=True)):
             if number == nearest or preprocessing == own or nearest is None:
@@ -143,7 +142,7 @@ def _seed(seed: int, image: Image) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4])
 
 
-def bank_of(trained: Trained, layers: Sequence[str]) -> ConformalDetector | None:
+def verdict_of(trained: Trained, layers: Sequence[str]) -> ConformalDetector | None:
     """The run's detector, if its signatures are of the layers that are observed."""
     found = trained.spectral.ood_detector
     return found if found is not None and set(found.bank.signatures) == set(layers) else None
@@ -167,7 +166,7 @@ def start(
     torch.set_num_threads(1)
     trained = load_trained(checkpoint, trust=trust)
     members = members_of(trained, checkpoint, ensemble)
-    _worker = Worker(trained.segmenter, layers, pooled, cache, seed, members, bank_of(trained, layers))
+    _worker = Worker(trained.segmenter, layers, pooled, cache, seed, members, verdict_of(trained, layers))
 
 
 def work(image: Image, key: str) -> None:

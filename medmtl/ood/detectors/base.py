@@ -76,6 +76,13 @@ class Detector(ABC):
         """The score of an image that is known to be of a task, with that task's view alone."""
         return self.score(image)
 
+    def task_scores(self, image: Evidence) -> dict[str, float]:
+        """Task -> the score of an image as one of that task, in standard deviations of scores of its training images.
+
+        Empty where the detector does not compare tasks apart.
+        """
+        return {}
+
     def left_out_scores(self, cases: Sequence[Evidence]) -> list[float]:
         """Score each training image as of its task by a detector that was fitted to other patients (cross-fitting).
 

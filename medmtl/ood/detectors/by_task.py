@@ -68,14 +68,14 @@ class ByTask(Detector):
         Raises:
             DataError: no task is left.
         """
-        return min(self._scores(image).values())
+        return min(self.task_scores(image).values())
 
     def score_as(self, image: Evidence, task: str) -> float:
         """See `Detector.score_as`."""
-        return self._scores(image)[task]
+        return self.task_scores(image)[task]
 
-    def _scores(self, image: Evidence) -> dict[str, float]:
-        """Task -> score of the image by the task's detector."""
+    def task_scores(self, image: Evidence) -> dict[str, float]:
+        """See `Detector.task_scores`: by the task's detector, for tasks under whose preprocessing there is a view."""
         views = {view.preprocessing: replace(image, views=(view,), chosen=0) for view in image.views}
         usable = [task for task in self.tasks if self.preprocessings[task] in views]
         if not usable:
