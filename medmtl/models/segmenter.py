@@ -60,8 +60,8 @@ class Segmenter(pl.LightningModule):
         ensemble: test and calibrate other `checkpoints` together with the run's own, or `dropout_passes` of it, as one
             model.
         outputs: `shared`: one foreground for all tasks, the paper's; `per_task`: a background for each task and a
-            channel for each of its classes, see `TaskHeads`; those of the task that the spectral signature recognises
-            are read. None: `shared` while every task has one class.
+            channel for each of its classes, see `TaskHeads`; those of the nearest task are read. None: `shared` while
+            every task has one class.
     """
 
     def __init__(

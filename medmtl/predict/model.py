@@ -159,7 +159,7 @@ class Model:
                 stacks channels, which are numbered as in its training: a 4-D file, a list of files or
                 series, or voxels `(C, H, W, D)`.
             affine: of an array without one, `(4, 4)` from voxel indices to mm, right-anterior-superior.
-            task: whose organ to segment; None: the nearest task by spectral signature.
+            task: whose organ to segment; None: the nearest task.
             modality: CT, MR, PET or other; None: as the file says, if it says one.
 
         Raises:

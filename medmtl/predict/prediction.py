@@ -27,7 +27,7 @@ class Prediction:
         in_distribution: False: out-of-distribution; None: undecided.
         p_value: conformal, in (0, 1]; at most `alpha` for an OOD image; None without an OOD detector.
         alpha: share of in-distribution images that may be rejected.
-        nearest_task: the nearest task by spectral signature, or the given one; None without an OOD detector.
+        nearest_task: the nearest task, see `medmtl.ood.nearest`, or the given one; None without an OOD detector.
         ood_score: of the detector that gives the verdict, higher = more out-of-distribution; None without one.
         scores: this and other scores, by name.
         mask_reliable: False: the mask is empty, of a volume that no training label comes near, or unlike that of the

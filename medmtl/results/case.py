@@ -25,7 +25,7 @@ class CaseResult:
         scores: name of an out-of-distribution score -> its value, higher = more out of distribution.
         p_value: conformal p-value of the score that decides; None without an OOD detector.
         rejected: the verdict, True for out of distribution; None where none can be given.
-        nearest_task: the task of the nearest training image by spectral signature; None without an OOD detector.
+        nearest_task: the task that the image is nearest to, see `medmtl.ood.nearest`; None without an OOD detector.
         preprocessing: under which the case was scored; None for a case without a task that got no verdict.
         patient: whose case it is, where several cases or tasks are of the same person.
         mask_reliable: the verdict on the mask; None where there is none.

@@ -24,7 +24,7 @@ class PredictedCase:
         in_distribution: False: out-of-distribution; None: undecided.
         p_value: conformal p-value, in (0, 1]; None where the checkpoint has no OOD detector.
         alpha: up to this p-value an image is called OOD.
-        nearest_task: the nearest task by spectral signature; None where p_value is.
+        nearest_task: the task that it is nearest to, see `medmtl.ood.nearest`; None where p_value is.
         ood_score: of the detector that gives the verdict, higher = more out-of-distribution; None where p_value is.
         scores: this and other scores by name, higher = more out-of-distribution.
         task: whose organ the mask is: the given task, or the nearest one.
