@@ -24,14 +24,16 @@ def run_data(argv: Sequence[str]) -> None:
         MedMTLError: for everything that the user can correct.
         SystemExit: 3 where `check` found a case that cannot be used.
     """
-    options = _parser().parse_args(argv)
+    options = data_parser().parse_args(argv)
     options.run(options)
 
 
-def _parser() -> argparse.ArgumentParser:
+def data_parser() -> argparse.ArgumentParser:
+    """The options of `medmtl data`."""
     parser = argparse.ArgumentParser(
         prog="medmtl data",
         description="Check datasets, write their block of a configuration, or get data to start with.",
+        epilog="example: medmtl data check FOLDER",
     )
     kinds = parser.add_subparsers(dest="kind", required=True)
 

@@ -20,6 +20,7 @@ from pytorch_lightning import Trainer
 from medmtl.callbacks.calibration import CalibrationCallback
 from medmtl.callbacks.scaling import ScalingCallback
 from medmtl.callbacks.spectral import SpectralCallback
+from medmtl.commands.flags import flags_of
 from medmtl.data.datamodule import MultiTaskData
 from medmtl.distributed import is_first, launched_from_outside
 from medmtl.errors import ConfigError, RunError
@@ -86,16 +87,9 @@ def parse_request(argv: list[str], held: ExitStack | None = None) -> Request:
         ConfigError: options that exclude each other, or nothing to do.
         RunError: the run folder is taken, holds no checkpoint, or another process writes into it.
     """
-    own = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    own.add_argument("-c", "--config", action="append", default=[])
-    own.add_argument("--run")
-    own.add_argument("--ckpt-path", "--ckpt_path")
-    own.add_argument("--resume", action="store_true")
-    own.add_argument("--overwrite", action="store_true")
-    own.add_argument("--trust", action="store_true")
-    options, flags = own.parse_known_args(argv[1:])
+    options, flags = flags_of(argv[0]).parse_known_args(argv[1:])
     configs = [find_config(name) for name in options.config]
-    if {"-h", "--help"} & set(flags) or any(flag.startswith("--help") or flag.endswith(".help") for flag in flags):
+    if any(flag.partition("=")[0].endswith(".help") for flag in flags):
         return Request(argv[0], RunFolder(RUNS), None, [argv[0], *flags])
     name = _name(configs)
     if argv[0] == "fit":

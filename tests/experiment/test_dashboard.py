@@ -12,8 +12,9 @@ import pytest
 import wandb
 import yaml
 
+from medmtl.cli import main
 from medmtl.errors import ConfigError, RunError
-from medmtl.experiment.dashboard import main, publish, to_workspace
+from medmtl.experiment.dashboard import publish, to_workspace
 from medmtl.experiment.panels import Dashboard, describe, describe_experiment
 from medmtl.experiment.plan.labels import describe_keys
 
@@ -187,7 +188,7 @@ def test_a_view_is_created_then_updated_and_never_doubled(
     experiment: Callable[..., Path], server: Server, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = experiment()
-    main([*NAMES, "--run", str(folder)])
+    main(["dashboard", *NAMES, "--run", str(folder)])
     url = json.loads((folder / "dashboard.json").read_text())["url"]
     assert url.startswith("https://wandb.example/clinic/organs?nw=")
     assert f"dashboard: {url}" in capsys.readouterr().out
@@ -197,7 +198,7 @@ def test_a_view_is_created_then_updated_and_never_doubled(
 
     late = folder / "configs" / "dedicated-Heart.yaml"
     late.write_text(yaml.safe_dump({"data": {"tasks": {"Heart": {}}}, "wandb": {"group": "study", "tags": []}}))
-    main([*NAMES, "--run", str(folder)])
+    main(["dashboard", *NAMES, "--run", str(folder)])
     assert json.loads((folder / "dashboard.json").read_text())["url"] == url
     (updated,) = server.views.values()
     assert updated["id"] == view["id"]
@@ -208,13 +209,13 @@ def test_a_view_that_was_deleted_or_is_of_another_project_is_made_anew(
     experiment: Callable[..., Path], server: Server
 ) -> None:
     folder = experiment()
-    main([*NAMES, "--run", str(folder)])
+    main(["dashboard", *NAMES, "--run", str(folder)])
     (first,) = server.views
     server.views.clear()
-    main([*NAMES, "--run", str(folder)])
+    main(["dashboard", *NAMES, "--run", str(folder)])
     (second,) = server.views
     assert second != first
-    main(["--entity", "clinic", "--project", "other", "--run", str(folder)])
+    main(["dashboard", "--entity", "clinic", "--project", "other", "--run", str(folder)])
     assert len(server.views) == 2
 
 
@@ -240,7 +241,7 @@ def test_without_a_server_the_description_is_written_and_how_to_publish_it(
     if mode is not None:
         monkeypatch.setenv("WANDB_MODE", mode)
     folder = experiment()
-    main([*NAMES, "--run", str(folder)])
+    main(["dashboard", *NAMES, "--run", str(folder)])
     written = Dashboard.from_json((folder / "dashboard.json").read_text())
     assert written == describe_experiment("clinic", "organs", folder)
     lines = capsys.readouterr().out.splitlines()
@@ -256,9 +257,9 @@ def test_without_an_experiment_the_mean_over_tasks_is_shown(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("WANDB_MODE", "offline")
-    main([*NAMES, "--output", "board.json"])
+    main(["dashboard", *NAMES, "--output", "board.json"])
     assert Dashboard.from_json(Path("board.json").read_text()) == describe("clinic", "organs", [])
-    main(NAMES)
+    main(["dashboard", *NAMES])
     assert Path("dashboard.json").read_text() == Path("board.json").read_text()
 
 
@@ -266,14 +267,18 @@ def test_a_missing_library_is_named(server: Server, monkeypatch: pytest.MonkeyPa
     for name in [name for name in sys.modules if name.partition(".")[0] == "wandb_workspaces"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "wandb_workspaces", None)
-    with pytest.raises(ConfigError, match=r"pip install 'medmtl\[dashboard\]'"):
+    with pytest.raises(ConfigError, match=r"-m pip install 'wandb-workspaces>="):
         publish(describe("clinic", "organs", TASKS))
 
 
-def test_a_file_that_is_something_else_is_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_is_something_else_is_not_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("WANDB_MODE", "offline")
     Path("dashboard.json").write_text('{"sections": 3}')
-    with pytest.raises(ConfigError, match=r"dashboard\.json is no description of a dashboard"):
-        main(NAMES)
+    with pytest.raises(SystemExit) as exit_:
+        main(["dashboard", *NAMES])
+    assert exit_.value.code == 2
+    assert "dashboard.json is no description of a dashboard" in capsys.readouterr().err
     assert Path("dashboard.json").read_text() == '{"sections": 3}'
