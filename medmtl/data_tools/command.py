@@ -110,6 +110,7 @@ def _check(options: argparse.Namespace) -> None:
 
     from medmtl.data_tools.check import check
     from medmtl.data_tools.listing import list_config, list_folder, parse_layout
+    from medmtl.data_tools.verdicts import Plan
     from medmtl.runs.lock import only_writer
     from medmtl.training.trust import use_current_folder
 
@@ -117,17 +118,17 @@ def _check(options: argparse.Namespace) -> None:
         use_current_folder([options.layout or ""])
         layout = None if options.layout is None else parse_layout(options.layout)
         datasets = [list_folder(options.path, layout, options.patient)]
-        title = datasets[0].name
+        title, plan = datasets[0].name, Plan.of()
     else:
         from medmtl.training.config_files import find_config
 
         config = find_config(options.config)
         use_current_folder([read_text(config)])
         datasets = list_config(config, options.patient)
-        title = Path(options.config).stem
+        title, plan = Path(options.config).stem, Plan.of(config)
     out = options.output or Path("data-check") / title
     with only_writer(out, option="--output"):
-        usable = check(datasets, title, out, options.jobs, options.fix_affine)
+        usable = check(datasets, title, out, options.jobs, options.fix_affine, plan)
     if not usable:
         raise SystemExit(INCOMPLETE)
 

@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 from jsonargparse import Namespace
 from pytorch_lightning import Callback, Trainer
+from pytorch_lightning.callbacks import ProgressBar
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.strategies import DDPStrategy
@@ -17,6 +18,7 @@ from medmtl.callbacks.calibration import CalibrationCallback
 from medmtl.callbacks.checkpoints import RunCheckpoint, RunCheckpointIO
 from medmtl.callbacks.divergence import DivergenceCallback
 from medmtl.callbacks.last_validation import LastValidation
+from medmtl.callbacks.progress import CommandProgress
 from medmtl.callbacks.record import RunRecord
 from medmtl.callbacks.report import ReportCallback
 from medmtl.callbacks.scaling import ScalingCallback
@@ -204,6 +206,10 @@ class MedCLI(LightningCLI):
             )
             self.report = ReportCallback(run, self.request.checkpoint, calibration, spectral, scaling)
             extra = [self.report]
+        if given.enable_progress_bar is not False and not any(
+            isinstance(each, ProgressBar) for each in _listed(given.callbacks)
+        ):
+            extra.append(CommandProgress())
         self.trainer_defaults = {**self.trainer_defaults, "callbacks": extra}
         with building(partial(ConfigError, fix="correct the section `trainer`")):
             trainer = super().instantiate_trainer(**kwargs)
