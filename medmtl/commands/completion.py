@@ -49,7 +49,7 @@ def script(shell: str, commands: Mapping[str, tuple[argparse.ArgumentParser, str
         "bash": f'_medmtl_configs() {{ compgen -W "{configs}" -- "$1"; _shtab_compgen_files "$1"; }}',
         "zsh": f"_medmtl_configs() {{ compadd -- {configs}; _files; }}",
     }
-    return shtab.complete(root, shell, preamble=preamble)
+    return f"{shtab.complete(root, shell, preamble=preamble)}\n"
 
 
 def _name_files(parser: argparse.ArgumentParser) -> None:
