@@ -8,6 +8,7 @@ from rich.table import Column, Table
 from medmtl.commands.flags import flags_of
 from medmtl.errors import ConfigError, RunError
 from medmtl.experiment.analysis.compare import print_comparison, write_compare
+from medmtl.experiment.mirror import log_comparison
 from medmtl.experiment.plan.arms import find_arms
 from medmtl.experiment.plan.base import check_saved
 from medmtl.experiment.plan.job import Job
@@ -87,6 +88,7 @@ def compare(folder: Path, level: float = 0.05) -> None:
     console = terminal()
     print_comparison(console, comparison)
     console.print(f"comparison: {page}", soft_wrap=True)
+    log_comparison(folder, comparison)
 
 
 def _parse(argv: list[str]) -> tuple[Protocol, Path, bool]:

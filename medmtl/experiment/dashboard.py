@@ -39,6 +39,8 @@ def to_workspace(dashboard: Dashboard) -> Any:
             return reports.BarPlot(title=plain.title, metrics=list(plain.keys), **by_arm)
         if plain.kind == "curves":
             return reports.LinePlot(title=plain.title, x="trainer/global_step", y=list(plain.keys), **by_arm)
+        if plain.kind == "table":
+            return reports.WeavePanelSummaryTable(table_name=plain.keys[0])
         return reports.MediaBrowser(title=plain.title, media_keys=list(plain.keys))
 
     shown = [] if dashboard.experiment is None else [ws.Metric("Group") == dashboard.experiment]

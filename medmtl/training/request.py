@@ -30,6 +30,7 @@ from medmtl.renamed import with_new_names
 from medmtl.runs.checkpoint import config_within, read_checkpoint
 from medmtl.runs.folder import RUNS, RunFolder
 from medmtl.runs.lock import only_writer
+from medmtl.runs.places import flags_with_places, with_places
 from medmtl.runs.replace import settle
 from medmtl.runs.wandb import Wandb
 from medmtl.training.config_files import find_config, read_yaml
@@ -99,12 +100,12 @@ def parse_request(argv: list[str], held: ExitStack | None = None) -> Request:
         _hold(run, held)
     use_current_folder(None if argv[0] == "fit" or options.trust else _given(configs, flags))
     texts = [*base, *map(renamed_config, configs)]
-    merged = merged_by_name([parse_yaml(text) for text in texts])
+    merged = [with_places(each, run, argv[0]) for each in merged_by_name([parse_yaml(text) for text in texts])]
     given = [f"--config={yaml.safe_dump(config, sort_keys=False)}" for config in merged]
     # Also without a checkpoint: on a cluster Lightning loads `hpc_ckpt_1.ckpt` of the run folder by itself.
     resumed = ["--weights_only=true", *([f"--ckpt_path={checkpoint}"] if checkpoint else [])]
     quiet = [] if argv[0] == "fit" else ["--verbose=false"]
-    arguments = [argv[0], *given, *quiet, *flags, f"--run={run.path}", *resumed]
+    arguments = [argv[0], *given, *quiet, *flags_with_places(flags, run, argv[0]), f"--run={run.path}", *resumed]
     return Request(argv[0], run, checkpoint, arguments, options.overwrite and run.exists, options.resume)
 
 

@@ -19,6 +19,7 @@ from medmtl.experiment.panels import Dashboard, describe, describe_experiment
 from medmtl.experiment.plan.labels import describe_keys
 
 TASKS = ["Liver", "Kidney"]
+OF_ARMS = {"compare/pairs", "compare/forest-dice"}  # what only an experiment has
 NAMES = ["--entity", "clinic", "--project", "organs"]
 
 
@@ -80,18 +81,33 @@ def spec_of(workspace: Any) -> dict[str, Any]:
 
 def keys_of(section: dict[str, Any]) -> set[str]:
     configs = [panel["config"] for part in section["panelBankConfig"]["sections"] for panel in part["panels"]]
-    return {key for config in configs for key in [*config.get("metrics", []), *config.get("mediaKeys", [])]}
+    shown = {key for config in configs for key in [*config.get("metrics", []), *config.get("mediaKeys", [])]}
+    weave = [config["panel2Config"] for config in configs if "panel2Config" in config]
+    return shown | {name for panel in weave for name in tables_of(panel)}
+
+
+def tables_of(node: Any) -> set[str]:
+    """The tables that a panel of W&B's picks from the runs' summaries."""
+    if isinstance(node, list):
+        return {name for each in node for name in tables_of(each)}
+    if not isinstance(node, dict):
+        return set()
+    key = node.get("inputs", {}).get("key", {}) if node.get("name") == "pick" else {}
+    return ({key["val"]} if "val" in key else set()) | {name for each in node.values() for name in tables_of(each)}
 
 
 def test_every_task_and_the_mean_have_accuracy_and_calibration() -> None:
     expected = {f"test/{row}/{metric}" for row in [*TASKS, "mean"] for metric in ("dice", "ace_band", "ece_band")}
     expected |= {"train/loss", "val/mean/dice", "test/reliability-band", "val/reliability_band"}
+    expected |= {"test/mean/ace_band_scaled", "test/mean/ece_band_scaled", "test/cases", "test/roc"}
+    expected |= {f"test/ood/verdict/{key}" for key in ("auroc", "false_alarm_rate", "detection_rate")}
     assert describe("clinic", "organs", TASKS).keys == expected
+    assert describe("clinic", "organs", TASKS, "study").keys == expected | OF_ARMS
 
 
 def test_an_experiment_gives_tasks_and_group(experiment: Callable[..., Path]) -> None:
     dashboard = describe_experiment("clinic", "organs", experiment())
-    assert dashboard.keys == describe("clinic", "organs", TASKS).keys
+    assert dashboard.keys == describe("clinic", "organs", TASKS).keys | OF_ARMS
     assert dashboard.experiment == "study"
     assert dashboard.without_tags == ()
 
@@ -125,7 +141,7 @@ def test_classes_of_a_task_with_several_are_in_the_dashboard_where_a_run_tells_t
         (folder / "compare/compare.json").write_text(json.dumps(compared))
     found = describe_experiment("clinic", "organs", folder)
     by_class = {f"test/Kidney/{name}/dice" for name in ("head", "tail")}
-    assert found.keys == describe("clinic", "organs", TASKS).keys | by_class
+    assert found.keys == describe("clinic", "organs", TASKS).keys | OF_ARMS | by_class
     config["model"] = {"outputs": "shared"}
     path.write_text(yaml.safe_dump(config, sort_keys=False))
     assert describe_experiment("clinic", "organs", folder).keys == found.keys - by_class
@@ -194,7 +210,7 @@ def test_a_view_is_created_then_updated_and_never_doubled(
     assert f"dashboard: {url}" in capsys.readouterr().out
     (view,) = server.views.values()
     assert "study" in view["displayName"]
-    assert keys_of(json.loads(view["spec"])["section"]) == describe("clinic", "organs", TASKS).keys
+    assert keys_of(json.loads(view["spec"])["section"]) == describe("clinic", "organs", TASKS, "study").keys
 
     late = folder / "configs" / "dedicated-Heart.yaml"
     late.write_text(yaml.safe_dump({"data": {"tasks": {"Heart": {}}}, "wandb": {"group": "study", "tags": []}}))
