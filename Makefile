@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help install develop demo test bench docs tutorials schema lint format clean
+.PHONY: help install develop demo test bench docs tutorials schema package lint format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,6 +51,9 @@ tutorials: develop ## execute the notebooks and write their pages into docs/tuto
 
 schema: develop ## write the JSON Schema of the configurations into configs, for editors
 	$(BIN)/python docs/hooks/schema.py
+
+package: develop ## build wheel and sdist into dist, and run a demo with each in a fresh environment
+	$(BIN)/python tests/package_demo.py --constraint $(CURDIR)/constraints.txt
 
 lint: develop ## check style, types, the direction of imports, and what git tracks
 	$(BIN)/ruff check .

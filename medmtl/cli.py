@@ -1,5 +1,6 @@
 """The command `medmtl`, which imports what a command needs only when it is called."""
 
+import argparse
 import sys
 from collections.abc import Callable, Sequence
 
@@ -31,7 +32,25 @@ def main(args: Sequence[str] | None = None) -> None:
     with reported(GO_ON.get(argv[0], AGAIN)):
         if argv[0] not in COMMANDS:
             raise ConfigError(f"there is no command {argv[0]!r}", fix=f"use one of: {', '.join(COMMANDS)}")
+        if argv[0] in (*LIGHTNING, *CLASSES):
+            _print_help(argv)
         COMMANDS[argv[0]][0]([argv[0], *(_spelled(argument, argv[0]) for argument in argv[1:])])
+
+
+def _print_help(argv: Sequence[str]) -> None:
+    """Print what `--help` or `--help.SECTION` asks for, without importing what would run the command.
+
+    Raises:
+        ConfigError: there is no such section.
+        SystemExit: 0 after the help.
+    """
+    asked = next((word for word in argv[1:] if word in ("-h", "--help") or word.startswith("--help.")), None)
+    if asked is None:
+        return
+    from medmtl.commands.help import help_of
+
+    sys.stdout.write(help_of(argv[0], asked.partition(".")[2]))
+    raise SystemExit(0)
 
 
 def _spelled(argument: str, command: str) -> str:
@@ -63,17 +82,45 @@ def _experiment(argv: list[str]) -> None:
 
 
 def _compare(argv: list[str]) -> None:
+    options = _parser("compare").parse_args(argv[1:])
     with importing():
-        from medmtl.experiment.command import compare_command
+        from medmtl.experiment.command import compare
 
-    compare_command(argv[1:])
+    compare(options.folder, options.level)
 
 
 def _dashboard(argv: list[str]) -> None:
+    options = _parser("dashboard").parse_args(argv[1:])
     with importing():
-        from medmtl.experiment.dashboard import main as write_dashboard
+        from medmtl.experiment.dashboard import write_dashboard
 
-    write_dashboard(argv[1:])
+    write_dashboard(options.entity, options.project, options.run, options.output)
+
+
+def _completion(argv: list[str]) -> None:
+    options = _parser("completion").parse_args(argv[1:])
+    from medmtl.commands.completion import script
+
+    sys.stdout.write(script(options.shell, {name: (_parser(name), text) for name, (_, text) in COMMANDS.items()}))
+
+
+def _parser(command: str) -> argparse.ArgumentParser:
+    """A parser with the options of a command, from where that keeps them."""
+    if command == "predict":
+        from medmtl.predict.options import predict_parser as made
+    elif command == "data":
+        from medmtl.data_tools.command import data_parser as made
+    elif command == "compare":
+        from medmtl.commands.flags import compare_parser as made
+    elif command == "dashboard":
+        from medmtl.commands.flags import dashboard_parser as made
+    elif command == "completion":
+        from medmtl.commands.completion import completion_parser as made
+    else:
+        from medmtl.commands.help import parser_of
+
+        return parser_of(command)
+    return made()
 
 
 def _predict(argv: list[str]) -> None:
@@ -126,6 +173,7 @@ COMMANDS: dict[str, tuple[Callable[[list[str]], None], str]] = {
     "compare": (_compare, "tables, statistics and figures of an experiment, without training"),
     "dashboard": (_dashboard, "the comparison as a Weights & Biases workspace"),
     "data": (_data, "check, import or download data: medmtl data check FOLDER"),
+    "completion": (_completion, "let the shell complete commands and options: source <(medmtl completion bash)"),
 }
 
 

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Literal
+from typing import Any, Literal
 
 INCOMPLETE = 3  # exit code: done, but some input cannot be used, or is rejected where the user asked for that to count
 
@@ -71,7 +71,7 @@ def reported(go_on: str = AGAIN) -> Iterator[None]:
         SystemExit: 1 after an error, 2 after wrong usage; after an interruption 130, and 143 where a scheduler or a
             shutdown ended it, so that nothing goes on that needs its result.
     """
-    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    logging.basicConfig(format="%(message)s", level=logging.WARNING, handlers=[_ToStandardError()])
     logging.getLogger("medmtl").setLevel(logging.INFO)
     try:
         with _terminable():
@@ -86,6 +86,18 @@ def reported(go_on: str = AGAIN) -> Iterator[None]:
         stop = error if isinstance(error, Stopped) else Stopped("interrupted")
         sys.stderr.write(f"medmtl: {stop.how}: {stop.fix or go_on}\n")
         raise SystemExit(128 + SIGNALS[stop.how]) from None
+
+
+class _ToStandardError(logging.StreamHandler[Any]):
+    """Writes to what standard error is by then: a line of progress that is shown there moves down for it."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+
+    @property
+    def stream(self) -> Any:
+        """Standard error."""
+        return sys.stderr
 
 
 @contextmanager

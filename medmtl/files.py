@@ -14,6 +14,7 @@ import yaml
 
 from medmtl.errors import MedMTLError
 
+PACKAGE = Path(__file__).parent
 MOST_ENTRIES = 100_000  # of a YAML text, those of aliases counted wherever they stand
 # What a spreadsheet takes for a formula; behind apostrophes, a text that `write_table` has marked.
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")
@@ -44,6 +45,11 @@ def written_whole(path: Path) -> Iterator[Path]:
             beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def shipped_config(name: str) -> Path:
+    """A configuration of the installed package, whatever the current folder holds under its name."""
+    return next(path for place in (PACKAGE, PACKAGE.parent) if (path := place / "configs" / name).is_file())
 
 
 def is_there(path: Path) -> bool:

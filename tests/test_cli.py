@@ -77,9 +77,11 @@ def test_a_run_that_does_not_exist(
 
 @pytest.mark.parametrize("command", ["fit", "test", "calibrate"])
 def test_help_of_a_command_explains_its_options(command: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as exit_:
-        main([command, "--help"])
-    assert exit_.value.code == 0
+    sections = ("data", "spectral", "calibration", "scaling", "wandb")
+    for asked in ("--help", *(f"--help.{section}" for section in sections)):
+        with pytest.raises(SystemExit) as exit_:
+            main([command, asked])
+        assert exit_.value.code == 0
     printed = " ".join(capsys.readouterr().out.split())
     options = ("--run", "--data.balance", "--spectral.alpha", "--calibration.bins", "--scaling.method", "--wandb.mode")
     for text in (*options, "exponent a"):

@@ -9,7 +9,7 @@ that has no room for another header is zeros.
 import json
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ class WandbRun:
         job_type: its job type.
         tags: its tags.
         config: its configuration.
+        artifacts: what tables consist of: name -> file on disk.
         history: what was logged, a dict for each call; images are dicts that name files below `files/`.
     """
 
@@ -47,6 +48,7 @@ class WandbRun:
     tags: list[str] = field(default_factory=list)
     config: dict[str, Any] = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)
+    artifacts: list[dict[str, Path]] = field(default_factory=list)
 
     def values(self, key: str) -> list[Any]:
         """What was logged under a name, in order."""
@@ -57,6 +59,17 @@ class WandbRun:
         return [
             (self.folder / "files" / name).read_bytes() for logged in self.values(key) for name in logged["filenames"]
         ]
+
+    def tables(self, key: str) -> list[dict[str, Any]]:
+        """The tables that were logged under a name: `columns` and `data`; a picture is the path of its file."""
+        assert len(self.values(key)) == sum(f"{key}.table.json" in artifact for artifact in self.artifacts)
+        found = []
+        for artifact in self.artifacts:
+            if f"{key}.table.json" in artifact:
+                table = json.loads(artifact[f"{key}.table.json"].read_text())
+                table["data"] = [[_file(value, artifact) for value in row] for row in table["data"]]
+                found.append(table)
+        return found
 
 
 def read_runs(folder: Path) -> dict[str, WandbRun]:
@@ -77,6 +90,8 @@ def _read_run(path: Path) -> WandbRun:
             run.config |= _items(record.run.config.update)
         elif kind == "config":
             run.config |= _items(record.config.update)
+        elif kind == "artifact":
+            run.artifacts.append({entry.path: Path(entry.local_path) for entry in record.artifact.manifest.contents})
         elif kind == "history":
             run.history.append(_items(record.history.item))
     return run
@@ -109,6 +124,10 @@ def read_messages(content: bytes) -> Iterator[bytes]:
         place += CHUNK_HEADER.size + length
     if parts is not None:
         raise ValueError("the last message is cut off")
+
+
+def _file(value: Any, artifact: Mapping[str, Path]) -> Any:
+    return artifact[value["path"]] if isinstance(value, dict) and value.get("_type") == "image-file" else value
 
 
 def _items(items: Any) -> dict[str, Any]:

@@ -61,7 +61,10 @@ def files() -> str:
         "## Run: `metrics.csv`",
         "A row for each logged step. Columns are `STAGE/TASK/METRIC`, of a class `STAGE/TASK/CLASS/METRIC`, and "
         "`STAGE/mean/METRIC`, with the stages `train`, `val` and `test`. A metric of calibration is `KEY_REGION`, "
-        "pooled over voxels, or `KEY_REGION_per_case`, the mean over cases; `_scaled` is after scaling.",
+        "pooled over voxels, or `KEY_REGION_per_case`, the mean over cases; `KEY_REGION_scaled` is after scaling. A "
+        "test adds `test/ood/SCORE/auroc` and `aupr_out` of each OOD score, `test/ood/verdict/auroc`, "
+        "`false_alarm_rate` and `detection_rate`, and `test/DATASET/rejected_rate`, the share of its images that is "
+        "rejected.",
         "## Test: metrics",
         "Keys in `metrics.csv`, `report.json`, `cases.csv` and `compare.json`.",
         _quantities(metrics),

@@ -8,16 +8,20 @@ import collections.abc
 import dataclasses
 import inspect
 import json
+import re
 import types
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
+from generated import GENERAL
 from pytorch_lightning import Trainer
-from signatures import options_of, summary_of
+from signatures import defaults_of, options_of, summary_of
 
 from medmtl.experiment.plan.protocol import Protocol
 from medmtl.ood_benchmark.options import Options
 from medmtl.runs.wandb import Wandb
+from medmtl.training.lightning_cli import TRAINER_DEFAULTS
 from medmtl.training.request import SECTIONS
 
 FOLDER = Path(__file__).parents[2] / "configs"
@@ -38,8 +42,12 @@ A_CLASS: dict[str, Any] = {  # by its short name, or with its options
 
 def schemas() -> dict[str, dict[str, Any]]:
     """The schema of each kind of configuration, by the name of its file."""
-    sections = {name: of_class(owner) for name, owner in {**SECTIONS, "wandb": Wandb, "trainer": Trainer}.items()}
-    general = {"seed_everything": {"type": ["boolean", "integer"]}, "run": {"type": ["string", "null"]}}
+    sections = {name: of_class(owner) for name, owner in {**SECTIONS, "wandb": Wandb}.items()}
+    sections["trainer"] = of_class(Trainer, TRAINER_DEFAULTS)
+    general = {
+        option.name: {"type": kinds, "description": option.meaning}
+        for option, kinds in zip(GENERAL, (["boolean", "integer"], ["string", "null"]), strict=True)
+    }
     run = {"type": "object", "properties": general | sections, "additionalProperties": False}
     head = {"$schema": "http://json-schema.org/draft-07/schema#"}
     return {
@@ -49,13 +57,21 @@ def schemas() -> dict[str, dict[str, Any]]:
     }
 
 
-def of_class(owner: Any) -> dict[str, Any]:
-    """The schema of a class's arguments; only those of a dataclass are required, since flags may give the others."""
-    parameters = inspect.signature(owner).parameters
-    properties = {
-        option.name: {**of_type(parameters[option.name].annotation), "description": option.meaning}
-        for option in options_of(owner)
-    }
+def of_class(owner: Any, ours: Mapping[str, Any] = types.MappingProxyType({})) -> dict[str, Any]:
+    """The schema of a class's arguments; only those of a dataclass are required, since flags may give the others.
+
+    Args:
+        owner: the class.
+        ours: defaults in place of those that it has and describes.
+    """
+    parameters, defaults = inspect.signature(owner).parameters, {**defaults_of(owner), **ours}
+    properties = {}
+    for option in options_of(owner):
+        of_it = of_type(parameters[option.name].annotation)
+        said = re.sub(r" Default: `[^`]*`\.", "", option.meaning) if option.name in ours else option.meaning
+        default = defaults[option.name]
+        shown = {} if default is None or not _is_plain(default) else {"default": default}
+        properties[option.name] = {**of_it, "description": said, **shown}
     required = [option.name for option in options_of(owner) if option.default == "required"]
     return {
         "type": "object",
@@ -86,6 +102,13 @@ def of_type(annotation: Any) -> dict[str, Any]:
     if (annotation is not Any and isinstance(annotation, type)) or origin is collections.abc.Callable:
         return A_CLASS
     return {}
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether JSON has such a value."""
+    if isinstance(value, list | tuple):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, bool | int | float | str) or value == {}
 
 
 def text(schema: dict[str, Any]) -> str:

@@ -45,21 +45,28 @@ def options_of(owner: Any) -> list[Option]:
     Args:
         owner: a class whose docstring describes its arguments in Google style.
     """
-    described = _described(owner)
+    described, defaults = _described(owner), defaults_of(owner)
+    found = []
+    for name, parameter in inspect.signature(owner).parameters.items():
+        if parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
+            continue
+        default = defaults[name]
+        kind, meaning = type_text(parameter.annotation), described.get(name, "")
+        written = "required" if default is parameter.empty else _default_text(default)
+        found.append(Option(name, kind, written, unit_of(name, kind, meaning), meaning))
+    return found
+
+
+def defaults_of(owner: Any) -> dict[str, Any]:
+    """The default of each argument, `Parameter.empty` where it has none."""
     factories = {
         field.name: field.default_factory()
         for field in (dataclasses.fields(owner) if dataclasses.is_dataclass(owner) else ())
         if field.default_factory is not dataclasses.MISSING
     }
-    found = []
-    for name, parameter in inspect.signature(owner).parameters.items():
-        if parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
-            continue
-        default = factories.get(name, parameter.default)
-        kind, meaning = type_text(parameter.annotation), described.get(name, "")
-        written = "required" if default is parameter.empty else _default_text(default)
-        found.append(Option(name, kind, written, unit_of(name, kind, meaning), meaning))
-    return found
+    return {
+        name: factories.get(name, parameter.default) for name, parameter in inspect.signature(owner).parameters.items()
+    }
 
 
 def fields_of(owner: Any) -> list[Option]:

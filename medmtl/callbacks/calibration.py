@@ -22,7 +22,7 @@ from medmtl.models.scored import ScoredScan, Segmentation
 from medmtl.ood.detectors import SCORES
 from medmtl.report.reliability import reliability_diagram
 from medmtl.report.style import to_png
-from medmtl.runs.wandb import show_figures
+from medmtl.runs.loggers import show_figures
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,8 @@ class CalibrationCallback(pl.Callback):
     """Calibration of the foreground probability on the images' own grid, per task.
 
     Logs `<stage>/<task>/<metric>_<region>` for ece, ace, mce, brier, nll, gap, volume_ratio and `metrics`, pooled over
-    the cases, and the same with `_per_case` for the mean over cases.
+    the cases, and the same with `_per_case` for the mean over cases; a test also `<metric>_<region>_scaled`, the same
+    after scaling.
 
     With several classes the foreground is all of them together. A test also logs `test/<task>/<class>/...`, of the
     probability of each class against all else, over whole and band (of the class) where `regions` has these, and as
@@ -149,6 +150,8 @@ class CalibrationCallback(pl.Callback):
         for case in gather(self.measured):
             for region, table in case.calibration.items():
                 found[region][case.task].append(table)
+            for region, table in case.calibration_scaled.items() if stage == "test" else ():
+                found[f"{region}_scaled"][case.task].append(table)
             for after, classes in (("", case.classes), ("_scaled", case.classes_scaled)):
                 for name, regions in classes.items():
                     for region, table in regions.items():

@@ -20,19 +20,23 @@ from medmtl.callbacks.scaling import ScalingCallback
 from medmtl.callbacks.spectral import SpectralCallback
 from medmtl.distributed import gather
 from medmtl.errors import RunError
+from medmtl.files import read_json
 from medmtl.models.scored import ScoredScan, Segmentation
 from medmtl.ood.detectors import SCORES
 from medmtl.ood.mask_rule import reason_texts
 from medmtl.ood.verdict import Verdict
 from medmtl.report.slices import CaseSlices
+from medmtl.report.test.glance import glance
 from medmtl.report.test.write import write_report
 from medmtl.results.case import CaseResult
-from medmtl.results.test import EvaluationResult
+from medmtl.results.test import EvaluationResult, cases_table, logged_detection
 from medmtl.runs.folder import RunFolder
-from medmtl.runs.wandb import show_figures
+from medmtl.runs.loggers import show_figures, show_table
 from medmtl.version import __version__
 
 logger = logging.getLogger(__name__)
+
+CASES = "test/cases"  # name of the table
 
 
 class ReportCallback(pl.Callback):
@@ -111,6 +115,19 @@ class ReportCallback(pl.Callback):
         write_report(self.run.report, evaluation, signatures, slices, facts)
         figures = sorted((self.run.report / "figures").glob("*.png"))
         show_figures(trainer, {f"test/{path.stem}": path for path in figures})
+        self._log(trainer, evaluation, slices)
+
+    def _log(
+        self, trainer: pl.Trainer, evaluation: EvaluationResult, slices: Mapping[tuple[str, str], CaseSlices]
+    ) -> None:
+        """Log what the report has of OOD detection, and a table of the cases with a picture of each with a label."""
+        cases = evaluation.cases
+        seen = {number: slices.get((case.dataset, case.case)) for number, case in enumerate(cases)}
+        pictures = {number: glance(planes) for number, planes in seen.items() if planes is not None}
+        show_table(trainer, CASES, cases_table(cases, evaluation.metrics), pictures)
+        found = logged_detection(read_json(self.run.report / "report.json")["ood"])
+        for each in trainer.loggers:
+            each.log_metrics(found, trainer.global_step)
 
     def _say_what_is_replaced(self, tested: str) -> None:
         """Say whose report is replaced, if it is another's; `run.json` holds what was tested last."""

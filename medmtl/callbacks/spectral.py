@@ -10,7 +10,6 @@ import pytorch_lightning as pl
 import torch
 from monai.data import MetaTensor
 from pytorch_lightning.trainer.states import TrainerFn
-from rich.progress import track
 
 from medmtl.accuracy import dice
 from medmtl.callbacks.checkpoints import add_callback_state
@@ -25,6 +24,7 @@ from medmtl.losses.masked import UNKNOWN
 from medmtl.models.extract import Observer
 from medmtl.models.mask_check import volume_of
 from medmtl.models.segmenter import Segmenter
+from medmtl.ood.conformal import can_decide, held_out_needed
 from medmtl.ood.detectors.base import Detector
 from medmtl.ood.detectors.by_task import ByTask
 from medmtl.ood.evidence.evidence import Evidence
@@ -32,6 +32,7 @@ from medmtl.ood.evidence.features import FeatureTap
 from medmtl.ood.evidence.flip import flip_disagreement
 from medmtl.ood.mask_rule import LabelledMask, MaskRule
 from medmtl.ood.verdict import ConformalDetector
+from medmtl.progress import watched
 from medmtl.runs.checkpoint import read_checkpoint
 
 logger = logging.getLogger(__name__)
@@ -71,6 +72,24 @@ class SpectralCallback(pl.Callback):
         """
         if self.layers:
             FeatureTap(_segmenter(pl_module).network, self.layers)
+            if stage == "fit" and trainer.is_global_zero:
+                self._say_if_too_few(_data(trainer))
+
+    def _say_if_too_few(self, data: MultiTaskData) -> None:
+        """Say before the training that there will be no verdicts."""
+        held_out = [case for task in data.trained for case in data.cases(task, data.calibration_part)]
+        trained = {case.patient for task in data.trained for case in data.cases(task, "train")}
+        patients = {case.patient for case in held_out}
+        if not can_decide(self.alpha, len(patients), len(held_out), len(trained)):
+            logger.warning(
+                "too few patients for verdicts, which will be undecided: %d are held out (data.%s) and %d trained on; "
+                "at spectral.alpha = %g at least %d have to be held out",
+                len(patients),
+                data.calibration_part,
+                len(trained),
+                self.alpha,
+                held_out_needed(self.alpha, len(trained)),
+            )
 
     def state_dict(self) -> dict[str, Any]:
         """State of OOD detector and mask rule as tensors, numbers and strings; empty before the end of training."""
@@ -184,7 +203,7 @@ def _training(observer: Observer, data: MultiTaskData) -> dict[int, _Trained]:
     images = [(task, item) for task in data.trained for item in data.training_cache(task)][rank::processes]
     cases = {(task, case.name): case for task in data.trained for case in data.cases(task, "train")}
     found = {}
-    for step, (task, item) in enumerate(track(images, "Features of the training images", disable=rank > 0)):
+    for step, (task, item) in enumerate(_observed(images, len(images), "training", rank)):
         case, preprocessing = cases[task, item["case"]], data.tasks[task].preprocessing
         prepared = MetaTensor(item["image"])
         native = load_image(case) if observer.thumbnails else prepared
@@ -210,8 +229,12 @@ def _disagreement(observer: Observer, image: MetaTensor, probability: MetaTensor
 def _held_out(observer: Observer, data: MultiTaskData) -> dict[int, _Checked]:
     """This process's share of the validation images, each under its task's preprocessing."""
     scans, rank = data.calibration_dataloader(), place()[0]
-    waiting: Iterable[Any] = track(scans, "Features of the validation images", len(scans), disable=rank > 0)
+    waiting: Iterable[Any] = _observed(scans, len(scans), "validation", rank)
     return {step: _check(observer, scan) for step, scan in enumerate(waiting) if scan is not None}
+
+
+def _observed(items: Iterable[Any], total: int, part: str, rank: int) -> Iterable[Any]:
+    return watched(items, "observing features", total, f"{part} images", show=rank == 0)
 
 
 def _check(observer: Observer, scan: Mapping[str, Any]) -> _Checked:

@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytorch_lightning as pl
-from monai.data import CacheDataset
 from torch.utils.data import DataLoader, Dataset
 
 from medmtl.data.case import Case
 from medmtl.data.check import check_cases, check_contradictions, check_image, check_task
 from medmtl.data.classes import Classes
-from medmtl.data.loaders import Scans, Union, Volumes, cached, one_at_a_time
+from medmtl.data.loaders import Cached, Scans, Union, Volumes, one_at_a_time
 from medmtl.data.preprocessing import Preprocessing
 from medmtl.data.sampling import BalancedSampler
 from medmtl.data.splits import CALIBRATION, apply_splits, cases_by_part, split_patients
@@ -22,6 +21,7 @@ from medmtl.data.task_cases import TaskCases, ood_cases, task_cases
 from medmtl.data.transforms import LoadPair, LoadScan
 from medmtl.distributed import place
 from medmtl.errors import ConfigError, DataError
+from medmtl.progress import ProgressLine
 
 logger = logging.getLogger(__name__)
 
@@ -92,7 +92,8 @@ class MultiTaskData(pl.LightningDataModule):
         self._cases: dict[str, Sequence[Case]] = {}
         self._part_of: dict[str, str] = {}
         self._stage = ""
-        self._caches: dict[tuple[str, str], CacheDataset] = {}
+        self._caches: dict[tuple[str, str], Cached] = {}
+        self._loading: ProgressLine | None = None
         unknown = sorted(set(self.held_out) - set(tasks))
         if unknown:
             raise ConfigError(f"data.held_out names {unknown[0]}", fix=f"use names of data.tasks: {', '.join(tasks)}")
@@ -256,7 +257,7 @@ class MultiTaskData(pl.LightningDataModule):
         chosen = set(self.splits[name][part])
         return [case for case in self._cases[name] if case.name in chosen]
 
-    def training_cache(self, name: str) -> CacheDataset:
+    def training_cache(self, name: str) -> Cached:
         """The training cases of a task in the working space, not augmented."""
         task, found = self.tasks[name], self._found[name]
         return self._cache(name, "train", LoadPair(task.preprocessing, found.classes, found.ignore))
@@ -264,6 +265,7 @@ class MultiTaskData(pl.LightningDataModule):
     def train_dataloader(self) -> DataLoader[dict[str, Any]]:
         """Batches `{"image": (B, C, H, W, D), "label": (B, 1, H, W, D), ...}` drawn from the union, see `Union`."""
         caches = {name: self.training_cache(name) for name in self.trained}
+        self._say_loaded("train")
         rank, processes = place()
         sampler = BalancedSampler(
             {name: len(cache) for name, cache in caches.items()},
@@ -294,6 +296,7 @@ class MultiTaskData(pl.LightningDataModule):
                 check_cases(name, self.cases(name, part), found.classes.foreground, found.declared)
             cache = self._cache(name, part, LoadScan([task.preprocessing], found.classes, found.ignore))
             parts.append(Scans(name, cache, task.preprocessing, found))
+        self._say_loaded(part)
         return one_at_a_time(parts)
 
     def calibration_dataloader(self) -> DataLoader[dict[str, Any] | None]:
@@ -331,7 +334,22 @@ class MultiTaskData(pl.LightningDataModule):
         volumes = Volumes(self.cases(name, part), load)
         return Scans(name, volumes, task.preprocessing, found) if known else Scans(name, volumes)
 
-    def _cache(self, name: str, part: str, load: LoadPair | LoadScan) -> CacheDataset:
+    def _cache(self, name: str, part: str, load: LoadPair | LoadScan) -> Cached:
         if (name, part) not in self._caches:
-            self._caches[name, part] = cached(f"{name}, {part}", self.cases(name, part), load)
+            self._caches[name, part] = Cached(self.cases(name, part), load, self._count_loaded)
         return self._caches[name, part]
+
+    def _count_loaded(self) -> None:
+        """Show, in the first process, how many cases are loaded of those that a training or a calibration needs."""
+        if place()[0] > 0:
+            return
+        if self._loading is None:
+            parts = ("train", "val" if self._stage == "fit" else self.calibration_part)
+            total = sum(len(self.splits[name].get(part, ())) for name in self.trained for part in parts)
+            self._loading = ProgressLine("loading", total, "cases")
+        self._loading.advance()
+
+    def _say_loaded(self, part: str) -> None:
+        caches = [cache for (_, own), cache in self._caches.items() if own == part]
+        cases, megabytes = sum(map(len, caches)), sum(cache.size for cache in caches) / 1e6
+        logger.info("%s: %d cases in memory, %.0f MB", {"train": "training"}.get(part, "validation"), cases, megabytes)

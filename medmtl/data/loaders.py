@@ -1,7 +1,6 @@
 """What the loaders of `MultiTaskData` run through: patches of a cached union, and whole volumes one at a time."""
 
-import logging
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,8 +14,6 @@ from medmtl.data.sampling import Draw, Share
 from medmtl.data.task_cases import TaskCases
 from medmtl.data.transforms import LoadPair, LoadScan
 from medmtl.distributed import place
-
-logger = logging.getLogger(__name__)
 
 
 class Union(Dataset[dict[str, torch.Tensor]]):
@@ -120,19 +117,29 @@ class Volumes(Dataset[dict[str, Any]]):
         return self.load(self.cases[index])
 
 
-def cached(what: str, cases: Sequence[Case], load: LoadPair | LoadScan) -> CacheDataset:
-    """Load cases once and keep them in memory; the first process shows how far it is.
+class Cached(CacheDataset):
+    """Cases that are loaded once and kept in memory.
 
     Args:
-        what: what the log calls them.
         cases: the cases.
         load: how one is loaded.
+        loaded: called after each, in any thread.
     """
-    first = place()[0] == 0
-    cache = CacheDataset(cases, load, num_workers=None, copy_cache=False, progress=first)
-    size = sum(_bytes(cache[index]) for index in range(len(cache)))
-    logger.info("cache of %s: %d cases, %.0f MB", what, len(cache), size / 1e6)
-    return cache
+
+    def __init__(self, cases: Sequence[Case], load: LoadPair | LoadScan, loaded: Callable[[], object]) -> None:
+        self._loaded = loaded
+        super().__init__(cases, load, num_workers=None, copy_cache=False, progress=False)
+        del self._loaded  # what shows the progress cannot go to other processes
+
+    def _load_cache_item(self, idx: int) -> Any:
+        item = super()._load_cache_item(idx)
+        self._loaded()
+        return item
+
+    @property
+    def size(self) -> int:
+        """Bytes in memory."""
+        return sum(_bytes(self[index]) for index in range(len(self)))
 
 
 def one_at_a_time(parts: Iterable[Dataset[dict[str, Any]]]) -> DataLoader[dict[str, Any] | None]:

@@ -12,6 +12,7 @@ from medmtl.data_tools.affine import refuse_within, write_fixed
 from medmtl.data_tools.examine import examine
 from medmtl.data_tools.listing import Dataset
 from medmtl.data_tools.records import write_csv, write_json
+from medmtl.data_tools.verdicts import Plan, too_few
 from medmtl.report.data.page import write_data_page
 from medmtl.results.dataset import Finding
 from medmtl.results.dataset_summary import Summary, headline, summarise
@@ -22,7 +23,12 @@ COLOURS = {"error": "red", "warning": "yellow", "note": "default"}
 
 
 def check(
-    datasets: Sequence[Dataset], title: str, out: Path, jobs: int | None = None, fixed: Path | None = None
+    datasets: Sequence[Dataset],
+    title: str,
+    out: Path,
+    jobs: int | None = None,
+    fixed: Path | None = None,
+    plan: Plan | None = None,
 ) -> bool:
     """Check datasets, print a table and write `check.json`, `check.csv` and `check.html`.
 
@@ -32,6 +38,7 @@ def check(
         out: folder of the three files.
         jobs: see `examine`.
         fixed: folder for copies of labels on their image's grid, see `write_fixed`; None writes none.
+        plan: what a training would do with the patients; None: no verdicts are asked for.
 
     Returns:
         Whether every case can be used.
@@ -54,6 +61,9 @@ def check(
     console.print(headline(cases, findings))
     if note:
         console.print(f"{note}.")
+    few = too_few(datasets, cases, plan)
+    if few is not None:
+        console.print(f"{few}.", soft_wrap=True)
     if fixed is not None:
         written = write_fixed(datasets, findings, fixed)
         console.print(f"labels on their image's grid: {len(written)} written into {fixed}", soft_wrap=True)

@@ -24,14 +24,16 @@ def run_data(argv: Sequence[str]) -> None:
         MedMTLError: for everything that the user can correct.
         SystemExit: 3 where `check` found a case that cannot be used.
     """
-    options = _parser().parse_args(argv)
+    options = data_parser().parse_args(argv)
     options.run(options)
 
 
-def _parser() -> argparse.ArgumentParser:
+def data_parser() -> argparse.ArgumentParser:
+    """The options of `medmtl data`."""
     parser = argparse.ArgumentParser(
         prog="medmtl data",
         description="Check datasets, write their block of a configuration, or get data to start with.",
+        epilog="example: medmtl data check FOLDER",
     )
     kinds = parser.add_subparsers(dest="kind", required=True)
 
@@ -108,6 +110,7 @@ def _check(options: argparse.Namespace) -> None:
 
     from medmtl.data_tools.check import check
     from medmtl.data_tools.listing import list_config, list_folder, parse_layout
+    from medmtl.data_tools.verdicts import Plan
     from medmtl.runs.lock import only_writer
     from medmtl.training.trust import use_current_folder
 
@@ -115,17 +118,17 @@ def _check(options: argparse.Namespace) -> None:
         use_current_folder([options.layout or ""])
         layout = None if options.layout is None else parse_layout(options.layout)
         datasets = [list_folder(options.path, layout, options.patient)]
-        title = datasets[0].name
+        title, plan = datasets[0].name, Plan.of()
     else:
         from medmtl.training.config_files import find_config
 
         config = find_config(options.config)
         use_current_folder([read_text(config)])
         datasets = list_config(config, options.patient)
-        title = Path(options.config).stem
+        title, plan = Path(options.config).stem, Plan.of(config)
     out = options.output or Path("data-check") / title
     with only_writer(out, option="--output"):
-        usable = check(datasets, title, out, options.jobs, options.fix_affine)
+        usable = check(datasets, title, out, options.jobs, options.fix_affine, plan)
     if not usable:
         raise SystemExit(INCOMPLETE)
 

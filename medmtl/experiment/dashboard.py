@@ -4,7 +4,6 @@ Its content is written to `dashboard.json`. Where a server can be reached it is 
 the view's address, so that the next call updates that view.
 """
 
-import argparse
 import os
 import re
 import sys
@@ -14,6 +13,7 @@ from typing import Any
 
 from medmtl.errors import ConfigError, RunError
 from medmtl.experiment.panels import Dashboard, Panel, describe, describe_experiment
+from medmtl.extras import how_to_install
 from medmtl.files import read_text, write_text
 from medmtl.runs.folder import RUNS
 
@@ -31,7 +31,7 @@ def to_workspace(dashboard: Dashboard) -> Any:
         import wandb_workspaces.workspaces as ws
         from wandb_workspaces.reports import v2 as reports
     except ImportError:
-        raise ConfigError("wandb-workspaces is not installed", fix="pip install 'medmtl[dashboard]'") from None
+        raise ConfigError("wandb-workspaces is not installed", fix=how_to_install("dashboard")) from None
 
     def panel(plain: Panel) -> Any:
         by_arm = {"groupby": "JobType", "groupby_aggfunc": "mean", "groupby_rangefunc": "stddev"}
@@ -39,6 +39,8 @@ def to_workspace(dashboard: Dashboard) -> Any:
             return reports.BarPlot(title=plain.title, metrics=list(plain.keys), **by_arm)
         if plain.kind == "curves":
             return reports.LinePlot(title=plain.title, x="trainer/global_step", y=list(plain.keys), **by_arm)
+        if plain.kind == "table":
+            return reports.WeavePanelSummaryTable(table_name=plain.keys[0])
         return reports.MediaBrowser(title=plain.title, media_keys=list(plain.keys))
 
     shown = [] if dashboard.experiment is None else [ws.Metric("Group") == dashboard.experiment]
@@ -84,31 +86,21 @@ def publish(dashboard: Dashboard) -> Dashboard:
     return replace(dashboard, url=url)
 
 
-def main(argv: list[str]) -> None:
+def write_dashboard(entity: str, project: str, run: Path | None = None, output: Path | None = None) -> None:
     """Run `medmtl dashboard`.
 
     Args:
-        argv: what follows `medmtl dashboard`.
+        entity: user or team of W&B.
+        project: its project.
+        run: the experiment; None: `DEFAULT`, or where there is none any runs of the project.
+        output: file of the description; None: `FILE` in the experiment.
 
     Raises:
         MedMTLError: for what the user can correct.
     """
-    parser = argparse.ArgumentParser(
-        prog="medmtl dashboard",
-        description="Create or update the W&B workspace that compares the arms of an experiment. Without a server it "
-        "is written to a file, with what to do to publish it.",
-    )
-    parser.add_argument("--entity", required=True, help="user or team of W&B")
-    parser.add_argument("--project", required=True, help="its project")
-    parser.add_argument("--run", type=Path, help=f"experiment (default: {DEFAULT}, or any runs of the project)")
-    parser.add_argument("--output", type=Path, help=f"file of the description (default: {FILE} in the experiment)")
-    options = parser.parse_args(argv)
-    folder = options.run or (DEFAULT if DEFAULT.is_dir() else None)
-    file = options.output or (folder or Path()) / FILE
-    if folder is None:
-        dashboard = describe(options.entity, options.project, [])
-    else:
-        dashboard = describe_experiment(options.entity, options.project, folder)
+    folder = run or (DEFAULT if DEFAULT.is_dir() else None)
+    file = output or (folder or Path()) / FILE
+    dashboard = describe(entity, project, []) if folder is None else describe_experiment(entity, project, folder)
     dashboard = replace(dashboard, url=_published(file, dashboard))
     hindrance = _hindrance()
     if hindrance is None:
@@ -120,7 +112,7 @@ def main(argv: list[str]) -> None:
     runs = "runs/*/wandb" if folder is None else f"{folder}/runs/*/wandb"
     sys.stdout.write(
         f"dashboard: {file}, not published: {hindrance}\n"
-        f"to publish it: wandb sync --entity {options.entity} --project {options.project} {runs}\n"
+        f"to publish it: wandb sync --entity {entity} --project {project} {runs}\n"
         "then run the same command again\n"
     )
 

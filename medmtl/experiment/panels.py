@@ -18,6 +18,7 @@ from medmtl.results.compared import COMPARED
 from medmtl.typed import typed
 
 CALIBRATION = ("ace_band", "ece_band")
+PAIRS, DIFFERENCES = "compare/pairs", "compare/forest-dice"  # what `medmtl compare` logs
 
 
 @dataclass(frozen=True)
@@ -26,12 +27,12 @@ class Panel:
 
     Attributes:
         kind: bars: last values, a bar an arm, the mean over its runs with their standard deviation. curves: values by
-            optimizer step, a line an arm. images: pictures of every run.
+            optimizer step, a line an arm. images: pictures of every run. table: the newest table of that name.
         title: its title.
         keys: the logged metrics that it shows.
     """
 
-    kind: Literal["bars", "curves", "images"]
+    kind: Literal["bars", "curves", "images", "table"]
     title: str
     keys: tuple[str, ...]
 
@@ -118,6 +119,21 @@ def describe(
         Panel("curves", "training loss", ("train/loss",)),
         Panel("curves", "validation Dice, mean over tasks", ("val/mean/dice",)),
     ]
+    detection = [
+        Panel("bars", "AUROC of the score that gives the verdict", ("test/ood/verdict/auroc",)),
+        Panel("bars", "in-distribution cases rejected, lower is better", ("test/ood/verdict/false_alarm_rate",)),
+        Panel("bars", "out-of-distribution cases rejected", ("test/ood/verdict/detection_rate",)),
+        Panel("images", "ROC of every score", ("test/roc",)),
+    ]
+    scaled = [
+        Panel("bars", f"mean: {metric.axis}, before and after scaling", (key, f"{key}_scaled"))
+        for metric in map(COMPARED.__getitem__, CALIBRATION)
+        for key in [f"test/mean/{metric.key}"]
+    ]
+    arms_compared = [
+        Panel("table", "differences of arms with intervals", (PAIRS,)),
+        Panel("images", "differences of arms in Dice", (DIFFERENCES,)),
+    ]
     reliability = [
         Panel("images", "test cases, organ band", ("test/reliability-band",)),
         Panel("images", "validation cases during training, organ band", ("val/reliability_band",)),
@@ -130,6 +146,10 @@ def describe(
             Section("Accuracy of the test cases by arm", tuple(accuracy)),
             *([Section("Accuracy of the classes by arm", tuple(by_class))] if by_class else []),
             Section("Calibration over the organ band by arm", tuple(calibration)),
+            Section("Calibration before and after scaling", tuple(scaled)),
+            Section("Detection of out-of-distribution cases", tuple(detection)),
+            Section("Test cases", (Panel("table", "every test case, with its picture", ("test/cases",)),)),
+            *([Section("Differences of arms", tuple(arms_compared))] if experiment else []),
             Section("Training", tuple(training)),
             Section("Reliability diagrams", tuple(reliability)),
         ),

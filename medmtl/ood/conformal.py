@@ -47,6 +47,28 @@ def cases_needed(alpha: float) -> int:
     return math.ceil(1 / alpha - ROUNDING) - 1
 
 
+def can_decide(alpha: float, held_out: int, images: int, training: int) -> bool:
+    """Whether there are enough patients to reject anything at alpha.
+
+    Args:
+        alpha: share of in-distribution images that may be rejected.
+        held_out: held-out patients.
+        images: their images.
+        training: training patients, who count where there are enough held-out images to correct their scores.
+    """
+    return held_out + (training if images >= LEAST_HELD_OUT else 0) >= cases_needed(alpha)
+
+
+def held_out_needed(alpha: float, training: int) -> int:
+    """The fewest held-out patients with whom anything can be rejected, each of them with one image.
+
+    Args:
+        alpha: share of in-distribution images that may be rejected.
+        training: training patients.
+    """
+    return min(cases_needed(alpha), max(LEAST_HELD_OUT, cases_needed(alpha) - training))
+
+
 def correction(training: ArrayLike, held_out: ArrayLike) -> float:
     """What is added to the scores of left-out training images, so that they can join those of held-out images.
 

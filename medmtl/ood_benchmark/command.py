@@ -1,6 +1,5 @@
 """The command `medmtl ood`."""
 
-import argparse
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -12,8 +11,9 @@ from jsonargparse import ArgumentParser
 from rich.progress import track
 
 from medmtl.building import building
+from medmtl.commands.flags import flags_of
 from medmtl.errors import ConfigError
-from medmtl.files import parse_yaml, read_text, write_text
+from medmtl.files import parse_yaml, read_text, shipped_config, write_text
 from medmtl.ood_benchmark.both_verdicts import verdict_summary, verdicts_of, with_verdicts
 from medmtl.ood_benchmark.images import images_of
 from medmtl.ood_benchmark.leave_one_out import leave_one_task_out, print_left_out, write_left_out
@@ -28,19 +28,12 @@ from medmtl.results.both_verdicts import BothVerdicts, write_verdicts
 from medmtl.runs.folder import RunFolder, environment
 from medmtl.runs.lock import only_writer
 from medmtl.terminal import terminal
-from medmtl.training.config_files import find_config, shipped_config
+from medmtl.training.config_files import find_config
 from medmtl.training.request import renamed_config, run_and_checkpoint
 from medmtl.training.trained import load_trained
-from medmtl.training.trust import TRUST_HELP, use_current_folder
+from medmtl.training.trust import use_current_folder
 
 logger = logging.getLogger(__name__)
-
-DESCRIPTION = (
-    "Compare out-of-distribution detectors on a trained run: on images of other organs and modalities, of other "
-    "scanners and populations, and on its test images, shifted in many ways. Results are cached by image, so it is "
-    "safe to stop and start again. Prints tables, and writes ood.html, ood.csv, verdicts.csv and ood.json to "
-    "runs/NAME/ood."
-)
 
 
 def run_ood(argv: Sequence[str]) -> None:
@@ -119,30 +112,20 @@ def _shown(facts: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _parse(argv: list[str]) -> tuple[Options, RunFolder, Path, str, bool]:
-    parser = ArgumentParser(prog="medmtl ood", description=DESCRIPTION, exit_on_error=False)
-    parser.add_argument("--config", action="config", help="the benchmark: a file, or the bare name of a shipped one")
-    parser.add_argument("--run", type=str | None, default=None, help="run folder, for example runs/multitask")
-    parser.add_argument("--ckpt-path", type=str | None, default=None, help="checkpoint, if not the best of the run")
-    parser.add_argument("--trust", action="store_true", help=TRUST_HELP)
+    parser = ArgumentParser(prog="medmtl ood", exit_on_error=False)
+    parser.add_argument("--config", action="config")
     parser.add_class_arguments(Options)
-    own = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    own.add_argument("-c", "--config")
-    own.add_argument("--run")
-    own.add_argument("--ckpt-path", "--ckpt_path")
-    own.add_argument("--trust", action="store_true")
-    given, flags = own.parse_known_args(argv)
-    wants_help = {"-h", "--help"} & set(flags)
-    if not (given.run or given.ckpt_path or wants_help):
+    given, flags = flags_of("ood").parse_known_args(argv)
+    if not (given.run or given.ckpt_path):
         raise ConfigError("no run is named", fix="add --run FOLDER or --ckpt-path FILE")
     config = find_config(given.config) if given.config else shipped_config("ood-benchmark.yaml")
     use_current_folder(None if given.trust else [read_text(config), *flags])
     with building(ConfigError):
-        parsed: Any = parser.parse_args(flags if wants_help else [f"--config={renamed_config(config)}", *flags])
+        parsed: Any = parser.parse_args([f"--config={renamed_config(config)}", *flags])
         resolved = parse_yaml(parser.dump(parsed, skip_none=False))
         built = parser.instantiate_classes(parsed)
-    apart = ("config", "run", "ckpt_path", "trust")
     # A key that is there without a value, all its lines commented out, is as if it were not.
-    chosen = {key: value for key, value in built.items() if key not in apart and value is not None}
+    chosen = {key: value for key, value in built.items() if key != "config" and value is not None}
     run, checkpoint = run_and_checkpoint(given.run, given.ckpt_path)
-    kept = {key: value for key, value in resolved.items() if key not in apart}
+    kept = {key: value for key, value in resolved.items() if key != "config"}
     return Options(**chosen), run, checkpoint, yaml.safe_dump(kept, sort_keys=False), given.trust

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
+from medmtl.commands.flags import TRUST_HELP
 from medmtl.errors import ConfigError
 from medmtl.io.input import MAPS, MASK, MODALITIES
-from medmtl.training.trust import TRUST_HELP
 
 OnOod = Literal["warn", "skip", "fail"]
 DESCRIPTION = (
@@ -19,6 +19,7 @@ DESCRIPTION = (
     "again. Exit codes: 0 done, 1 error, 2 wrong usage, 3 done but an image could not be segmented, or is OOD under "
     "--on-ood fail."
 )
+EXAMPLE = "example: medmtl predict --run runs/multitask --input scans --output masks --report"
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,12 @@ def parse(argv: Sequence[str]) -> Options:
     Raises:
         ConfigError: an option is unknown, missing, or outside its domain.
     """
-    parser = _Parser(prog="medmtl predict", description=DESCRIPTION, allow_abbrev=False)
+    return Options(**vars(predict_parser().parse_args(argv)))
+
+
+def predict_parser() -> argparse.ArgumentParser:
+    """The options of `medmtl predict`."""
+    parser = _Parser(prog="medmtl predict", description=DESCRIPTION, epilog=EXAMPLE, allow_abbrev=False)
     model = parser.add_mutually_exclusive_group(required=True)
     model.add_argument("--run", help="run folder, for example runs/multitask")
     model.add_argument(
@@ -147,7 +153,7 @@ def parse(argv: Sequence[str]) -> Options:
     parser.add_argument(
         "--overwrite", action="store_true", help="repeat finished images, and replace outputs of other images in DIR"
     )
-    return Options(**vars(parser.parse_args(argv)))
+    return parser
 
 
 class _Parser(argparse.ArgumentParser):

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from rich import progress
 from rich.console import Console
 
+from medmtl.progress import ahead
 from medmtl.results.prediction import FailedCase, PredictedCase
 
 DAY = 86400.0  # seconds
@@ -47,9 +48,8 @@ class Progress:
         """Print the outcome of the next image and its warnings."""
         self._images += 1
         self._bar.update(self._task, completed=sum(self._efforts[: self._images]), images=self._count())
-        left = self._bar.tasks[0].time_remaining
-        ahead = f", about {_duration(left)} left" if left and not self._console.is_terminal else ""
-        self._print(f"{self._count()}{ahead}: {_line(outcome)}")
+        left = None if self._console.is_terminal else self._bar.tasks[0].time_remaining
+        self._print(f"{self._count()}{ahead(left)}: {_line(outcome)}")
         for warning in outcome.warnings if isinstance(outcome, PredictedCase) else ():
             self._print(f"  {warning}")
 
@@ -66,7 +66,3 @@ def _line(outcome: PredictedCase | FailedCase) -> str:
     details = "" if outcome.p_value is None else f" (p = {outcome.p_value:.3f}, nearest task {outcome.nearest_task})"
     mask = f"{outcome.volume_ml:.1f} ml" if outcome.mask is not None else "no mask"
     return f"{outcome.case} is {outcome.verdict}{details}, {mask}"
-
-
-def _duration(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 60 else f"{seconds / 60:.0f} min"

@@ -23,6 +23,7 @@ from medmtl.results.spread import mean_of, spread_of
 
 SCHEMA = 2
 DESCRIBED = ("label", "unit", "higher_is_better", "digits", "short")  # of a `Quantity`
+LOGGED = ("auroc", "aupr_out")  # of each OOD score
 KINDS = ("calibration", "calibration_per_case", "calibration_scaled")
 
 
@@ -109,6 +110,22 @@ def build_report(evaluation: EvaluationResult) -> dict[str, Any]:
     }
     plain: dict[str, Any] = _without_nan(report)
     return plain
+
+
+def logged_detection(ood: Mapping[str, Any]) -> dict[str, float]:
+    """What loggers get of `ood` in `report.json`, by key; what does not exist is left out.
+
+    `test/ood/SCORE/auroc` and `aupr_out` of each score; of the verdict `test/ood/verdict/auroc`, of the score that
+    gives it, `false_alarm_rate` and `detection_rate`; and of each dataset `test/DATASET/rejected_rate`.
+    """
+    found = {f"{name}/{key}": score[key] for name, score in ood["scores"].items() for key in LOGGED}
+    verdict = ood["verdict"]
+    found |= {f"verdict/{key}": verdict[key] for key in ("false_alarm_rate", "detection_rate")}
+    found["verdict/auroc"] = found.get(f"{verdict['score']}/auroc")
+    logged = {f"test/ood/{key}": value for key, value in found.items()}
+    for name, own in ood["datasets"].items():
+        logged[f"test/{name}/rejected_rate"] = own["rejected"] / own["decided"] if own["decided"] else None
+    return {key: float(value) for key, value in logged.items() if value is not None}
 
 
 def cases_table(results: Sequence[CaseResult], metrics: Mapping[str, BinMetric] = METRICS) -> list[dict[str, Any]]:

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import pytorch_lightning as pl
 import wandb
 from pytorch_lightning.loggers import WandbLogger
 
@@ -98,19 +97,6 @@ class RunWandbLogger(WandbLogger):
     def record(self, run: RunFolder, command: str) -> None:
         """Add the id of the W&B run to `wandb` in `run.json`: command -> ids, the newest last."""
         run.update_manifest(wandb={**run.facts_of("wandb"), command: [*run.wandb_runs(command), self.version]})
-
-
-def show_figures(trainer: pl.Trainer, pictures: Mapping[str, Path]) -> None:
-    """Log images, from the first process alone.
-
-    Args:
-        trainer: its W&B loggers get them.
-        pictures: name -> PNG file.
-    """
-    for logger in trainer.loggers:
-        if isinstance(logger, WandbLogger):
-            for name, path in pictures.items():
-                logger.log_image(name, [str(path)])
 
 
 def _origin(command: str, checkpoint: Path | None) -> dict[str, str]:

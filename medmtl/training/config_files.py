@@ -8,12 +8,6 @@ from medmtl.errors import ConfigError
 from medmtl.files import TextError, parse_yaml, read_text
 
 
-def shipped_config(name: str) -> Path:
-    """A configuration of the installed package, whatever the current folder holds under its name."""
-    package = Path(medmtl.__file__).parent
-    return next(path for place in (package, package.parent) if (path := place / "configs" / name).is_file())
-
-
 def find_config(name: str) -> Path:
     """A configuration by path, or by bare name in the current folder, `configs/`, or the installed package.
 

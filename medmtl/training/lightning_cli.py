@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 from jsonargparse import Namespace
 from pytorch_lightning import Callback, Trainer
+from pytorch_lightning.callbacks import ProgressBar
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.strategies import DDPStrategy
@@ -17,10 +18,13 @@ from medmtl.callbacks.calibration import CalibrationCallback
 from medmtl.callbacks.checkpoints import RunCheckpoint, RunCheckpointIO
 from medmtl.callbacks.divergence import DivergenceCallback
 from medmtl.callbacks.last_validation import LastValidation
+from medmtl.callbacks.progress import CommandProgress
 from medmtl.callbacks.record import RunRecord
 from medmtl.callbacks.report import ReportCallback
 from medmtl.callbacks.scaling import ScalingCallback
 from medmtl.callbacks.spectral import SpectralCallback
+from medmtl.commands.help import DESCRIPTIONS
+from medmtl.commands.keys import LINKS
 from medmtl.data.datamodule import MultiTaskData
 from medmtl.distributed import is_first
 from medmtl.errors import ConfigError
@@ -39,19 +43,11 @@ logger = logging.getLogger(__name__)
 
 MOST_SEED = 2**32 - 1  # of numpy
 
-DESCRIPTIONS = {
-    "fit": "Train one network on several tasks. Without --run the next free folder is used (runs/NAME, runs/NAME-2, "
-    "...; NAME is `run` of the configuration, or the name of its file). --run FOLDER trains into that folder, which "
-    "is refused if it holds a run, unless --resume (continue from last.ckpt) or --overwrite is given. --resume without "
-    "--config builds only networks, losses, optimizers and schedulers of torch, MONAI and medmtl, unless --trust is "
-    "given.",
-    "test": "Accuracy, calibration and out-of-distribution (OOD) report of the best checkpoint of a run, named with "
-    "--run FOLDER or --ckpt-path FILE, or the newest of the configuration's name. Values of the checkpoint are "
-    "overridden by --config, and those by flags. Of the checkpoint only classes of medmtl, monai.networks and torch.nn "
-    "are built, unless --trust is given.",
-    "calibrate": "Re-estimate post-hoc scaling and the OOD threshold of a trained run on its validation cases, with "
-    "the signature bank and the OOD detector, and write them into its best checkpoint. The run is named as for "
-    "`medmtl test`.",
+TRAINER_DEFAULTS = {
+    "num_sanity_val_steps": 0,
+    "log_every_n_steps": 25,
+    "enable_model_summary": False,
+    "use_distributed_sampler": False,
 }
 
 
@@ -97,12 +93,7 @@ class MedCLI(LightningCLI):
             MultiTaskData,
             save_config_callback=RunRecord,
             trainer_class=CommandTrainer,
-            trainer_defaults={
-                "num_sanity_val_steps": 0,
-                "log_every_n_steps": 25,
-                "enable_model_summary": False,
-                "use_distributed_sampler": False,
-            },
+            trainer_defaults=dict(TRAINER_DEFAULTS),
             seed_everything_default=0,
             parser_kwargs={**parser, request.command: {**parser, "description": DESCRIPTIONS[request.command]}},
             args=request.argv,
@@ -122,9 +113,8 @@ class MedCLI(LightningCLI):
         parser.add_lightning_class_args(SpectralCallback, "spectral")
         parser.add_lightning_class_args(ScalingCallback, "scaling")
         parser.add_class_arguments(Wandb, "wandb")
-        parser.link_arguments("data.patch_size", "model.patch_size")
-        parser.link_arguments("seed_everything", "data.seed")
-        parser.link_arguments("model.outputs", "data.outputs")
+        for source, target in LINKS:
+            parser.link_arguments(source, target)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse the command line.
@@ -216,6 +206,10 @@ class MedCLI(LightningCLI):
             )
             self.report = ReportCallback(run, self.request.checkpoint, calibration, spectral, scaling)
             extra = [self.report]
+        if given.enable_progress_bar is not False and not any(
+            isinstance(each, ProgressBar) for each in _listed(given.callbacks)
+        ):
+            extra.append(CommandProgress())
         self.trainer_defaults = {**self.trainer_defaults, "callbacks": extra}
         with building(partial(ConfigError, fix="correct the section `trainer`")):
             trainer = super().instantiate_trainer(**kwargs)

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from rich.table import Table
@@ -39,6 +40,7 @@ def print_trained(run: RunFolder, tasks: Sequence[str]) -> None:
     else:
         console.print("nothing was validated, so that there is no best checkpoint, no table and no verdict")
     console.print(f"trained: {run.best if run.best.is_file() else run.path}", soft_wrap=True)
+    console.print(f"next: medmtl test --run {quote(str(run.path))}", soft_wrap=True)
 
 
 def print_tested(run: RunFolder, tasks: Sequence[str], metrics: Mapping[str, Any], page: Path) -> None:

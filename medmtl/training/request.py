@@ -20,6 +20,7 @@ from pytorch_lightning import Trainer
 from medmtl.callbacks.calibration import CalibrationCallback
 from medmtl.callbacks.scaling import ScalingCallback
 from medmtl.callbacks.spectral import SpectralCallback
+from medmtl.commands.flags import flags_of
 from medmtl.data.datamodule import MultiTaskData
 from medmtl.distributed import is_first, launched_from_outside
 from medmtl.errors import ConfigError, RunError
@@ -29,6 +30,7 @@ from medmtl.renamed import with_new_names
 from medmtl.runs.checkpoint import config_within, read_checkpoint
 from medmtl.runs.folder import RUNS, RunFolder
 from medmtl.runs.lock import only_writer
+from medmtl.runs.places import flags_with_places, with_places
 from medmtl.runs.replace import settle
 from medmtl.runs.wandb import Wandb
 from medmtl.training.config_files import find_config, read_yaml
@@ -86,16 +88,9 @@ def parse_request(argv: list[str], held: ExitStack | None = None) -> Request:
         ConfigError: options that exclude each other, or nothing to do.
         RunError: the run folder is taken, holds no checkpoint, or another process writes into it.
     """
-    own = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    own.add_argument("-c", "--config", action="append", default=[])
-    own.add_argument("--run")
-    own.add_argument("--ckpt-path", "--ckpt_path")
-    own.add_argument("--resume", action="store_true")
-    own.add_argument("--overwrite", action="store_true")
-    own.add_argument("--trust", action="store_true")
-    options, flags = own.parse_known_args(argv[1:])
+    options, flags = flags_of(argv[0]).parse_known_args(argv[1:])
     configs = [find_config(name) for name in options.config]
-    if {"-h", "--help"} & set(flags) or any(flag.startswith("--help") or flag.endswith(".help") for flag in flags):
+    if any(flag.partition("=")[0].endswith(".help") for flag in flags):
         return Request(argv[0], RunFolder(RUNS), None, [argv[0], *flags])
     name = _name(configs)
     if argv[0] == "fit":
@@ -105,12 +100,12 @@ def parse_request(argv: list[str], held: ExitStack | None = None) -> Request:
         _hold(run, held)
     use_current_folder(None if argv[0] == "fit" or options.trust else _given(configs, flags))
     texts = [*base, *map(renamed_config, configs)]
-    merged = merged_by_name([parse_yaml(text) for text in texts])
+    merged = [with_places(each, run, argv[0]) for each in merged_by_name([parse_yaml(text) for text in texts])]
     given = [f"--config={yaml.safe_dump(config, sort_keys=False)}" for config in merged]
     # Also without a checkpoint: on a cluster Lightning loads `hpc_ckpt_1.ckpt` of the run folder by itself.
     resumed = ["--weights_only=true", *([f"--ckpt_path={checkpoint}"] if checkpoint else [])]
     quiet = [] if argv[0] == "fit" else ["--verbose=false"]
-    arguments = [argv[0], *given, *quiet, *flags, f"--run={run.path}", *resumed]
+    arguments = [argv[0], *given, *quiet, *flags_with_places(flags, run, argv[0]), f"--run={run.path}", *resumed]
     return Request(argv[0], run, checkpoint, arguments, options.overwrite and run.exists, options.resume)
 
 

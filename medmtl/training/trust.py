@@ -31,7 +31,6 @@ REFUSED = (
     "monai.networks.nets.torchvision_fc",
     "monai.networks.nets.transchex",
 )
-TRUST_HELP = "import and build any class that the checkpoint names, which runs its code: for files of known origin"
 FIX = "add --trust (in Python: trust=True) if you trust its origin"
 SPEC = {"class_path", "init_args"}
 # Keys and words with a meaning to the parser, which the value of an option never holds.

@@ -256,7 +256,10 @@ def test_an_ensemble_is_not_trained(tiny: Path, workplace: Path, capsys: pytest.
 
 
 def test_help_explains_ensembles(capsys: pytest.CaptureFixture[str]) -> None:
-    for option, words in (("--help", "--model.ensemble ENSEMBLE"), ("--model.ensemble.help", "Monte Carlo dropout")):
+    for option, words in (
+        ("--help.model", "--model.ensemble ENSEMBLE"),
+        ("--model.ensemble.help", "Monte Carlo dropout"),
+    ):
         with pytest.raises(SystemExit) as exit_:
             main(["test", option])
         assert exit_.value.code == 0

@@ -83,7 +83,10 @@ def test_a_wrong_checkpoint_is_one_line_and_starts_no_run(
 
 
 def test_help_explains_fine_tuning(capsys: pytest.CaptureFixture[str]) -> None:
-    for option, words in (("--help", "--model.finetune FINETUNE"), ("--model.finetune.help", "coarsest feature map")):
+    for option, words in (
+        ("--help.model", "--model.finetune FINETUNE"),
+        ("--model.finetune.help", "coarsest feature map"),
+    ):
         with pytest.raises(SystemExit) as exit_:
             main(["fit", option])
         assert exit_.value.code == 0

@@ -3,6 +3,7 @@
 import csv
 import json
 import random
+import re
 import shutil
 from functools import wraps
 from pathlib import Path
@@ -237,9 +238,17 @@ def test_an_option_that_no_longer_exists_is_left_out_of_an_old_checkpoint(
     assert "model.forgotten" in caplog.text
 
 
-def test_runs_are_numbered_and_the_newest_is_tested(tiny: Path, workplace: Path) -> None:
+def test_runs_are_numbered_and_the_newest_is_tested(
+    tiny: Path, workplace: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    flags = ["--trainer.max_steps=1", "--data.batches=1", "--spectral.alpha=0.05", "--trainer.enable_progress_bar=true"]
     for _ in range(2):
-        main(["fit", "--config", str(tiny), "--trainer.max_steps=1", "--data.batches=1"])
+        main(["fit", "--config", str(tiny), *flags])
+    printed = capsys.readouterr()
+    assert printed.out.splitlines()[-1] == "next: medmtl test --run runs/tiny-2"
+    assert not re.search(r"v_num|Epoch|it/s|Loading dataset|%", printed.out + printed.err)  # of Lightning and MONAI
+    (few, _) = [text for text in caplog.messages if text.startswith("too few patients for verdicts")]
+    assert "2 are held out (data.val) and 2 trained on; at spectral.alpha = 0.05 at least 17 have to be held out" in few
     assert sorted(path.name for path in Path("runs").iterdir()) == ["tiny", "tiny-2"]
     main(["test", "--config", str(tiny)])
     assert Path("runs/tiny-2/report/report.html").is_file()

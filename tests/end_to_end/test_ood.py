@@ -12,6 +12,7 @@ import torch
 import yaml
 
 from medmtl.cli import main
+from medmtl.extras import how_to_install
 from medmtl.models.sliding_window import VolumePredictor
 from medmtl.ood.shifts import SHIFTS
 from medmtl.ood_benchmark import worker
@@ -294,7 +295,7 @@ def test_a_library_that_is_missing_is_missed_before_any_image_is_looked_at(
     monkeypatch.setitem(sys.modules, "torchio", None)
     with pytest.raises(SystemExit):
         ood(run, benchmark, "--shifts=[noise,motion]")
-    assert "pip install 'medmtl[ood]'" in capsys.readouterr().err
+    assert how_to_install("ood") in capsys.readouterr().err
     assert not volumes
     ood(run, benchmark, "--shifts=[flip]")
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import wandb
 import yaml
+from matplotlib.image import imread
 from wandb_record import WandbRun, read_runs
 
 from medmtl.cli import main
@@ -89,6 +90,45 @@ def test_the_record_names_the_figures_and_its_folder_holds_them(mirrored: Path, 
     for region in ("whole", "band"):
         drawn = (mirrored / "figures" / f"val_reliability_{region}.png").read_bytes()
         assert second.images(f"val/reliability_{region}") == [drawn]
+
+
+def test_detection_is_logged_as_the_report_has_it(mirrored: Path, parts: list[WandbRun]) -> None:
+    ood = json.loads((mirrored / "report" / "report.json").read_text())["ood"]
+    assert {"spectral", "entropy"} <= set(ood["scores"])
+    for score, found in ood["scores"].items():
+        assert parts[2].values(f"test/ood/{score}/auroc") == [found["auroc"]]
+    verdict = ood["verdict"]
+    assert parts[2].values("test/ood/verdict/auroc") == [ood["scores"][verdict["score"]]["auroc"]]
+    for rate in ("false_alarm_rate", "detection_rate"):
+        assert parts[2].values(f"test/ood/verdict/{rate}") == [verdict[rate]]
+    other = ood["datasets"]["OtherPhantom"]
+    assert parts[2].values("test/OtherPhantom/rejected_rate") == [other["rejected"] / other["decided"]]
+    with (mirrored / "metrics.csv").open(newline="") as stream:
+        (row,) = [row for row in csv.DictReader(stream) if row["test/ood/verdict/auroc"]]
+    assert float(row["test/ood/entropy/auroc"]) == ood["scores"]["entropy"]["auroc"]
+
+
+def test_calibration_is_logged_before_and_after_scaling(mirrored: Path, parts: list[WandbRun]) -> None:
+    found = json.loads((mirrored / "report" / "report.json").read_text())["mean"]
+    for kind, after in (("calibration", ""), ("calibration_scaled", "_scaled")):
+        (logged,) = parts[2].values(f"test/mean/ace_band{after}")
+        assert logged == pytest.approx(found[kind]["band"]["ace"])
+
+
+def test_a_table_has_every_test_case_and_a_picture_of_each_with_a_label(mirrored: Path, parts: list[WandbRun]) -> None:
+    (table,) = parts[2].tables("test/cases")
+    with (mirrored / "report" / "cases.csv").open(newline="") as stream:
+        cases = list(csv.DictReader(stream))
+    assert table["columns"] == [*cases[0], "picture"]
+    assert len(table["data"]) == len(cases) == 14
+    for row, case in zip(table["data"], cases, strict=True):
+        assert row[table["columns"].index("case")] == case["case"]
+        assert str(row[table["columns"].index("rejected")]) == case["rejected"]
+        picture = row[-1]
+        assert (picture is not None) == (case["expected"] == "in")
+        if picture is not None:
+            assert picture.is_relative_to(mirrored.resolve())
+            assert imread(picture).shape[0] == 128
 
 
 def test_the_dashboard_shows_only_what_runs_log(parts: list[WandbRun]) -> None:

@@ -12,12 +12,14 @@ import pytest
 import wandb
 import yaml
 
+from medmtl.cli import main
 from medmtl.errors import ConfigError, RunError
-from medmtl.experiment.dashboard import main, publish, to_workspace
+from medmtl.experiment.dashboard import publish, to_workspace
 from medmtl.experiment.panels import Dashboard, describe, describe_experiment
 from medmtl.experiment.plan.labels import describe_keys
 
 TASKS = ["Liver", "Kidney"]
+OF_ARMS = {"compare/pairs", "compare/forest-dice"}  # what only an experiment has
 NAMES = ["--entity", "clinic", "--project", "organs"]
 
 
@@ -79,18 +81,33 @@ def spec_of(workspace: Any) -> dict[str, Any]:
 
 def keys_of(section: dict[str, Any]) -> set[str]:
     configs = [panel["config"] for part in section["panelBankConfig"]["sections"] for panel in part["panels"]]
-    return {key for config in configs for key in [*config.get("metrics", []), *config.get("mediaKeys", [])]}
+    shown = {key for config in configs for key in [*config.get("metrics", []), *config.get("mediaKeys", [])]}
+    weave = [config["panel2Config"] for config in configs if "panel2Config" in config]
+    return shown | {name for panel in weave for name in tables_of(panel)}
+
+
+def tables_of(node: Any) -> set[str]:
+    """The tables that a panel of W&B's picks from the runs' summaries."""
+    if isinstance(node, list):
+        return {name for each in node for name in tables_of(each)}
+    if not isinstance(node, dict):
+        return set()
+    key = node.get("inputs", {}).get("key", {}) if node.get("name") == "pick" else {}
+    return ({key["val"]} if "val" in key else set()) | {name for each in node.values() for name in tables_of(each)}
 
 
 def test_every_task_and_the_mean_have_accuracy_and_calibration() -> None:
     expected = {f"test/{row}/{metric}" for row in [*TASKS, "mean"] for metric in ("dice", "ace_band", "ece_band")}
     expected |= {"train/loss", "val/mean/dice", "test/reliability-band", "val/reliability_band"}
+    expected |= {"test/mean/ace_band_scaled", "test/mean/ece_band_scaled", "test/cases", "test/roc"}
+    expected |= {f"test/ood/verdict/{key}" for key in ("auroc", "false_alarm_rate", "detection_rate")}
     assert describe("clinic", "organs", TASKS).keys == expected
+    assert describe("clinic", "organs", TASKS, "study").keys == expected | OF_ARMS
 
 
 def test_an_experiment_gives_tasks_and_group(experiment: Callable[..., Path]) -> None:
     dashboard = describe_experiment("clinic", "organs", experiment())
-    assert dashboard.keys == describe("clinic", "organs", TASKS).keys
+    assert dashboard.keys == describe("clinic", "organs", TASKS).keys | OF_ARMS
     assert dashboard.experiment == "study"
     assert dashboard.without_tags == ()
 
@@ -124,7 +141,7 @@ def test_classes_of_a_task_with_several_are_in_the_dashboard_where_a_run_tells_t
         (folder / "compare/compare.json").write_text(json.dumps(compared))
     found = describe_experiment("clinic", "organs", folder)
     by_class = {f"test/Kidney/{name}/dice" for name in ("head", "tail")}
-    assert found.keys == describe("clinic", "organs", TASKS).keys | by_class
+    assert found.keys == describe("clinic", "organs", TASKS).keys | OF_ARMS | by_class
     config["model"] = {"outputs": "shared"}
     path.write_text(yaml.safe_dump(config, sort_keys=False))
     assert describe_experiment("clinic", "organs", folder).keys == found.keys - by_class
@@ -187,17 +204,17 @@ def test_a_view_is_created_then_updated_and_never_doubled(
     experiment: Callable[..., Path], server: Server, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = experiment()
-    main([*NAMES, "--run", str(folder)])
+    main(["dashboard", *NAMES, "--run", str(folder)])
     url = json.loads((folder / "dashboard.json").read_text())["url"]
     assert url.startswith("https://wandb.example/clinic/organs?nw=")
     assert f"dashboard: {url}" in capsys.readouterr().out
     (view,) = server.views.values()
     assert "study" in view["displayName"]
-    assert keys_of(json.loads(view["spec"])["section"]) == describe("clinic", "organs", TASKS).keys
+    assert keys_of(json.loads(view["spec"])["section"]) == describe("clinic", "organs", TASKS, "study").keys
 
     late = folder / "configs" / "dedicated-Heart.yaml"
     late.write_text(yaml.safe_dump({"data": {"tasks": {"Heart": {}}}, "wandb": {"group": "study", "tags": []}}))
-    main([*NAMES, "--run", str(folder)])
+    main(["dashboard", *NAMES, "--run", str(folder)])
     assert json.loads((folder / "dashboard.json").read_text())["url"] == url
     (updated,) = server.views.values()
     assert updated["id"] == view["id"]
@@ -208,13 +225,13 @@ def test_a_view_that_was_deleted_or_is_of_another_project_is_made_anew(
     experiment: Callable[..., Path], server: Server
 ) -> None:
     folder = experiment()
-    main([*NAMES, "--run", str(folder)])
+    main(["dashboard", *NAMES, "--run", str(folder)])
     (first,) = server.views
     server.views.clear()
-    main([*NAMES, "--run", str(folder)])
+    main(["dashboard", *NAMES, "--run", str(folder)])
     (second,) = server.views
     assert second != first
-    main(["--entity", "clinic", "--project", "other", "--run", str(folder)])
+    main(["dashboard", "--entity", "clinic", "--project", "other", "--run", str(folder)])
     assert len(server.views) == 2
 
 
@@ -240,7 +257,7 @@ def test_without_a_server_the_description_is_written_and_how_to_publish_it(
     if mode is not None:
         monkeypatch.setenv("WANDB_MODE", mode)
     folder = experiment()
-    main([*NAMES, "--run", str(folder)])
+    main(["dashboard", *NAMES, "--run", str(folder)])
     written = Dashboard.from_json((folder / "dashboard.json").read_text())
     assert written == describe_experiment("clinic", "organs", folder)
     lines = capsys.readouterr().out.splitlines()
@@ -256,9 +273,9 @@ def test_without_an_experiment_the_mean_over_tasks_is_shown(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("WANDB_MODE", "offline")
-    main([*NAMES, "--output", "board.json"])
+    main(["dashboard", *NAMES, "--output", "board.json"])
     assert Dashboard.from_json(Path("board.json").read_text()) == describe("clinic", "organs", [])
-    main(NAMES)
+    main(["dashboard", *NAMES])
     assert Path("dashboard.json").read_text() == Path("board.json").read_text()
 
 
@@ -266,14 +283,18 @@ def test_a_missing_library_is_named(server: Server, monkeypatch: pytest.MonkeyPa
     for name in [name for name in sys.modules if name.partition(".")[0] == "wandb_workspaces"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "wandb_workspaces", None)
-    with pytest.raises(ConfigError, match=r"pip install 'medmtl\[dashboard\]'"):
+    with pytest.raises(ConfigError, match=r"-m pip install 'wandb-workspaces>="):
         publish(describe("clinic", "organs", TASKS))
 
 
-def test_a_file_that_is_something_else_is_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_is_something_else_is_not_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("WANDB_MODE", "offline")
     Path("dashboard.json").write_text('{"sections": 3}')
-    with pytest.raises(ConfigError, match=r"dashboard\.json is no description of a dashboard"):
-        main(NAMES)
+    with pytest.raises(SystemExit) as exit_:
+        main(["dashboard", *NAMES])
+    assert exit_.value.code == 2
+    assert "dashboard.json is no description of a dashboard" in capsys.readouterr().err
     assert Path("dashboard.json").read_text() == '{"sections": 3}'

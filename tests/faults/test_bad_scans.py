@@ -22,6 +22,7 @@ from medmtl.data.case import Case, LabelFile
 from medmtl.data.check import check_image
 from medmtl.data_tools.facts import Request, look_at
 from medmtl.errors import DataError
+from medmtl.extras import how_to_install
 from medmtl.io.inputs import find_inputs
 from medmtl.io.reader import read
 
@@ -337,13 +338,13 @@ def test_a_bad_series_is_refused_in_one_line(tmp_path: Path, make: Make, reason:
 
 
 def test_what_would_read_a_compressed_series_is_said(tmp_path: Path) -> None:
-    assert "pip install 'medmtl[dicom]', or export it without compression" in refusal(compressed(tmp_path))
+    assert f"{how_to_install('dicom')}, or export it without compression" in refusal(compressed(tmp_path))
 
 
 def test_dicom_without_its_extra_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = series()(tmp_path)
     monkeypatch.setitem(sys.modules, "pydicom", None)
-    assert "pip install 'medmtl[dicom]'" in refusal(folder)
+    assert how_to_install("dicom") in refusal(folder)
 
 
 def test_a_file_that_may_not_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

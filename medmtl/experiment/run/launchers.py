@@ -14,6 +14,7 @@ from typing import Any, Literal, Protocol
 from medmtl.errors import ConfigError, RunError
 from medmtl.experiment.plan.job import Job
 from medmtl.experiment.run import worker
+from medmtl.extras import how_to_install
 
 DAY = 24 * 60  # minutes; the default of submitit is five
 
@@ -127,7 +128,7 @@ class ClusterLauncher:
         try:
             import submitit
         except ImportError:
-            raise ConfigError("submitit is not installed", fix="pip install 'medmtl[cluster]'") from None
+            raise ConfigError("submitit is not installed", fix=how_to_install("cluster")) from None
         # submitit passes the function as a pickle in its own folder; there is no other way. It holds only the names of
         # a function and of a job file, and medmtl does not read it.
         try:

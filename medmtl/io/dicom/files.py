@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from medmtl.errors import DataError
+from medmtl.extras import how_to_install
 from medmtl.io.stored import reason
 
 if TYPE_CHECKING:
     from pydicom import Dataset
 
 SUFFIXES = (".dcm", ".ima")
-INSTALL = "pip install 'medmtl[dicom]'"
 NO_IMAGES = ("SEG", "RTDOSE")  # have pixels, yet are none
 DIRECTORY = "1.2.840.10008.1.3.10"  # class of DICOMDIR, the table of contents of a disc
 LOCALIZER = "LOCALIZER"  # among the values of ImageType
@@ -91,7 +91,7 @@ def headers(path: Path, series: str | None) -> list[tuple[Path, "Dataset"]]:
     try:
         from pydicom import dcmread
     except ImportError:
-        raise DataError(f"{path} is DICOM, which needs pydicom", fix=INSTALL) from None
+        raise DataError(f"{path} is DICOM, which needs pydicom", fix=how_to_install("dicom")) from None
     files = [path] if path.is_file() else sorted(file for file in path.iterdir() if file.is_file() and is_dicom(file))
     found: list[tuple[Path, Dataset]] = []
     for file in files:
@@ -190,4 +190,6 @@ def _check_decoder(file: Path, image: "Dataset") -> None:
     except NotImplementedError:
         available = False
     if not available:
-        raise DataError(f"{file} is compressed ({syntax.name})", fix=f"{INSTALL}, or export it without compression")
+        raise DataError(
+            f"{file} is compressed ({syntax.name})", fix=f"{how_to_install('dicom')}, or export it without compression"
+        )

@@ -14,6 +14,7 @@ import numpy as np
 from monai.data import MetaTensor
 
 from medmtl.errors import ConfigError
+from medmtl.extras import how_to_install
 
 Kind = Literal["covariate", "control", "nonsense"]
 
@@ -88,7 +89,7 @@ class Shift(ABC):
             try:
                 import_module(self.library)
             except ImportError:
-                fix = "pip install 'medmtl[ood]'" if self.library == "torchio" else f"pip install {self.library}"
+                fix = how_to_install("ood") if self.library == "torchio" else f"pip install {self.library}"
                 message = f"shift {self.name} needs {self.library}, which is not installed"
                 raise ConfigError(message, fix=fix) from None
 

@@ -216,6 +216,6 @@ def test_a_severity_that_a_shift_does_not_have_is_an_error() -> None:
 @pytest.mark.parametrize("name", ["motion", "ghosting"])
 def test_without_torchio_one_line_says_what_to_install(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torchio", None)
-    with pytest.raises(ConfigError, match=r"torchio, which is not installed: pip install 'medmtl\[ood\]'"):
+    with pytest.raises(ConfigError, match=r"torchio, which is not installed: .* -m pip install 'torchio>="):
         SHIFTS[name].apply(scan("isotropic"), 1, 0)
     assert SHIFTS["noise"].apply(scan("isotropic"), 1, 0).shape == (1, 35, 50, 40)
