@@ -10,9 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
-from monai.data import MetaTensor
-from monai.transforms import Orientation
-from torch import Tensor
 
 from medmtl.accuracy import ACCURACY, FOREGROUND, RECOGNISED
 from medmtl.callbacks.calibration import CalibrationCallback, MeasuredCase
@@ -24,6 +21,7 @@ from medmtl.models.scored import ScoredScan, Segmentation
 from medmtl.ood.detectors import SCORES
 from medmtl.ood.mask_rule import reason_texts
 from medmtl.ood.verdict import Verdict
+from medmtl.report.orientation import to_ras
 from medmtl.report.slices import CaseSlices
 from medmtl.report.test.write import write_report
 from medmtl.results.case import CaseResult
@@ -209,20 +207,10 @@ def _with_calibration(result: CaseResult, measured: MeasuredCase | None) -> Case
 
 def _slices(scan: Mapping[str, Any], own: Segmentation) -> CaseSlices:
     """Cut the volume on its own grid, turned to right-anterior-superior."""
-    turn = Orientation("RAS", labels=None)
-    affine = scan["native"].affine
-
-    def turned(volume: Tensor) -> Any:
-        return turn(MetaTensor(volume[None], affine=affine))[0].cpu().numpy()
-
-    image, label = (turn(volume)[0].cpu().numpy() for volume in (scan["native"], scan["label"]))
-    spacing = turn(scan["native"]).pixdim.tolist()
-    parts = None if own.parts is None else (label, turned(own.parts[0]))
-    return CaseSlices.cut(
-        image,
-        label.astype(bool),
-        turned(own.probability),
-        spacing,
-        parts,
-        {} if own.classes is None else own.classes.parts,
-    )
+    image, label = (scan[key].as_tensor()[0].cpu().numpy() for key in ("native", "label"))
+    predicted = [own.probability if own.parts is None else own.parts[0], own.probability]
+    volumes = [image, label, *(volume.cpu().numpy() for volume in predicted)]
+    (image, label, parts, probability), spacing = to_ras(scan["native"].affine.cpu().numpy(), *volumes)
+    classes = {} if own.classes is None else own.classes.parts
+    shown = None if own.parts is None else (label, parts)
+    return CaseSlices.cut(image, label.astype(bool), probability, spacing, shown, classes)

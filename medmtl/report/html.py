@@ -9,6 +9,7 @@ from typing import Any
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined, Template
 
+from medmtl.report.orientation import in_words
 from medmtl.report.style import DOTS_PER_INCH
 
 PAGE_DOTS_PER_INCH = 106
@@ -45,6 +46,7 @@ def page_template(name: str) -> Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.globals["convention"] = in_words
     environment.filters |= {"number": number, "bracketed": bracketed}
     return environment.get_template(name)
 

@@ -7,15 +7,16 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import nibabel
 import numpy as np
 from monai.data import MetaTensor
 from numpy.typing import NDArray
 
 from medmtl.files import write_text
 from medmtl.ood.reason import Compared
+from medmtl.report.drawing import CLASS_COLOURS, DASHED, TRUTH, Outline, add_legend, draw_outlines, lay_out
 from medmtl.report.html import Picture, page_template
-from medmtl.report.slices import CLASS_COLOURS, DASHED, TRUTH, CaseSlices, Outline, add_legend, draw_outlines, lay_out
+from medmtl.report.orientation import to_ras
+from medmtl.report.slices import CaseSlices
 from medmtl.report.style import literal, style, to_png
 from medmtl.results.prediction import IN, OUT, UNDECIDED, FailedCase, PredictedCase, worst_first
 
@@ -93,7 +94,7 @@ def draw_case(
     mask: NDArray[np.unsignedinteger] | None,
     segments: Mapping[str, Collection[int]] = MappingProxyType({}),
 ) -> bytes:
-    """Three slices through the middle of a mask, with its outline, or with one in a colour of its own for each class.
+    """Three slices through the largest areas of a mask, with its outline or one for each class in a colour of its own.
 
     Args:
         name: written above.
@@ -106,19 +107,15 @@ def draw_case(
     """
     affine, voxels = image.affine.cpu().numpy(), image.as_tensor()[0].cpu().numpy()
     outlined = np.broadcast_to(np.uint8(0), voxels.shape) if mask is None else mask
-    # Reoriented to right-anterior-superior as views: a large volume is not copied.
-    turned, turned_mask = (
-        nibabel.as_closest_canonical(nibabel.Nifti1Image(values, affine)) for values in (voxels, outlined)
-    )
-    spacing = [float(size) for size in turned.header.get_zooms()]
+    (turned, turned_mask), spacing = to_ras(affine, voxels, outlined)
     # Label values take the place of the probability, of which a cut asks only where it is at least one half.
-    slices = CaseSlices.cut(np.asanyarray(turned.dataobj), None, np.asanyarray(turned_mask.dataobj), spacing)
+    slices = CaseSlices.cut(turned, None, turned_mask, spacing)
     looks = {MASK: None} if len(segments) < 2 else _looks(segments)
     shown = [] if mask is None else [look.handle for look in looks]
     longest = max(len(look.label) for look in looks)
     columns = max(1, min(len(shown) + 1, LEGEND // (longest + 8)))
     lines = math.ceil((len(shown) + 1) / columns)
-    with style():
+    with style(dark=True):
         figure, panels, scale = lay_out(slices, name, more_foot=(lines - 1) * LINE)
         for axes, plane in panels:
             for look, values in looks.items():

@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from medmtl.calibration.metrics.bins import BinTable
 from medmtl.calibration.metrics.intervals import FrequencyBand, frequency_band
 from medmtl.files import remove_others, write_text, written_whole
+from medmtl.report.drawing import case_slices
 from medmtl.report.html import number
 from medmtl.report.reliability import reliability_diagram
-from medmtl.report.slices import CaseSlices, case_slices
+from medmtl.report.slices import CaseSlices
 from medmtl.report.style import to_png
 from medmtl.report.test import figures
 from medmtl.report.test.maps import calibration_map
