@@ -2,6 +2,8 @@
 
 import base64
 import math
+import re
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -46,9 +48,41 @@ def page_template(name: str) -> Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals["convention"] = in_words
+    environment.globals |= {"convention": in_words, "anchor": anchor}
     environment.filters |= {"number": number, "bracketed": bracketed}
     return environment.get_template(name)
+
+
+def render(name: str, **values: Any) -> str:
+    """A page from its template.
+
+    Args:
+        name: of the template, which extends `page.html.j2`.
+        values: what it shows. A line `<!-- contents -->` becomes a list of links to its headings.
+    """
+    return _with_contents(page_template(name).render(**values))
+
+
+def anchor(*names: str) -> str:
+    """The name by which links find a part of a page: no two names share one, and any text can be one."""
+    words = re.sub(r"[^A-Za-z0-9]+", "-", "-".join(names)).strip("-")
+    return f"{words}-{zlib.crc32(repr(names).encode()):08x}"
+
+
+def _with_contents(page: str) -> str:
+    """Give every heading of the second level a name, and list them."""
+    links: list[str] = []
+
+    def named(heading: re.Match[str]) -> str:
+        attributes, words = heading.groups()
+        place = re.search(r'id="([^"]*)"', attributes)
+        name = anchor(words) if place is None else place[1]
+        links.append(f'<a href="#{name}">{words}</a>')
+        return f'<h2 id="{name}">{words}</h2>'
+
+    page = re.sub(r"<h2([^>]*)>(.*?)</h2>", named, page)
+    listed = "\n".join(links)
+    return page.replace("<!-- contents -->", f'<nav aria-label="Contents">\n{listed}\n</nav>' if links else "")
 
 
 def number(value: float | None, digits: int = 3) -> str:

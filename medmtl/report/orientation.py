@@ -84,9 +84,7 @@ def letters_of(name: str) -> Letters:
     return Letters(*((high, low) if mirrored() else (low, high)), *ENDS[view.up])
 
 
-def to_ras(
-    affine: NDArray[np.floating], *volumes: NDArray[Any]
-) -> tuple[list[NDArray[Any]], list[float]]:
+def to_ras(affine: NDArray[np.floating], *volumes: NDArray[Any]) -> tuple[list[NDArray[Any]], list[float]]:
     """Turn volumes so that their axes point to the patient's right, front and head, as nearly as quarter turns can.
 
     Args:

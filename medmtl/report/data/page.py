@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from medmtl.files import write_text
-from medmtl.report.html import page_template
+from medmtl.report.html import render
 from medmtl.report.style import PALETTE
 from medmtl.results.dataset import SEVERITIES, CaseFacts, Finding
 from medmtl.results.dataset_summary import Summary, headline
@@ -39,7 +39,8 @@ def write_data_page(
     # Cases without findings alternate between datasets, so that every dataset has pictures.
     turn = {id(case): number for each in summaries for number, case in enumerate(_own(cases, each.name))}
     ordered = sorted(cases, key=lambda case: (*_rank(of_case.get((case.dataset, case.case), [])), turn[id(case)]))
-    page = page_template("data.html.j2").render(
+    page = render(
+        "data.html.j2",
         title=title,
         headline=headline(cases, findings),
         summaries=summaries,

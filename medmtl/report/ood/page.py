@@ -10,7 +10,7 @@ from medmtl.files import write_text
 from medmtl.ood.conformal import cases_needed
 from medmtl.ood.metrics.benchmark_table import COLUMNS
 from medmtl.ood.metrics.false_alarms import flagged_people
-from medmtl.report.html import Picture, number, page_template
+from medmtl.report.html import Picture, number, render
 from medmtl.report.ood.failure import labelled, rejecting, risk_coverage_curves, score_against_dice
 from medmtl.report.ood.figures import heat_map, severity_curves
 from medmtl.report.ood.numbers import (
@@ -59,7 +59,8 @@ def write_ood_page(
     values = aurocs(records)
     ranked = detectors_by_mean(statistics)
     figures = write_figures(folder / "figures", _draw(records, values, statistics), facts.get("data_note", ""))
-    page = page_template("ood.html.j2").render(
+    page = render(
+        "ood.html.j2",
         run=run,
         sentences=sentences(records, statistics),
         failure_sentences=failure_sentences(records, statistics),
@@ -176,7 +177,9 @@ def _draw(
 ) -> dict[str, Figure]:
     conditions = [where for by_condition in values.values() for where in by_condition]
     groups = [group for group in ("far", "near") if any(where.group == group for where in conditions)]
-    drawn = {"heat-map": heat_map(values, statistics)} if conditions else {}
+    drawn: dict[str, Figure] = {}
+    if conditions:
+        drawn |= {"heat-map": heat_map(values, statistics), "heat-map-dark": heat_map(values, statistics, dark=True)}
     if any(where.group == "covariate" and where.severity for where in conditions):
         drawn["severity"] = severity_curves(values, statistics)
     if groups:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from medmtl.files import write_text
 from medmtl.ood.reason import Compared
 from medmtl.report.drawing import CLASS_COLOURS, DASHED, TRUTH, Outline, add_legend, draw_outlines, lay_out
-from medmtl.report.html import Picture, page_template
+from medmtl.report.html import Picture, render
 from medmtl.report.orientation import to_ras
 from medmtl.report.slices import CaseSlices
 from medmtl.report.style import literal, style, to_png
@@ -47,7 +47,8 @@ def write_gallery(
     """
     ranked = worst_first(cases)
     shown = [case for case in ranked if "picture" in case.files][:SHOWN]
-    page = page_template("gallery.html.j2").render(
+    page = render(
+        "gallery.html.j2",
         headline=headline(cases, failed),
         ranked=ranked,
         failed=failed,

@@ -8,7 +8,7 @@ from medmtl.accuracy import ACCURACY
 from medmtl.calibration.metrics.intervals import INTERVAL_METRICS
 from medmtl.calibration.metrics.regions import REGIONS
 from medmtl.files import write_text
-from medmtl.report.html import Picture, page_template
+from medmtl.report.html import Picture, render
 from medmtl.report.style import OOD_COLOUR, task_colours
 from medmtl.report.test.sentences import gain_sentences, headline, routing_sentence
 from medmtl.results.case import tasks_of
@@ -36,7 +36,8 @@ def render_report(
         out: the file, `report.html`.
     """
     tasks = tasks_of(evaluation.cases)
-    page = page_template("report.html.j2").render(
+    page = render(
+        "report.html.j2",
         report=report,
         headline=headline(report),
         rows=cases_table(evaluation.cases, evaluation.metrics),

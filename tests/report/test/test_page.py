@@ -1,6 +1,5 @@
 import base64
 import json
-import re
 from dataclasses import replace
 
 import numpy as np
@@ -91,11 +90,8 @@ def test_a_report_is_a_page_a_table_a_json_file_and_figures(folder, results):
 
 def test_the_page_needs_nothing_but_itself(folder):
     html = Page((folder / "report.html").read_text())
-    assert not {"script", "link", "iframe", "object"} & {tag for tag, _ in html.tags}
-    datasets = [value for _, attributes in html.tags for key, value in attributes.items() if key in ("src", "href")]
-    assert datasets
-    assert all(dataset.startswith("data:image/png;base64,") for dataset in datasets)
-    assert not re.search(r"url\(|@import|https?://", html.text)
+    assert html.pictures
+    assert html.alone
 
 
 @pytest.mark.usefixtures("undrawn")
@@ -124,7 +120,8 @@ def test_names_from_the_data_are_escaped_and_harmless_as_file_names(tmp_path, ma
     planes = CaseSlices.cut(np.zeros((4, 4, 4)), np.ones((4, 4, 4), bool), np.zeros((4, 4, 4)), (1, 1, 1))
     slices = {(results[0].dataset, results[0].case): planes}
     html = Page(write(tmp_path, results, {"<em>": "</dd>"}, slices=slices).read_text())
-    assert not {"i", "u", "em", "script"} & {tag for tag, _ in html.tags}
+    assert not {"i", "u", "em"} & {tag for tag, _ in html.tags}
+    assert [tag for tag, _ in html.tags].count("script") == 1
     assert "<b>bold" not in html.text
     assert "<b>bold</b>" in html.said
     assert "{{ 1 + 1 }}" in html.said
