@@ -15,6 +15,7 @@ from medmtl.accuracy import ACCURACY, FOREGROUND, RECOGNISED
 from medmtl.callbacks.calibration import CalibrationCallback, MeasuredCase
 from medmtl.callbacks.scaling import ScalingCallback
 from medmtl.callbacks.spectral import SpectralCallback
+from medmtl.data.transforms import to_native
 from medmtl.distributed import gather
 from medmtl.errors import RunError
 from medmtl.models.scored import ScoredScan, Segmentation
@@ -23,6 +24,7 @@ from medmtl.ood.mask_rule import reason_texts
 from medmtl.ood.verdict import Verdict
 from medmtl.report.orientation import to_ras
 from medmtl.report.slices import CaseSlices
+from medmtl.report.stack import Stack
 from medmtl.report.test.write import write_report
 from medmtl.results.case import CaseResult
 from medmtl.results.test import EvaluationResult
@@ -66,12 +68,12 @@ class ReportCallback(pl.Callback):
     def on_test_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, index: int, *_: Any
     ) -> None:
-        """Keep the result of a case without its calibration, and three slices of it."""
+        """Keep the result of a case without its calibration, and slices of it."""
         found: ScoredScan | None = outputs
         if found is None:
             return
         own, verdict = found.segmentation, found.verdict
-        slices = None if own is None else _slices(batch, own)
+        slices = _slices(batch, own) if own is not None else _slices_of_missed(batch, found)
         self._found[index] = _case_result(batch, found), slices, verdict
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -127,6 +129,7 @@ class ReportCallback(pl.Callback):
             cases=cases,
             alpha=self.spectral.alpha,
             ood_score=None if fitted is None else fitted.detector.name,
+            calibration_patients=[] if fitted is None else [each.patient_count for each in fitted.rule.groups.values()],
             threshold=threshold if math.isfinite(threshold) else None,
             promise=None if fitted is None else fitted.rule.stated,
             mask_threshold=masks.threshold if masks is not None and masks.decides else None,
@@ -213,4 +216,16 @@ def _slices(scan: Mapping[str, Any], own: Segmentation) -> CaseSlices:
     (image, label, parts, probability), spacing = to_ras(scan["native"].affine.cpu().numpy(), *volumes)
     classes = {} if own.classes is None else own.classes.parts
     shown = None if own.parts is None else (label, parts)
-    return CaseSlices.cut(image, label.astype(bool), probability, spacing, shown, classes)
+    cut = CaseSlices.cut(image, label.astype(bool), probability, spacing, shown, classes)
+    return replace(cut, stack=Stack.of(image, spacing, cut.grey, None, label > 0, probability))
+
+
+def _slices_of_missed(scan: Mapping[str, Any], found: ScoredScan) -> CaseSlices | None:
+    """Slices of an image without a label that was accepted, with the mask of the task that it was taken for."""
+    if found.verdict is None or found.verdict.rejected is not False:
+        return None
+    own = next(each for name, each in found.probabilities.items() if str(name) == found.verdict.preprocessing)
+    volumes = [scan["native"].as_tensor()[0].cpu().numpy(), to_native(own.cpu(), scan["native"]).numpy()]
+    (image, probability), spacing = to_ras(scan["native"].affine.cpu().numpy(), *volumes)
+    cut = CaseSlices.cut(image, None, probability, spacing)
+    return replace(cut, stack=Stack.of(image, spacing, cut.grey, probability=probability))

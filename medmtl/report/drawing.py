@@ -2,7 +2,7 @@
 
 import math
 from itertools import cycle
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -14,45 +14,14 @@ from matplotlib.textpath import TextPath
 from numpy.typing import NDArray
 
 from medmtl.report.orientation import letters_of, mirrored
+from medmtl.report.outline import CLASS_COLOURS, PREDICTION, TRUTH, Outline
 from medmtl.report.slices import CaseSlices, Plane
 from medmtl.report.style import DARK, literal, style
-
-Dashes = Literal["solid"] | tuple[float, tuple[float, ...]]
 
 _OUTLINE = [withStroke(linewidth=3.6, foreground="black")]
 _HALO = [withStroke(linewidth=1.6, foreground="black")]
 _WIDTH, _TALLEST, _PAD, _GAP, _FOOT = 5.2, 2.4, 0.06, 0.08, 0.47  # inches
 _LINE, _BESIDE = 0.17, 0.34  # of the legend of classes: height of a line, width of an entry beside its name, inches
-
-
-class Outline(NamedTuple):
-    """How an outline is drawn.
-
-    Attributes:
-        label: in the legend.
-        colour: hexadecimal.
-        dashes: matplotlib's line style.
-        width: in points.
-    """
-
-    label: str
-    colour: str
-    dashes: Dashes
-    width: float
-
-    @property
-    def handle(self) -> Line2D:
-        """Its entry in the legend."""
-        return Line2D([], [], color=self.colour, linestyle=self.dashes, linewidth=self.width, label=self.label)
-
-
-DASHED: Dashes = (0, (2.5, 1.5))
-TRUTH = Outline("truth", "#FFD92F", "solid", 2.0)
-PREDICTION = Outline("prediction", "#00C8F0", DASHED, 1.1)
-
-
-# Of classes: Okabe and Ito's colours, safe for colour blindness, those first that stand out on a grey image.
-CLASS_COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#CC79A7", "#D55E00", "#0072B2")
 
 
 def case_slices(slices: CaseSlices, title: str) -> Figure:

@@ -4,7 +4,7 @@ import base64
 import math
 import re
 import zlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -49,7 +49,7 @@ def page_template(name: str) -> Template:
         lstrip_blocks=True,
     )
     environment.globals |= {"convention": in_words, "anchor": anchor}
-    environment.filters |= {"number": number, "bracketed": bracketed}
+    environment.filters |= {"number": number, "bracketed": bracketed, "p_value": p_value}
     return environment.get_template(name)
 
 
@@ -88,6 +88,36 @@ def _with_contents(page: str) -> str:
 def number(value: float | None, digits: int = 3) -> str:
     """A number for a table cell; a dash where there is none."""
     return "\N{EN DASH}" if value is None or not math.isfinite(value) else f"{value:.{digits}f}"
+
+
+def p_value(value: float | None, patients: Collection[int] = (), digits: int = 3) -> str:
+    """A conformal p-value for a table cell, "≤ 0.048" where it is the least possible one; a dash where there is none.
+
+    Args:
+        value: in (0, 1].
+        patients: of each group of calibration patients; p is at least 1 / (patients + 1).
+        digits: after the point.
+    """
+    if value is None or not math.isfinite(value):
+        return number(value)
+    if _least(value, patients) is None:
+        return number(value, digits)
+    return f"≤\N{NO-BREAK SPACE}{math.ceil(value * 10**digits - 1e-6) / 10**digits:.{digits}f}"
+
+
+def p_in_words(value: float | None, patients: Collection[int] = ()) -> str:
+    """A conformal p-value in a sentence: "p = 0.310", or "p ≤ 0.048, the least that 20 patients allow"."""
+    if value is None:
+        return "no p-value"
+    least = _least(value, patients)
+    if least is None:
+        return f"p\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}{number(value)}"
+    return f"p\N{NO-BREAK SPACE}{p_value(value, patients)}, the least that {least} patients allow"
+
+
+def _least(value: float, patients: Collection[int]) -> int | None:
+    """The group of calibration patients of which a p-value is the least possible one: their number."""
+    return next((count for count in patients if math.isclose(value, 1 / (count + 1), rel_tol=1e-9)), None)
 
 
 def bracketed(middle: float | None, ends: Mapping[str, Any], digits: int = 3, signed: bool = False) -> str:

@@ -1,5 +1,6 @@
 "use strict";
-// The page is complete without this script, which adds sorting, a filter and a CSV file to tables, and zoom to figures.
+// The page is complete without this script, which adds sorting, a filter and a CSV file to tables, zoom to figures, and
+// moves the slices of a case.
 (() => {
   const make = (tag, given, ...children) => {
     const made = Object.assign(document.createElement(tag), given);
@@ -108,6 +109,25 @@
   };
   addEventListener("hashchange", unfold);
   unfold();
+
+  // A strip of slices is moved up behind its window.
+  for (const viewer of document.querySelectorAll(".viewer")) {
+    const layers = viewer.querySelectorAll(".strip img");
+    const slider = viewer.querySelector("input[type=range]");
+    slider.addEventListener("input", () => {
+      for (const layer of layers) layer.style.top = `${-100 * slider.value}%`;
+      slider.nextElementSibling.textContent = `${Number(slider.value) + 1} of ${Number(slider.max) + 1}`;
+    });
+    viewer.querySelector(".strip").addEventListener("wheel", (event) => {
+      event.preventDefault();
+      slider.value = Number(slider.value) + Math.sign(event.deltaY);
+      slider.dispatchEvent(new Event("input"));
+    }, { passive: false });
+    for (const box of viewer.querySelectorAll("input[type=checkbox]")) {
+      const own = [...layers].filter((layer) => layer.dataset.layer === box.value);
+      box.addEventListener("change", () => own.forEach((layer) => (layer.hidden = !box.checked)));
+    }
+  }
 
   for (const card of document.querySelectorAll(".card")) {
     card.title = "click for full size";

@@ -17,7 +17,7 @@ class Made:
 
 
 def test_contents_link_to_every_heading_of_the_second_level(monkeypatch):
-    text = "<div><!-- contents --><h2>One, &lt;i&gt;</h2><h3>no</h3><h2 id='x'>no quotes</h2><h2 id=\"mine\">Two</h2></div>"
+    text = '<div><!-- contents --><h2>One, &lt;i&gt;</h2><h3>no</h3><h2 class="c">One</h2><h2 id="mine">Two</h2></div>'
     monkeypatch.setattr(html, "page_template", lambda name: Made(text))
     page = Page(html.render("any"))
     assert page.open == []

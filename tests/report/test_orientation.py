@@ -14,11 +14,12 @@ from scipy.spatial.transform import Rotation
 from medmtl.data_tools import facts
 from medmtl.errors import ConfigError
 from medmtl.io.volume import Volume
+from medmtl.report.cut import cuts, grey_window
 from medmtl.report.data.thumbnail import thumbnail
 from medmtl.report.drawing import case_slices
 from medmtl.report.orientation import VARIABLE, in_words, letters_of, to_ras
 from medmtl.report.predict import gallery
-from medmtl.report.slices import CaseSlices, cuts, grey_window
+from medmtl.report.slices import CaseSlices
 
 SPACING = (1.0, 1.25, 2.0)
 SIDES = {"R": 0, "A": 1, "S": 2}

@@ -5,7 +5,8 @@ import pytest
 from matplotlib.colors import to_hex
 from matplotlib.contour import QuadContourSet
 
-from medmtl.report.drawing import CLASS_COLOURS, case_slices
+from medmtl.report.drawing import case_slices
+from medmtl.report.outline import CLASS_COLOURS
 from medmtl.report.slices import CaseSlices
 from medmtl.report.style import to_png
 

@@ -9,9 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from medmtl.report.cut import cuts, grey_window
 from medmtl.report.drawing import draw_letters
 from medmtl.report.orientation import VIEWS, on_page
-from medmtl.report.slices import cuts, grey_window
 from medmtl.report.style import PALETTE, style
 
 _SIDE, _GAP, _DOTS_PER_INCH = 1.3, 0.04, 100  # the longer side of a volume, and the space between slices, in inches

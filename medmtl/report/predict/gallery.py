@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from medmtl.files import write_text
 from medmtl.ood.reason import Compared
-from medmtl.report.drawing import CLASS_COLOURS, DASHED, TRUTH, Outline, add_legend, draw_outlines, lay_out
+from medmtl.report.drawing import add_legend, draw_outlines, lay_out
 from medmtl.report.html import Picture, render
 from medmtl.report.orientation import to_ras
+from medmtl.report.outline import CLASS_COLOURS, DASHED, TRUTH, Outline
 from medmtl.report.slices import CaseSlices
 from medmtl.report.style import literal, style, to_png
 from medmtl.results.prediction import IN, OUT, UNDECIDED, FailedCase, PredictedCase, worst_first

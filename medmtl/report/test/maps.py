@@ -4,7 +4,8 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from medmtl.report.drawing import DASHED, Outline, add_legend, draw_outlines, extent_of, lay_out
+from medmtl.report.drawing import add_legend, draw_outlines, extent_of, lay_out
+from medmtl.report.outline import DASHED, Outline
 from medmtl.report.slices import CaseSlices
 from medmtl.report.style import DARK, INK, style
 

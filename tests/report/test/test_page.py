@@ -14,7 +14,7 @@ from medmtl.calibration.scaling.class_shares import FittedShares
 from medmtl.calibration.scaling.per_task import TaskScalings
 from medmtl.calibration.scaling.vector import VectorScaling
 from medmtl.calibration.scaling.zones import ZoneHistograms
-from medmtl.report.html import number
+from medmtl.report.html import anchor, number
 from medmtl.report.slices import CaseSlices
 from medmtl.report.test.sentences import headline
 from medmtl.report.test.write import write_report
@@ -70,6 +70,9 @@ def test_a_report_is_a_page_a_table_a_json_file_and_figures(folder, results):
         for task in ("Liver", "Heart")
         for rank in ("best", "worst")
     }
+    # Heart_2 has a Dice of 0.5, and no verdict warns of it; Heart_3 is flagged.
+    slices |= {"slices-Heart-unwarned", "map-Heart-unwarned"}
+    slices |= {f"slices-{anchor('false alarm', 'Heart', 'Heart_3')}"}
     scores = {"score-spectral", "score-entropy", "score-max_softmax"}
     assert drawn == {"dice", "reliability-whole", "reliability-band", "spectra-model.2", "roc"} | scores | slices
 
