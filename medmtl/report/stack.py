@@ -6,7 +6,7 @@ mostly transparent. That is 20 to 120 kB a case.
 
 import base64
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from io import BytesIO
 from typing import Any
 
@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from scipy.ndimage import binary_erosion
 
 from medmtl.report.cut import cuts
-from medmtl.report.orientation import VIEWS, Letters, letters_of, on_page
+from medmtl.report.orientation import VIEWS, letters_of, on_page
 from medmtl.report.outline import PREDICTION, TRUTH
+from medmtl.typed import typed
 
 SIDE, SLICES = 112, 24
 QUALITY = 55  # of the JPEG
@@ -33,7 +34,7 @@ class Stack:
 
     Attributes:
         view: "axial", "coronal" or "sagittal".
-        letters: the sides of the patient at the edges of each slice.
+        letters: edge ("left", "right", "bottom", "top") -> the side of the patient there.
         size: width and height of a slice, mm.
         count: number of slices.
         start: the slice to show first, from 0: that of the largest area.
@@ -41,7 +42,7 @@ class Stack:
     """
 
     view: str
-    letters: Letters
+    letters: Mapping[str, str]
     size: tuple[float, float]
     count: int
     start: int
@@ -95,7 +96,20 @@ class Stack:
         if probability is not None:
             layers["probability"] = _shade(tiles(probability))
         start = int(np.flatnonzero(chosen == index[view.fixed])[0])
-        return cls(name, letters_of(name), (float(size[0]), float(size[1])), len(chosen), start, layers)
+        return cls(name, letters_of(name)._asdict(), (float(size[0]), float(size[1])), len(chosen), start, layers)
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> "Stack":
+        """Read what `to_dict` returned.
+
+        Raises:
+            ValueError: a field is missing or of another type.
+        """
+        return typed(cls, content, "the slices")
 
 
 def _view_of(spacing: Sequence[float]) -> str:

@@ -18,7 +18,7 @@ from medmtl.report.cut import cuts, grey_window
 from medmtl.report.data.thumbnail import thumbnail
 from medmtl.report.drawing import case_slices
 from medmtl.report.orientation import VARIABLE, in_words, letters_of, to_ras
-from medmtl.report.predict import gallery
+from medmtl.report.predict.picture import draw_case
 from medmtl.report.slices import CaseSlices
 
 SPACING = (1.0, 1.25, 2.0)
@@ -125,10 +125,10 @@ def test_the_gallery_cuts_what_the_page_shows(monkeypatch):
     for codes in ("RAS", "LPI", "ASL"):
         (voxels, mask), turned = file_of(image, organ, affine, codes)
         scan = MetaTensor(torch.from_numpy(np.ascontiguousarray(voxels))[None], affine=torch.from_numpy(turned))
-        pictures.append(gallery.draw_case("a", scan, mask))
+        pictures.append(draw_case("a", scan, mask))
     assert len(set(pictures)) == 1
     monkeypatch.setenv(VARIABLE, "neurological")
-    assert gallery.draw_case("a", scan, mask) != pictures[0]
+    assert draw_case("a", scan, mask) != pictures[0]
 
 
 def test_the_convention_is_said_and_another_word_is_refused(monkeypatch):

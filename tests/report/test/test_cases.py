@@ -142,10 +142,10 @@ def test_a_strip_shows_the_patient_as_slices_do(monkeypatch):
         return stack, np.flatnonzero(pixels.any(axis=0)).mean() / pixels.shape[1]
 
     stack, place = strip()
-    assert (stack.view, stack.letters.left, place < 0.3) == ("axial", "R", True)
+    assert (stack.view, stack.letters["left"], place < 0.3) == ("axial", "R", True)
     monkeypatch.setenv(VARIABLE, "neurological")
     stack, place = strip()
-    assert (stack.letters.left, place > 0.7) == ("L", True)
+    assert (stack.letters["left"], place > 0.7) == ("L", True)
     assert Stack.of(image, (4, 1, 1), (-2, 2), None, truth).view == "sagittal"
 
 
