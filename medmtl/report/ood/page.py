@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -28,8 +29,9 @@ from medmtl.report.ood.numbers import (
     without_network,
 )
 from medmtl.report.ood.scores import roc_by_group, scores_by_group
+from medmtl.report.ood.wrong import first_of, wrong_verdicts
 from medmtl.report.test.write import write_figures
-from medmtl.results.benchmark import Record
+from medmtl.results.benchmark import Record, rule_of
 
 
 def write_ood_page(
@@ -39,6 +41,7 @@ def write_ood_page(
     statistics: Mapping[str, Any],
     facts: Mapping[str, str],
     notes: Sequence[str],
+    pictures: Mapping[str, Figure] = MappingProxyType({}),
 ) -> Path:
     """Write page and figures; figures of an earlier benchmark are removed.
 
@@ -52,19 +55,26 @@ def write_ood_page(
             false alarms by task.
         facts: of the run, in the order to show them; `data_note` as in `render_report`.
         notes: what was left out and why, a sentence each.
+        pictures: `place` of an image whose verdict is wrong, see `wrong_verdicts` -> its figure.
 
     Returns:
         The path of `ood.html`.
     """
     values = aurocs(records)
     ranked = detectors_by_mean(statistics)
-    figures = write_figures(folder / "figures", _draw(records, values, statistics), facts.get("data_note", ""))
+    wrong = wrong_verdicts(records, verdict_detector(statistics), statistics)
+    figures = write_figures(
+        folder / "figures", {**_draw(records, values, statistics), **pictures}, facts.get("data_note", "")
+    )
     page = render(
         "ood.html.j2",
         run=run,
         sentences=sentences(records, statistics),
         failure_sentences=failure_sentences(records, statistics),
         notes=notes,
+        wrong=wrong,
+        first=first_of(wrong),
+        calibration_patients=_calibration_patients(records, statistics),
         ranked=ranked,
         tied=tied(statistics),
         ties_known=_ties_known(statistics),
@@ -158,6 +168,11 @@ def _verdict_sentence(records: Sequence[Record], statistics: Mapping[str, Any]) 
             f"({have}; at least {cases_needed(alpha)} are needed)."
         )
     return f"At \N{GREEK SMALL LETTER ALPHA} = {alpha:g} {score_label(statistics, name)} {' and '.join(found)}."
+
+
+def _calibration_patients(records: Sequence[Record], statistics: Mapping[str, Any]) -> list[int]:
+    rule = rule_of(records, verdict_detector(statistics), statistics["verdict"]["alpha"])
+    return [group.patient_count for group in rule.groups.values()]
 
 
 def _ties_known(statistics: Mapping[str, Any]) -> bool:

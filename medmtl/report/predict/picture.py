@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 from monai.data import MetaTensor
 from numpy.typing import NDArray
 
@@ -28,6 +29,16 @@ def draw_case(
     mask: NDArray[np.unsignedinteger] | None,
     segments: Mapping[str, Collection[int]] = MappingProxyType({}),
 ) -> bytes:
+    """The PNG file of `case_figure`."""
+    return to_png(case_figure(name, image, mask, segments))
+
+
+def case_figure(
+    name: str,
+    image: MetaTensor,
+    mask: NDArray[np.unsignedinteger] | None,
+    segments: Mapping[str, Collection[int]] = MappingProxyType({}),
+) -> Figure:
     """Three slices through the largest areas of a mask, with its outline or one for each class in a colour of its own.
 
     Args:
@@ -35,9 +46,6 @@ def draw_case(
         image: `(C, H, W, D)`, of which the first channel is drawn.
         mask: `(H, W, D)`, label values, 0 outside; None to show the middle of the image alone.
         segments: class -> its label values in the mask; with fewer than two the mask has one outline.
-
-    Returns:
-        A PNG file.
     """
     affine, voxels = image.affine.cpu().numpy(), image.as_tensor()[0].cpu().numpy()
     outlined = np.broadcast_to(np.uint8(0), voxels.shape) if mask is None else mask
@@ -60,7 +68,7 @@ def draw_case(
         else:
             place: dict[str, Any] = {"bbox_to_anchor": (0.5, 0), "borderaxespad": 0.1, "ncols": columns}
             figure.legend(handles=[*shown, scale], loc="lower center", fontsize=8, **place)
-    return to_png(figure)
+    return figure
 
 
 def slices_of(
