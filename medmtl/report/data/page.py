@@ -10,6 +10,7 @@ from medmtl.report.style import PALETTE
 from medmtl.results.dataset import SEVERITIES, CaseFacts, Finding
 from medmtl.results.dataset_summary import Summary, headline
 
+FIRST = 3  # cases with findings to look at
 SHOWN = 120  # cases with a picture, about 30 kB each
 
 
@@ -47,6 +48,10 @@ def write_data_page(
         findings=findings,
         ordered=ordered,
         shown=SHOWN,
+        places={(case.dataset, case.case) for case in ordered[:SHOWN]},
+        first=[(case, of_case[case.dataset, case.case][0]) for case in ordered if (case.dataset, case.case) in of_case][
+            :FIRST
+        ],
         of_case=of_case,
         pictures={
             (case.dataset, case.case): base64.b64encode(case.thumbnail).decode("ascii")

@@ -100,3 +100,13 @@ def test_what_must_be_said_of_the_data_is_said(note: str, tmp_path: Path) -> Non
 
 def test_a_dataset_of_which_nothing_could_be_read_has_a_page(tmp_path: Path) -> None:
     assert "no picture" in page(tmp_path, [UNREADABLE], FINDINGS[:1])
+
+
+def test_findings_lead_to_the_pictures_of_their_cases_and_the_worst_are_named_first(tmp_path: Path) -> None:
+    found = Page(page(tmp_path))
+    links = [given["href"] for tag, given in found.tags if tag == "a"]
+    places = [given["id"] for tag, given in found.tags if given.get("class") == "case"]
+    assert len(places) == len(CASES)
+    assert set(links) >= {f"#{place}" for place in places[:3]}
+    before, _, _ = found.words.partition("severity")
+    assert "Look first at bad : error," in before
