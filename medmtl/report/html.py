@@ -112,7 +112,8 @@ def p_in_words(value: float | None, patients: Collection[int] = ()) -> str:
     least = _least(value, patients)
     if least is None:
         return f"p\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}{number(value)}"
-    return f"p\N{NO-BREAK SPACE}{p_value(value, patients)}, the least that {least} patients allow"
+    allow = "1 patient allows" if least == 1 else f"{least} patients allow"
+    return f"p\N{NO-BREAK SPACE}{p_value(value, patients)}, the least that {allow}"
 
 
 def _least(value: float, patients: Collection[int]) -> int | None:

@@ -35,7 +35,7 @@ class Stack:
     Attributes:
         view: "axial", "coronal" or "sagittal".
         letters: edge ("left", "right", "bottom", "top") -> the side of the patient there.
-        size: width and height of a slice, mm.
+        size: width and height of a slice, pixels, which are square.
         count: number of slices.
         start: the slice to show first, from 0: that of the largest area.
         layers: "scan" and, where known, "truth", "mask" and "probability" -> data URL of the strip.
@@ -43,7 +43,7 @@ class Stack:
 
     view: str
     letters: Mapping[str, str]
-    size: tuple[float, float]
+    size: tuple[int, int]
     count: int
     start: int
     layers: Mapping[str, str]
@@ -96,7 +96,7 @@ class Stack:
         if probability is not None:
             layers["probability"] = _shade(tiles(probability))
         start = int(np.flatnonzero(chosen == index[view.fixed])[0])
-        return cls(name, letters_of(name)._asdict(), (float(size[0]), float(size[1])), len(chosen), start, layers)
+        return cls(name, letters_of(name)._asdict(), pixels, len(chosen), start, layers)
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""

@@ -82,7 +82,7 @@ def first_cases(pictured: Sequence[Pictured]) -> list[Pictured]:
     silent.sort(key=lambda each: each.result.dice or 0.0)
     bad = [each for each in silent if (each.result.dice or 0.0) < ACCEPTABLE]
     queues = [bad, *([each for each in pictured if each.kind == kind] for kind in KINDS)]
-    warned = [each for each in pictured if each.kind == "worst" and _warned(each.result)]
+    warned = [each for each in pictured if each.kind in ("worst", "only") and _warned(each.result)]
     queues.append(sorted([*warned, *(each for each in silent if each not in bad)], key=lambda e: e.result.dice or 0.0))
     # One of each of the first three kinds, then what is left of them, and other masks at the end.
     order = [queue[turn] for turn in range(FIRST) for queue in queues[:3] if turn < len(queue)] + queues[3]

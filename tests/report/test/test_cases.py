@@ -125,6 +125,10 @@ def test_a_strip_of_slices_is_small(shape):
     stack = Stack.of(image, (1.0, 1.0, 3.0), (-2, 2), None, truth, truth * np.float32(0.8))
     assert stack.count <= min(SLICES, shape[2])
     assert 0 <= stack.start < stack.count
+    width, height = stack.size
+    assert max(stack.size) <= SIDE
+    for layer in stack.layers.values():  # the page moves a strip by whole slices
+        assert decoded(layer).shape[:2] == (stack.count * height, width)
     assert set(stack.layers) == {"scan", "truth", "mask", "probability"}
     # Noise is the worst case: of a scan it is a fifth of this.
     assert sum(map(len, stack.layers.values())) < 3 * SIDE * SIDE * SLICES
@@ -151,7 +155,8 @@ def test_a_strip_shows_the_patient_as_slices_do(monkeypatch):
 
 def decoded(address):
     """The pixels of a picture within a page."""
-    return imread(BytesIO(b64decode(address.split(",")[1])))
+    head, _, content = address.partition(",")
+    return imread(BytesIO(b64decode(content)), format="jpeg" if "jpeg" in head else "png")
 
 
 def test_the_least_p_value_is_said_to_be_the_least():
