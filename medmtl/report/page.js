@@ -7,7 +7,12 @@
     made.append(...children);
     return made;
   };
-  const said = (cell) => [...cell.childNodes].map((node) => node.textContent.trim()).filter(Boolean).join(" ").replace(/\s+/g, " ");
+  const said = (cell) => {
+    const texts = document.createTreeWalker(cell, NodeFilter.SHOW_TEXT);
+    const words = [];
+    while (texts.nextNode()) words.push(texts.currentNode.data);
+    return words.join(" ").trim().replace(/\s+/g, " ");
+  };
   const rowsOf = (table) => [...table.tBodies].flatMap((body) => [...body.rows]);
 
   // The heading of each column; where heads lie above one another, all of them.
@@ -61,13 +66,15 @@
   };
 
   const csvOf = (table, columns) => {
-    const quoted = (text) => (/[",\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
+    // A name that begins as a formula does would be one in a spreadsheet.
+    const plain = (text) => (/^[=@]/.test(text) ? `'${text}` : text);
+    const quoted = (text) => (/[",\n]/.test(text) ? `"${plain(text).replaceAll('"', '""')}"` : plain(text));
     const lines = rowsOf(table).map((row) => [...row.cells].map(said));
     return [columns, ...lines].map((cells) => cells.map(quoted).join(",")).join("\r\n");
   };
 
   const addTools = (table, columns, number) => {
-    const link = make("a", { textContent: "CSV", href: "#", title: "save this table", download: `table-${number + 1}.csv` });
+    const link = make("a", { textContent: "CSV", href: "#", title: "save this table", download: `${document.title.replace(/\W+/g, "-")}-${number + 1}.csv` });
     link.addEventListener("click", () => {
       link.href = `data:text/csv;charset=utf-8,${encodeURIComponent("\ufeff" + csvOf(table, columns))}`;
     });
@@ -108,6 +115,11 @@
     if (target) target.scrollIntoView();
   };
   addEventListener("hashchange", unfold);
+
+  // On paper nothing can be unfolded.
+  const folded = [...document.querySelectorAll("details:not([open])")];
+  addEventListener("beforeprint", () => folded.forEach((each) => (each.open = true)));
+  addEventListener("afterprint", () => folded.forEach((each) => (each.open = false)));
   unfold();
 
   // A strip of slices is moved up behind its window.
