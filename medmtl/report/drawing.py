@@ -62,7 +62,8 @@ def case_slices(slices: CaseSlices, title: str) -> Figure:
                 borderaxespad=0.1,
             )
         else:
-            add_legend(figure, TRUTH.handle, PREDICTION.handle, scale)
+            known = any(plane.label.any() for plane in slices.planes.values())
+            add_legend(figure, *([TRUTH.handle] if known else []), PREDICTION.handle, scale)
     return figure
 
 

@@ -271,9 +271,10 @@ def test_a_case_says_how_far_its_score_and_its_p_value_are_from_the_threshold(fu
 
 
 def test_a_volume_of_an_ood_image_is_never_without_a_word(full):
-    said = "12.3 ml of an image that is out-of-distribution: no volume of LiverCT"
-    assert full.words.count(said) == 1
+    for volume in ("12.3 ml", "15.7 ml"):  # of mask and probability
+        assert full.words.count(f"{volume}, outlined in an OOD image") == 1
     assert [row[7] for row in full.rows if row[0] in ("ood", "near")] == ["12.3 (OOD)", "12.3"]
+    assert [row[8] for row in full.rows if row[0] in ("ood", "near")] == ["15.7 (OOD)", "15.7"]
 
 
 def test_what_all_images_have_is_said_once_and_is_no_warning_of_any(full):
