@@ -1,7 +1,7 @@
 """A volume as a strip of small slices, through which a page leafs: the scan, and truth, mask and probability over it.
 
 A strip is bounded: at most `SLICES` slices of at most `SIDE` pixels, the scan as JPEG, what lies over it as PNG that is
-mostly transparent. That is 20 to 120 kB a case.
+mostly transparent. That is 10 to 120 kB a case.
 """
 
 import base64
