@@ -1,5 +1,6 @@
 """A page as a reader of its HTML finds it: its words, its tables, and whether all that was opened was closed."""
 
+import re
 from html.parser import HTMLParser
 
 
@@ -9,7 +10,7 @@ class Page(HTMLParser):
     Attributes:
         text: the HTML.
         tags: every tag that opens, with its attributes, in order.
-        said: every piece of text between two tags, in order.
+        said: every piece of text between two tags, in order; neither scripts nor the list of contents.
         open: tags that were not closed; of a sound page none.
     """
 
@@ -20,7 +21,7 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag, attrs):
         self.tags.append((tag, dict(attrs)))
-        if tag not in ("meta", "img"):
+        if tag not in ("meta", "img", "source", "input"):
             self.open.append(tag)
         if tag == "tr":
             self._rows.append([])
@@ -31,6 +32,8 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data):
+        if {"script", "style", "nav"} & set(self.open):
+            return
         self.said.append(data)
         if {"td", "th"} & set(self.open):
             self._rows[-1][-1] += f" {data}"
@@ -53,3 +56,22 @@ class Page(HTMLParser):
     def rows_of(self, first):
         """The cells of every row whose first cell begins so, without that one."""
         return [row[1:] for row in self.rows if row[0].startswith(first)]
+
+    @property
+    def pictures(self):
+        """The address of every picture: of an `img`, or of what stands in for it in a dark page."""
+        return [given.get("src") or given["srcset"] for tag, given in self.tags if tag in ("img", "source")]
+
+    @property
+    def alone(self):
+        """Whether the page needs no other file and no network: pictures are within, links lead to a part of it."""
+        names = [given.get("id") for _, given in self.tags]
+        assert not {"link", "iframe", "object", "embed", "base"} & {tag for tag, _ in self.tags}
+        assert not [given for tag, given in self.tags if tag == "script" and given]
+        assert not re.search(r"url\(|@import|https?://|\bfetch\b|XMLHttpRequest|\bimport\b\s*\(|WebSocket", self.text)
+        assert all(
+            picture.startswith(("data:image/png;base64,", "data:image/jpeg;base64,")) for picture in self.pictures
+        )
+        assert all(given["href"].removeprefix("#") in names for tag, given in self.tags if tag == "a")
+        assert len([name for name in names if name]) == len({name for name in names if name})
+        return True

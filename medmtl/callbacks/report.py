@@ -10,14 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
-from monai.data import MetaTensor
-from monai.transforms import Orientation
-from torch import Tensor
 
 from medmtl.accuracy import ACCURACY, FOREGROUND, RECOGNISED
 from medmtl.callbacks.calibration import CalibrationCallback, MeasuredCase
 from medmtl.callbacks.scaling import ScalingCallback
 from medmtl.callbacks.spectral import SpectralCallback
+from medmtl.data.transforms import to_native
 from medmtl.distributed import gather
 from medmtl.errors import RunError
 from medmtl.files import read_json
@@ -25,7 +23,9 @@ from medmtl.models.scored import ScoredScan, Segmentation
 from medmtl.ood.detectors import SCORES
 from medmtl.ood.mask_rule import reason_texts
 from medmtl.ood.verdict import Verdict
+from medmtl.report.orientation import to_ras
 from medmtl.report.slices import CaseSlices
+from medmtl.report.stack import Stack
 from medmtl.report.test.glance import glance
 from medmtl.report.test.write import write_report
 from medmtl.results.case import CaseResult
@@ -72,12 +72,12 @@ class ReportCallback(pl.Callback):
     def on_test_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, index: int, *_: Any
     ) -> None:
-        """Keep the result of a case without its calibration, and three slices of it."""
+        """Keep the result of a case without its calibration, and slices of it."""
         found: ScoredScan | None = outputs
         if found is None:
             return
         own, verdict = found.segmentation, found.verdict
-        slices = None if own is None else _slices(batch, own)
+        slices = _slices(batch, own) if own is not None else _slices_of_missed(batch, found)
         self._found[index] = _case_result(batch, found), slices, verdict
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -146,6 +146,7 @@ class ReportCallback(pl.Callback):
             cases=cases,
             alpha=self.spectral.alpha,
             ood_score=None if fitted is None else fitted.detector.name,
+            calibration_patients=[] if fitted is None else [each.patient_count for each in fitted.rule.groups.values()],
             threshold=threshold if math.isfinite(threshold) else None,
             promise=None if fitted is None else fitted.rule.stated,
             mask_threshold=masks.threshold if masks is not None and masks.decides else None,
@@ -226,20 +227,22 @@ def _with_calibration(result: CaseResult, measured: MeasuredCase | None) -> Case
 
 def _slices(scan: Mapping[str, Any], own: Segmentation) -> CaseSlices:
     """Cut the volume on its own grid, turned to right-anterior-superior."""
-    turn = Orientation("RAS", labels=None)
-    affine = scan["native"].affine
+    image, label = (scan[key].as_tensor()[0].cpu().numpy() for key in ("native", "label"))
+    predicted = [own.probability if own.parts is None else own.parts[0], own.probability]
+    volumes = [image, label, *(volume.cpu().numpy() for volume in predicted)]
+    (image, label, parts, probability), spacing = to_ras(scan["native"].affine.cpu().numpy(), *volumes)
+    classes = {} if own.classes is None else own.classes.parts
+    shown = None if own.parts is None else (label, parts)
+    cut = CaseSlices.cut(image, label.astype(bool), probability, spacing, shown, classes)
+    return replace(cut, stack=Stack.of(image, spacing, cut.grey, None, label > 0, probability))
 
-    def turned(volume: Tensor) -> Any:
-        return turn(MetaTensor(volume[None], affine=affine))[0].cpu().numpy()
 
-    image, label = (turn(volume)[0].cpu().numpy() for volume in (scan["native"], scan["label"]))
-    spacing = turn(scan["native"]).pixdim.tolist()
-    parts = None if own.parts is None else (label, turned(own.parts[0]))
-    return CaseSlices.cut(
-        image,
-        label.astype(bool),
-        turned(own.probability),
-        spacing,
-        parts,
-        {} if own.classes is None else own.classes.parts,
-    )
+def _slices_of_missed(scan: Mapping[str, Any], found: ScoredScan) -> CaseSlices | None:
+    """Slices of an image without a label that was accepted, with the mask of the task that it was taken for."""
+    if found.verdict is None or found.verdict.rejected is not False:
+        return None
+    own = next(each for name, each in found.probabilities.items() if str(name) == found.verdict.preprocessing)
+    volumes = [scan["native"].as_tensor()[0].cpu().numpy(), to_native(own.cpu(), scan["native"]).numpy()]
+    (image, probability), spacing = to_ras(scan["native"].affine.cpu().numpy(), *volumes)
+    cut = CaseSlices.cut(image, None, probability, spacing)
+    return replace(cut, stack=Stack.of(image, spacing, cut.grey, probability=probability))

@@ -17,9 +17,9 @@ from medmtl.errors import DataError
 from medmtl.io.stored import cause_of_shift, check_grid, check_largest
 from medmtl.io.volume import Volume, opened
 from medmtl.report.data.thumbnail import thumbnail
+from medmtl.report.orientation import to_ras
 from medmtl.results.dataset import CaseFacts, Finding, Intensity, Severity
 
-RAS = Volume(np.zeros((1, 1, 1)), np.eye(4))  # stands for the order of the axes alone
 PIECE = 1 << 20  # values
 
 
@@ -210,6 +210,7 @@ def _volumes_ml(label: Volume) -> dict[int, float]:
 
 
 def _draw(image: Volume, label: Volume | None) -> bytes:
-    turned = reordered(image, RAS)
-    outline = None if label is None else reordered(label, RAS).voxels
-    return thumbnail(turned.voxels, outline, [float(size) for size in voxel_sizes(turned.affine)])
+    """A picture of an image and of its label, which lies on the same grid."""
+    volumes = [image.voxels] if label is None else [image.voxels, label.voxels]
+    turned, spacing = to_ras(image.affine, *volumes)
+    return thumbnail(turned[0], None if label is None else turned[1], spacing)

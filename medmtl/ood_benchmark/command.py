@@ -18,11 +18,14 @@ from medmtl.ood_benchmark.both_verdicts import verdict_summary, verdicts_of, wit
 from medmtl.ood_benchmark.images import images_of
 from medmtl.ood_benchmark.leave_one_out import leave_one_task_out, print_left_out, write_left_out
 from medmtl.ood_benchmark.options import Options
+from medmtl.ood_benchmark.pictures import draw_wrong
 from medmtl.ood_benchmark.run import cache_of, observe, recall
 from medmtl.ood_benchmark.score import Panel, with_decisions
 from medmtl.ood_benchmark.summary import print_summary, write_summary
 from medmtl.ood_benchmark.worker import members_of, verdict_of
+from medmtl.report.ood.numbers import verdict_detector
 from medmtl.report.ood.page import write_ood_page
+from medmtl.report.ood.wrong import wrong_verdicts
 from medmtl.results.benchmark import THRESHOLD, Record, write_records
 from medmtl.results.both_verdicts import BothVerdicts, write_verdicts
 from medmtl.runs.folder import RunFolder, environment
@@ -100,7 +103,8 @@ def _run(options: Options, run: RunFolder, checkpoint: Path, resolved: str, trus
     verdicts = None if rule is None or not both else verdict_summary(both, rule)
     notes = [*notes, *panel.left_out]
     summary = write_summary(folder / "ood.json", records, panel.detectors, options, notes, facts, verdicts)
-    page = write_ood_page(folder, run.path.name, records, summary, _shown(facts), summary["notes"])
+    drawn = draw_wrong(others, wrong_verdicts(records, verdict_detector(summary), summary), options.seed)
+    page = write_ood_page(folder, run.path.name, records, summary, _shown(facts), summary["notes"], drawn)
     print_summary(console, summary)
     console.print(f"benchmark: {page}", soft_wrap=True)
 

@@ -63,9 +63,10 @@ class Worker:
         if image.own is not None and image.case.labels:
             label = load_label(image.case, Classes.of_organ(image.organ), native, image.ignore)
         if image.shift is not None:
-            seed = _seed(self.seed, image)
-            native = torch.cat([image.shift.apply(channel, image.severity, seed) for channel in native.split(1)])
-            label = None if label is None else image.shift.apply_to_label(label, image.severity, seed)
+            native = shifted(native, image, self.seed)
+            label = (
+                None if label is None else image.shift.apply_to_label(label, image.severity, _seed(self.seed, image))
+            )
         images = prepare_each(native, image.preprocessings)
         with torch.inference_mode():
             evidence, logits = self.observer(
@@ -99,6 +100,21 @@ class Worker:
                 view = replace(view, outputs={**view.outputs, "flip_disagreement": disagreement})
             views.append(view)
         return replace(evidence, views=tuple(views))
+
+
+def shifted(native: MetaTensor, image: Image, seed: int) -> MetaTensor:
+    """The voxels of an image after its shift, `(C, H, W, D)`.
+
+    Args:
+        native: the voxels before, same shape.
+        image: of a benchmark.
+        seed: of the shifts of the benchmark.
+    """
+    if image.shift is None:
+        return native
+    own = _seed(seed, image)
+    channels: MetaTensor = torch.cat([image.shift.apply(each, image.severity, own) for each in native.split(1)])
+    return channels
 
 
 def members_of(trained: Trained, checkpoint: Path, ensemble: Ensemble | None) -> Members | None:

@@ -1,5 +1,6 @@
 """Predict, draw and write one image; its JSON record is written last."""
 
+import json
 import math
 import shutil
 import time
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from medmtl.errors import RunError
-from medmtl.files import written_whole
+from medmtl.files import write_text, written_whole
 from medmtl.io.input import printable
 from medmtl.io.nifti import DESCRIPTION_BYTES
 from medmtl.io.reader import Scan
@@ -22,7 +23,7 @@ from medmtl.predict.model import Model
 from medmtl.predict.options import Options
 from medmtl.predict.prediction import Prediction
 from medmtl.predict.records import read_record, record_path, write_record
-from medmtl.report.predict.gallery import draw_case
+from medmtl.report.predict.picture import draw_case, slices_of
 from medmtl.results.prediction import PredictedCase
 from medmtl.version import __version__
 
@@ -78,6 +79,9 @@ def predict_case(
             seconds=_rounded({"reading": reading, **prediction.seconds, "writing": time.perf_counter() - start}),
             files=files,
             request=request,
+            chosen=prediction.chosen,
+            ood_threshold=None if prediction.ood_threshold is None else _number(prediction.ood_threshold),
+            calibration_patients=list(prediction.calibration_patients),
         )
         write_record(folder, case)
     except OSError as error:
@@ -120,10 +124,11 @@ def _write(stage: Path, scan: Scan, prediction: Prediction, options: Options) ->
         if options.entropy:
             files["entropy"] = write_map(stage, scan, prediction.entropy(), "entropy").name
     if options.report:
-        files["picture"] = f"figures/{scan.name}.png"
+        files |= {"picture": f"figures/{scan.name}.png", "slices": f"figures/{scan.name}.slices.json"}
+        mask, probability = (None, None) if held_back else (prediction.mask, prediction.probability)
         with written_whole(stage / files["picture"]) as beside:
-            mask = None if held_back else prediction.mask
             beside.write_bytes(draw_case(scan.name, scan.image, mask, prediction.segments))
+        write_text(stage / files["slices"], json.dumps(slices_of(scan.image, mask, probability).to_dict()))
     return files
 
 

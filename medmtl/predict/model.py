@@ -26,7 +26,7 @@ from medmtl.ood.mask_rule import MaskVerdict, reason_texts
 from medmtl.ood.verdict import Given, Verdict
 from medmtl.predict.class_output import ClassOutput, volumes_ml
 from medmtl.predict.prediction import Prediction
-from medmtl.predict.warnings import mask_warnings, verdict_warnings
+from medmtl.predict.warnings import choice_in_words, mask_warnings, verdict_warnings
 from medmtl.quantity import CUBIC_MM
 from medmtl.runs.folder import RunFolder
 from medmtl.training.trained import Trained, load_trained
@@ -213,10 +213,11 @@ class Model:
         voxel_ml = abs(float(np.linalg.det(affine[:3, :3]))) / CUBIC_MM
         in_distribution = None if verdict is None or verdict.rejected is None else not verdict.rejected
         p_value = None if verdict is None else verdict.p_value
+        rule = None if self.ood_detector is None else self.ood_detector.rule
         notes = [
             *(*scan.warnings, *warnings),
             *verdict_warnings(in_distribution, p_value, self.alpha, self.precision),
-            *mask_warnings(mask, affine, preprocessing, preprocessings if task is None and modality is None else ()),
+            *mask_warnings(mask, affine, preprocessing),
         ]
         return Prediction(
             mask=mask,
@@ -244,6 +245,9 @@ class Model:
             classes=output.labels,
             volumes_ml=volumes_ml(mask, output.segments, voxel_ml),
             output=output,
+            chosen=choice_in_words(preprocessing, preprocessings if task is None and modality is None else ()),
+            ood_threshold=None if rule is None or not rule.decides else rule.threshold,
+            calibration_patients=() if rule is None else tuple(each.patient_count for each in rule.groups.values()),
         )
 
     def _infer_within_memory(

@@ -45,6 +45,9 @@ class Prediction:
         classes: name -> label value in the mask, in the order of the task; empty for an organ of interest.
         volumes_ml: name of a class -> its volume in the mask; of classes that overlap each has all that is its own.
         output: what the network says of the classes, from which `class_probabilities` are computed.
+        chosen: how the preprocessing was chosen, where neither task nor modality was given; else empty.
+        ood_threshold: an image whose OOD score is above it is out-of-distribution; None without a verdict.
+        calibration_patients: held-out patients of each threshold; the p-value is at least 1 / (patients + 1).
     """
 
     mask: np.ndarray
@@ -72,6 +75,9 @@ class Prediction:
     classes: Mapping[str, int] = field(default_factory=dict)
     volumes_ml: Mapping[str, float] = field(default_factory=dict)
     output: ClassOutput | None = field(default=None, repr=False)
+    chosen: str = ""
+    ood_threshold: float | None = None
+    calibration_patients: tuple[int, ...] = ()
 
     @cached_property
     def class_probabilities(self) -> np.ndarray:

@@ -41,7 +41,6 @@ def mask_warnings(
     mask: NDArray[np.unsignedinteger],
     affine: NDArray[np.float64],
     preprocessing: Preprocessing,
-    tried: Collection[Preprocessing],
 ) -> list[str]:
     """Warnings about a mask and its image.
 
@@ -49,20 +48,28 @@ def mask_warnings(
         mask: `(H, W, D)`, on the image's grid, 0 outside.
         affine: `(4, 4)`, from its voxel indices to mm, right-anterior-superior.
         preprocessing: as used.
-        tried: all candidates, where neither task nor modality was given; else empty.
     """
     found = []
     if not mask.any():
         found.append("the mask is empty")
     elif any(mask.take(end, axis).any() for axis in range(3) for end in (0, -1)):
         found.append("the mask touches the border of the image: the organ may be cut off")
-    if len(tried) > 1:
-        choice = f"the nearest of {len(tried)} preprocessing settings was used"
-        if preprocessing.head is not None:
-            choice = f"the output of the nearest of {len(tried)} tasks was used"
-        found.append(f"modality and task are unknown: {choice}")
     spacing = nibabel.as_closest_canonical(nibabel.Nifti1Image(mask, affine)).header.get_zooms()
     for axis, size, working in zip(AXES, spacing, preprocessing.spacing, strict=True):
         if size > COARSER * working and not math.isclose(size, COARSER * working, rel_tol=1e-3):
             found.append(f"voxels are {size:g} mm {axis}, and the network works at {working:g} mm")
     return found
+
+
+def choice_in_words(preprocessing: Preprocessing, tried: Collection[Preprocessing]) -> str:
+    """How the preprocessing was chosen, where several were tried; else empty. It is a fact and no warning.
+
+    Args:
+        preprocessing: as used.
+        tried: all candidates.
+    """
+    if len(tried) < 2:
+        return ""
+    tasks = f"the output of the nearest of {len(tried)} tasks was used"
+    settings = f"the nearest of {len(tried)} preprocessing settings was used"
+    return f"modality and task are unknown: {settings if preprocessing.head is None else tasks}"

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from io import BytesIO
 from itertools import cycle
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
@@ -20,6 +20,25 @@ PALETTE = (
 )
 OOD_COLOUR = "#5F6670"
 INK, QUIET, LINE = "#1F2430", "#6B7280", "#D5D9E0"
+
+
+class Shades(NamedTuple):
+    """Colours of paper, text and lines.
+
+    Attributes:
+        paper: behind everything.
+        ink: of text.
+        quiet: of axes.
+        line: of grids.
+    """
+
+    paper: str
+    ink: str
+    quiet: str
+    line: str
+
+
+LIGHT, DARK = Shades("#FFFFFF", INK, QUIET, LINE), Shades("#101318", "#E6E8EC", "#9AA2AF", "#3A404B")
 WIDTH_INCHES = 8.4
 DOTS_PER_INCH = 200
 
@@ -39,25 +58,22 @@ _STYLE: dict[Any, Any] = {
     "axes.titlesize": 9.5,
     "axes.titleweight": "bold",
     "axes.labelsize": 8.5,
-    "axes.labelcolor": INK,
-    "axes.edgecolor": QUIET,
     "axes.linewidth": 0.7,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.axisbelow": True,
-    "text.color": INK,
-    "xtick.color": QUIET,
-    "ytick.color": QUIET,
-    "xtick.labelcolor": INK,
-    "ytick.labelcolor": INK,
     "xtick.labelsize": 8,
     "ytick.labelsize": 8,
-    "grid.color": LINE,
     "grid.linewidth": 0.6,
     "legend.frameon": False,
     "legend.fontsize": 8.5,
-    "figure.facecolor": "white",
-    "savefig.facecolor": "white",
+    "savefig.facecolor": "auto",
+}
+_SHADED = {
+    "ink": ("axes.labelcolor", "text.color", "xtick.labelcolor", "ytick.labelcolor"),
+    "quiet": ("axes.edgecolor", "xtick.color", "ytick.color"),
+    "line": ("grid.color",),
+    "paper": ("figure.facecolor", "axes.facecolor"),
 }
 
 
@@ -74,11 +90,18 @@ def task_colours(tasks: Sequence[str]) -> dict[str, str]:
 
 
 @contextmanager
-def style() -> Iterator[None]:
-    """Draw in the report's style inside the block, whatever the user's matplotlib settings are."""
+def style(dark: bool = False) -> Iterator[None]:
+    """Draw in the report's style inside the block, whatever the user's matplotlib settings are.
+
+    Args:
+        dark: light text on dark paper, as scans are looked at.
+    """
+    shades = DARK if dark else LIGHT
+    shaded: dict[Any, Any] = {key: getattr(shades, shade) for shade, keys in _SHADED.items() for key in keys}
     with mpl.rc_context():
         mpl.rcdefaults()
         mpl.rcParams.update(_STYLE)
+        mpl.rcParams.update(shaded)
         yield
 
 

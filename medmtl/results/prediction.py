@@ -40,13 +40,17 @@ class PredictedCase:
         nearest_image: the training image with the nearest signature, as `task/case`.
         mask_descriptors: what describes the mask, each beside its range among the training masks of the nearest task,
             see `medmtl.ood.reason.Compared`; empty where the detector compares none.
-        files: kind -> name of a written file: `mask`, `dicom_seg`, `probability`, `entropy`, `picture`.
+        files: kind -> name of a written file: `mask`, `dicom_seg`, `probability`, `entropy`, `picture`,
+            `slices` (those of the slider in the gallery).
         request: input files and options; an image whose request is unchanged is not predicted again.
         expected_volume_ml: of the organ, the sum of its probability over all voxels; None in records of versions that
             did not measure it.
         labels: class -> label value in the mask, in the order of segments and probability maps; empty for an organ of
             interest, whose mask is 1, and in records of versions without classes.
         volumes_ml: class -> its volume in the mask; of classes that overlap each has all that is its own.
+        chosen: how the preprocessing was chosen, where neither task nor modality was given; else empty.
+        ood_threshold: an image whose `ood_score` is above it is out-of-distribution; None without a verdict.
+        calibration_patients: held-out patients of each threshold; `p_value` is at least 1 / (patients + 1).
     """
 
     case: str
@@ -75,6 +79,9 @@ class PredictedCase:
     expected_volume_ml: float | None = None
     labels: Mapping[str, int] = field(default_factory=dict)
     volumes_ml: Mapping[str, float] = field(default_factory=dict)
+    chosen: str = ""
+    ood_threshold: float | None = None
+    calibration_patients: Sequence[int] = ()
 
     @property
     def mask_verdict(self) -> str:

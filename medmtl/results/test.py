@@ -16,6 +16,7 @@ from medmtl.ood.metrics.detection import detection_metrics
 from medmtl.ood.metrics.false_alarms import FlaggedPeople, flagged_people
 from medmtl.ood.score import OODScore, in_words
 from medmtl.quantity import Quantity
+from medmtl.results.accuracy_intervals import accuracy_intervals
 from medmtl.results.by_class import class_columns, classes_report, routing_report
 from medmtl.results.case import CaseResult, is_number, people_of, pooled_bins, tasks_of
 from medmtl.results.intervals import calibration_intervals
@@ -37,6 +38,8 @@ class EvaluationResult:
         alpha: the false alarm rate that the verdicts were set to allow, in (0, 1).
         ood_score: key of the score that the verdicts follow; None without an OOD detector.
         threshold: of that score; None without enough held-out cases for a verdict.
+        calibration_patients: patients of each group of held-out ones that share a threshold; p is at least
+            1 / (patients + 1).
         promise: of which in-distribution images at most a share of alpha is flagged, and whether exactly, see
             `ConformalRule.stated`; None without a verdict.
         mask_threshold: of the disagreement with the mask of the mirrored image; None where masks are not checked.
@@ -51,6 +54,7 @@ class EvaluationResult:
     alpha: float
     ood_score: str | None = None
     threshold: float | None = None
+    calibration_patients: Sequence[int] = ()
     promise: str | None = None
     mask_threshold: float | None = None
     scaling: Mapping[str, Any] | None = None
@@ -78,7 +82,8 @@ def build_report(evaluation: EvaluationResult) -> dict[str, Any]:
 
     Standard deviations are over cases with n - 1 in the denominator. `calibration` pools the voxels of all cases of
     a task, `calibration_per_case` is the mean over its cases, and `calibration_scaled` pools them after scaling. Their
-    intervals and `scaling_gain` are those of `calibration_intervals`. `metrics` describes all that was measured.
+    intervals and `scaling_gain` are those of `calibration_intervals`, those of accuracy of `accuracy_intervals`.
+    `metrics` describes all that was measured.
 
     A task with several classes has `classes` and `foreground_dice`, see `classes_report`; its other figures of accuracy
     are means over the classes, and those of calibration of all classes as one. `routing` is there for a network with an
@@ -93,6 +98,7 @@ def build_report(evaluation: EvaluationResult) -> dict[str, Any]:
     tasks = {task: _task(task, own, evaluation.metrics) for task, own in cases.items()}
     means = {
         **{metric: mean_of(task[metric]["mean"] for task in tasks.values()) for metric in ACCURACY},
+        "accuracy_intervals": accuracy_intervals(cases),
         **{kind: _mean_over_tasks(tasks, kind, evaluation.metrics) for kind in KINDS},
         **calibration_intervals(cases),
     }
@@ -191,6 +197,7 @@ def _task(name: str, results: Sequence[CaseResult], metrics: Mapping[str, BinMet
         "cases": len(results),
         "people": people_of(results),
         **{metric: spread_of([getattr(result, metric) for result in results]) for metric in ACCURACY},
+        "accuracy_intervals": accuracy_intervals({name: results}),
         **classes_report(results, metrics),
         "calibration": pooled,
         "calibration_per_case": per_case,
@@ -223,6 +230,7 @@ def _detection(evaluation: EvaluationResult) -> dict[str, Any]:
             "alpha": evaluation.alpha,
             "score": evaluation.ood_score,
             "threshold": evaluation.threshold,
+            "calibration_patients": list(evaluation.calibration_patients),
             "promise": evaluation.promise,
             "false_alarm_rate": mean_of(false_alarms),
             "detection_rate": mean_of(detections),

@@ -60,7 +60,8 @@ class Interleaved(pl.Callback):
 
     def _bare(self, module: pl.LightningModule, clip: float | None) -> float:
         """Seconds of a block of steps on ready patches."""
-        assert self.network is not None and self.optimizer is not None
+        assert self.network is not None
+        assert self.optimizer is not None
         begun = time.perf_counter()
         for _ in range(BLOCK):
             self.optimizer.zero_grad()

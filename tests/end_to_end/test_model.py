@@ -105,9 +105,9 @@ def test_all_warnings_come_with_the_prediction(model: Model, trained: Path, scan
     voxels = image.get_fdata(dtype=np.float32)
     tried = "modality and task are unknown: the nearest of 2 preprocessing settings was used"
     border = "the mask touches the border of the image: the organ may be cut off"
-    assert tried in model.predict(scan).warnings
+    assert model.predict(scan).chosen == tried
     for given in ({"task": "LiverCT"}, {"modality": "CT"}):
-        assert tried not in model.predict(scan, **given).warnings
+        assert model.predict(scan, **given).chosen == ""
     found = model.predict(scan, task="LiverCT")
     start, stop = np.argwhere(found.mask).min(0), np.argwhere(found.mask).max(0)
     touches = (start == 0).any() or (stop == np.array(found.mask.shape) - 1).any()

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from medmtl.data.preprocessing import Preprocessing
-from medmtl.predict.warnings import mask_warnings, verdict_warnings
+from medmtl.predict.warnings import choice_in_words, mask_warnings, verdict_warnings
 
 PREPROCESSING = Preprocessing((1.0, 2.0, 3.0), None)
 GRID = np.diag([1.0, 2.0, 3.0, 1.0])
@@ -16,28 +16,27 @@ def mask_at(*places: tuple[int, int, int]) -> np.ndarray:
 
 
 def test_there_is_no_warning_about_a_mask_within_the_image() -> None:
-    assert mask_warnings(mask_at((1, 1, 1), (3, 4, 5)), GRID, PREPROCESSING, [PREPROCESSING]) == []
+    assert mask_warnings(mask_at((1, 1, 1), (3, 4, 5)), GRID, PREPROCESSING) == []
 
 
 def test_an_empty_mask() -> None:
-    assert mask_warnings(mask_at(), GRID, PREPROCESSING, []) == ["the mask is empty"]
+    assert mask_warnings(mask_at(), GRID, PREPROCESSING) == ["the mask is empty"]
 
 
 @pytest.mark.parametrize("place", [(0, 2, 2), (4, 2, 2), (2, 0, 2), (2, 5, 2), (2, 2, 0), (2, 2, 6)])
 def test_a_mask_at_any_side_of_the_image(place: tuple[int, int, int]) -> None:
-    (message,) = mask_warnings(mask_at(place), GRID, PREPROCESSING, [])
+    (message,) = mask_warnings(mask_at(place), GRID, PREPROCESSING)
     assert "touches the border" in message
 
 
-def test_preprocessing_settings_that_were_tried_without_a_modality() -> None:
-    (message,) = mask_warnings(mask_at((2, 2, 2)), GRID, PREPROCESSING, {PREPROCESSING, Preprocessing((1, 1, 1), None)})
-    assert "nearest of 2 preprocessing settings was used" in message
-
-
-def test_outputs_that_were_tried_without_a_task() -> None:
+def test_how_preprocessing_was_chosen_is_a_fact_and_no_warning() -> None:
+    tried = {PREPROCESSING, Preprocessing((1, 1, 1), None)}
+    assert "nearest of 2 preprocessing settings was used" in choice_in_words(PREPROCESSING, tried)
     heads = [PREPROCESSING._replace(head=name) for name in ("Liver", "Spleen")]
-    (message,) = mask_warnings(mask_at((2, 2, 2)), GRID, heads[0], heads)
-    assert message == "modality and task are unknown: the output of the nearest of 2 tasks was used"
+    assert choice_in_words(heads[0], heads) == (
+        "modality and task are unknown: the output of the nearest of 2 tasks was used"
+    )
+    assert choice_in_words(PREPROCESSING, [PREPROCESSING]) == ""
 
 
 @pytest.mark.parametrize("axis", range(3))
@@ -49,7 +48,7 @@ def test_voxels_much_coarser_than_the_network_s(axis: int) -> None:
         sizes[axis] *= factor
         affine = np.eye(4)
         affine[:3, :3] = np.diag(sizes * (-1, 1, 1))[:, [2, 0, 1]]
-        message = mask_warnings(mask_at((2, 2, 2)), affine, PREPROCESSING, [])
+        message = mask_warnings(mask_at((2, 2, 2)), affine, PREPROCESSING)
         assert [words in each for each in message] == [True] * warned
         assert all(
             f"{sizes[axis]:g} mm" in each and f"at {PREPROCESSING.spacing[axis]:g} mm" in each for each in message

@@ -5,7 +5,9 @@ import pytest
 from matplotlib.colors import to_hex
 from matplotlib.contour import QuadContourSet
 
-from medmtl.report.slices import CLASS_COLOURS, CaseSlices, case_slices
+from medmtl.report.drawing import case_slices
+from medmtl.report.outline import CLASS_COLOURS
+from medmtl.report.slices import CaseSlices
 from medmtl.report.style import to_png
 
 SPACING = (1.0, 2.0, 4.0)

@@ -31,7 +31,7 @@ from medmtl.report.compare.reading import (
     value_of,
     with_interval,
 )
-from medmtl.report.html import Picture, page_template
+from medmtl.report.html import Picture, render
 from medmtl.report.style import task_colours
 from medmtl.report.test.write import write_figures
 
@@ -56,7 +56,8 @@ def write_pages(
     write_text(folder / "compare.tex", latex_table(comparison))
     blocks = blocks_by_size(comparison)
     metrics = {key: metric_of(comparison, key) for key in comparison["metrics"]}
-    page = page_template("compare.html.j2").render(
+    page = render(
+        "compare.html.j2",
         comparison=comparison,
         blocks=blocks,
         sentences=_sentences(comparison),

@@ -5,11 +5,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from medmtl.files import write_text
-from medmtl.report.html import page_template
+from medmtl.report.html import render
 from medmtl.report.style import PALETTE
 from medmtl.results.dataset import SEVERITIES, CaseFacts, Finding
 from medmtl.results.dataset_summary import Summary, headline
 
+FIRST = 3  # cases with findings to look at
 SHOWN = 120  # cases with a picture, about 30 kB each
 
 
@@ -39,13 +40,18 @@ def write_data_page(
     # Cases without findings alternate between datasets, so that every dataset has pictures.
     turn = {id(case): number for each in summaries for number, case in enumerate(_own(cases, each.name))}
     ordered = sorted(cases, key=lambda case: (*_rank(of_case.get((case.dataset, case.case), [])), turn[id(case)]))
-    page = page_template("data.html.j2").render(
+    page = render(
+        "data.html.j2",
         title=title,
         headline=headline(cases, findings),
         summaries=summaries,
         findings=findings,
         ordered=ordered,
         shown=SHOWN,
+        places={(case.dataset, case.case) for case in ordered[:SHOWN]},
+        first=[(case, of_case[case.dataset, case.case][0]) for case in ordered if (case.dataset, case.case) in of_case][
+            :FIRST
+        ],
         of_case=of_case,
         pictures={
             (case.dataset, case.case): base64.b64encode(case.thumbnail).decode("ascii")

@@ -9,11 +9,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from medmtl.report.cut import cuts, grey_window
+from medmtl.report.drawing import draw_letters
+from medmtl.report.orientation import VIEWS, on_page
 from medmtl.report.style import PALETTE, style
 
 _SIDE, _GAP, _DOTS_PER_INCH = 1.3, 0.04, 100  # the longer side of a volume, and the space between slices, in inches
-_PLANES = ((2, 0, 1), (1, 0, 2), (0, 1, 2))  # the axis that is fixed, the one to the right, the one upwards
-_OTHERS = ((1, 2), (0, 2), (0, 1))  # the other axes of each
 
 
 def thumbnail(image: NDArray[Any], label: NDArray[Any] | None, spacing: Sequence[float]) -> bytes:
@@ -25,66 +26,49 @@ def thumbnail(image: NDArray[Any], label: NDArray[Any] | None, spacing: Sequence
         spacing: voxel size in mm along H, W and D.
 
     Returns:
-        A PNG file. The slices go through the centre of the label, or of the volume where nothing is labelled; empty
-        margins are left out. The outlines of the values above 0 have the colours of the palette, in their order.
+        A PNG file. The slices go through the largest areas of the label, or the middle of the volume where nothing is
+        labelled, see `cuts`. The outlines of the values above 0 have the colours of the palette, in their order.
     """
-    box = _content(image, label)
-    image, label = image[box], None if label is None else label[box]
-    extent = np.multiply(image.shape, spacing)
-    scale = _SIDE / extent.max()
-    width = scale * sum(extent[across] for _, across, _ in _PLANES) + 2 * _GAP
-    height = scale * max(extent[up] for _, _, up in _PLANES)
-    centre, left = _centre(image, label), 0.0
-    with style():
+    organ = np.broadcast_to(np.False_, image.shape) if label is None else label > 0
+    places = cuts(image, organ)
+    grey = grey_window(image, organ, spacing)
+    extents = {
+        name: [size * spacing[axis] for axis, size in zip(view[1:], image[places[name]].shape, strict=True)]
+        for name, view in VIEWS.items()
+    }
+    scale = _SIDE / max(size for extent in extents.values() for size in extent)
+    width = scale * sum(across for across, _ in extents.values()) + 2 * _GAP
+    height = scale * max(up for _, up in extents.values())
+    left = 0.0
+    with style(dark=True):
         figure = Figure(figsize=(width, height))
-        for fixed, across, up in _PLANES:
-            size = scale * extent[across], scale * extent[up]
-            place = left / width, 0.5 - size[1] / height / 2, size[0] / width, size[1] / height
-            axes = figure.add_axes(place)
+        for name, (across, up) in extents.items():
+            size = scale * across, scale * up
+            axes = figure.add_axes((left / width, 0.5 - size[1] / height / 2, size[0] / width, size[1] / height))
             left += size[0] + _GAP
-            cut = tuple(centre[axis] if axis == fixed else slice(None) for axis in range(3))
-            _draw(axes, image[cut], extent[across], extent[up])
+            _draw(axes, image[places[name]], across, up, grey)
+            draw_letters(axes, name, size=6)
             if label is not None:
-                _outline(axes, label[cut], extent[across], extent[up])
+                _outline(axes, label[places[name]], across, up)
         buffer = BytesIO()
         figure.savefig(buffer, format="png", dpi=_DOTS_PER_INCH, facecolor="black", metadata={"Software": None})
     return buffer.getvalue()
 
 
-def _content(image: NDArray[Any], label: NDArray[Any] | None) -> tuple[slice, ...]:
-    """The smallest box that holds all that is labelled or above the image's lowest value."""
-    shown = image > image.min() if label is None else (image > image.min()) | (label > 0)
-    if not shown.any():
-        return (slice(None),) * 3
-    ends = [np.flatnonzero(shown.any(axis=others))[[0, -1]] for others in _OTHERS]
-    return tuple(slice(int(first), int(last) + 1) for first, last in ends)
-
-
-def _centre(image: NDArray[Any], label: NDArray[Any] | None) -> list[int]:
-    """The index of the label's centre of mass; the middle of the volume where nothing is labelled."""
-    if label is None or not (label > 0).any():
-        return [size // 2 for size in image.shape]
-    profiles = [(label > 0).sum(axis=others) for others in _OTHERS]
-    return [round(np.average(np.arange(len(profile)), weights=profile)) for profile in profiles]
-
-
-def _draw(axes: Axes, plane: NDArray[Any], width: float, height: float) -> None:
-    grey = np.nan_to_num(np.asarray(plane, dtype=np.float32), posinf=0, neginf=0)
-    black, white = np.quantile(grey, (0.01, 0.99))
+def _draw(axes: Axes, plane: NDArray[Any], width: float, height: float, grey: tuple[float, float]) -> None:
+    pixels = on_page(np.nan_to_num(np.asarray(plane, dtype=np.float32), posinf=0, neginf=0))
     extent = 0, width, 0, height
-    axes.imshow(
-        grey.T, "gray", vmin=black, vmax=white, origin="lower", extent=extent, aspect="auto", interpolation="bilinear"
-    )
+    axes.imshow(pixels, "gray", vmin=grey[0], vmax=grey[1], extent=extent, aspect="auto", interpolation="bilinear")
     axes.set_axis_off()
 
 
 def _outline(axes: Axes, plane: NDArray[Any], width: float, height: float) -> None:
     if min(plane.shape) < 2:
         return
-    across, up = ((np.arange(size) + 0.5) * mm / size for size, mm in zip(plane.shape, (width, height), strict=True))
-    values = [value for value in np.unique(plane) if value > 0]
-    for value in values:
-        inside = plane == value
+    pixels = on_page(plane)[::-1]
+    across, up = ((np.arange(n) + 0.5) * mm / n for n, mm in zip(plane.shape, (width, height), strict=True))
+    for value in (value for value in np.unique(plane) if value > 0):
+        inside = pixels == value
         if not inside.all():
             colour = PALETTE[(int(value) - 1) % len(PALETTE)]
-            axes.contour(across, up, inside.T.astype(np.float32), levels=[0.5], colors=[colour], linewidths=1.0)
+            axes.contour(across, up, inside.astype(np.float32), levels=[0.5], colors=[colour], linewidths=1.0)

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import matplotlib as mpl
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
@@ -38,7 +39,9 @@ _LIGHT_FROM = 0.78  # cells of higher AUROC are light enough for dark numbers
 _ROW_INCHES = 0.19
 
 
-def heat_map(values: Mapping[str, Mapping[Condition, float]], statistics: Mapping[str, Any]) -> Figure:
+def heat_map(
+    values: Mapping[str, Mapping[Condition, float]], statistics: Mapping[str, Any], dark: bool = False
+) -> Figure:
     """AUROC of every detector on every condition: a column a detector, the best in the mean first, a row a condition.
 
     Controls are in a separate strip below.
@@ -46,6 +49,7 @@ def heat_map(values: Mapping[str, Mapping[Condition, float]], statistics: Mappin
     Args:
         values: detector -> condition -> AUROC against the in-distribution images.
         statistics: what `ood.json` holds, for the order.
+        dark: on dark paper; a page cannot invert it as it does other figures, since its colours have a meaning.
     """
     names = [name for name in detectors_by_mean(statistics) if name in values]
     conditions = list(dict.fromkeys(where for by_condition in values.values() for where in by_condition))
@@ -55,7 +59,7 @@ def heat_map(values: Mapping[str, Mapping[Condition, float]], statistics: Mappin
         rows += [title, *members] if members else []
     controls: list[str | Condition] = [where for where in conditions if where.group == "control"]
     strip = ["Controls: 0.5 is right", *controls] if controls else []
-    with style():
+    with style(dark):
         height = _ROW_INCHES * (len(rows) + len(strip)) + 2.4
         figure = Figure(figsize=(WIDTH_INCHES, height), layout="constrained")
         parts = [part for part in (rows, strip) if part] or [["in-distribution images only"]]
@@ -147,7 +151,13 @@ def _cells(
             text = f"{value:.2f}" if math.isfinite(value) else "\N{EN DASH}"
             colour = "white" if value < _LIGHT_FROM else INK
             axes.text(column + 0.5, row + 0.5, text, ha="center", va="center", fontsize=6.8, color=colour)
-    axes.pcolormesh(np.ma.masked_invalid(values), cmap=_COLOURS, norm=_SCALE, edgecolors="white", linewidth=0.8)
+    axes.pcolormesh(
+        np.ma.masked_invalid(values),
+        cmap=_COLOURS,
+        norm=_SCALE,
+        edgecolors=mpl.rcParams["figure.facecolor"],
+        linewidth=0.8,
+    )
     labels, before = [], ""
     for row in rows:
         labels.append(row if isinstance(row, str) else _label(row, before, statistics))

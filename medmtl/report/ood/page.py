@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -10,7 +11,7 @@ from medmtl.files import write_text
 from medmtl.ood.conformal import cases_needed
 from medmtl.ood.metrics.benchmark_table import COLUMNS
 from medmtl.ood.metrics.false_alarms import flagged_people
-from medmtl.report.html import Picture, number, page_template
+from medmtl.report.html import Picture, number, render
 from medmtl.report.ood.failure import labelled, rejecting, risk_coverage_curves, score_against_dice
 from medmtl.report.ood.figures import heat_map, severity_curves
 from medmtl.report.ood.numbers import (
@@ -28,8 +29,9 @@ from medmtl.report.ood.numbers import (
     without_network,
 )
 from medmtl.report.ood.scores import roc_by_group, scores_by_group
+from medmtl.report.ood.wrong import first_of, wrong_verdicts
 from medmtl.report.test.write import write_figures
-from medmtl.results.benchmark import Record
+from medmtl.results.benchmark import Record, rule_of
 
 
 def write_ood_page(
@@ -39,6 +41,7 @@ def write_ood_page(
     statistics: Mapping[str, Any],
     facts: Mapping[str, str],
     notes: Sequence[str],
+    pictures: Mapping[str, Figure] = MappingProxyType({}),
 ) -> Path:
     """Write page and figures; figures of an earlier benchmark are removed.
 
@@ -52,18 +55,26 @@ def write_ood_page(
             false alarms by task.
         facts: of the run, in the order to show them; `data_note` as in `render_report`.
         notes: what was left out and why, a sentence each.
+        pictures: `place` of an image whose verdict is wrong, see `wrong_verdicts` -> its figure.
 
     Returns:
         The path of `ood.html`.
     """
     values = aurocs(records)
     ranked = detectors_by_mean(statistics)
-    figures = write_figures(folder / "figures", _draw(records, values, statistics), facts.get("data_note", ""))
-    page = page_template("ood.html.j2").render(
+    wrong = wrong_verdicts(records, verdict_detector(statistics), statistics)
+    figures = write_figures(
+        folder / "figures", {**_draw(records, values, statistics), **pictures}, facts.get("data_note", "")
+    )
+    page = render(
+        "ood.html.j2",
         run=run,
         sentences=sentences(records, statistics),
         failure_sentences=failure_sentences(records, statistics),
         notes=notes,
+        wrong=wrong,
+        first=first_of(wrong),
+        calibration_patients=_calibration_patients(records, statistics),
         ranked=ranked,
         tied=tied(statistics),
         ties_known=_ties_known(statistics),
@@ -159,6 +170,11 @@ def _verdict_sentence(records: Sequence[Record], statistics: Mapping[str, Any]) 
     return f"At \N{GREEK SMALL LETTER ALPHA} = {alpha:g} {score_label(statistics, name)} {' and '.join(found)}."
 
 
+def _calibration_patients(records: Sequence[Record], statistics: Mapping[str, Any]) -> list[int]:
+    rule = rule_of(records, verdict_detector(statistics), statistics["verdict"]["alpha"])
+    return [group.patient_count for group in rule.groups.values()]
+
+
 def _ties_known(statistics: Mapping[str, Any]) -> bool:
     return any(row.get("mean", {}).get("rank") for row in statistics["detectors"].values())
 
@@ -176,7 +192,9 @@ def _draw(
 ) -> dict[str, Figure]:
     conditions = [where for by_condition in values.values() for where in by_condition]
     groups = [group for group in ("far", "near") if any(where.group == group for where in conditions)]
-    drawn = {"heat-map": heat_map(values, statistics)} if conditions else {}
+    drawn: dict[str, Figure] = {}
+    if conditions:
+        drawn |= {"heat-map": heat_map(values, statistics), "heat-map-dark": heat_map(values, statistics, dark=True)}
     if any(where.group == "covariate" and where.severity for where in conditions):
         drawn["severity"] = severity_curves(values, statistics)
     if groups:

@@ -1,27 +1,18 @@
 """The gallery: all predicted images with masks and verdicts on one self-contained page, OOD ones first."""
 
-import math
-from collections.abc import Collection, Mapping, Sequence
-from itertools import cycle, product
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any
 
-import nibabel
-import numpy as np
-from monai.data import MetaTensor
-from numpy.typing import NDArray
-
-from medmtl.files import write_text
+from medmtl.errors import RunError
+from medmtl.files import TextError, read_json, write_text
 from medmtl.ood.reason import Compared
-from medmtl.report.html import Picture, page_template
-from medmtl.report.slices import CLASS_COLOURS, DASHED, TRUTH, CaseSlices, Outline, add_legend, draw_outlines, lay_out
-from medmtl.report.style import literal, style, to_png
+from medmtl.report.html import Picture, anchor, p_in_words, render
+from medmtl.report.stack import Stack
 from medmtl.results.prediction import IN, OUT, UNDECIDED, FailedCase, PredictedCase, worst_first
 
-MASK = Outline("mask", "#00C8F0", "solid", 1.3)
-LEGEND, LINE = 80, 0.19  # letters in a line of the legend, and its height, inches
 LIMIT = 6.0  # spreads from the median at which the track of a descriptor ends
+SLIDERS = 40  # on a page, about 80 kB each
+FIRST = 3  # to look at
 SHOWN = 100  # pictures on a page, OOD images first: browsers open 25 MB, but not much more
 
 
@@ -46,7 +37,9 @@ def write_gallery(
     """
     ranked = worst_first(cases)
     shown = [case for case in ranked if "picture" in case.files][:SHOWN]
-    page = page_template("gallery.html.j2").render(
+    common = warnings_of_all(cases)
+    page = render(
+        "gallery.html.j2",
         headline=headline(cases, failed),
         ranked=ranked,
         failed=failed,
@@ -54,6 +47,11 @@ def write_gallery(
         counts={word: sum(case.verdict == word for case in cases) for word in (OUT, UNDECIDED, IN)},
         shown=shown,
         classes=any(len(case.labels) > 1 for case in shown),
+        first=[(case, anchor(case.case), why(case)) for case in first_cases(shown)],
+        common=common,
+        own_warnings={case.case: [each for each in case.warnings if each not in common] for case in shown},
+        p_words={case.case: p_in_words(case.p_value, case.calibration_patients) for case in shown},
+        stacks={case.case: _stack(folder / case.files["slices"]) for case in shown[:SLIDERS] if "slices" in case.files},
         pictures={case.case: Picture.of((folder / case.files["picture"]).read_bytes()) for case in shown},
         place=_place,
         is_outside=lambda each: Compared(**each).outside,
@@ -87,58 +85,39 @@ def headline(cases: Sequence[PredictedCase], failed: Sequence[FailedCase]) -> st
     return " ".join(sentences) or "There are no images."
 
 
-def draw_case(
-    name: str,
-    image: MetaTensor,
-    mask: NDArray[np.unsignedinteger] | None,
-    segments: Mapping[str, Collection[int]] = MappingProxyType({}),
-) -> bytes:
-    """Three slices through the middle of a mask, with its outline, or with one in a colour of its own for each class.
+def first_cases(shown: Sequence[PredictedCase]) -> list[PredictedCase]:
+    """The cases to look at first: those that are flagged, else those that came nearest to it.
 
     Args:
-        name: written above.
-        image: `(C, H, W, D)`, of which the first channel is drawn.
-        mask: `(H, W, D)`, label values, 0 outside; None to show the middle of the image alone.
-        segments: class -> its label values in the mask; with fewer than two the mask has one outline.
-
-    Returns:
-        A PNG file.
+        shown: the cases that have a picture, worst first.
     """
-    affine, voxels = image.affine.cpu().numpy(), image.as_tensor()[0].cpu().numpy()
-    outlined = np.broadcast_to(np.uint8(0), voxels.shape) if mask is None else mask
-    # Reoriented to right-anterior-superior as views: a large volume is not copied.
-    turned, turned_mask = (
-        nibabel.as_closest_canonical(nibabel.Nifti1Image(values, affine)) for values in (voxels, outlined)
-    )
-    spacing = [float(size) for size in turned.header.get_zooms()]
-    # Label values take the place of the probability, of which a cut asks only where it is at least one half.
-    slices = CaseSlices.cut(np.asanyarray(turned.dataobj), None, np.asanyarray(turned_mask.dataobj), spacing)
-    looks = {MASK: None} if len(segments) < 2 else _looks(segments)
-    shown = [] if mask is None else [look.handle for look in looks]
-    longest = max(len(look.label) for look in looks)
-    columns = max(1, min(len(shown) + 1, LEGEND // (longest + 8)))
-    lines = math.ceil((len(shown) + 1) / columns)
-    with style():
-        figure, panels, scale = lay_out(slices, name, more_foot=(lines - 1) * LINE)
-        for axes, plane in panels:
-            for look, values in looks.items():
-                inside = plane.probability > 0 if values is None else np.isin(plane.probability, list(values))
-                draw_outlines(axes, plane._replace(probability=inside.astype(np.float32)), TRUTH, look)
-        if lines == 1:
-            add_legend(figure, *shown, scale)
-        else:
-            place: dict[str, Any] = {"bbox_to_anchor": (0.5, 0), "borderaxespad": 0.1, "ncols": columns}
-            figure.legend(handles=[*shown, scale], loc="lower center", fontsize=8, **place)
-    return to_png(figure)
+    flagged = [case for case in shown if case.flagged]
+    near = sorted((case for case in shown if not case.flagged), key=lambda case: case.mask_p_value or 1.0)
+    return [*flagged, *sorted(near, key=lambda case: case.p_value or 1.0)][:FIRST]
 
 
-def _looks(segments: Mapping[str, Collection[int]]) -> dict[Outline, Collection[int]]:
-    """How each class is outlined -> its label values."""
-    looks = product((MASK.dashes, DASHED), CLASS_COLOURS)
-    return {
-        MASK._replace(label=literal(name), colour=colour, dashes=dashes): values
-        for (name, values), (dashes, colour) in zip(segments.items(), cycle(looks), strict=False)
-    }
+def why(case: PredictedCase) -> str:
+    """Why to look at a case, in words."""
+    found = [case.verdict] if case.verdict != IN else []
+    if case.mask_reliable is False:
+        found.append(f"mask {case.mask_verdict}")
+    if found:
+        return f"{', '.join(found)}{'' if not case.reasons else f': {case.reasons[0]}'}"
+    return f"not flagged, {p_in_words(case.p_value, case.calibration_patients)}"
+
+
+def warnings_of_all(cases: Sequence[PredictedCase]) -> list[str]:
+    """What all of several images share, and so is said once and of none of them."""
+    if len(cases) < 2:
+        return []
+    return [each for each in cases[0].warnings if all(each in other.warnings for other in cases)]
+
+
+def _stack(path: Path) -> Stack:
+    try:
+        return Stack.from_dict(read_json(path))
+    except (TextError, ValueError, OSError) as error:
+        raise RunError(f"{path} cannot be read ({error})", fix="add --overwrite") from None
 
 
 def _place(deviation: float) -> float:

@@ -4,8 +4,10 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from medmtl.report.slices import DASHED, CaseSlices, Outline, add_legend, draw_outlines, extent_of, lay_out
-from medmtl.report.style import INK, style
+from medmtl.report.drawing import add_legend, draw_outlines, extent_of, lay_out
+from medmtl.report.outline import DASHED, Outline
+from medmtl.report.slices import CaseSlices
+from medmtl.report.style import DARK, INK, style
 
 # Purple to orange, which no common colour blindness confuses (ColorBrewer); white where the two agree.
 COLOURS = "PuOr_r"
@@ -24,7 +26,7 @@ def calibration_map(slices: CaseSlices, title: str) -> Figure:
         slices: the planes of the case.
         title: written above, for example the case, its Dice and its rank.
     """
-    with style():
+    with style(dark=True):
         figure, panels, scale = lay_out(slices, title, more_foot=_FOOT)
         points = Normalize(-LIMIT_POINTS, LIMIT_POINTS)
         for axes, plane in panels:
@@ -38,5 +40,5 @@ def calibration_map(slices: CaseSlices, title: str) -> Figure:
         bar.ax.tick_params(labelsize=7.5, length=2, pad=1.5)
         for x, across, words in ((0.17, "right", "too low"), (0.83, "left", "too high")):
             figure.text(x, (0.25 + 0.405) / height, words, ha=across, va="center", fontsize=7.5)
-        add_legend(figure, TRUTH.handle, PREDICTION.handle, scale)
+        add_legend(figure, *(look._replace(colour=DARK.ink).handle for look in (TRUTH, PREDICTION)), scale)
     return figure

@@ -1,18 +1,23 @@
 """The page of a test: headline, tables, figures and every case in one file that opens from disk."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from medmtl.accuracy import ACCURACY
 from medmtl.calibration.metrics.intervals import INTERVAL_METRICS
 from medmtl.calibration.metrics.regions import REGIONS
 from medmtl.files import write_text
-from medmtl.report.html import Picture, page_template
+from medmtl.report.html import Picture, render
+from medmtl.report.stack import Stack
 from medmtl.report.style import OOD_COLOUR, task_colours
-from medmtl.report.test.sentences import gain_sentences, headline, routing_sentence
+from medmtl.report.test.cases import KINDS, Pictured, first_cases, links_of
+from medmtl.report.test.sentences import conclusions, gain_sentences, headline, routing_sentence
 from medmtl.results.case import tasks_of
 from medmtl.results.test import EvaluationResult, cases_table
+
+SLIDERS = 24  # on a page, about 80 kB each: wrong verdicts first, then the worst cases
 
 # What a region holds where it is that of a class.
 CLASS_REGIONS = {"whole": "whole volume", "band": "band of 5 mm around the class"}
@@ -24,6 +29,8 @@ def render_report(
     figures: Mapping[str, bytes],
     facts: Mapping[str, str],
     out: Path,
+    pictured: Sequence[Pictured] = (),
+    stacks: Mapping[tuple[str, str], Stack] = MappingProxyType({}),
 ) -> None:
     """Write the page.
 
@@ -34,11 +41,22 @@ def render_report(
         facts: about the run, for example {"checkpoint": ..., "layers": ...}, in the order to show them. The key
             `data_note` ("Digital phantoms, not patients") is shown at the head and in every caption instead.
         out: the file, `report.html`.
+        pictured: the cases whose pictures are shown.
+        stacks: dataset and case -> its slices, of which the first `SLIDERS` of those are shown.
     """
     tasks = tasks_of(evaluation.cases)
-    page = page_template("report.html.j2").render(
+    by_interest = sorted(pictured, key=lambda each: (not each.verdict_wrong, each.kind == "best"))
+    sliders = [each.place for each in by_interest if each.case in stacks][:SLIDERS]
+    page = render(
+        "report.html.j2",
         report=report,
         headline=headline(report),
+        conclusions=conclusions(report),
+        first=first_cases(pictured),
+        pictured=[each for each in pictured if not each.verdict_wrong],
+        wrong={kind: [each for each in pictured if each.kind == kind] for kind in KINDS},
+        links=links_of(pictured),
+        stacks={each.place: stacks[each.case] for each in pictured if each.place in sliders},
         rows=cases_table(evaluation.cases, evaluation.metrics),
         scores=list(dict.fromkeys(score for result in evaluation.cases for score in result.scores)),
         colours={**dict.fromkeys(report["ood"]["datasets"], OOD_COLOUR), **task_colours(tasks)},

@@ -1,10 +1,11 @@
-"""Sentences of the page of a test: its headline, and what scaling changed."""
+"""Sentences of the page of a test: its headline, what to conclude, and what scaling changed."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from medmtl.calibration.metrics.intervals import INTERVAL_METRICS
 from medmtl.calibration.metrics.regions import REGIONS
+from medmtl.report.html import bracketed
 from medmtl.results.intervals import BETTER, NOTHING, TOO_FEW, WORSE
 
 SCALED_REGIONS = ("whole", "band")
@@ -45,6 +46,55 @@ def headline(report: Mapping[str, Any]) -> str:
     if ood["note"]:
         sentences.append(ood["note"])
     return " ".join(sentences)
+
+
+def conclusions(report: Mapping[str, Any]) -> list[str]:
+    """What a reader should take from a test: about its masks, its warnings and its verdicts, a sentence each.
+
+    Args:
+        report: the content of `report.json`.
+    """
+    return [each for each in (_about_masks(report), _about_warnings(report), _about_verdicts(report)) if each]
+
+
+def _about_masks(report: Mapping[str, Any]) -> str:
+    means = {name: task["dice"]["mean"] for name, task in report["tasks"].items() if task["dice"]["mean"] is not None}
+    if not means:
+        return ""
+    lowest = min(means, key=lambda name: means[name])
+    ends = report["tasks"][lowest]["accuracy_intervals"]["dice"]
+    words = f"Dice {bracketed(means[lowest], ends, 2)}"
+    if len(means) == 1:
+        return f"Masks of {lowest} have {words}."
+    return f"Masks are worst for {lowest}, {words}, and best for {max(means, key=lambda name: means[name])}."
+
+
+def _about_warnings(report: Mapping[str, Any]) -> str:
+    masks = report["ood"]["masks"]
+    if not masks["doubtful"]:
+        return ""
+    silent = masks["doubtful"] - masks["doubtful_found_by_either"]
+    bar = f"Dice below {masks['acceptable_dice']:g}"
+    if not silent:
+        return f"Every mask with {bar} comes with a warning."
+    return (
+        f"{silent} of {_count(masks['doubtful'], 'mask', words=False)} with {bar} {_come(silent)} without any warning."
+    )
+
+
+def _about_verdicts(report: Mapping[str, Any]) -> str:
+    verdict = report["ood"]["verdict"]
+    if not verdict["out_decided"]:
+        return ""
+    missed = verdict["out_decided"] - verdict["detections"]
+    if not missed:
+        return f"No OOD image of {verdict['out_decided']} was missed; another kind of image still may be."
+    share = f"{missed} of {_count(verdict['out_decided'], 'OOD image', words=False)}"
+    return f"An accepted image is not proof: {share} {'was' if missed == 1 else 'were'} accepted."
+
+
+def _come(count: int) -> str:
+    return "comes" if count == 1 else "come"
 
 
 def gain_sentences(report: Mapping[str, Any]) -> list[str]:

@@ -14,15 +14,16 @@ from numpy.typing import NDArray
 from medmtl.calibration.metrics.bins import BinTable
 from medmtl.calibration.metrics.intervals import FrequencyBand, frequency_band
 from medmtl.files import remove_others, write_text, written_whole
-from medmtl.report.html import number
+from medmtl.report.drawing import case_slices
 from medmtl.report.reliability import reliability_diagram
-from medmtl.report.slices import CaseSlices, case_slices
+from medmtl.report.slices import CaseSlices
 from medmtl.report.style import to_png
 from medmtl.report.test import figures
+from medmtl.report.test.cases import Pictured, pictured_cases
 from medmtl.report.test.maps import calibration_map
 from medmtl.report.test.page import CLASS_REGIONS, render_report
 from medmtl.results.by_class import class_bins, class_regions
-from medmtl.results.case import CaseResult, best_and_worst, pooled_bins, tasks_of
+from medmtl.results.case import CaseResult, pooled_bins, tasks_of
 from medmtl.results.test import EvaluationResult, build_report, write_cases
 
 
@@ -39,21 +40,22 @@ def write_report(
         folder: where it goes, `report` in the run folder.
         evaluation: what the test found.
         signatures: layer -> dataset -> spectral signatures `(cases, K)`; empty without a signature bank.
-        slices: (dataset, case) -> planes, for those cases that have them; the best and the worst of each task are
-            shown.
+        slices: (dataset, case) -> planes, for those cases that have them; see `pictured_cases` for those shown.
         facts: about the run, see `render_report`.
 
     Returns:
         The path of `report.html`.
     """
     report = build_report(evaluation)
-    drawn = _draw(evaluation, signatures, slices)
+    pictured = pictured_cases(evaluation)
+    drawn = _draw(evaluation, signatures, slices, pictured)
     pictures = write_figures(folder / "figures", drawn, facts.get("data_note", ""))
     write_cases(folder / "cases.csv", evaluation.cases, evaluation.metrics)
     write_text(folder / "bins.json", json.dumps(_bins(evaluation.cases), allow_nan=False) + "\n")
     write_text(folder / "report.json", json.dumps(report, indent=1, allow_nan=False) + "\n")
     page = folder / "report.html"
-    render_report(report, evaluation, pictures, facts, page)
+    stacks = {place: planes.stack for place, planes in slices.items() if planes.stack is not None}
+    render_report(report, evaluation, pictures, facts, page, pictured, stacks)
     return page
 
 
@@ -90,6 +92,7 @@ def _draw(
     evaluation: EvaluationResult,
     signatures: Mapping[str, Mapping[str, NDArray[np.float64]]],
     slices: Mapping[tuple[str, str], CaseSlices],
+    pictured: Sequence[Pictured],
 ) -> dict[str, Figure]:
     results = evaluation.cases
     tasks = tasks_of(results)
@@ -114,14 +117,12 @@ def _draw(
         drawn[f"score-{score.key}"] = figures.score_distributions(results, score, threshold)
     if len({result.expected for result in results}) == 2:
         drawn["roc"] = figures.roc(results, scores)
-    for task in tasks:
-        shown = best_and_worst(cases[task])
-        for kind, draw in (("slices", case_slices), ("map", calibration_map)):
-            for rank, result in shown.items():
-                planes = slices.get((task, result.case))
-                if planes is not None:
-                    title = f"{task}, {rank} case: {result.case}, Dice {number(result.dice, 2)}"
-                    drawn[f"{kind}-{task}-{rank}"] = draw(planes, title)
+    for each in pictured:
+        planes = slices.get((each.result.dataset, each.result.case))
+        if planes is not None:
+            drawn[f"slices-{each.figures}"] = case_slices(planes, each.title)
+            if not each.verdict_wrong:
+                drawn[f"map-{each.figures}"] = calibration_map(planes, each.title)
     return drawn
 
 

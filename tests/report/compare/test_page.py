@@ -151,13 +151,8 @@ def test_a_difference_that_does_not_exist_is_no_evidence_and_says_nothing_of_few
 
 def test_the_page_needs_nothing_but_itself(folder):
     page = Page((folder / "compare.html").read_text())
-    assert not {"script", "link", "iframe", "object"} & {tag for tag, _ in page.tags}
-    sources = [value for _, attributes in page.tags for key, value in attributes.items() if key in ("src", "href")]
-    assert sources
-    assert all(source.startswith(("data:image/png;base64,", "#")) for source in sources)
-    anchors = {attributes.get("id") for _, attributes in page.tags}
-    assert {source[1:] for source in sources if source.startswith("#")} <= anchors
-    assert not re.search(r"url\(|@import|https?://", page.text)
+    assert page.pictures
+    assert page.alone
 
 
 def test_the_latex_table_has_a_row_an_arm_of_a_task_and_equal_columns(sample):
@@ -223,7 +218,8 @@ def test_names_from_the_data_are_escaped_in_the_page(tmp_path):
     made = make_comparison(("dedicated", "multitask"), {"<b>bold</b>": 3, "{{ 1 + 1 }}": 4}, ())
     made["experiment"], made["missing"] = "<script>", ["<em>gone</em>"]
     page = Page(write_pages(made, {}, tmp_path).read_text())
-    assert not {"script", "em"} & {tag for tag, _ in page.tags}
+    assert [tag for tag, _ in page.tags].count("script") == 1
+    assert "em" not in {tag for tag, _ in page.tags}
     assert "<b>bold</b>" in page.words
     assert "{{ 1 + 1 }}" in page.words
 

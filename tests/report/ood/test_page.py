@@ -64,20 +64,17 @@ def page(folder):
 def test_a_benchmark_is_a_page_and_its_figures(folder, page):
     drawn = {path.stem for path in (folder / "figures").iterdir()}
     scores = {"scores-spectral_published", "scores-fusion"}
-    assert drawn == {"heat-map", "severity", "roc", "failure", "risk-coverage"} | scores
+    assert drawn == {"heat-map", "heat-map-dark", "severity", "roc", "failure", "risk-coverage"} | scores
     assert page.open == []
     images = [attributes for tag, attributes in page.tags if tag == "img"]
-    embedded = {base64.b64decode(image["src"].removeprefix("data:image/png;base64,")) for image in images}
+    embedded = {base64.b64decode(picture.removeprefix("data:image/png;base64,")) for picture in page.pictures}
     assert embedded == {path.read_bytes() for path in (folder / "figures").iterdir()}
     assert all(image["alt"] for image in images)
 
 
 def test_the_page_needs_nothing_but_itself(page):
-    assert not {"script", "link", "iframe", "object"} & {tag for tag, _ in page.tags}
-    conditions = [value for _, attributes in page.tags for key, value in attributes.items() if key in ("src", "href")]
-    assert conditions
-    assert all(condition.startswith("data:image/png;base64,") for condition in conditions)
-    assert not re.search(r"url\(|@import|https?://", page.text)
+    assert page.pictures
+    assert page.alone
 
 
 def test_the_table_holds_every_number_of_the_statistics_the_best_detector_first(page, statistics):
@@ -363,7 +360,8 @@ def test_names_from_the_data_are_escaped_in_the_page(tmp_path):
     records = make_records({"<em>odd</em>": 2.0}, {"<i>Liver</i>": 2}, ("noise",))
     written = write_ood_page(tmp_path, "<script>", records, make_statistics(records), {}, ["<q>why</q>"])
     page = Page(written.read_text())
-    assert not {"script", "em", "i", "q"} & {tag for tag, _ in page.tags}
+    assert [tag for tag, _ in page.tags].count("script") == 1
+    assert not {"em", "i", "q"} & {tag for tag, _ in page.tags}
     assert "<em>odd</em>" in page.words
     assert "<q>why</q>" in page.words
 
@@ -374,7 +372,7 @@ def test_the_same_benchmark_gives_the_same_files_and_replaces_an_earlier_one(tmp
         statistics = make_statistics(records)
         write_ood_page(tmp_path / name, "run", records, statistics, FACTS, [])
     files = sorted(path.relative_to(tmp_path / "first") for path in (tmp_path / "first").rglob("*.*"))
-    assert len(files) == 1 + 7
+    assert len(files) == 1 + 8
     assert all((tmp_path / "first" / file).read_bytes() == (tmp_path / "second" / file).read_bytes() for file in files)
     request.getfixturevalue("undrawn")
     fewer = [r for r in records if r.group != "covariate"]

@@ -1,5 +1,5 @@
 import base64
-import re
+import json
 from dataclasses import asdict
 
 import numpy as np
@@ -10,9 +10,12 @@ from matplotlib.colors import to_hex, to_rgb
 from monai.data import MetaTensor
 from scipy.spatial.distance import pdist
 
+from medmtl.errors import RunError
 from medmtl.ood.reason import Compared
-from medmtl.report.predict import gallery
-from medmtl.report.predict.gallery import draw_case, headline, write_gallery
+from medmtl.report.outline import CLASS_COLOURS
+from medmtl.report.predict import gallery, picture
+from medmtl.report.predict.gallery import first_cases, headline, write_gallery
+from medmtl.report.predict.picture import MASK, draw_case, slices_of
 from medmtl.report.slices import CaseSlices
 from medmtl.results.prediction import FailedCase, PredictedCase, worst_first
 
@@ -104,11 +107,10 @@ def test_the_worst_verdicts_come_first(page):
 
 def test_the_page_holds_every_picture_and_needs_nothing_but_itself(folder, page):
     assert page.open == []
-    assert not {"script", "link", "iframe", "object", "a"} & {tag for tag, _ in page.tags}
+    assert page.alone
     sources = [attributes["src"] for tag, attributes in page.tags if tag == "img"]
     embedded = {base64.b64decode(source.removeprefix("data:image/png;base64,")) for source in sources}
     assert embedded == {path.read_bytes() for path in (folder / "figures").iterdir()}
-    assert not re.search(r"url\(|@import|https?://", (folder / "gallery.html").read_text())
 
 
 def test_the_descriptors_of_a_mask_stand_beside_their_range_in_training(page):
@@ -199,7 +201,7 @@ def test_a_picture_without_a_mask_is_that_of_an_empty_one_but_for_the_legend(vol
 def drawn(monkeypatch, *arguments):
     """The figure of a case: colours of contours a panel, and labels of the legend."""
     figures = []
-    monkeypatch.setattr(gallery, "to_png", lambda figure: figures.append(figure) or b"")
+    monkeypatch.setattr(picture, "to_png", lambda figure: figures.append(figure) or b"")
     draw_case(*arguments)
     (figure,) = figures
     contours = [{to_hex(each.get_edgecolor()[0]).upper() for each in axes.collections} for axes in figure.axes]
@@ -211,10 +213,10 @@ def test_each_class_has_a_contour_in_a_colour_of_its_own(volume, monkeypatch):
     mask = np.zeros(image.shape, np.uint16)
     mask[2:10, 3:10, 1:8], mask[4:8, 5:8, 3:6] = 4, 300
     one, legend = drawn(monkeypatch, "a", as_meta(image), mask, {"liver": {4, 300}})
-    assert one == [{gallery.MASK.colour}] * 3
+    assert one == [{MASK.colour}] * 3
     assert legend[:-1] == ["mask"]
     two, legend = drawn(monkeypatch, "a", as_meta(image), mask, {"whole_$1": {4, 300}, "core": {300}})
-    assert two == [set(gallery.CLASS_COLOURS[:2])] * 3
+    assert two == [set(CLASS_COLOURS[:2])] * 3
     assert [text.replace("\\", "") for text in legend[:-1]] == ["whole_$1", "core"]
     many = {f"a class of a long name {number}": {number} for number in range(9)}
     _, legend = drawn(monkeypatch, "a", as_meta(image), mask, many)
@@ -230,10 +232,80 @@ def test_colours_of_classes_are_told_apart_in_colour_blindness():
         "tritanopia": [[1.2555, -0.0767, -0.1788], [-0.0784, 0.9308, 0.1476], [0.0047, 0.6914, 0.3039]],
     }
     to_xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
-    stored = np.array([to_rgb(colour) for colour in gallery.CLASS_COLOURS])
+    stored = np.array([to_rgb(colour) for colour in CLASS_COLOURS])
     light = np.where(stored <= 0.04045, stored / 12.92, ((stored + 0.055) / 1.055) ** 2.4)
     for matrix in seen.values():
         xyz = np.clip(light @ np.transpose(matrix), 0, 1) @ to_xyz.T / (0.9505, 1, 1.089)
         root = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
         lab = np.stack([116 * root[:, 1], 500 * (root[:, 0] - root[:, 1]), 200 * (root[:, 1] - root[:, 2])], 1)
         assert pdist(lab).min() > 15
+
+
+FULL = [
+    make(
+        "ood", False, 1 / 21, 0.4, calibration_patients=[20], ood_threshold=0.25, chosen="the nearest of 3 was used",
+        files={"picture": "figures/ood.png", "slices": "figures/ood.slices.json"}, warnings=["all say so", "odd"],
+    ),
+    make("near", p_value=0.06, ood_threshold=0.25, warnings=["all say so"]),
+    make("plain", warnings=["all say so"]),
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def full(tmp_path_factory, volume):
+    folder = tmp_path_factory.mktemp("full")
+    (folder / "figures").mkdir()
+    for case in FULL:
+        (folder / case.files["picture"]).write_bytes(draw_case(case.case, as_meta(volume[0]), volume[1]))
+    strip = slices_of(as_meta(volume[0]), volume[1], volume[1] * np.float32(0.8))
+    (folder / FULL[0].files["slices"]).write_text(json.dumps(strip.to_dict()))
+    return Page(write_gallery(folder, FULL, [], {}, "").read_text())
+
+
+def test_a_case_says_how_far_its_score_and_its_p_value_are_from_the_threshold(full):
+    words = full.words.replace("\N{NO-BREAK SPACE}", " ")
+    assert "p ≤ 0.048, the least that 20 patients allow (flagged up to \N{GREEK SMALL LETTER ALPHA} = 0.05)" in words
+    assert "0.400 (flagged above 0.250)" in words
+    assert "p = 0.060 (flagged up to \N{GREEK SMALL LETTER ALPHA} = 0.05)" in words
+    assert [row[2] for row in full.rows if row[0] in ("ood", "near", "plain")] == ["≤ 0.048", "0.060", "0.500"]
+
+
+def test_a_volume_of_an_ood_image_is_never_without_a_word(full):
+    for volume in ("12.3 ml", "15.7 ml"):  # of mask and probability
+        assert full.words.count(f"{volume}, outlined in an OOD image") == 1
+    assert [row[7] for row in full.rows if row[0] in ("ood", "near")] == ["12.3 (OOD)", "12.3"]
+    assert [row[8] for row in full.rows if row[0] in ("ood", "near")] == ["15.7 (OOD)", "15.7"]
+
+
+def test_what_all_images_have_is_said_once_and_is_no_warning_of_any(full):
+    assert full.words.count("all say so") == 1
+    assert "Of all images: all say so." in full.words
+    assert "(the nearest of 3 was used)" in full.words
+
+
+def test_three_cases_are_named_first_with_links_to_their_pictures(full):
+    before, _, _ = full.words.partition("All images, OOD")
+    assert "Look first at ood : out-of-distribution." in before
+    assert "near : not flagged, p" in before
+    places = [given["id"] for tag, given in full.tags if tag == "section"]
+    links = [given["href"] for tag, given in full.tags if tag == "a"]
+    assert len(places) == 3
+    assert all(links.count(f"#{place}") == 2 for place in places)
+    assert [case.case for case in first_cases(worst_first(CASES))] == ["far", "farther", "doubtful"]
+
+
+def test_a_case_has_a_slider_where_its_slices_were_written(full):
+    ranges = [given for tag, given in full.tags if tag == "input" and given["type"] == "range"]
+    boxes = [given["value"] for tag, given in full.tags if tag == "input" and given["type"] == "checkbox"]
+    assert (len(ranges), boxes) == (1, ["mask", "probability"])
+    assert full.open == []
+    assert full.alone
+
+
+def test_slices_that_are_torn_are_said_to_be(tmp_path, folder):
+    (tmp_path / "figures").mkdir()
+    (tmp_path / "figures" / "fine.png").write_bytes((folder / "figures" / "fine.png").read_bytes())
+    (tmp_path / "figures" / "fine.slices.json").write_text('{"view": 1')
+    case = make("fine", files={"picture": "figures/fine.png", "slices": "figures/fine.slices.json"})
+    with pytest.raises(RunError, match=r"fine\.slices\.json cannot be read"):
+        write_gallery(tmp_path, [case], [], {}, "")
