@@ -93,6 +93,13 @@ def _ood(argv: list[str]) -> None:
     run_ood(argv[1:])
 
 
+def _export(argv: list[str]) -> None:
+    with importing():
+        from medmtl.export.command import run_export
+
+    run_export(argv[1:])
+
+
 def _data(argv: list[str]) -> None:
     with importing():
         from medmtl.data_tools.command import run_data
@@ -125,6 +132,7 @@ COMMANDS: dict[str, tuple[Callable[[list[str]], None], str]] = {
     "experiment": (_experiment, "dedicated, transfer and multi-task training compared; can be stopped and continued"),
     "compare": (_compare, "tables, statistics and figures of an experiment, without training"),
     "dashboard": (_dashboard, "the comparison as a Weights & Biases workspace"),
+    "export": (_export, "a run as a MONAI Bundle, ONNX, a program of torch, or safetensors, with its verdicts"),
     "data": (_data, "check, import or download data: medmtl data check FOLDER"),
 }
 

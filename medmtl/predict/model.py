@@ -7,12 +7,14 @@ import numpy as np
 import torch
 
 from medmtl.errors import ConfigError, DataError
+from medmtl.export.load import load_exported
+from medmtl.exported import is_exported
 from medmtl.io.inputs import find_inputs, input_of
 from medmtl.io.reader import Scan, read, scan_of
+from medmtl.models.class_output import volumes_ml
+from medmtl.models.inference import TYPES, Inference, Precision
 from medmtl.models.parts import Parts
 from medmtl.ood.mask_rule import reason_texts
-from medmtl.predict.class_output import volumes_ml
-from medmtl.predict.inference import TYPES, Inference, Precision
 from medmtl.predict.prediction import Prediction
 from medmtl.predict.warnings import mask_warnings, verdict_warnings
 from medmtl.quantity import CUBIC_MM
@@ -173,5 +175,8 @@ class Model(Inference):
 
 def _read(path: Path, device: str, trust: bool) -> tuple[Parts, str]:
     """What segments images, and the name of what holds it."""
+    if is_exported(path):
+        parts, record = load_exported(path, device, trust)
+        return parts, record.name
     checkpoint = RunFolder(path).checkpoint() if path.is_dir() else path
     return load_trained(checkpoint, device, trust).parts, checkpoint.name

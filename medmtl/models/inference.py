@@ -18,12 +18,12 @@ from medmtl.data.preprocessing import Preprocessing
 from medmtl.data.working_space import prepare_each, to_native
 from medmtl.errors import ConfigError, DataError
 from medmtl.io.input import MODALITIES
+from medmtl.models.class_output import ClassOutput
 from medmtl.models.extract import Observer
 from medmtl.models.mask_check import check_mask
 from medmtl.models.parts import Parts
 from medmtl.ood.mask_rule import MaskVerdict
 from medmtl.ood.verdict import Given, Verdict
-from medmtl.predict.class_output import ClassOutput
 
 logger = logging.getLogger(__name__)
 

@@ -1,0 +1,56 @@
+"""The command `medmtl export`."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from medmtl.export.options import parse
+from medmtl.export.record import file_digest
+from medmtl.export.write import Source, check_written, placed, write_network, write_record
+from medmtl.runs.folder import environment
+from medmtl.terminal import terminal
+from medmtl.training.request import known_config, run_and_checkpoint
+from medmtl.training.trained import Trained, load_trained
+from medmtl.training.trust import use_current_folder
+
+logger = logging.getLogger(__name__)
+
+
+def run_export(argv: Sequence[str]) -> None:
+    """Export a run.
+
+    Args:
+        argv: what follows `medmtl export`.
+
+    Raises:
+        MedMTLError: for everything that the user can fix.
+    """
+    options = parse(argv)
+    run, checkpoint = run_and_checkpoint(options.run, options.checkpoint)
+    if options.trust:
+        use_current_folder()
+    trained = load_trained(checkpoint, "cpu", options.trust)
+    source = source_of(trained, run.path.name, checkpoint, options.trust)
+    with placed(options.output, options.overwrite) as folder:
+        network = write_network(folder, options.to, source)
+        record = write_record(folder, options.to, source, network)
+        difference = check_written(folder, source)
+    console = terminal()
+    console.print(f"exported: {options.output}", soft_wrap=True)
+    same = "the same as the run's" if difference == 0 else f"those of the run within {difference:.0e} of the largest"
+    console.print(f"on a window of noise its logits and features are {same}", soft_wrap=True, highlight=False)
+    console.print(f"digest: {record.digest}", soft_wrap=True, highlight=False)
+
+
+def source_of(trained: Trained, name: str, checkpoint: Path, trust: bool) -> Source:
+    """What a run gives to an exported folder.
+
+    Args:
+        trained: what its checkpoint holds.
+        name: of the run.
+        checkpoint: the file.
+        trust: whether it may name any class.
+    """
+    network = known_config(checkpoint, trust, ["model"])["model"]["network"]
+    spec = {"class_path": network} if isinstance(network, str) else network
+    return Source(trained.parts, name, file_digest(checkpoint), spec, environment()["versions"])
