@@ -4,9 +4,13 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
+from medmtl.export.bundle import check_bundled, write_bundle
+from medmtl.export.card import CARD, card
+from medmtl.export.facts import run_facts
+from medmtl.export.license import license_text
 from medmtl.export.options import parse
 from medmtl.export.record import file_digest
-from medmtl.export.write import Source, check_written, placed, write_network, write_record
+from medmtl.export.write import Source, check_written, placed, write_network, write_record, write_state
 from medmtl.runs.folder import environment
 from medmtl.terminal import terminal
 from medmtl.training.request import known_config, run_and_checkpoint
@@ -31,9 +35,19 @@ def run_export(argv: Sequence[str]) -> None:
         use_current_folder()
     trained = load_trained(checkpoint, "cpu", options.trust)
     source = source_of(trained, run.path.name, checkpoint, options.trust)
+    if options.to == "bundle":
+        check_bundled(source.network)
+    granted = license_text(options.license)
+    facts = run_facts(run, trained)
     with placed(options.output, options.overwrite) as folder:
         network = write_network(folder, options.to, source)
-        record = write_record(folder, options.to, source, network)
+        record = write_state(folder, options.to, source, network)
+        page = card(record, facts, options, options.output.name)
+        for name, text in {CARD: page, "LICENSE": granted}.items():
+            (folder / name).write_text(text, encoding="utf-8")
+        if options.to == "bundle":
+            write_bundle(folder, record, facts, options, page)
+        record = write_record(folder, record)
         difference = check_written(folder, source)
     console = terminal()
     console.print(f"exported: {options.output}", soft_wrap=True)

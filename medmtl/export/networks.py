@@ -1,6 +1,6 @@
 """The network of an exported folder: run by onnxruntime, as a program of torch, or built and given its weights.
 
-The folder may be a stranger's. A graph of ONNX holds no code of its own and is checked for files that it names; a
+The folder may be anyone's. A graph of ONNX holds no code of its own and is checked for files that it names; a
 network that is built is of the classes that a checkpoint may name, too. Reading a program of torch may run its author's
 code.
 """

@@ -1,4 +1,4 @@
-"""An exported folder as the parts that segment and judge, around a network that is given. Carried by every bundle."""
+"""An exported folder as the parts that segment images and give verdicts, around a network that is given."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path

@@ -4,7 +4,7 @@ import json
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -96,14 +96,17 @@ def write_network(folder: Path, kind: Kind, source: Source) -> NetworkRecord:
     )
 
 
-def write_record(folder: Path, kind: Kind, source: Source, network: NetworkRecord) -> Record:
-    """Write state and record of a folder, which name all files that are there.
+def write_state(folder: Path, kind: Kind, source: Source, network: NetworkRecord) -> Record:
+    """Write the state of a folder.
 
     Args:
         folder: the folder.
         kind: of it.
         source: what is exported.
         network: of `write_network`.
+
+    Returns:
+        The record, which names no files yet.
 
     Raises:
         ConfigError: the detector is of the user's own module.
@@ -112,24 +115,37 @@ def write_record(folder: Path, kind: Kind, source: Source, network: NetworkRecor
     arrays: Arrays = {}
     state = split(_state(parts, network), arrays)
     write_arrays(folder / STATE, arrays)
-    (folder / SCHEMA).write_text(json.dumps(record_schema(), indent=1) + "\n", encoding="utf-8")
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != RECORD)
     windows = parts.predictor
-    record = Record(
+    return Record(
         format=FORMAT,
         kind=kind,
         name=source.name,
         checkpoint=source.checkpoint,
         versions=source.versions,
-        files={path.relative_to(folder).as_posix(): file_digest(path) for path in files},
+        files={},
         network=network,
         windows=WindowsRecord(windows.patch_size, windows.overlap, windows.window_batch),  # type: ignore[arg-type]
         tasks={name: TaskRecord.of(task) for name, task in parts.tasks.items()},
         verdict=_verdict(parts),
         state=state,
     )
-    (folder / RECORD).write_text(record.text, encoding="utf-8")
-    return record
+
+
+def write_record(folder: Path, record: Record) -> Record:
+    """Write the record of a folder, which names all files that are there.
+
+    Args:
+        folder: the folder.
+        record: of `write_state`.
+
+    Returns:
+        The record with the files.
+    """
+    (folder / SCHEMA).write_text(json.dumps(record_schema(), indent=1) + "\n", encoding="utf-8")
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    named = replace(record, files={path.relative_to(folder).as_posix(): file_digest(path) for path in files})
+    (folder / RECORD).write_text(named.text, encoding="utf-8")
+    return named
 
 
 def check_written(folder: Path, source: Source) -> float:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -18,12 +18,14 @@ from medmtl.data.preprocessing import Preprocessing
 from medmtl.data.working_space import prepare_each, to_native
 from medmtl.errors import ConfigError, DataError
 from medmtl.io.input import MODALITIES
-from medmtl.models.class_output import ClassOutput
+from medmtl.models.class_output import ClassOutput, volumes_ml
 from medmtl.models.extract import Observer
 from medmtl.models.mask_check import check_mask
 from medmtl.models.parts import Parts
-from medmtl.ood.mask_rule import MaskVerdict
+from medmtl.models.warnings import mask_warnings, verdict_warnings
+from medmtl.ood.mask_rule import MaskVerdict, reason_texts
 from medmtl.ood.verdict import Given, Verdict
+from medmtl.quantity import CUBIC_MM
 
 logger = logging.getLogger(__name__)
 
@@ -148,6 +150,43 @@ class Inference:
             seconds=seconds,
             warnings=warnings,
         )
+
+    def said(self, found: Inferred, affine: NDArray[np.float64]) -> dict[str, Any]:
+        """What is said of an image and its mask, as text, numbers and collections of them; see `Prediction`.
+
+        Args:
+            found: of `infer`.
+            affine: of the image, `(4, 4)` from voxel indices to mm.
+        """
+        verdict, checked = found.verdict, found.mask_verdict
+        voxel_ml = abs(float(np.linalg.det(affine[:3, :3]))) / CUBIC_MM
+        in_distribution = None if verdict is None or verdict.rejected is None else not verdict.rejected
+        p_value = None if verdict is None else verdict.p_value
+        notes = [
+            *found.warnings,
+            *verdict_warnings(in_distribution, p_value, self.alpha, self.precision),
+            *mask_warnings(found.mask, affine, found.preprocessing, found.tried),
+        ]
+        return {
+            "task": found.task,
+            "preprocessing": str(found.preprocessing),
+            "in_distribution": in_distribution,
+            "p_value": p_value,
+            "alpha": self.alpha,
+            "nearest_task": None if verdict is None else verdict.task,
+            "ood_score": None if verdict is None else verdict.score,
+            "scores": {} if verdict is None else dict(verdict.scores),
+            "mask_reliable": None if checked is None else checked.reliable,
+            "mask_p_value": None if checked is None else checked.p_value,
+            "mask_disagreement": None if checked is None else checked.disagreement,
+            "reasons": reason_texts(verdict, checked),
+            "nearest_image": None if verdict is None else f"{verdict.nearest.task}/{verdict.nearest.case}",
+            "volume_ml": float(np.count_nonzero(found.mask)) * voxel_ml,
+            "expected_volume_ml": float(found.probability.sum(dtype=torch.float64)) * voxel_ml,
+            "classes": found.output.labels,
+            "volumes_ml": volumes_ml(found.mask, found.output.segments, voxel_ml),
+            "warnings": tuple(dict.fromkeys(notes)),
+        }
 
     def _infer_within_memory(
         self,

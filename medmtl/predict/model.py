@@ -11,13 +11,9 @@ from medmtl.export.load import load_exported
 from medmtl.exported import is_exported
 from medmtl.io.inputs import find_inputs, input_of
 from medmtl.io.reader import Scan, read, scan_of
-from medmtl.models.class_output import volumes_ml
 from medmtl.models.inference import TYPES, Inference, Precision
 from medmtl.models.parts import Parts
-from medmtl.ood.mask_rule import reason_texts
 from medmtl.predict.prediction import Prediction
-from medmtl.predict.warnings import mask_warnings, verdict_warnings
-from medmtl.quantity import CUBIC_MM
 from medmtl.runs.folder import RunFolder
 from medmtl.training.trained import load_trained
 
@@ -134,42 +130,18 @@ class Model(Inference):
         """Segment one scan; see `predict`."""
         task, modality = task or scan.input.task, modality or scan.modality
         found = self.infer(scan.image, scan.name, task, modality)
-        verdict, checked = found.verdict, found.mask_verdict
         affine = scan.image.affine.numpy()
-        voxel_ml = abs(float(np.linalg.det(affine[:3, :3]))) / CUBIC_MM
-        in_distribution = None if verdict is None or verdict.rejected is None else not verdict.rejected
-        p_value = None if verdict is None else verdict.p_value
-        notes = [
-            *(*scan.warnings, *found.warnings),
-            *verdict_warnings(in_distribution, p_value, self.alpha, self.precision),
-            *mask_warnings(found.mask, affine, found.preprocessing, found.tried),
-        ]
+        said = self.said(found, affine)
+        said["warnings"] = tuple(dict.fromkeys([*scan.warnings, *said["warnings"]]))
         return Prediction(
             mask=found.mask,
             probability=found.probability.float().numpy(),
             affine=affine,
-            task=found.task,
-            preprocessing=str(found.preprocessing),
-            in_distribution=in_distribution,
-            p_value=p_value,
-            alpha=self.alpha,
-            nearest_task=None if verdict is None else verdict.task,
-            ood_score=None if verdict is None else verdict.score,
-            scores={} if verdict is None else verdict.scores,
-            mask_reliable=None if checked is None else checked.reliable,
-            mask_p_value=None if checked is None else checked.p_value,
-            mask_disagreement=None if checked is None else checked.disagreement,
-            reasons=reason_texts(verdict, checked),
-            nearest_image=None if verdict is None else f"{verdict.nearest.task}/{verdict.nearest.case}",
-            volume_ml=float(np.count_nonzero(found.mask)) * voxel_ml,
-            expected_volume_ml=float(found.probability.sum(dtype=torch.float64)) * voxel_ml,
             seconds=found.seconds,
-            warnings=tuple(dict.fromkeys(notes)),
             scan=scan,
-            compared=() if verdict is None else verdict.compared,
-            classes=found.output.labels,
-            volumes_ml=volumes_ml(found.mask, found.output.segments, voxel_ml),
+            compared=() if found.verdict is None else found.verdict.compared,
             output=found.output,
+            **said,
         )
 
 
