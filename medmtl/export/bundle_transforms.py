@@ -89,9 +89,8 @@ class SegmentWithVerdict(Inferer):
         name = Path(str(meta.get("filename_or_obj", "image"))).name
         found = inference.infer(native, name, self.task, self.modality)
         said = inference.said(found, native.affine.numpy())
-        mask = MetaTensor(torch.from_numpy(found.mask.astype("float32"))[None], affine=affine, meta=meta)
-        mask.meta[VERDICT] = json.dumps(said)
-        return mask
+        meta |= {VERDICT: json.dumps(said), "affine": affine}
+        return MetaTensor(torch.from_numpy(found.mask.astype("float32"))[None], meta=meta)
 
     def _channels(self, inference: Inference, number: int) -> list[int]:
         """The channels of an image that the network takes; the first where it takes one, as `medmtl predict` does."""

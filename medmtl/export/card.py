@@ -37,7 +37,13 @@ def card(record: Record, facts: RunFacts, options: Options, folder: str) -> str:
     environment = Environment(
         loader=PackageLoader("medmtl.export", ""), trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined
     )
-    environment.filters |= {"cell": _cell, "number": _number, "interval": _interval, "percent": _percent, "plain": "{:g}".format}
+    environment.filters |= {
+        "cell": _cell,
+        "number": _number,
+        "interval": _interval,
+        "percent": _percent,
+        "plain": "{:g}".format,
+    }
     page = environment.get_template("card.md.j2").render(
         record=record,
         facts=facts,
