@@ -34,6 +34,7 @@ from medmtl.exported import RECORD, is_exported
 from medmtl.models.channels import input_channels
 from medmtl.models.parts import Parts
 from medmtl.ood.detector_options import detector_of, options_of
+from medmtl.typed import typed
 
 FILES: Mapping[Kind, str] = {
     "bundle": "models/model.pt",
@@ -144,6 +145,7 @@ def write_record(folder: Path, record: Record) -> Record:
     (folder / SCHEMA).write_text(json.dumps(record_schema(), indent=1) + "\n", encoding="utf-8")
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     named = replace(record, files={path.relative_to(folder).as_posix(): file_digest(path) for path in files})
+    named = typed(Record, named.content)  # numbers of the kind that reading gives, on which the digest depends
     (folder / RECORD).write_text(named.text, encoding="utf-8")
     return named
 

@@ -121,6 +121,7 @@ def main() -> None:
     parser.add_argument("--folders", type=Path, help="exported folders, named by their kinds; made if need be")
     parser.add_argument("--bundle-masks", type=Path, help="what `python -m monai.bundle run` wrote")
     parser.add_argument("--copy", type=Path, metavar="DIR", help="copy the images there, and do nothing else")
+    parser.add_argument("--kinds", nargs="+", choices=get_args(Kind), default=get_args(Kind))
     parser.add_argument("--pairs", type=int, default=15)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     given = parser.parse_args()
@@ -134,11 +135,11 @@ def main() -> None:
         run, folders = given.run or Path(folder, "run"), given.folders or Path(folder, "exported")
         if given.run is None:
             run_medmtl(["fit", "--config=multitask.yaml", f"--run={run}", "--trainer.max_epochs=1", "--data.batches=2"])
-        for kind in get_args(Kind):
+        for kind in given.kinds:
             if not (folders / kind).is_dir():
                 run_medmtl(["export", f"--run={run}", f"--to={kind}", f"--output={folders / kind}"])
         model = medmtl.load(run, device="cpu")
-        others = {kind: medmtl.load(folders / kind, device="cpu", trust=True) for kind in get_args(Kind)}
+        others = {kind: medmtl.load(folders / kind, device="cpu", trust=True) for kind in given.kinds}
         found: dict[str, list[dict[str, Any]]] = {}
         every = list(images(run))
         ratios = pairs_of(model, others["onnx"], every[0][1], given.pairs)
