@@ -20,6 +20,7 @@ from medmtl.errors import ConfigError, DataError
 from medmtl.io.input import MODALITIES
 from medmtl.models.class_output import ClassOutput, volumes_ml
 from medmtl.models.extract import Observer
+from medmtl.models.graph_network import GraphNetwork
 from medmtl.models.mask_check import check_mask
 from medmtl.models.parts import Parts
 from medmtl.models.warnings import mask_warnings, verdict_warnings
@@ -71,6 +72,9 @@ class Inference:
         precision: of the network's arithmetic; the OOD threshold was estimated in `32`, see `verdict_warnings`.
         window_batch: sliding windows per forward pass; as in the training if None.
         fast: check masks by their volume alone, without an additional pass over the mirrored image.
+
+    Raises:
+        ConfigError: another precision than 32 is asked of a graph.
     """
 
     def __init__(
@@ -81,6 +85,8 @@ class Inference:
         window_batch: int | None = None,
         fast: bool = False,
     ) -> None:
+        if precision != "32" and isinstance(parts.predictor.network, GraphNetwork):
+            raise ConfigError(f"precision {precision}: the graph of {name} computes in 32 bit", fix="leave it out")
         self.name = name
         self.tasks = parts.tasks
         self.ood_detector = parts.ood_detector

@@ -142,17 +142,12 @@ def main() -> None:
         others = {kind: medmtl.load(folders / kind, device="cpu", trust=True) for kind in given.kinds}
         found: dict[str, list[dict[str, Any]]] = {}
         every = list(images(run))
-        ratios = pairs_of(model, others["onnx"], every[0][1], given.pairs)
-        ends = bootstrap((ratios,), np.median, random_state=0).confidence_interval
         spawn = multiprocessing.get_context("spawn")
-        row: dict[str, Any] = {
-            "onnxruntime_of_torch": {
-                "median": float(np.median(ratios)),
-                "interval": [float(ends.low), float(ends.high)],
-            },
-            "threads": given.threads,
-            "peak_gb": {},
-        }
+        row: dict[str, Any] = {"threads": given.threads, "peak_gb": {}}
+        if "onnx" in others:
+            ratios = pairs_of(model, others["onnx"], every[0][1], given.pairs)
+            ends = bootstrap((ratios,), np.median, random_state=0).confidence_interval
+            row["onnxruntime_of_torch"] = {"median": float(np.median(ratios)), "interval": list(map(float, ends))}
         for kind, place in {"run": run, **{kind: folders / kind for kind in others}}.items():
             with spawn.Pool(1) as pool:
                 row["peak_gb"][kind] = pool.apply(peak_gb, (place, every[0][1], given.threads))

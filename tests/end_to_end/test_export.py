@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import yaml
 
 import medmtl
 from medmtl.cli import main
-from medmtl.errors import RunError
+from medmtl.errors import ConfigError, RunError
 from medmtl.export.record import Record, file_digest
 from medmtl.predict.model import Model
 from medmtl.typed import typed
@@ -143,6 +144,18 @@ def test_alpha_of_an_exported_folder_can_be_chosen(exported: Path, trained: Path
         assert one.predict(scans[2]).in_distribution == other.predict(scans[2]).in_distribution
 
 
+def test_a_graph_computes_in_32_bit_and_says_what_is_not_installed(
+    exported: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ConfigError, match="computes in 32 bit"):
+        medmtl.load(exported / "onnx", precision="bf16")
+    for package, kind in (("onnxruntime", "onnx"), ("safetensors.torch", "safetensors")):
+        with monkeypatch.context() as patch:
+            patch.setitem(sys.modules, package, None)
+            with pytest.raises(ConfigError, match=r"is not installed: install medmtl\[export\]"):
+                medmtl.load(exported / kind)
+
+
 def _rewritten(folder: Path, **changes: object) -> None:
     """The record of a stranger, who knows how its digest is made."""
     content = json.loads((folder / "medmtl.json").read_text())
@@ -180,6 +193,11 @@ def test_a_strangers_folder_runs_no_code_and_reads_nothing_elsewhere(exported: P
         _rewritten(copied, network={**record["network"], "file": name})
         with pytest.raises(RunError, match="names a file outside the folder"):
             medmtl.load(copied)
+    (copied.parent / "secret.onnx").write_bytes((copied / "network.onnx").read_bytes())
+    (copied / "link.onnx").symlink_to(copied.parent / "secret.onnx")
+    _rewritten(copied, network={**record["network"], "file": "link.onnx"})
+    with pytest.raises(RunError, match="names a file outside the folder"):
+        medmtl.load(copied)
     for path in ("os.system", "strangers.Part", "torch.hub.load"):
         builds = {"class_path": path, "init_args": {}}
         _rewritten(copied, network={**record["network"], "builds": builds})
