@@ -24,7 +24,7 @@ VERDICT = "verdict"  # in the metadata of a mask
 class SegmentWithVerdict(Inferer):
     """Segments images on their own grid, as stored, and gives the verdicts of the run that was exported.
 
-    The task of an image is found by its spectral signature, and its mask is that of `medmtl predict`.
+    The task of an image is the nearest one where none is given, and its mask is that of `medmtl predict`.
 
     Args:
         bundle_root: folder of the bundle.

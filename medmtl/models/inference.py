@@ -109,7 +109,7 @@ class Inference:
         Args:
             image: `(C, H, W, D)` on its own grid, as stored.
             case: its name, for messages.
-            task: whose organ to segment; None: the nearest task by spectral signature.
+            task: whose organ to segment; None: the nearest task.
             modality: CT, MR, PET or other; None: unknown.
 
         Raises:

@@ -43,7 +43,7 @@ class Model(Inference):
         """Load a run.
 
         Args:
-            path: run folder, or checkpoint.
+            path: run folder, checkpoint, or exported folder.
             device: as torch names it, or `auto`: a GPU if there is one.
             precision: `32`, or mixed with `16` or `bf16`.
             window_batch: sliding windows per forward pass; as in the training if None.

@@ -1,6 +1,7 @@
 """A bundle runs in MONAI without medmtl, and gives the masks and verdicts of the run that it was exported from."""
 
 import json
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -191,6 +192,20 @@ def test_the_card_says_what_the_run_measured(bundle: Path, trained: Path) -> Non
         assert f"## {section}" in page
     assert (bundle / "docs" / "README.md").read_text().startswith("# ")
     assert "No licence of these weights" in (bundle / "LICENSE").read_text()
+
+
+def test_the_card_takes_no_figures_of_a_test_with_other_thresholds(trained: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(trained, tmp_path / "run"))
+    report = json.loads((run / "report" / "report.json").read_text())
+    report["ood"]["verdict"]["threshold"] += 0.1  # calibrated again since
+    (run / "report" / "report.json").write_text(json.dumps(report))
+    (tmp_path / "licence.txt").write_text("For research.\n")
+    output, licence = tmp_path / "folder", tmp_path / "licence.txt"
+    main(["export", f"--run={run}", "--to=safetensors", f"--output={output}", f"--license={licence}"])
+    page = (output / "MODEL_CARD.md").read_text()
+    assert "Not measured: the run was not tested" in page
+    assert f"{report['tasks']['LiverCT']['dice']['mean']:.3f}" not in page
+    assert (output / "LICENSE").read_text() == "For research.\n"
 
 
 def test_what_a_bundle_carries_needs_monai_torch_numpy_and_scipy_alone() -> None:
