@@ -18,7 +18,7 @@ PAPER = (
 )
 NOT_STATED = "not stated"
 LOADED = {
-    "bundle": "python -m monai.bundle run --config_file configs/inference.json --dataset_dir IMAGES --output_dir MASKS",
+    "bundle": "python -m monai.bundle run --config-file configs/inference.json --dataset-dir IMAGES --output-dir MASKS",
     "onnx": "medmtl predict --run {name} --input IMAGES --output MASKS",
     "program": "medmtl predict --run {name} --input IMAGES --output MASKS --trust",
     "safetensors": "medmtl predict --run {name} --input IMAGES --output MASKS",
