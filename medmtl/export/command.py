@@ -1,6 +1,5 @@
 """The command `medmtl export`."""
 
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,8 +15,6 @@ from medmtl.terminal import terminal
 from medmtl.training.request import known_config, run_and_checkpoint
 from medmtl.training.trained import Trained, load_trained
 from medmtl.training.trust import use_current_folder
-
-logger = logging.getLogger(__name__)
 
 
 def run_export(argv: Sequence[str]) -> None:

@@ -18,6 +18,7 @@ from medmtl.errors import ConfigError, RunError
 from medmtl.export.graph import INPUT, refused
 from medmtl.export.record import Record, checked_file
 from medmtl.models.graph_network import GraphNetwork
+from medmtl.runs.checkpoint import read_archive
 from medmtl.training.trust import FIX, Checker
 
 EXTRA = "install medmtl[export]"
@@ -136,8 +137,6 @@ def _weights(path: Path) -> dict[str, Tensor]:
             return load_file(path)
         except Exception as error:
             raise refused(str(path), error) from None
-    from medmtl.runs.checkpoint import read_archive
-
     return read_archive(path)
 
 

@@ -18,7 +18,7 @@ from medmtl.ood.detector_options import detector_of
 from medmtl.ood.mask_rule import MaskRule
 from medmtl.ood.verdict import ConformalDetector
 
-Kind = TypeVar("Kind")
+Made = TypeVar("Made")
 OOD, MASKS, SCALING, HEADS = "ood", "masks", "scaling", "heads"  # parts of the state
 
 
@@ -68,7 +68,7 @@ def _heads(record: Record, outputs: Outputs, state: Mapping[str, Any], network: 
     return heads.to(next(network.parameters()).device).eval()
 
 
-def _checked(folder: Path, build: Callable[[], Kind]) -> Kind:
+def _checked(folder: Path, build: Callable[[], Made]) -> Made:
     """What `build` gives; whatever a state of unknown origin makes of it becomes one line."""
     try:
         return build()
