@@ -39,6 +39,7 @@ bench: develop ## measure speed, memory and the coverage of intervals, into benc
 	$(BIN)/python tests/benchmarks/calibration.py
 	$(BIN)/python tests/benchmarks/detection.py
 	$(BIN)/python tests/benchmarks/prediction.py
+	$(BIN)/python tests/benchmarks/exported.py
 	$(BIN)/python tests/benchmarks/outputs.py
 	$(BIN)/python tests/benchmarks/coverage.py
 	$(BIN)/python tests/benchmarks/reuse.py

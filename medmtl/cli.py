@@ -108,6 +108,8 @@ def _parser(command: str) -> argparse.ArgumentParser:
     """A parser with the options of a command, from where that keeps them."""
     if command == "predict":
         from medmtl.predict.options import predict_parser as made
+    elif command == "export":
+        from medmtl.export.options import export_parser as made
     elif command == "data":
         from medmtl.data_tools.command import data_parser as made
     elif command == "compare":
@@ -138,6 +140,16 @@ def _ood(argv: list[str]) -> None:
         from medmtl.ood_benchmark.command import run_ood
 
     run_ood(argv[1:])
+
+
+def _export(argv: list[str]) -> None:
+    from medmtl.export.options import parse
+
+    options = parse(argv[1:])
+    with importing():
+        from medmtl.export.command import run_export
+
+    run_export(options)
 
 
 def _data(argv: list[str]) -> None:
@@ -172,6 +184,7 @@ COMMANDS: dict[str, tuple[Callable[[list[str]], None], str]] = {
     "experiment": (_experiment, "dedicated, transfer and multi-task training compared; can be stopped and continued"),
     "compare": (_compare, "tables, statistics and figures of an experiment, without training"),
     "dashboard": (_dashboard, "the comparison as a Weights & Biases workspace"),
+    "export": (_export, "a run as a MONAI Bundle, ONNX, a program of torch, or safetensors, with its verdicts"),
     "data": (_data, "check, import or download data: medmtl data check FOLDER"),
     "completion": (_completion, "let the shell complete commands and options: source <(medmtl completion bash)"),
 }

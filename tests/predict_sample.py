@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 
 import nibabel
 import numpy as np
@@ -13,8 +12,10 @@ from medmtl.data.datamodule import MultiTaskData
 from medmtl.data.task import Task
 from medmtl.io.reader import Scan
 from medmtl.models.outputs import Outputs
+from medmtl.models.parts import Parts
 from medmtl.models.sliding_window import VolumePredictor
 from medmtl.models.task_heads import SLOPE, TaskHeads
+from medmtl.ood.detectors import ByTask
 from medmtl.predict.model import Model
 from medmtl.predict.prediction import Prediction
 
@@ -116,14 +117,8 @@ def class_model(outputs: str | None = None, **tasks: dict) -> Model:
                         torch.tensor([slope, -slope]),
                         BIASES[first + place],
                     )
-    trained = SimpleNamespace(
-        data=data,
-        layers=[],
-        spectral=SimpleNamespace(ood_detector=None, mask_rule=None, alpha=ALPHA, detector=None),
-        scaling=SimpleNamespace(active=False, scalings=None),
-        segmenter=SimpleNamespace(predictor=predictor),
-    )
-    return Model(trained, "best.ckpt")
+    known = {name: task.known for name, task in data.trained.items()}
+    return Model(Parts(known, predictor, [], ALPHA, ByTask(), None, None, None), "best.ckpt")
 
 
 def logits_of(hounsfield: NDArray) -> NDArray:

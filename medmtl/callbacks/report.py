@@ -15,7 +15,7 @@ from medmtl.accuracy import ACCURACY, FOREGROUND, RECOGNISED
 from medmtl.callbacks.calibration import CalibrationCallback, MeasuredCase
 from medmtl.callbacks.scaling import ScalingCallback
 from medmtl.callbacks.spectral import SpectralCallback
-from medmtl.data.transforms import to_native
+from medmtl.data.working_space import to_native
 from medmtl.distributed import gather
 from medmtl.errors import RunError
 from medmtl.files import read_json

@@ -17,7 +17,7 @@ from medmtl.data.datamodule import MultiTaskData
 from medmtl.data.preprocessing import Preprocessing
 from medmtl.data.reading import load_image
 from medmtl.data.splits import CALIBRATION
-from medmtl.data.transforms import to_native
+from medmtl.data.working_space import to_native
 from medmtl.distributed import gather, place
 from medmtl.errors import ConfigError, RunError
 from medmtl.losses.masked import UNKNOWN

@@ -10,6 +10,7 @@ from string import Template
 from typing import Literal
 
 from medmtl.data.classes import Classes
+from medmtl.data.known_task import KnownTask
 from medmtl.data.layouts import Layout
 from medmtl.data.preprocessing import Preprocessing
 from medmtl.errors import ConfigError, DataError
@@ -127,6 +128,16 @@ class Task:
         """How images of this task are prepared."""
         window = (self.window or SOFT_TISSUE_WINDOW) if self.modality == "CT" else None
         return Preprocessing(self.spacing, window, self.head)
+
+    @property
+    def known(self) -> KnownTask:
+        """What segmenting an image needs to know of it.
+
+        Raises:
+            ConfigError: its classes are given by names, whose values only the data tell.
+        """
+        root = self.root if data_note([self.root]) else ""
+        return KnownTask(self.modality, self.preprocessing, classes_of(self), self.channels, root)
 
 
 @dataclass

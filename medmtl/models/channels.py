@@ -7,10 +7,13 @@ import torch
 from torch import Tensor, nn
 
 from medmtl.errors import ConfigError
+from medmtl.models.graph_network import GraphNetwork
 
 
 def input_channels(network: nn.Module) -> int:
     """Channels of the images that a network takes: those of its first convolution; 1 without a convolution."""
+    if isinstance(network, GraphNetwork):
+        return network.image_channels
     return next((part.in_channels for part in network.modules() if isinstance(part, nn.Conv3d)), 1)
 
 

@@ -9,7 +9,7 @@ from monai.data import MetaTensor
 from torch import Tensor
 
 from medmtl.calibration.scaling.vector import VectorScaling
-from medmtl.data.transforms import to_native
+from medmtl.data.working_space import to_native
 from medmtl.models.outputs import Head
 
 

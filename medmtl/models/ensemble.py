@@ -14,7 +14,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from medmtl.calibration.scaling.histogram import to_logits
 from medmtl.calibration.scaling.per_task import TaskScalings
 from medmtl.calibration.scaling.working_volume import WorkingVolume
-from medmtl.data.transforms import to_native
+from medmtl.data.working_space import to_native
 from medmtl.models.pool import Average, Pool
 from medmtl.models.sliding_window import VolumePredictor
 from medmtl.ood.evidence.output_scores import Disagreement

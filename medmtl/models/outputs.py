@@ -10,7 +10,7 @@ from torch import Tensor
 
 from medmtl.calibration.scaling.vector import VectorScaling
 from medmtl.data.classes import ORGAN, Classes
-from medmtl.data.transforms import to_native
+from medmtl.data.working_space import to_native
 from medmtl.errors import ConfigError
 
 

@@ -11,7 +11,7 @@ from medmtl.accuracy import dice
 from medmtl.calibration.scaling.parametric import Scaling
 from medmtl.calibration.scaling.vector import VectorScaling
 from medmtl.calibration.scaling.working_volume import WorkingVolume
-from medmtl.data.transforms import to_native
+from medmtl.data.working_space import to_native
 from medmtl.models.class_accuracy import class_accuracy
 from medmtl.models.class_volumes import ClassVolumes
 from medmtl.models.ensemble import Pooled

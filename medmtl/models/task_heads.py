@@ -83,6 +83,11 @@ class TaskHeads(nn.Module):
         flat = leaky_relu(features, SLOPE).flatten(2)
         return torch.baddbmm(bias[..., None], weight, flat).unflatten(2, features.shape[2:])
 
+    def every(self, features: Tensor) -> Tensor:
+        """The logits of all channels, `(B, M, H, W, D)`, of features `(B, F, H, W, D)`."""
+        found: Tensor = self.last(leaky_relu(features, SLOPE))
+        return found
+
     def loss(
         self,
         loss: nn.Module,
@@ -115,6 +120,27 @@ class TaskHeads(nn.Module):
             known = [marked[index] for index in together]
             total = total + len(together) * class_loss(loss, heads, logits, truth, known)
         return total / len(features)
+
+
+class ChosenChannels(TaskHeads):
+    """Stands in for the heads of a graph that computes the logits of all channels itself: chooses some.
+
+    Args:
+        outputs: what the channels stand for.
+    """
+
+    def __init__(self, outputs: Outputs) -> None:
+        nn.Module.__init__(self)
+        self.outputs = outputs
+
+    def forward(self, features: Tensor, channels: Sequence[Sequence[int]]) -> Tensor:
+        """Some channels, once those of all images, of all logits `(B, M, H, W, D)`."""
+        (chosen,) = channels
+        return features[:, list(chosen)]
+
+    def every(self, features: Tensor) -> Tensor:
+        """They themselves."""
+        return features
 
 
 def class_loss(

@@ -4,6 +4,8 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
+from medmtl.errors import ConfigError
+from medmtl.ood import detectors
 from medmtl.ood.detectors.base import Detector
 
 
@@ -15,6 +17,26 @@ def options_of(detector: Detector) -> dict[str, Any]:
     names = inspect.signature(type(detector)).parameters
     kept = {name: _plain(getattr(detector, name)) for name in names if hasattr(detector, name)}
     return {"class": type(detector).__name__, "options": kept}
+
+
+def detector_of(described: Mapping[str, Any]) -> Detector:
+    """The detector, not fitted, that `options_of` describes.
+
+    Raises:
+        ConfigError: its class is none of `medmtl.ood.detectors`.
+        TypeError: it does not take these options.
+    """
+    name = described.get("class")
+    found = getattr(detectors, name, None) if name in detectors.__all__ else None
+    if not inspect.isclass(found) or not issubclass(found, Detector):
+        raise ConfigError(f"the OOD detector {name!r:.80} is none of medmtl", fix="use one of medmtl.ood.detectors")
+    return found(**{option: _built(value) for option, value in described["options"].items()})
+
+
+def _built(value: Any) -> Any:
+    if isinstance(value, Mapping) and set(value) == {"class", "options"}:
+        return detector_of(value)
+    return [_built(each) for each in value] if isinstance(value, list) else value
 
 
 def same_options(one: Any, other: Any) -> bool:

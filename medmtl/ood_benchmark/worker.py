@@ -14,7 +14,8 @@ from medmtl.accuracy import dice
 from medmtl.data.classes import Classes
 from medmtl.data.preprocessing import Preprocessing
 from medmtl.data.reading import load_image, load_label
-from medmtl.data.transforms import prepare_each, split_unknown, to_native
+from medmtl.data.transforms import split_unknown
+from medmtl.data.working_space import prepare_each, to_native
 from medmtl.models.ensemble import Ensemble, Members
 from medmtl.models.extract import Observer
 from medmtl.models.members import read_members

@@ -2,12 +2,14 @@
 
 import logging
 from collections.abc import Sequence
+from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
 from medmtl.data.task import data_note
 from medmtl.errors import ConfigError, DataError
+from medmtl.exported import is_exported
 from medmtl.files import resolved
 from medmtl.io.input import Input
 from medmtl.io.inputs import find_inputs
@@ -41,11 +43,11 @@ def run_predict(options: Options) -> None:
         MedMTLError: for everything that the user can fix.
         SystemExit: 3 where an image could not be segmented, or is OOD under `on_ood="fail"`.
     """
-    _, checkpoint = run_and_checkpoint(options.run, options.checkpoint)
+    source = _source(options)
     if options.trust:
         use_current_folder()
     model = Model.load(
-        checkpoint,
+        source,
         options.device,
         options.precision,
         options.window_batch,
@@ -56,10 +58,17 @@ def run_predict(options: Options) -> None:
     inputs = inputs_of(options, model.stacks)
     _check_tasks(model, inputs, options)
     with only_writer(options.output, keep=True, option="--output"):
-        cases, failed = _predict(model, digest_of(checkpoint), inputs, options)
+        cases, failed = _predict(model, digest_of(source), inputs, options)
     code = exit_code(cases, failed, options.on_ood)
     if code:
         raise SystemExit(code)
+
+
+def _source(options: Options) -> Path:
+    """What segments the images: an exported folder, or a checkpoint."""
+    if options.run is not None and is_exported(Path(options.run)):
+        return Path(options.run)
+    return run_and_checkpoint(options.run, options.checkpoint)[1]
 
 
 def _predict(

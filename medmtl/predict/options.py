@@ -27,7 +27,7 @@ class Options:
     """What to predict, and how.
 
     Attributes:
-        run: run folder; None where a checkpoint is named.
+        run: run folder, or exported folder; None where a checkpoint is named.
         checkpoint: checkpoint; None where a run folder is named.
         input: image, DICOM series, folder of images or list of images.
         output: folder for everything that is written.
@@ -85,7 +85,7 @@ def predict_parser() -> argparse.ArgumentParser:
     """The options of `medmtl predict`."""
     parser = _Parser(prog="medmtl predict", description=DESCRIPTION, epilog=EXAMPLE, allow_abbrev=False)
     model = parser.add_mutually_exclusive_group(required=True)
-    model.add_argument("--run", help="run folder, for example runs/multitask")
+    model.add_argument("--run", help="run folder, for example runs/multitask, or a folder of medmtl export")
     model.add_argument(
         "--ckpt-path", dest="checkpoint", metavar="CKPT", help="checkpoint; no other file of its run is needed"
     )

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from medmtl.io.reader import Scan
+from medmtl.models.class_output import ClassOutput
 from medmtl.ood.reason import Compared
-from medmtl.predict.class_output import ClassOutput
 
 
 @dataclass(frozen=True)

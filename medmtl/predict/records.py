@@ -1,12 +1,14 @@
 """Records of predictions in the output folder: a JSON file per image, and `summary.csv`; which images are finished."""
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from medmtl.errors import DataError
+from medmtl.export.record import file_digest
+from medmtl.export.record import read_record as read_record_of
+from medmtl.exported import is_exported
 from medmtl.files import TextError, read_json, resolved, write_table, write_text
 from medmtl.io.input import Input, stem
 from medmtl.predict.gate import withholds
@@ -47,10 +49,9 @@ def record_path(folder: Path, case: str) -> Path:
     return folder / f"{case}.json"
 
 
-def digest_of(checkpoint: Path) -> str:
-    """SHA-256 of a checkpoint: weights, scaling and OOD detector."""
-    with checkpoint.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+def digest_of(source: Path) -> str:
+    """SHA-256 of a checkpoint or of the record of an exported folder: weights, scaling and OOD detector."""
+    return read_record_of(source).digest if is_exported(source) else file_digest(source)
 
 
 def request_of(source: Input, options: Options, digest: str) -> dict[str, Any]:

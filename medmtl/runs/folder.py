@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from medmtl.errors import RunError
+from medmtl.exported import is_exported
 from medmtl.files import TextError, read_json, write_text
 from medmtl.typed import typed
 
@@ -106,6 +107,8 @@ class RunFolder:
         for path in (self.best, self.last):
             if path.is_file():
                 return path
+        if is_exported(self.path):
+            raise RunError(f"{self.path} is an exported folder, which is for `medmtl predict`", fix="name the run")
         raise RunError(f"{self.path} holds no checkpoint", fix="train with `medmtl fit`, or name another run")
 
     @classmethod

@@ -15,6 +15,7 @@ from medmtl.callbacks.spectral import SpectralCallback
 from medmtl.data.datamodule import MultiTaskData
 from medmtl.errors import RunError
 from medmtl.models.finetune import HEADS, load_weights
+from medmtl.models.parts import Parts
 from medmtl.models.segmenter import Segmenter
 from medmtl.runs.checkpoint import read_checkpoint
 from medmtl.training.request import known_config
@@ -48,6 +49,21 @@ class Trained:
     def layers(self) -> list[str]:
         """`spectral.layers` of its configuration."""
         return self.spectral.layers
+
+    @property
+    def parts(self) -> Parts:
+        """What segments images and gives verdicts."""
+        detecting = self.spectral.ood_detector is not None
+        return Parts(
+            tasks={name: task.known for name, task in self.data.trained.items()},
+            predictor=self.segmenter.predictor,
+            layers=self.layers if detecting else [],
+            alpha=self.spectral.alpha,
+            detector=self.spectral.detector,
+            ood_detector=self.spectral.ood_detector,
+            mask_rule=self.spectral.mask_rule,
+            scalings=self.scaling.scalings if self.scaling.active else None,
+        )
 
     def open_data(self) -> None:
         """Find the files of the tasks, split as the training split them.

@@ -25,7 +25,7 @@ from scipy.ndimage import zoom
 from scipy.stats import bootstrap
 
 from medmtl.cli import main as medmtl
-from medmtl.data.transforms import prepare
+from medmtl.data.working_space import prepare
 from medmtl.io.inputs import find_inputs
 from medmtl.io.reader import read
 from medmtl.io.writer import write_mask

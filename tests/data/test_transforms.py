@@ -25,9 +25,8 @@ from medmtl.data.task_cases import ood_cases, task_cases
 from medmtl.data.transforms import (
     LoadPair,
     LoadScan,
-    prepare,
-    to_native,
 )
+from medmtl.data.working_space import prepare, to_native
 
 Save = Callable[..., Path]
 MR = Preprocessing((1.0, 1.25, 2.0), None)

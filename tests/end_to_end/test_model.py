@@ -11,7 +11,7 @@ import torch
 from nibabel.orientations import axcodes2ornt, inv_ornt_aff, io_orientation, ornt_transform
 
 import medmtl
-from medmtl.data.transforms import prepare, to_native
+from medmtl.data.working_space import prepare, to_native
 from medmtl.errors import ConfigError, DataError, RunError
 from medmtl.predict.model import Model
 

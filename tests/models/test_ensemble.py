@@ -17,7 +17,7 @@ from medmtl.calibration.scaling.per_task import Fitted, TaskScalings, Temperatur
 from medmtl.calibration.scaling.vector import VectorScaling
 from medmtl.data.classes import Classes
 from medmtl.data.preprocessing import Preprocessing
-from medmtl.data.transforms import to_native
+from medmtl.data.working_space import to_native
 from medmtl.models.ensemble import Ensemble, Members, dropout_layers, dropping, seed_of
 from medmtl.models.extract import Observer
 from medmtl.models.outputs import Outputs

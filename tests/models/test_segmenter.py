@@ -21,7 +21,7 @@ from medmtl.accuracy import surface_distances
 from medmtl.data.datamodule import MultiTaskData
 from medmtl.data.preprocessing import Preprocessing
 from medmtl.data.task import Task
-from medmtl.data.transforms import to_native
+from medmtl.data.working_space import to_native
 from medmtl.errors import ConfigError
 from medmtl.losses.masked import UNKNOWN
 from medmtl.models.extract import Observer

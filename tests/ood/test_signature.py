@@ -14,7 +14,7 @@ from monai.networks.nets import UNet
 from medmtl.data.reading import load_image
 from medmtl.data.task import Task
 from medmtl.data.task_cases import task_cases
-from medmtl.data.transforms import prepare
+from medmtl.data.working_space import prepare
 from medmtl.errors import ConfigError, DataError
 from medmtl.ood.detectors.spectral import Spectral
 from medmtl.ood.evidence.evidence import Evidence, LayerEvidence, View

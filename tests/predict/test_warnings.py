@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from medmtl.data.preprocessing import Preprocessing
-from medmtl.predict.warnings import choice_in_words, mask_warnings, verdict_warnings
+from medmtl.models.warnings import choice_in_words, mask_warnings, verdict_warnings
 
 PREPROCESSING = Preprocessing((1.0, 2.0, 3.0), None)
 GRID = np.diag([1.0, 2.0, 3.0, 1.0])

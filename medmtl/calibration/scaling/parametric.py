@@ -14,7 +14,6 @@ import torch
 from numpy.typing import NDArray
 from scipy.optimize import brentq, minimize
 from scipy.special import expit
-from sklearn.isotonic import IsotonicRegression
 from torch import Tensor
 
 from medmtl.calibration.pieces import PIECE
@@ -232,6 +231,8 @@ class Isotonic(Monotone):
     @classmethod
     def fit(cls, histogram: LogitHistogram) -> "Isotonic":
         """The isotonic regression of label on logit, see `Monotone.fit`."""
+        from sklearn.isotonic import IsotonicRegression  # only to fit: a bundle that scales does without
+
         histogram.require_both_labels()
         count = histogram.count.sum(0)
         filled = count > 0

@@ -7,8 +7,6 @@ distance counts; with one task that is the method as it was published.
 from collections.abc import Sequence
 
 import torch
-from sklearn.covariance import EmpiricalCovariance
-from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 
 from medmtl.ood.detectors.gaussian import fit_gaussian, mahalanobis, principal_axes, spread, task_means
@@ -89,7 +87,7 @@ class PCAMahalanobis(LayerDetector):
         """See `LayerDetector.fit_layer`."""
         features = layer_means(maps)
         axes, origin = principal_axes(features, self.variance)
-        gaussian = fit_gaussian((features - origin) @ axes.T, tasks, EmpiricalCovariance)
+        gaussian = fit_gaussian((features - origin) @ axes.T, tasks, shrink=False)
         return {**gaussian, "axes": axes, "origin": origin}
 
     def score_layer(self, fitted: Fitted, features: LayerEvidence) -> float:
@@ -236,8 +234,7 @@ def kth_distance(bank: Tensor, features: Tensor, neighbour: int) -> float:
         features: `(F,)`.
         neighbour: k; the farthest image where there are fewer.
     """
-    search = NearestNeighbors(n_neighbors=min(neighbour, len(bank)), algorithm="brute").fit(bank.numpy())
-    return float(search.kneighbors(features[None].numpy())[0][0, -1])
+    return float((bank - features).norm(dim=1).kthvalue(min(neighbour, len(bank))).values)
 
 
 def _windows(features: LayerEvidence) -> Tensor:

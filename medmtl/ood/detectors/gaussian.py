@@ -1,12 +1,9 @@
 """Features of training images as one Gaussian per task with a common covariance, and the Mahalanobis distance."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
-from sklearn.covariance import LedoitWolf
-from sklearn.decomposition import PCA
 from torch import Tensor
 
 from medmtl.errors import DataError
@@ -27,6 +24,8 @@ def principal_axes(features: Tensor, variance: float) -> tuple[Tensor, Tensor]:
     Returns:
         The directions, `(K, F)`, and the mean, `(F,)`.
     """
+    from sklearn.decomposition import PCA  # only to fit: a bundle that scores does without
+
     with np.errstate(divide="ignore", invalid="ignore"):  # of samples that are all alike
         found = PCA(variance, svd_solver="full").fit(features.numpy())
     return torch.from_numpy(found.components_), torch.from_numpy(found.mean_)
@@ -58,7 +57,7 @@ def task_means(features: Tensor, tasks: Sequence[str]) -> tuple[Tensor, Tensor]:
     return means, features - means[index]
 
 
-def fit_gaussian(features: Tensor, tasks: Sequence[str], estimator: Any = LedoitWolf) -> dict[str, Tensor]:
+def fit_gaussian(features: Tensor, tasks: Sequence[str], shrink: bool = True) -> dict[str, Tensor]:
     """Fit a mean for each task and one covariance for all (Lee et al., arXiv 1807.03888, with tasks as the classes).
 
     Features are standardised by their spread within tasks. With one task this is the plain Gaussian.
@@ -66,7 +65,7 @@ def fit_gaussian(features: Tensor, tasks: Sequence[str], estimator: Any = Ledoit
     Args:
         features: `(samples, F)` float64.
         tasks: the task of each sample.
-        estimator: covariance estimator of scikit-learn; shrinkage (Ledoit & Wolf) is what few samples need.
+        shrink: estimate the covariance by shrinkage (Ledoit & Wolf), as few samples need, or as it is.
 
     Returns:
         `means` (tasks, F), `scale` (F,), `precision` (F, F) of the standardised features, all float64.
@@ -74,10 +73,13 @@ def fit_gaussian(features: Tensor, tasks: Sequence[str], estimator: Any = Ledoit
     Raises:
         DataError: no task has two samples.
     """
+    from sklearn.covariance import EmpiricalCovariance, LedoitWolf  # only to fit
+
     means, residuals = task_means(features, tasks)
     if len(means) == len(features):
         raise DataError("no task has two training images, so their spread cannot be estimated", fix="add cases")
     scale = spread(residuals)
+    estimator = LedoitWolf if shrink else EmpiricalCovariance
     covariance = estimator(assume_centered=True).fit((residuals / scale).numpy())
     return {"means": means, "scale": scale, "precision": torch.from_numpy(np.asarray(covariance.precision_))}
 

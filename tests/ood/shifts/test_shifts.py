@@ -12,7 +12,7 @@ from monai.transforms import Orientation
 from scipy.ndimage import gaussian_filter
 
 from medmtl.data.preprocessing import Preprocessing
-from medmtl.data.transforms import prepare
+from medmtl.data.working_space import prepare
 from medmtl.errors import ConfigError
 from medmtl.ood.shifts import SHIFTS, Shift, check_shift
 from medmtl.ood.shifts.contract import GRIDS

@@ -10,19 +10,19 @@ from numpy.typing import NDArray
 
 from medmtl.calibration.scaling.vector import VectorScaling
 from medmtl.data.classes import Classes
-from medmtl.data.task import Task, classes_of
+from medmtl.data.known_task import KnownTask
 from medmtl.models.class_volumes import class_probabilities
 from medmtl.models.outputs import Head
 
 
-def predicted_classes(task: Task, head: Head) -> Classes:
+def predicted_classes(task: KnownTask, head: Head) -> Classes:
     """The classes that masks of a task show.
 
     Args:
         task: of the training.
         head: the output that is read for it. Where that is one for all tasks, several classes are one organ.
     """
-    classes = classes_of(task)
+    classes = task.classes
     return classes if len(classes.names) == len(head.classes.names) else classes.merge()
 
 
@@ -43,7 +43,7 @@ class ClassOutput:
     shares: VectorScaling | None = None
 
     @classmethod
-    def of(cls, task: Task, head: Head, logits: MetaTensor, shares: VectorScaling | None = None) -> "ClassOutput":
+    def of(cls, task: KnownTask, head: Head, logits: MetaTensor, shares: VectorScaling | None = None) -> "ClassOutput":
         """The output for a task; the logits are kept where there are several classes."""
         kept = None
         if len(head.classes.names) > 1:
