@@ -5,7 +5,7 @@ import sys
 import tomllib
 from importlib.metadata import PackageNotFoundError, requires
 
-from medmtl.files import PACKAGE
+from medmtl.files import PACKAGE, read_text
 
 
 def how_to_install(extra: str) -> str:
@@ -17,9 +17,7 @@ def libraries_of(extra: str) -> list[str]:
     """The requirements of an extra, from the checkout that this module lies in, or from what was installed."""
     project = PACKAGE.parent / "pyproject.toml"
     if project.is_file():
-        extras: dict[str, list[str]] = tomllib.loads(project.read_text(encoding="utf-8"))["project"][
-            "optional-dependencies"
-        ]
+        extras: dict[str, list[str]] = tomllib.loads(read_text(project))["project"]["optional-dependencies"]
         return extras[extra]
     try:
         found = [line.partition(";") for line in requires("medmtl") or ()]

@@ -52,7 +52,7 @@ def grey_window(image: NDArray[Any], organ: NDArray[np.bool_], spacing: Sequence
     if organ.any():
         margin = [math.ceil(_MARGIN_MM / size) for size in spacing]
         near = tuple(slice(max(s.start - m, 0), s.stop + m) for s, m in zip(_box(organ), margin, strict=True))
-    values = np.asarray(image[near], dtype=np.float32)
+    values = np.asarray(image[near], dtype=np.float64)  # an image may hold what float32 cannot
     values = values[np.isfinite(values)]
     black, white = np.quantile(values, (0.01, 0.99)) if values.size else (0.0, 1.0)
     return float(black), float(white)

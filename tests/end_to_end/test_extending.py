@@ -266,8 +266,9 @@ def test_a_shift_of_ones_own_is_scored_and_shown(multitask: Path, drawn: list[se
         (task, severity) for task in ("LiverCT", "KidneyT2") for severity in ("1", "5")
     }
     assert all(math.isfinite(float(row["score"])) for row in found)
-    heat_map, curves = drawn[:2]
+    heat_map, dark, curves = drawn[:3]
     assert "stripes   1" in heat_map
+    assert "stripes   1" in dark
     assert "stripes" in curves
     assert "From weak to strong" in Path("runs/multitask/ood/ood.html").read_text()
 

@@ -56,7 +56,7 @@ def thumbnail(image: NDArray[Any], label: NDArray[Any] | None, spacing: Sequence
 
 
 def _draw(axes: Axes, plane: NDArray[Any], width: float, height: float, grey: tuple[float, float]) -> None:
-    pixels = on_page(np.nan_to_num(np.asarray(plane, dtype=np.float32), posinf=0, neginf=0))
+    pixels = on_page(np.nan_to_num(np.asarray(plane, dtype=np.float64), posinf=0, neginf=0))
     extent = 0, width, 0, height
     axes.imshow(pixels, "gray", vmin=grey[0], vmax=grey[1], extent=extent, aspect="auto", interpolation="bilinear")
     axes.set_axis_off()
