@@ -11,6 +11,7 @@ from medmtl.export.facts import RunFacts
 from medmtl.export.license import own_license
 from medmtl.export.options import Options
 from medmtl.export.record import Record
+from medmtl.files import write_text
 from medmtl.training.trust import TO_USE
 
 META_SCHEMA = "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/meta_schema_20240725.json"
@@ -64,7 +65,7 @@ def write_bundle(folder: Path, record: Record, facts: RunFacts, options: Options
     for name, text in files.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+        write_text(path, text)
 
 
 def metadata(record: Record, facts: RunFacts, options: Options) -> dict[str, Any]:

@@ -127,5 +127,5 @@ class Verdictd(MapTransform):
                 self.output_dir.mkdir(parents=True, exist_ok=True)
                 name = Path(str(mask.meta.get("filename_or_obj", "image"))).name
                 path = self.output_dir / f"{name.removesuffix('.gz').removesuffix('.nii')}_verdict.json"
-                path.write_text(json.dumps(verdict, indent=1) + "\n", encoding="utf-8")
+                path.write_bytes(json.dumps(verdict, indent=1).encode() + b"\n")
         return found

@@ -19,7 +19,7 @@ _IMPORT = re.compile(r"^(\s*(?:from|import) )medmtl\b", re.MULTILINE)
 
 def carried_files() -> dict[str, str]:
     """Path of each module below `scripts/carried` -> its text."""
-    found = {_place(path): _IMPORT.sub(rf"\g<1>{CARRIED}", path.read_text(encoding="utf-8")) for path in _needed()}
+    found = {_place(path): _IMPORT.sub(rf"\g<1>{CARRIED}", read_text(path)) for path in _needed()}
     packages = {parent / "__init__.py" for name in found for parent in Path(name).parents}
     return {**{path.as_posix(): "" for path in packages}, **found}
 
@@ -41,7 +41,7 @@ def _needed() -> set[Path]:
 
 def _imported(path: Path) -> Iterator[str]:
     """The modules of medmtl whose content a module imports when it is imported itself."""
-    for statement in ast.parse(path.read_text(encoding="utf-8")).body:
+    for statement in ast.parse(read_text(path)).body:
         if not isinstance(statement, ast.ImportFrom) or not (statement.module or "").startswith("medmtl"):
             continue
         for alias in statement.names:

@@ -234,7 +234,11 @@ def kth_distance(bank: Tensor, features: Tensor, neighbour: int) -> float:
         features: `(F,)`.
         neighbour: k; the farthest image where there are fewer.
     """
-    return float((bank - features).norm(dim=1).kthvalue(min(neighbour, len(bank))).values)
+    apart = bank - features
+    # Squares overflow where training images are all alike, whose spread is next to 0.
+    longest = apart.abs().amax(dim=1, keepdim=True).clamp_min(torch.finfo(apart.dtype).tiny)
+    distances = longest[:, 0] * (apart / longest).norm(dim=1)
+    return float(distances.kthvalue(min(neighbour, len(bank))).values)
 
 
 def _windows(features: LayerEvidence) -> Tensor:
