@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import medmtl
+from medmtl.files import read_text
 
 ENTRY = "medmtl.export.bundle_transforms"
 CARRIED = "scripts.carried"

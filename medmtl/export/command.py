@@ -9,6 +9,7 @@ from medmtl.export.license import license_text
 from medmtl.export.options import Options
 from medmtl.export.record import file_digest
 from medmtl.export.write import Source, check_written, placed, write_network, write_record, write_state
+from medmtl.files import write_text
 from medmtl.runs.folder import environment
 from medmtl.terminal import terminal
 from medmtl.training.request import known_config, run_and_checkpoint
@@ -39,7 +40,7 @@ def run_export(options: Options) -> None:
         record = write_state(folder, options.to, source, network)
         page = card(record, facts, options, options.output.name)
         for name, text in {CARD: page, "LICENSE": granted}.items():
-            (folder / name).write_text(text, encoding="utf-8")
+            write_text(folder / name, text)
         if options.to == "bundle":
             write_bundle(folder, record, facts, options, page)
         record = write_record(folder, record)

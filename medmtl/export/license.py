@@ -32,4 +32,4 @@ def license_text(path: Path | None) -> str:
 def own_license() -> str:
     """The licence of medmtl, under which its modules are carried."""
     package = Path(medmtl.__file__).parent
-    return next(path for place in (package, package.parent) if (path := place / "LICENSE").is_file()).read_text("utf-8")
+    return read_text(next(path for place in (package, package.parent) if (path := place / "LICENSE").is_file()))

@@ -30,6 +30,7 @@ from medmtl.export.restore import HEADS, MASKS, OOD, SCALING
 from medmtl.export.schema import record_schema
 from medmtl.export.state import Arrays, split, write_arrays
 from medmtl.exported import RECORD, Kind, is_exported
+from medmtl.files import write_text
 from medmtl.models.channels import input_channels
 from medmtl.models.parts import Parts
 from medmtl.ood.detector_options import detector_of, options_of
@@ -141,11 +142,11 @@ def write_record(folder: Path, record: Record) -> Record:
     Returns:
         The record with the files.
     """
-    (folder / SCHEMA).write_text(json.dumps(record_schema(), indent=1) + "\n", encoding="utf-8")
+    write_text(folder / SCHEMA, json.dumps(record_schema(), indent=1) + "\n")
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     named = replace(record, files={path.relative_to(folder).as_posix(): file_digest(path) for path in files})
     named = typed(Record, named.content)  # numbers of the kind that reading gives, on which the digest depends
-    (folder / RECORD).write_text(named.text, encoding="utf-8")
+    write_text(folder / RECORD, named.text)
     return named
 
 

@@ -6,9 +6,10 @@ import torch
 from scipy.spatial.distance import cdist, mahalanobis
 from sklearn.covariance import LedoitWolf
 from sklearn.decomposition import PCA
+from sklearn.neighbors import NearestNeighbors
 
 from medmtl.errors import DataError
-from medmtl.ood.detectors.distances import FRODO, KNN, Contrast, MDPool, PCAMahalanobis, ViM
+from medmtl.ood.detectors.distances import FRODO, KNN, Contrast, MDPool, PCAMahalanobis, ViM, kth_distance
 from medmtl.ood.detectors.gaussian import fit_gaussian, principal_axes
 from medmtl.ood.detectors.gaussian import mahalanobis as task_distances
 from medmtl.ood.evidence.evidence import Evidence, LayerEvidence, View
@@ -143,3 +144,15 @@ def test_samples_that_are_all_alike_have_axes_without_a_warning() -> None:
     axes, mean = principal_axes(torch.ones(3, 4, dtype=torch.float64), 0.95)
     assert axes.shape[1] == 4
     assert mean.tolist() == [1.0] * 4
+
+
+@pytest.mark.parametrize("neighbour", [1, 3, 9])
+def test_the_distance_is_that_of_scikit_learn_and_finite_where_squares_are_not(neighbour: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    bank = torch.randn(7, 5, generator=generator, dtype=torch.float64)
+    query = torch.randn(5, generator=generator, dtype=torch.float64)
+    search = NearestNeighbors(n_neighbors=min(neighbour, 7)).fit(bank.numpy())
+    expected = search.kneighbors(query[None].numpy())[0][0, -1]
+    assert kth_distance(bank, query, neighbour) == pytest.approx(expected, rel=1e-12)
+    assert kth_distance(bank * 1e200, query * 1e200, neighbour) == pytest.approx(expected * 1e200, rel=1e-12)
+    assert kth_distance(bank, bank[3], 1) == 0
