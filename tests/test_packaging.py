@@ -41,6 +41,7 @@ def test_the_wheel_holds_every_file_of_the_package_and_every_configuration(unpac
         if path.is_file() and "__pycache__" not in path.parts
     }
     expected |= {f"medmtl/configs/{path.name}" for path in (ROOT / "configs").iterdir()}
+    expected.add("medmtl/LICENSE")  # which an exported bundle carries with the modules
     found = {path.relative_to(unpacked).as_posix() for path in (unpacked / "medmtl").rglob("*") if path.is_file()}
     assert found == expected
     (entry,) = unpacked.glob("*.dist-info/entry_points.txt")
