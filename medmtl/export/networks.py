@@ -17,11 +17,10 @@ from medmtl.building import building
 from medmtl.errors import ConfigError, RunError
 from medmtl.export.graph import INPUT, refused
 from medmtl.export.record import Record, checked_file
+from medmtl.extras import how_to_install
 from medmtl.models.graph_network import GraphNetwork
 from medmtl.runs.checkpoint import read_archive
 from medmtl.training.trust import FIX, Checker
-
-EXTRA = "install medmtl[export]"
 
 
 def network_of(folder: Path, record: Record, device: str, trust: bool) -> nn.Module:
@@ -66,7 +65,9 @@ def open_onnx(path: Path, outputs: Sequence[str], device: str, trust: bool) -> C
         import onnx
         import onnxruntime
     except ImportError:
-        raise ConfigError(f"{path} is run by onnxruntime, which is not installed", fix=EXTRA) from None
+        raise ConfigError(
+            f"{path} is run by onnxruntime, which is not installed", fix=how_to_install("export")
+        ) from None
     content = path.read_bytes()
     try:
         if _names_files(onnx.ModelProto.FromString(content)):
@@ -132,7 +133,9 @@ def _weights(path: Path) -> dict[str, Tensor]:
         try:
             from safetensors.torch import load_file
         except ImportError:
-            raise ConfigError(f"{path} is read by safetensors, which is not installed", fix=EXTRA) from None
+            raise ConfigError(
+                f"{path} is read by safetensors, which is not installed", fix=how_to_install("export")
+            ) from None
         try:
             return load_file(path)
         except Exception as error:

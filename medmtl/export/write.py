@@ -14,7 +14,6 @@ from torch import Tensor
 from medmtl.errors import ConfigError, RunError
 from medmtl.export.graph import check_equal, outputs_of, program_of, write_onnx, write_program
 from medmtl.export.load import load_exported
-from medmtl.export.networks import EXTRA
 from medmtl.export.record import (
     FORMAT,
     SCHEMA,
@@ -30,6 +29,7 @@ from medmtl.export.restore import HEADS, MASKS, OOD, SCALING
 from medmtl.export.schema import record_schema
 from medmtl.export.state import Arrays, split, write_arrays
 from medmtl.exported import RECORD, Kind, is_exported
+from medmtl.extras import how_to_install
 from medmtl.files import write_text
 from medmtl.models.channels import input_channels
 from medmtl.models.parts import Parts
@@ -234,6 +234,6 @@ def _installed(write: Any) -> Any:
         try:
             write(*arguments)
         except ImportError as error:
-            raise ConfigError(f"{error.name or error} is not installed", fix=EXTRA) from None
+            raise ConfigError(f"{error.name or error} is not installed", fix=how_to_install("export")) from None
 
     return checked
