@@ -37,6 +37,7 @@ test: develop ## run the tests (real data too, where MEDMTL_DATA names it), on t
 
 bench: develop ## measure speed, memory and the coverage of intervals, into bench.json
 	$(BIN)/python tests/benchmarks/calibration.py
+	$(BIN)/python tests/benchmarks/training.py
 	$(BIN)/python tests/benchmarks/detection.py
 	$(BIN)/python tests/benchmarks/prediction.py
 	$(BIN)/python tests/benchmarks/exported.py
