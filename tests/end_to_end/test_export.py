@@ -152,7 +152,7 @@ def test_a_graph_computes_in_32_bit_and_says_what_is_not_installed(
     for package, kind in (("onnxruntime", "onnx"), ("safetensors.torch", "safetensors")):
         with monkeypatch.context() as patch:
             patch.setitem(sys.modules, package, None)
-            with pytest.raises(ConfigError, match="is not installed: .* -m pip install .*onnx"):
+            with pytest.raises(ConfigError, match=r"is not installed: .* -m pip install .*onnx"):
                 medmtl.load(exported / kind)
 
 
