@@ -2,8 +2,19 @@
 
 import argparse
 from pathlib import Path
+from typing import NoReturn
+
+from medmtl.errors import ConfigError
 
 TRUST_HELP = "import and build any class that the checkpoint names, which runs its code: for files of known origin"
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """A parser that raises errors, which `medmtl` prints as one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong with the options, and where the help is."""
+        raise ConfigError(message, fix=f"see `{self.prog} --help`")
 
 
 def flags_of(command: str) -> argparse.ArgumentParser:

@@ -4,10 +4,9 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn, get_args
+from typing import get_args
 
-from medmtl.commands.flags import TRUST_HELP
-from medmtl.errors import ConfigError
+from medmtl.commands.flags import TRUST_HELP, OneLineParser
 from medmtl.exported import Kind
 
 DESCRIPTION = (
@@ -59,7 +58,7 @@ def parse(argv: Sequence[str]) -> Options:
 
 def export_parser() -> argparse.ArgumentParser:
     """The options of `medmtl export`."""
-    parser = _Parser(prog="medmtl export", description=DESCRIPTION, epilog=EXAMPLE, allow_abbrev=False)
+    parser = OneLineParser(prog="medmtl export", description=DESCRIPTION, epilog=EXAMPLE, allow_abbrev=False)
     model = parser.add_mutually_exclusive_group(required=True)
     model.add_argument("--run", help="run folder, for example runs/multitask")
     model.add_argument("--ckpt-path", dest="checkpoint", metavar="CKPT", help="checkpoint of a run")
@@ -72,10 +71,3 @@ def export_parser() -> argparse.ArgumentParser:
     parser.add_argument("--trust", action="store_true", help=TRUST_HELP)
     parser.add_argument("--overwrite", action="store_true", help="replace an exported folder that is there")
     return parser
-
-
-class _Parser(argparse.ArgumentParser):
-    """A parser that raises errors, which `medmtl` prints as one line."""
-
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(message, fix="see `medmtl export --help`")

@@ -5,10 +5,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal
 
-from medmtl.commands.flags import TRUST_HELP
-from medmtl.errors import ConfigError
+from medmtl.commands.flags import TRUST_HELP, OneLineParser
 from medmtl.io.input import MAPS, MASK, MODALITIES
 
 OnOod = Literal["warn", "skip", "fail"]
@@ -83,7 +82,7 @@ def parse(argv: Sequence[str]) -> Options:
 
 def predict_parser() -> argparse.ArgumentParser:
     """The options of `medmtl predict`."""
-    parser = _Parser(prog="medmtl predict", description=DESCRIPTION, epilog=EXAMPLE, allow_abbrev=False)
+    parser = OneLineParser(prog="medmtl predict", description=DESCRIPTION, epilog=EXAMPLE, allow_abbrev=False)
     model = parser.add_mutually_exclusive_group(required=True)
     model.add_argument("--run", help="run folder, for example runs/multitask, or a folder of medmtl export")
     model.add_argument(
@@ -154,13 +153,6 @@ def predict_parser() -> argparse.ArgumentParser:
         "--overwrite", action="store_true", help="repeat finished images, and replace outputs of other images in DIR"
     )
     return parser
-
-
-class _Parser(argparse.ArgumentParser):
-    """A parser that raises errors, which `medmtl` prints as one line."""
-
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(message, fix="see `medmtl predict --help`")
 
 
 def _share(text: str) -> float:
