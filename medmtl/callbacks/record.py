@@ -43,7 +43,9 @@ class RunRecord(SaveConfigCallback):
             return
         run, name = self._run(trainer), _name(stage)
         write_text(run.config if name == "fit" else run.config.with_suffix(f".{name}.yaml"), self._text)
-        machine = {"device": str(trainer.strategy.root_device), "processes": trainer.world_size}
+        machine: dict[str, Any] = {"device": str(trainer.strategy.root_device), "processes": trainer.world_size}
+        if name == "fit":
+            machine["precision"] = str(trainer.precision)
         facts = {**environment(), **machine, "seed": self.config.seed_everything, "status": "running"}
         run.update_manifest(**{name: facts})
         for each in trainer.loggers:

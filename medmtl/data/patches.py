@@ -173,7 +173,10 @@ def seeded_patch(draw: Compose, item: Mapping[str, Any], centres: Centres, seed:
         centres: of its foreground.
         seed: of the patch.
     """
-    draw.set_random_state(seed=seed)
+    state = np.random.RandomState(seed)  # one for all: to seed one takes 0.1 ms, and there would be a dozen
+    for each in draw.transforms:
+        if isinstance(each, Randomizable):
+            each.set_random_state(state=state)
     with _without_metadata():
         patch: dict[str, Any] = draw({"image": item["image"], "label": item["label"], "centres": centres})
     return patch

@@ -1,9 +1,9 @@
 """Ensembles: several checkpoints, or one network with active dropout, tested and calibrated as one model."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
 
 import torch
@@ -14,10 +14,13 @@ from torch.nn.modules.dropout import _DropoutNd
 from medmtl.calibration.scaling.histogram import to_logits
 from medmtl.calibration.scaling.per_task import TaskScalings
 from medmtl.calibration.scaling.working_volume import WorkingVolume
+from medmtl.data.preprocessing import Preprocessing
 from medmtl.data.working_space import to_native
+from medmtl.models.extract import output_scores
 from medmtl.models.pool import Average, Pool
 from medmtl.models.sliding_window import VolumePredictor
 from medmtl.ood.evidence.output_scores import Disagreement
+from medmtl.ood.verdict import OUTPUTS, Verdict
 
 
 @dataclass(frozen=True)
@@ -179,3 +182,13 @@ def dropping(network: nn.Module, seed: int) -> Iterator[None]:
 def seed_of(case: str, turn: int) -> int:
     """Seed of the dropout of one pass over one volume: the same in every test, another for every case and pass."""
     return int.from_bytes(hashlib.sha256(f"{case}:{turn}".encode()).digest()[:8]) >> 1
+
+
+def with_pooled_scores(verdict: Verdict, pooled: Mapping[Preprocessing, Pooled]) -> Verdict:
+    """A verdict whose output scores are those of an ensemble, with its members' disagreement beside them."""
+    for preprocessing, ensemble in pooled.items():
+        if str(preprocessing) == verdict.preprocessing:
+            found = output_scores(ensemble.probability.as_tensor(), preprocessing)
+            outputs = {name: found[name] for name in OUTPUTS}
+            return replace(verdict, scores={**verdict.scores, **outputs, **ensemble.disagreement})
+    return verdict

@@ -29,6 +29,7 @@ from medmtl.data.datamodule import MultiTaskData
 from medmtl.distributed import is_first
 from medmtl.errors import ConfigError
 from medmtl.models.finetune import load_weights
+from medmtl.models.precision import fastest_precision
 from medmtl.models.segmenter import Segmenter
 from medmtl.runs.checkpoint import read_checkpoint
 from medmtl.runs.metrics import MetricsLogger
@@ -185,7 +186,7 @@ class MedCLI(LightningCLI):
         self.model.read_outputs(self.datamodule, training)
         if self.request.checkpoint is not None:
             load_weights(self.model.network, self.request.checkpoint)  # and so does a checkpoint of another network,
-        elif self.subcommand == "fit":
+        elif training:
             self.model.load_source()  # also one to fine-tune
         self.model.load_members(self.request.checkpoint, self.datamodule, str(self.subcommand))
         run, given = self.request.run, self._get(self.config_init, "trainer")
@@ -196,8 +197,10 @@ class MedCLI(LightningCLI):
             "logger": [] if self.subcommand == "calibrate" else [*self._loggers(), *_listed(given.logger)],
             "use_distributed_sampler": False,  # Lightning's would repeat cases; `MultiTaskData` shares them out
         }
+        if training and given.precision is None:
+            kwargs["precision"] = fastest_precision(str(given.accelerator))
         extra: list[Callback] = []
-        if self.subcommand == "fit":
+        if training:
             extra = [DivergenceCallback(), RunCheckpoint(run), LastValidation()]
         elif self.subcommand == "test":
             assert self.request.checkpoint is not None

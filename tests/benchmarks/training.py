@@ -1,14 +1,17 @@
 """What `medmtl fit` adds to a bare PyTorch loop on ready patches; `make bench` runs it.
 
-A training with a shipped configuration. After every ten steps of it ten bare steps follow: the same network, loss,
-optimizer and clipping of gradients, on patches that are in memory. So a busy machine slows both alike, and each such
-pair gives one ratio. What was found is added to `bench.json`.
+A training with a shipped configuration. After every ten steps of it ten bare steps follow: the same network, precision,
+loss, optimizer and clipping of gradients, on patches that are in memory. So a busy machine slows both alike, and each
+such pair gives one ratio. Ten more in single precision say what the training gains where it computes in bfloat16. What
+was found is added to `bench.json`.
 """
 
 import argparse
 import json
 import tempfile
 import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -20,9 +23,9 @@ from scipy.stats import bootstrap
 
 from medmtl.cli import main as medmtl
 
-TARGETS = {"bare_over_fit": 0.97, "waiting": 0.03}
+TARGETS = {"bare_over_fit": 0.97, "waiting": 0.03, "mixed_over_single": None}
 BLOCK = 10  # steps of each kind in a pair
-FOUND: dict[str, list[float]] = {"ratios": [], "waiting": []}
+FOUND: dict[str, list[float]] = {"bare_over_fit": [], "waiting": [], "mixed_over_single": []}
 
 
 class Interleaved(pl.Callback):
@@ -50,25 +53,29 @@ class Interleaved(pl.Callback):
         self.end = time.perf_counter()
         if (index + 1) % BLOCK:
             return
+        taken = self.end - self.start
+        mixed = self._bare(module, trainer, trainer.precision_plugin.forward_context)
+        single = self._bare(module, trainer, nullcontext)
         if index >= BLOCK:  # the first block warms up
-            taken = self.end - self.start
             FOUND["waiting"].append(self.waited / taken)
-            FOUND["ratios"].append(self._bare(module, trainer.gradient_clip_val) / taken)
-        else:
-            self._bare(module, trainer.gradient_clip_val)
+            FOUND["bare_over_fit"].append(mixed / taken)
+            FOUND["mixed_over_single"].append(mixed / single)
         self.waited, self.start = 0.0, time.perf_counter()
 
-    def _bare(self, module: pl.LightningModule, clip: float | None) -> float:
+    def _bare(
+        self, module: pl.LightningModule, trainer: pl.Trainer, precision: Callable[[], AbstractContextManager[object]]
+    ) -> float:
         """Seconds of a block of steps on ready patches."""
         assert self.network is not None
         assert self.optimizer is not None
         begun = time.perf_counter()
         for _ in range(BLOCK):
             self.optimizer.zero_grad()
-            loss = module.loss(self.network(self.batch["image"]), self.batch["label"].float())
-            loss.backward()
-            if clip:
-                torch.nn.utils.clip_grad_norm_(self.network.parameters(), clip)
+            with precision():
+                logits = self.network(self.batch["image"])
+            module.loss(logits.float(), self.batch["label"].float()).backward()
+            if trainer.gradient_clip_val:
+                torch.nn.utils.clip_grad_norm_(self.network.parameters(), trainer.gradient_clip_val)
             self.optimizer.step()
         return time.perf_counter() - begun
 
@@ -104,10 +111,11 @@ def main() -> None:
                 f"--trainer.callbacks+={json.dumps({'class_path': f'{__name__}.Interleaved'})}",
             ]
         )
-    found = {"bare_over_fit": summary(FOUND["ratios"]), "waiting": summary(FOUND["waiting"])}
+    found = {name: summary(values) for name, values in FOUND.items()}
     for name, each in found.items():
         interval = f"{each['mean']:.3f} [{each['low']:.3f}, {each['high']:.3f}]"
-        print(f"{name}: {interval} over {each['pairs']} pairs (target {TARGETS[name]})")
+        target = "" if TARGETS[name] is None else f" (target {TARGETS[name]})"
+        print(f"{name}: {interval} over {each['pairs']} pairs{target}")
     kept = json.loads(options.output.read_text()) if options.output.is_file() else {}
     kept["training"] = {"threads": options.threads, "workers": options.workers, **found}
     options.output.write_text(json.dumps(kept, indent=1) + "\n")

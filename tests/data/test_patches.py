@@ -49,7 +49,7 @@ def test_patches_are_those_that_monai_cuts_out_of_the_padded_volume(
 ) -> None:
     size, volume = (8, 12, 10), item(shape)
     ours = random_patch(size, foreground)
-    theirs = Compose([RandCropByPosNegLabeld(("image", "label"), "inside", size, foreground, 1 - foreground)])
+    theirs = RandCropByPosNegLabeld(("image", "label"), "inside", size, foreground, 1 - foreground)
     padded: Item = {
         key: SpatialPad(size, value=fill)(volume[key])
         for key, fill in (("image", float(volume["image"].min())), ("label", 0))

@@ -14,6 +14,7 @@ import torch
 import yaml
 
 from medmtl.cli import main
+from medmtl.models.precision import fastest_precision
 from medmtl.training.lightning_cli import CommandTrainer
 
 CALIBRATION = {"ece", "ace", "mce", "brier", "nll", "gap", "volume_ratio"}
@@ -47,6 +48,7 @@ def test_a_run_is_one_folder(trained: Path) -> None:
     manifest = json.loads((trained / "run.json").read_text())
     assert manifest["fit"]["status"] == manifest["test"]["status"] == "finished"
     assert manifest["fit"]["steps"] == 6
+    assert manifest["fit"]["precision"] == fastest_precision("auto")
 
 
 def test_report_json_holds_what_is_documented(trained: Path) -> None:
@@ -212,11 +214,13 @@ def test_flags_beat_the_configuration_of_fit(trained: Path, tiny: Path, workplac
             "--trainer.max_steps=1",
             "--data.batches=1",
             "--model.optimizer.init_args.lr=0.5",
+            "--trainer.precision=32-true",
         ]
     )
     resolved = yaml.safe_load(Path("runs/tiny/config.yaml").read_text())
     assert resolved["model"]["optimizer"]["init_args"]["lr"] == 0.5
-    assert json.loads(Path("runs/tiny/run.json").read_text())["fit"]["steps"] == 1
+    facts = json.loads(Path("runs/tiny/run.json").read_text())["fit"]
+    assert (facts["steps"], facts["precision"]) == (1, "32-true")
 
 
 def test_linked_values_arrive(trained: Path) -> None:

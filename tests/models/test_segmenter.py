@@ -211,6 +211,18 @@ def test_dice_is_measured_on_the_image_s_own_grid_under_its_own_preprocessing() 
     assert 0.7 < found.accuracy["dice"] < 1
 
 
+def test_volumes_are_segmented_in_32_bit_where_the_trainer_computes_in_16() -> None:
+    """The detector was fitted so, and validation and test are to agree."""
+    torch.manual_seed(0)
+    model = segmenter(nn.Conv3d(1, 1, 3, padding=1)).eval()
+    item = scan(0, "Liver", torch.ones(1, 10, 9, 8))
+    with torch.no_grad():
+        expected = [step(item, 0).segmentation.probability for step in (model.validation_step, model.test_step)]
+        with torch.autocast("cpu", torch.bfloat16):
+            found = [step(item, 0).segmentation.probability for step in (model.validation_step, model.test_step)]
+    assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
+
+
 def test_surface_distances_are_those_of_the_image_s_own_spacing_and_are_averaged_by_task() -> None:
     affine = torch.diag(torch.tensor([1.0, 2.0, 3.0, 1.0], dtype=torch.float64))
     native = MetaTensor(torch.full((1, 8, 8, 8), -1.0), affine=affine)

@@ -2,6 +2,7 @@
 
 import json
 import re
+import zlib
 from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
@@ -25,6 +26,8 @@ from medmtl.report.test.page import CLASS_REGIONS, render_report
 from medmtl.results.by_class import class_bins, class_regions
 from medmtl.results.case import CaseResult, pooled_bins, tasks_of
 from medmtl.results.test import EvaluationResult, build_report, write_cases
+
+LONGEST = 150  # letters of a figure's file name, of the 255 bytes that file systems take
 
 
 def write_report(
@@ -73,9 +76,15 @@ def write_figures(folder: Path, drawn: Mapping[str, Figure], note: str) -> dict[
     pictures = {name: to_png(figure, note) for name, figure in drawn.items()}
     remove_others(folder, "*.png")
     for name, png in pictures.items():
-        with written_whole(folder / f"{re.sub(r'[^A-Za-z0-9_.-]+', '_', name)}.png") as beside:
+        with written_whole(folder / f"{_file_name(name)}.png") as beside:
             beside.write_bytes(png)
     return pictures
+
+
+def _file_name(figure: str) -> str:
+    """A name that any system takes, of a figure whose name holds names of tasks and cases."""
+    name = re.sub(r"[^A-Za-z0-9_.-]+", "_", figure)
+    return name if len(name) <= LONGEST else f"{name[:LONGEST]}-{zlib.crc32(figure.encode()):08x}"
 
 
 def _bins(results: Sequence[CaseResult]) -> dict[str, dict[str, dict[str, Any]]]:
