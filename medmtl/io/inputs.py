@@ -71,7 +71,7 @@ def _of_file(path: Path, name: str) -> Input:
     kind = _kind(path)
     if kind is None:
         raise DataError(f"{path} is not an image that can be read", fix=USABLE)
-    return Input(_safe(name), path, kind)
+    return Input(safe_name(name), path, kind)
 
 
 def _of_files(paths: Sequence[Path], name: str) -> Input:
@@ -116,7 +116,7 @@ def _of_folder(folder: Path) -> Iterator[Input]:
             if each.localizer and each.study in volumes:
                 logger.info("left out, for it is a localizer: series %s of %s", each.number, place)
             else:
-                yield Input(_safe(name if len(several) == 1 else f"{name}_{each.number}"), place, "dicom", each.uid)
+                yield Input(safe_name(name if len(several) == 1 else f"{name}_{each.number}"), place, "dicom", each.uid)
 
 
 def _of_list(path: Path, stack: bool) -> Iterator[Input]:
@@ -127,7 +127,7 @@ def _of_list(path: Path, stack: bool) -> Iterator[Input]:
     names = [
         row.get("name") or _joined(first.relative_to(common)) for row, (first, *_) in zip(rows, images, strict=True)
     ]
-    repeated = [name for name, times in Counter(map(_safe, names)).items() if times > 1]
+    repeated = [name for name, times in Counter(map(safe_name, names)).items() if times > 1]
     if repeated:
         raise DataError(f"{path} has more than one entry named {repeated[0]}", fix="give each a `name` of its own")
     for row, image, name in zip(rows, images, names, strict=True):
@@ -216,6 +216,6 @@ def _joined(inside: Path) -> str:
     return "_".join([*inside.parent.parts, stem(inside)])
 
 
-def _safe(name: str) -> str:
+def safe_name(name: str) -> str:
     """A name that every file system takes, and that no shell and no reader of CSV stumbles over."""
     return re.sub(r"[^\w.+-]+", "_", name)[-NAME_LENGTH:].strip("._-") or "image"

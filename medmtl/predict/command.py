@@ -43,7 +43,7 @@ def run_predict(options: Options) -> None:
         MedMTLError: for everything that the user can fix.
         SystemExit: 3 where an image could not be segmented, or is OOD under `on_ood="fail"`.
     """
-    source = _source(options)
+    source = source_of(options.run, options.checkpoint)
     if options.trust:
         use_current_folder()
     model = Model.load(
@@ -64,11 +64,19 @@ def run_predict(options: Options) -> None:
         raise SystemExit(code)
 
 
-def _source(options: Options) -> Path:
-    """What segments the images: an exported folder, or a checkpoint."""
-    if options.run is not None and is_exported(Path(options.run)):
-        return Path(options.run)
-    return run_and_checkpoint(options.run, options.checkpoint)[1]
+def source_of(run: str | None, checkpoint: str | None = None) -> Path:
+    """What segments images: an exported folder, or a checkpoint.
+
+    Args:
+        run: run folder or exported folder; None where a checkpoint is named.
+        checkpoint: checkpoint; None: the best of the run folder.
+
+    Raises:
+        RunError: the run folder holds no checkpoint.
+    """
+    if run is not None and is_exported(Path(run)):
+        return Path(run)
+    return run_and_checkpoint(run, checkpoint)[1]
 
 
 def _predict(

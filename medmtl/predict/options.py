@@ -45,6 +45,8 @@ class Options:
         fast: leave out the additional pass over the mirrored image, by which masks are checked.
         overwrite: repeat finished images, and replace outputs of other images of the same name.
         suffix: after the name of an image, in that of its mask.
+        slider: the most pixels along a side, and the most slices, of the slider of an image; None: as many as pages of
+            many images can hold.
     """
 
     run: str | None
@@ -66,6 +68,7 @@ class Options:
     trust: bool = False
     fast: bool = False
     suffix: str = MASK
+    slider: tuple[int, int] | None = None
 
 
 def parse(argv: Sequence[str]) -> Options:

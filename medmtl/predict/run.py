@@ -59,10 +59,10 @@ def predict_all(
     failed: list[FailedCase] = []
     efforts = [request["bytes"] for _, request in left]
     with Progress(console, efforts) as progress, ThreadPoolExecutor(1, "reading") as thread:
-        following = [thread.submit(_timed, model, *first) for first in left[:1]]
+        following = [thread.submit(timed_read, model, *first) for first in left[:1]]
         for place, (source, request) in enumerate(left):
             reading = following.pop()
-            following = [thread.submit(_timed, model, *after) for after in left[place + 1 : place + 2]]
+            following = [thread.submit(timed_read, model, *after) for after in left[place + 1 : place + 2]]
             outcome = _attempt(model, source, request, options, reading)
             del reading  # so that at most two scans are in memory
             if isinstance(outcome, PredictedCase):
@@ -73,7 +73,8 @@ def predict_all(
     return done, failed
 
 
-def _timed(model: Model, source: Input, request: Mapping[str, Any]) -> tuple[Scan, float]:
+def timed_read(model: Model, source: Input, request: Mapping[str, Any]) -> tuple[Scan, float]:
+    """Read an image with the channels that its task stacks, and say how many seconds that took."""
     start = time.perf_counter()
     return read(source, model.channels(request["task"])), time.perf_counter() - start
 
@@ -91,12 +92,23 @@ def _attempt(
         return predict_case(model, scan, request, options, seconds)
     except RunError:
         raise
-    except MedMTLError as error:
+    except Exception as error:
+        forget(options.output, source.name)
+        return FailedCase(source.name, printable(source.path), failure(source, error))
+
+
+def failure(source: Input, error: Exception) -> str:
+    """Why an image cannot be segmented, in one line.
+
+    Args:
+        source: the image.
+        error: that reading or predicting it raised.
+    """
+    if isinstance(error, MedMTLError):
         reason = str(error)
-    except MemoryError:
+    elif isinstance(error, MemoryError):
         reason = f"{source.path} does not fit into memory: crop or resample it"
-    except Exception as error:  # of a library, on an image that none of our checks refused
-        logger.debug("%s", source.path, exc_info=True)
+    else:  # of a library, on an image that none of our checks refused
+        logger.debug("%s", source.path, exc_info=error)
         reason = f"{source.path} cannot be segmented ({type(error).__name__}: {short_reason(error)})"
-    forget(options.output, source.name)
-    return FailedCase(source.name, printable(source.path), printable(reason))
+    return printable(reason)

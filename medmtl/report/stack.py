@@ -1,7 +1,7 @@
 """A volume as a strip of small slices, through which a page leafs: the scan, and truth, mask and probability over it.
 
-A strip is bounded: at most `SLICES` slices of at most `SIDE` pixels, the scan as JPEG, what lies over it as PNG that is
-mostly transparent. That is 10 to 120 kB a case.
+A strip is bounded: by default at most `SLICES` slices of at most `SIDE` pixels, the scan as JPEG, what lies over it as
+PNG that is mostly transparent. That is 10 to 120 kB a case.
 """
 
 import base64
@@ -57,6 +57,8 @@ class Stack:
         mask: NDArray[np.bool_] | None = None,
         truth: NDArray[np.bool_] | None = None,
         probability: NDArray[np.floating] | None = None,
+        side: int = SIDE,
+        slices: int = SLICES,
     ) -> "Stack":
         """Cut a volume into slices.
 
@@ -67,6 +69,8 @@ class Stack:
             mask: as predicted, bool, same shape; None: the probability from one half on, or none.
             truth: as labelled, bool, same shape.
             probability: of the organ, in [0, 1], same shape.
+            side: the most pixels along a side of a slice.
+            slices: the most slices.
         """
         if mask is None and probability is not None:
             mask = probability >= 0.5
@@ -75,10 +79,10 @@ class Stack:
         view = VIEWS[name]
         index = cuts(image, np.zeros(image.shape, dtype=bool) if organ is None else organ)[name]
         first, last = _range(image.shape[view.fixed], organ, view.fixed, index[view.fixed])
-        chosen = np.unique(np.r_[np.linspace(first, last, SLICES).round().astype(int), index[view.fixed]])
-        chosen = chosen[:SLICES] if index[view.fixed] in chosen[:SLICES] else chosen[-SLICES:]
+        chosen = np.unique(np.r_[np.linspace(first, last, slices).round().astype(int), index[view.fixed]])
+        chosen = chosen[:slices] if index[view.fixed] in chosen[:slices] else chosen[-slices:]
         size = [len(range(image.shape[axis])[index[axis]]) * spacing[axis] for axis in view[1:]]
-        pixels = _pixels(size, min(spacing[axis] for axis in view[1:]))
+        pixels = _pixels(size, min(spacing[axis] for axis in view[1:]), side)
 
         def tiles(volume: NDArray[Any]) -> NDArray[np.float32]:
             """`(slices, height, width)`, as they lie on the page."""
@@ -129,9 +133,9 @@ def _range(count: int, organ: NDArray[np.bool_] | None, axis: int, middle: int) 
     return max(int(inside[0]) - beyond, 0), min(int(inside[-1]) + beyond, count - 1)
 
 
-def _pixels(size: Sequence[float], finest: float) -> tuple[int, int]:
+def _pixels(size: Sequence[float], finest: float, side: int) -> tuple[int, int]:
     """Width and height of a slice in pixels, square ones, none finer than the voxels."""
-    step = max(finest, max(size) / SIDE)
+    step = max(finest, max(size) / side)
     return max(1, round(size[0] / step)), max(1, round(size[1] / step))
 
 

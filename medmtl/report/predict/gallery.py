@@ -5,12 +5,11 @@ from pathlib import Path
 
 from medmtl.errors import RunError
 from medmtl.files import TextError, read_json, write_text
-from medmtl.ood.reason import Compared
 from medmtl.report.html import Picture, anchor, p_in_words, render
+from medmtl.report.predict.section import Section
 from medmtl.report.stack import Stack
 from medmtl.results.prediction import IN, OUT, UNDECIDED, FailedCase, PredictedCase, worst_first
 
-LIMIT = 6.0  # spreads from the median at which the track of a descriptor ends
 SLIDERS = 40  # on a page, about 80 kB each
 FIRST = 3  # to look at
 SHOWN = 100  # pictures on a page, OOD images first: browsers open 25 MB, but not much more
@@ -38,6 +37,15 @@ def write_gallery(
     ranked = worst_first(cases)
     shown = [case for case in ranked if "picture" in case.files][:SHOWN]
     common = warnings_of_all(cases)
+    sections = [
+        Section(
+            case,
+            Picture.of((folder / case.files["picture"]).read_bytes()),
+            [each for each in case.warnings if each not in common],
+            read_stack(folder / case.files["slices"]) if place < SLIDERS and "slices" in case.files else None,
+        )
+        for place, case in enumerate(shown)
+    ]
     page = render(
         "gallery.html.j2",
         headline=headline(cases, failed),
@@ -45,17 +53,11 @@ def write_gallery(
         failed=failed,
         doubtful=sum(case.mask_reliable is False for case in cases),
         counts={word: sum(case.verdict == word for case in cases) for word in (OUT, UNDECIDED, IN)},
-        shown=shown,
+        shown=sections,
+        names={case.case for case in shown},
         classes=any(len(case.labels) > 1 for case in shown),
         first=[(case, anchor(case.case), why(case)) for case in first_cases(shown)],
         common=common,
-        own_warnings={case.case: [each for each in case.warnings if each not in common] for case in shown},
-        p_words={case.case: p_in_words(case.p_value, case.calibration_patients) for case in shown},
-        stacks={case.case: _stack(folder / case.files["slices"]) for case in shown[:SLIDERS] if "slices" in case.files},
-        pictures={case.case: Picture.of((folder / case.files["picture"]).read_bytes()) for case in shown},
-        place=_place,
-        is_outside=lambda each: Compared(**each).outside,
-        limit=LIMIT,
         facts=facts,
         note=note,
     )
@@ -113,16 +115,16 @@ def warnings_of_all(cases: Sequence[PredictedCase]) -> list[str]:
     return [each for each in cases[0].warnings if all(each in other.warnings for other in cases)]
 
 
-def _stack(path: Path) -> Stack:
+def read_stack(path: Path) -> Stack:
+    """The slices of a case as `medmtl predict` wrote them.
+
+    Raises:
+        RunError: they cannot be read.
+    """
     try:
         return Stack.from_dict(read_json(path))
     except (TextError, ValueError, OSError) as error:
         raise RunError(f"{path} cannot be read ({error})", fix="add --overwrite") from None
-
-
-def _place(deviation: float) -> float:
-    """Where a deviation lies on the track of a descriptor, in per cent of its length."""
-    return round(50 + 50 * min(max(deviation / LIMIT, -1.0), 1.0), 1)
 
 
 def _are(count: int) -> str:

@@ -16,7 +16,7 @@ from medmtl.report.drawing import add_legend, draw_outlines, lay_out
 from medmtl.report.orientation import to_ras
 from medmtl.report.outline import CLASS_COLOURS, DASHED, TRUTH, Outline
 from medmtl.report.slices import CaseSlices
-from medmtl.report.stack import Stack
+from medmtl.report.stack import SIDE, SLICES, Stack
 from medmtl.report.style import literal, style, to_png
 
 MASK = Outline("mask", "#00C8F0", "solid", 1.3)
@@ -72,7 +72,11 @@ def case_figure(
 
 
 def slices_of(
-    image: MetaTensor, mask: NDArray[np.unsignedinteger] | None, probability: NDArray[np.floating] | None
+    image: MetaTensor,
+    mask: NDArray[np.unsignedinteger] | None,
+    probability: NDArray[np.floating] | None,
+    side: int = SIDE,
+    slices: int = SLICES,
 ) -> Stack:
     """The same image as a strip of slices.
 
@@ -80,15 +84,17 @@ def slices_of(
         image: `(C, H, W, D)`, of which the first channel is shown.
         mask: `(H, W, D)`, 0 outside; None to show the image alone.
         probability: of the organ, `(H, W, D)`, in [0, 1].
+        side: the most pixels along a side of a slice.
+        slices: the most slices.
     """
     voxels = image.as_tensor()[0].cpu().numpy()
     volumes = [voxels, *(each for each in (mask, probability) if each is not None)]
     (turned, *over), spacing = to_ras(image.affine.cpu().numpy(), *volumes)
     inside = np.broadcast_to(np.False_, turned.shape) if mask is None else over[0] > 0
     window = grey_window(turned, inside, spacing)
-    return Stack.of(
-        turned, spacing, window, None if mask is None else inside, None, None if probability is None else over[-1]
-    )
+    shown = None if mask is None else inside
+    likely = None if probability is None else over[-1]
+    return Stack.of(turned, spacing, window, shown, None, likely, side, slices)
 
 
 def _looks(segments: Mapping[str, Collection[int]]) -> dict[Outline, Collection[int]]:
