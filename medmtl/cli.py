@@ -110,6 +110,8 @@ def _parser(command: str) -> argparse.ArgumentParser:
         from medmtl.predict.options import predict_parser as made
     elif command == "export":
         from medmtl.export.options import export_parser as made
+    elif command == "serve":
+        from medmtl.serve.options import serve_parser as made
     elif command == "data":
         from medmtl.data_tools.command import data_parser as made
     elif command == "compare":
@@ -152,6 +154,16 @@ def _export(argv: list[str]) -> None:
     run_export(options)
 
 
+def _serve(argv: list[str]) -> None:
+    from medmtl.serve.options import parse
+
+    options = parse(argv[1:])
+    with importing():
+        from medmtl.serve.command import run_serve
+
+    run_serve(options)
+
+
 def _data(argv: list[str]) -> None:
     with importing():
         from medmtl.data_tools.command import run_data
@@ -169,6 +181,7 @@ GO_ON = {
     "predict": f"finished images are kept, {AGAIN} to go on",
     "ood": f"observed images are kept, {AGAIN} to go on",
     "experiment": f"finished training runs are kept, {AGAIN} to go on",
+    "serve": f"what was kept is removed, {AGAIN} to serve",
     "calibrate": f"{AGAIN}, the checkpoint can be used as it is",
 }
 
@@ -185,6 +198,7 @@ COMMANDS: dict[str, tuple[Callable[[list[str]], None], str]] = {
     "compare": (_compare, "tables, statistics and figures of an experiment, without training"),
     "dashboard": (_dashboard, "the comparison as a Weights & Biases workspace"),
     "export": (_export, "a run as a MONAI Bundle, ONNX, a program of torch, or safetensors, with its verdicts"),
+    "serve": (_serve, "a page and an HTTP interface for scans, and a server for 3D Slicer: medmtl serve --run R"),
     "data": (_data, "check, import or download data: medmtl data check FOLDER"),
     "completion": (_completion, "let the shell complete commands and options: source <(medmtl completion bash)"),
 }

@@ -128,7 +128,10 @@ def _write(stage: Path, scan: Scan, prediction: Prediction, options: Options) ->
         mask, probability = (None, None) if held_back else (prediction.mask, prediction.probability)
         with written_whole(stage / files["picture"]) as beside:
             beside.write_bytes(draw_case(scan.name, scan.image, mask, prediction.segments))
-        write_text(stage / files["slices"], json.dumps(slices_of(scan.image, mask, probability, *options.slider or ()).to_dict()))
+        write_text(
+            stage / files["slices"],
+            json.dumps(slices_of(scan.image, mask, probability, *options.slider or ()).to_dict()),
+        )
     return files
 
 
