@@ -6,7 +6,7 @@ from types import MappingProxyType
 
 from fastapi.responses import JSONResponse
 
-from medmtl.errors import on_one_line
+from medmtl.errors import FULL, on_one_line
 
 NONE: Mapping[str, str] = MappingProxyType({})
 
@@ -30,3 +30,10 @@ class RequestError(Exception):
 def error(status: int, line: str, headers: Mapping[str, str] = NONE) -> JSONResponse:
     """An error as an answer."""
     return JSONResponse({"error": line}, status, dict(headers))
+
+
+def failed(failure: Exception) -> JSONResponse:
+    """The answer where something failed that nobody expected."""
+    if isinstance(failure, OSError) and failure.errno in FULL:
+        return error(HTTPStatus.INSUFFICIENT_STORAGE, "the disk of the server is full")
+    return error(HTTPStatus.INTERNAL_SERVER_ERROR, f"the server failed ({type(failure).__name__})")

@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
 from medmtl.results.prediction import PredictedCase
-from medmtl.serve.answers import RequestError, error
+from medmtl.serve.answers import RequestError, error, failed
 from medmtl.serve.guards import Guard
 from medmtl.serve.monai_label import monai_label
 from medmtl.serve.page import page_of
@@ -89,6 +89,7 @@ def create_app(service: Service) -> ASGIApp:
     )
     app.add_exception_handler(RequestError, _refused)
     app.add_exception_handler(HTTPException, _unknown)
+    app.add_exception_handler(Exception, _failed)
     app.add_exception_handler(RequestValidationError, _invalid)
     _add_routes(app, service)
     app.include_router(monai_label(service))
@@ -160,6 +161,10 @@ async def _expire(service: Service) -> None:
 async def _refused(_: Request, refused: Exception) -> Response:
     assert isinstance(refused, RequestError)
     return error(refused.status, refused.line, refused.headers)
+
+
+async def _failed(_: Request, failure: Exception) -> Response:
+    return failed(failure)
 
 
 async def _unknown(request: Request, unknown: Exception) -> Response:

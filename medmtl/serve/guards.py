@@ -10,7 +10,6 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from medmtl.errors import FULL
 from medmtl.serve.answers import error
 
 logger = logging.getLogger(__name__)
@@ -53,14 +52,10 @@ class Guard:
                 await error(HTTPStatus.FORBIDDEN, refusal)(scope, exchange.receive, exchange.send)
             else:
                 await self._app(scope, exchange.receive, exchange.send)
-        except Exception as failure:
-            full = isinstance(failure, OSError) and failure.errno in FULL
-            logger.error("%s %s", scope["method"], scope["path"], exc_info=None if full else failure)
-            if exchange.answered:
+        except Exception as failure:  # which `failed` has answered, but for one in the middle of an answer
+            logger.error("%s %s", scope["method"], scope["path"], exc_info=failure)
+            if not exchange.answered:
                 raise
-            line = "the disk of the server is full" if full else f"the server failed ({type(failure).__name__})"
-            status = HTTPStatus.INSUFFICIENT_STORAGE if full else HTTPStatus.INTERNAL_SERVER_ERROR
-            await error(status, line)(scope, exchange.receive, exchange.send)
 
     def _refusal(self, headers: Headers) -> str | None:
         host = headers.get("host", "")
@@ -77,7 +72,11 @@ class Guard:
 
 
 class _Exchange:
-    """A request and its answer."""
+    """A request and its answer.
+
+    Attributes:
+        answered: whether all of the answer was sent.
+    """
 
     def __init__(self, headers: Headers, receive: Receive, send: Send) -> None:
         self.headers, self._receive, self._send = headers, receive, send
@@ -91,16 +90,17 @@ class _Exchange:
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
-            self.answered = True
             headers = MutableHeaders(scope=message)
             for name, value in HEADERS.items():
                 headers.setdefault(name, value)
             if not self._read:
                 headers["Connection"] = "close"
-        elif not self._read and not message.get("more_body", False):
-            await self._send({**message, "more_body": True})
-            await self._linger()
-            message = {"type": "http.response.body", "body": b""}
+        elif not message.get("more_body", False):
+            self.answered = True
+            if not self._read:
+                await self._send({**message, "more_body": True})
+                await self._linger()
+                message = {"type": "http.response.body", "body": b""}
         await self._send(message)
 
     async def _linger(self) -> None:
