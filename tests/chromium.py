@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,15 @@ from typing import Any
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--remote-debugging-pipe")
 SECONDS = 60.0
+# Chromium reads commands from descriptor 3 and writes answers to 4.
+BEGIN = """
+import os, sys
+from fcntl import F_DUPFD, fcntl
+theirs, ours = (fcntl(int(each), F_DUPFD, 10) for each in sys.argv[1:3])
+os.dup2(theirs, 3)
+os.dup2(ours, 4)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
 
 
 class Browser:
@@ -106,7 +116,7 @@ def browser() -> Iterator[Browser]:
     answers, ours = os.pipe()
     with TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         words = [CHROMIUM, *FLAGS, f"--user-data-dir={profile}"]
-        shell = ["sh", "-c", f'exec "$@" 3<&{theirs} 4>&{ours}', "sh", *words]
+        shell = [sys.executable, "-c", BEGIN, str(theirs), str(ours), *words]
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         process = subprocess.Popen(shell, pass_fds=(theirs, ours), **quiet)
         os.close(theirs)

@@ -49,7 +49,7 @@ class Progress:
         self._images += 1
         self._bar.update(self._task, completed=sum(self._efforts[: self._images]), images=self._count())
         left = None if self._console.is_terminal else self._bar.tasks[0].time_remaining
-        self._print(f"{self._count()}{ahead(left)}: {_line(outcome)}")
+        self._print(f"{self._count()}{ahead(left)}: {outcome_line(outcome)}")
         for warning in outcome.warnings if isinstance(outcome, PredictedCase) else ():
             self._print(f"  {warning}")
 
@@ -60,7 +60,8 @@ class Progress:
         self._console.print(line, soft_wrap=True, markup=False, highlight=False)
 
 
-def _line(outcome: PredictedCase | FailedCase) -> str:
+def outcome_line(outcome: PredictedCase | FailedCase) -> str:
+    """What became of an image, in a line."""
     if isinstance(outcome, FailedCase):
         return f"{outcome.case} failed: {outcome.error}"
     details = "" if outcome.p_value is None else f" (p = {outcome.p_value:.3f}, nearest task {outcome.nearest_task})"

@@ -1,6 +1,7 @@
 """The application: predict a scan, and fetch what was found; `/openapi.json` describes it."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from http import HTTPStatus
@@ -21,6 +22,8 @@ from medmtl.serve.page import page_of
 from medmtl.serve.predicting import Result
 from medmtl.serve.service import Service
 from medmtl.version import __version__
+
+logger = logging.getLogger(__name__)
 
 EXPIRY_SECONDS = 15  # between two looks at what is over
 ANSWER = {
@@ -160,6 +163,7 @@ async def _expire(service: Service) -> None:
 
 async def _refused(_: Request, refused: Exception) -> Response:
     assert isinstance(refused, RequestError)
+    logger.info("refused (%d): %s", refused.status, refused.line)
     return error(refused.status, refused.line, refused.headers)
 
 

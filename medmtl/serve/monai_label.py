@@ -98,9 +98,7 @@ def monai_label(service: Service) -> APIRouter:
         return _answer(result, output, wanted, folder)
 
     async def not_done() -> None:
-        raise RequestError(
-            HTTPStatus.NOT_IMPLEMENTED, "medmtl serves predictions and learns from no labels", "see the docs"
-        )
+        raise RequestError(HTTPStatus.NOT_IMPLEMENTED, "medmtl serve predicts, and learns from no labels")
 
     for place in NOT_DONE:
         router.add_api_route(f"/{place}/{{_:path}}", not_done, methods=["GET", "POST", "PUT", "DELETE"])
@@ -178,10 +176,10 @@ def _answer(result: Result, output: str, wanted: str, folder: Path) -> Response:
         return JSONResponse(params)
     mask = _in_format(result.files[str(case.mask)], folder / f"mask{wanted}")
     if output == "image":
-        return FileResponse(mask, filename=mask.name)
+        return FileResponse(mask, filename=f"mask{wanted}")
     limit = secrets.token_hex(16)
     start = f'--{limit}\r\nContent-Disposition: form-data; name="params"\r\nContent-Type: application/json\r\n\r\n'
-    middle = f'\r\n--{limit}\r\nContent-Disposition: form-data; name="image"; filename="{mask.name}"\r\n'
+    middle = f'\r\n--{limit}\r\nContent-Disposition: form-data; name="image"; filename="mask{wanted}"\r\n'
     kind = "Content-Type: application/octet-stream\r\n\r\n"
     head = f"{start}{json.dumps(params)}{middle}{kind}".encode()
     content = head + mask.read_bytes() + f"\r\n--{limit}--\r\n".encode()

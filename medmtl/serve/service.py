@@ -1,5 +1,6 @@
 """The service: what all requests share, and the way of a scan from an upload to what is kept of it."""
 
+import logging
 import shutil
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
@@ -9,11 +10,14 @@ from pathlib import Path
 
 from starlette.requests import Request
 
+from medmtl.predict.progress import outcome_line
 from medmtl.serve.kept import Kept, new_folder
 from medmtl.serve.options import Options
 from medmtl.serve.predicting import Predictor, Result
 from medmtl.serve.uploads import Form, Upload, receive
 from medmtl.serve.work import Work
+
+logger = logging.getLogger(__name__)
 
 IMAGES = 8  # of the MONAI Label plug-in that are kept at most
 
@@ -88,6 +92,7 @@ class Service:
         predict: Callable[[], Result] = partial(self.predictor.predict, upload, folder, task, modality)
         result = await self.work.do(predict, partial(_gone, request))
         self.results.add(folder.name, result, folder)
+        logger.info("%s", outcome_line(result.case))
         return result
 
     def expire(self) -> None:

@@ -1,5 +1,4 @@
-import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -7,7 +6,6 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 from predict_sample import BrightModel, save_scan
-from starlette.types import ASGIApp
 
 from medmtl.predict.model import Model
 from medmtl.serve.app import create_app
@@ -68,29 +66,3 @@ def client(serve: Callable[..., TestClient], model: BrightModel) -> TestClient:
 def scan(tmp_path: Path) -> bytes:
     """A NIfTI file."""
     return save_scan(tmp_path / "made" / "scan.nii.gz").read_bytes()
-
-
-def ask(
-    app: ASGIApp, headers: Sequence[tuple[str, str]], receive: Callable[[], Awaitable[dict]], path: str = "/predict"
-) -> tuple[int, bytes]:
-    """Status and body of the answer to a POST whose body comes from `receive`, as a network gives it."""
-    sent: list[dict] = []
-
-    async def send(message: dict) -> None:
-        sent.append(message)
-
-    scope = {
-        "type": "http",
-        "method": "POST",
-        "path": path,
-        "raw_path": path.encode(),
-        "root_path": "",
-        "scheme": "http",
-        "query_string": b"",
-        "headers": [(b"host", b"127.0.0.1"), *((name.encode(), value.encode()) for name, value in headers)],
-        "client": ("127.0.0.1", 1),
-        "server": ("127.0.0.1", 80),
-        "http_version": "1.1",
-    }
-    asyncio.run(app(scope, receive, send))
-    return sent[0]["status"], b"".join(message.get("body", b"") for message in sent[1:])

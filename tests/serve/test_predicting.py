@@ -1,5 +1,6 @@
 """A scan that is sent is answered with what `medmtl predict` writes of it, under names of the server's own."""
 
+import gzip
 import io
 import json
 import zipfile
@@ -49,7 +50,7 @@ def test_the_record_and_the_mask_are_those_of_the_command(client, model, scan, t
     assert record["request"]["bytes"] == expected["request"]["bytes"] == len(scan)
     mask, same = client.get(found["links"]["mask"]), nibabel.load(out / "usual_mask.nii.gz")
     assert 'filename="usual_mask.nii.gz"' in mask.headers["content-disposition"]
-    image = nibabel.Nifti1Image.from_bytes(__import__("gzip").decompress(mask.content))
+    image = nibabel.Nifti1Image.from_bytes(gzip.decompress(mask.content))
     np.testing.assert_array_equal(np.asarray(image.dataobj), np.asarray(same.dataobj))
     np.testing.assert_array_equal(image.affine, AFFINE)
     assert image.get_data_dtype() == same.get_data_dtype()
@@ -114,7 +115,7 @@ def test_a_zipped_series_is_read_as_its_folder_is(client, tmp_path, suffix):
     record = found["record"]
     assert (record["case"], record["input"], record["warnings"]) == ("series", "series.zip", [])
     assert record["volume_ml"] == pytest.approx(4 * 4 * 3 * 9 / 1000)
-    mask = nibabel.Nifti1Image.from_bytes(__import__("gzip").decompress(client.get(found["links"]["mask"]).content))
+    mask = nibabel.Nifti1Image.from_bytes(gzip.decompress(client.get(found["links"]["mask"]).content))
     np.testing.assert_array_equal(np.asarray(mask.dataobj) > 0, voxels > 100)
     np.testing.assert_allclose(mask.affine, affine)
     assert "dicom_seg" not in found["links"] or client.get(found["links"]["dicom_seg"]).content[128:132] == b"DICM"

@@ -1,0 +1,101 @@
+"""One scan is predicted at a time, a few wait, the others are told when to come again, and results end in time."""
+
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from medmtl.serve.answers import RequestError
+from medmtl.serve.kept import Kept
+
+
+@pytest.fixture
+def held(model):
+    """Predictions wait until it is set; it says how many are there at once."""
+    release, inside = threading.Event(), []
+
+    def before(_):
+        inside.append(1)
+        assert len(inside) == 1
+        release.wait(20)
+        inside.clear()
+
+    model.before = before
+    return release
+
+
+def until(true):
+    end = time.monotonic() + 10
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.005)
+
+
+def test_what_finds_no_place_is_told_when_to_come_again_and_is_not_read(serve, model, held, scan, home):
+    client = serve(model, queue=2)
+
+    def post():
+        return client.post("/predict", files={"file": ("a.nii.gz", scan)})
+
+    with ThreadPoolExecutor(3) as threads:
+        taken = [threads.submit(post) for _ in range(3)]
+        until(lambda: len(list(home.iterdir())) == 3)
+        refused = [post(), client.put("/datastore/?image=x", files={"file": ("a.nii.gz", scan)})]
+        assert client.get("/info/").status_code == client.get("/").status_code == 200
+        held.set()
+        answers = [each.result() for each in taken]
+    for answer in refused:
+        assert answer.status_code == 503
+        assert int(answer.headers["retry-after"]) >= 1
+        assert answer.json()["error"].startswith("3 requests are being answered, which is all that may wait: send it")
+    assert [answer.status_code for answer in answers] == [200] * 3
+    assert len({answer.json()["id"] for answer in answers}) == 3
+    assert post().status_code == 200
+
+
+def test_where_the_server_stops_what_is_begun_is_finished_and_what_waits_is_refused(serve, model, held, scan, home):
+    client = serve(model, queue=3)
+
+    def post():
+        return client.post("/predict", files={"file": ("a.nii.gz", scan)})
+
+    with ThreadPoolExecutor(2) as threads:
+        begun = threads.submit(post)
+        until(lambda: model.before.__closure__ and len(list(home.iterdir())) == 1)
+        until(lambda: list(home.glob("*/scan/*")) != [])
+        waiting = threads.submit(post)
+        until(lambda: len(list(home.iterdir())) == 2)
+        client.service.work.stop()
+        held.set()
+        assert begun.result().status_code == 200
+        assert waiting.result().status_code == 503
+    assert post().json() == {"error": "the server stops: send it again when it is back"}
+
+
+def test_the_oldest_make_room_and_each_ends_in_time(tmp_path):
+    now = [0.0]
+    kept = Kept("result", 2, 60.0, lambda: now[0])
+    for name in "abc":
+        (tmp_path / name).mkdir()
+        kept.add(name, name.upper(), tmp_path / name)
+        now[0] += 10
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["b", "c"]
+    assert kept.get("c") == "C"
+    with pytest.raises(RequestError, match="this result is not kept, or no longer: send the scan again"):
+        kept.get("a")
+    now[0] = 70.0  # b was kept at 10
+    kept.expire()
+    assert [path.name for path in tmp_path.iterdir()] == ["c"]
+    (tmp_path / "c2").mkdir()
+    kept.add("c", "another", tmp_path / "c2")
+    assert (kept.get("c"), [path.name for path in tmp_path.iterdir()]) == ("another", ["c2"])
+    kept.remove("c")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_only_so_many_results_are_kept(serve, model, scan, home):
+    client = serve(model, keep=2)
+    names = [client.post("/predict", files={"file": ("a.nii.gz", scan)}).json()["id"] for _ in range(3)]
+    assert {path.name for path in home.iterdir()} == set(names[1:])
+    assert [client.get(f"/results/{name}").status_code for name in names] == [404, 200, 200]
