@@ -42,6 +42,7 @@ bench: develop ## measure speed, memory and the coverage of intervals, into benc
 	$(BIN)/python tests/benchmarks/prediction.py
 	$(BIN)/python tests/benchmarks/exported.py
 	$(BIN)/python tests/benchmarks/outputs.py
+	$(BIN)/python tests/benchmarks/serving.py --requests 50
 	$(BIN)/python tests/benchmarks/coverage.py
 	$(BIN)/python tests/benchmarks/reuse.py
 

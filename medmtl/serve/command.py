@@ -1,5 +1,6 @@
 """The command `medmtl serve`."""
 
+import logging
 import os
 import socket
 from collections.abc import Iterator
@@ -47,6 +48,7 @@ def run_serve(options: Options) -> None:
     Raises:
         MedMTLError: for everything that the user can fix.
     """
+    logging.getLogger("python_multipart").setLevel(logging.CRITICAL)  # its errors are answered
     os.environ.setdefault(MAX_VOXELS_VARIABLE, str(MOST_VOXELS))
     with _listening(options) as listening:
         source = source_of(options.run)
