@@ -1,28 +1,32 @@
 """One scan is predicted at a time, a few wait, the others are told when to come again, and results end in time."""
 
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import pytest
 
+from medmtl.cli import main
 from medmtl.serve.answers import RequestError
 from medmtl.serve.kept import Kept
 
 
 @pytest.fixture
 def held(model):
-    """Predictions wait until it is set; it says how many are there at once."""
-    release, inside = threading.Event(), []
+    """Predictions wait until `release` is set, and never two of them; `begun` is set with the first."""
+    gate = SimpleNamespace(release=threading.Event(), begun=threading.Event())
+    alone = threading.Lock()
 
     def before(_):
-        inside.append(1)
-        assert len(inside) == 1
-        release.wait(20)
-        inside.clear()
+        assert alone.acquire(blocking=False)
+        gate.begun.set()
+        gate.release.wait(20)
+        alone.release()
 
     model.before = before
-    return release
+    return gate
 
 
 def until(true):
@@ -43,7 +47,7 @@ def test_what_finds_no_place_is_told_when_to_come_again_and_is_not_read(serve, m
         until(lambda: len(list(home.iterdir())) == 3)
         refused = [post(), client.put("/datastore/?image=x", files={"file": ("a.nii.gz", scan)})]
         assert client.get("/info/").status_code == client.get("/").status_code == 200
-        held.set()
+        held.release.set()
         answers = [each.result() for each in taken]
     for answer in refused:
         assert answer.status_code == 503
@@ -62,12 +66,11 @@ def test_where_the_server_stops_what_is_begun_is_finished_and_what_waits_is_refu
 
     with ThreadPoolExecutor(2) as threads:
         begun = threads.submit(post)
-        until(lambda: model.before.__closure__ and len(list(home.iterdir())) == 1)
-        until(lambda: list(home.glob("*/scan/*")) != [])
+        assert held.begun.wait(10)
         waiting = threads.submit(post)
         until(lambda: len(list(home.iterdir())) == 2)
         client.service.work.stop()
-        held.set()
+        held.release.set()
         assert begun.result().status_code == 200
         assert waiting.result().status_code == 503
     assert post().json() == {"error": "the server stops: send it again when it is back"}
@@ -99,3 +102,17 @@ def test_only_so_many_results_are_kept(serve, model, scan, home):
     names = [client.post("/predict", files={"file": ("a.nii.gz", scan)}).json()["id"] for _ in range(3)]
     assert {path.name for path in home.iterdir()} == set(names[1:])
     assert [client.get(f"/results/{name}").status_code for name in names] == [404, 200, 200]
+
+
+@pytest.mark.parametrize("library", ["fastapi", "uvicorn", "python_multipart"])
+def test_a_missing_library_is_named_with_how_to_install_it(library, monkeypatch, capsys):
+    for name in [name for name in sys.modules if name.startswith("medmtl.serve.")]:
+        monkeypatch.delitem(sys.modules, name)
+    for name in [name for name in sys.modules if name.partition(".")[0] == library]:
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(SystemExit):
+        main(["serve", "--run", "runs/multitask"])
+    said = capsys.readouterr().err
+    assert said.startswith(f"medmtl: error: {library}")
+    assert "is not installed: " in said
+    assert "pip install 'fastapi>=" in said
