@@ -50,6 +50,7 @@ def unpack(path: Path, label: str, folder: Path, most: int) -> dict[str, str]:
         with path.open("rb") as stream:
             _check_contents(stream, label)
             with zipfile.ZipFile(stream) as archive:
+                unpacking = archive.open  # as bytes
                 files = [entry for entry in archive.infolist() if not entry.is_dir()]
                 _check(files, label, most)
                 for entry in files:
@@ -57,7 +58,7 @@ def unpack(path: Path, label: str, folder: Path, most: int) -> dict[str, str]:
                     if hidden(inside) or "__MACOSX" in inside.parts:
                         continue
                     name = f"{len(names):05d}{suffix_of(inside.name)}"
-                    with archive.open(entry) as packed, (folder / name).open("xb") as unpacked:
+                    with unpacking(entry) as packed, (folder / name).open("xb") as unpacked:
                         while piece := packed.read(PIECE):
                             unpacked.write(piece)
                     names[name] = on_one_line(entry.filename)[-LONGEST:]
