@@ -4,13 +4,14 @@ import gzip
 import io
 import json
 import zipfile
+from dataclasses import replace
 
 import nibabel
 import numpy as np
 import pytest
 import SimpleITK
 from dicom_sample import write_series
-from predict_sample import AFFINE, EMPTY, save_scan
+from predict_sample import AFFINE, EMPTY, BrightModel, save_scan
 
 from medmtl.cli import main
 from medmtl.predict.model import Model
@@ -199,3 +200,14 @@ def test_the_interface_is_described_without_anything_from_elsewhere(client):
             f"there is no {place}: /openapi.json lists what there is",
         )
     assert client.get("/predict").status_code == 405
+
+
+def test_stacked_channels_are_the_volumes_of_one_file(serve, tmp_path):
+    model = BrightModel()
+    model.tasks = {name: replace(task, channel=[0, 1]).known for name, task in model.tasks.items()}
+    volumes = [np.asarray(nibabel.load(save_scan(tmp_path / f"{seed}.nii", seed)).dataobj) for seed in range(2)]
+    nibabel.save(nibabel.Nifti1Image(np.stack(volumes, axis=-1), AFFINE), tmp_path / "both.nii.gz")
+    client = serve(model)
+    assert post(client, (tmp_path / "both.nii.gz").read_bytes(), "both.nii.gz").status_code == 200
+    answer = post(client, (tmp_path / "0.nii").read_bytes(), "one.nii")
+    assert (answer.status_code, error(answer).partition(",")[0]) == (422, "one.nii comes with channel 0")
