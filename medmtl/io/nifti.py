@@ -54,7 +54,7 @@ def open_nifti(path: Path) -> Stored | None:
         return None
     if pair:
         stream.close()
-        stream = open_stream(_voxels_of(path))
+        stream = open_stream(voxels_of(path))
     header, warnings = _repaired(raw)
     dtype = header.get_data_dtype()
     if dtype.kind not in "biuf":
@@ -152,7 +152,7 @@ def _repaired(raw: Nifti1Header) -> tuple[Nifti1Header, tuple[str, ...]]:
     return header, warnings
 
 
-def _voxels_of(path: Path) -> Path:
+def voxels_of(path: Path) -> Path:
     """The file of the voxels of a pair.
 
     Raises:

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from medmtl.errors import ALLOW_MORE, MANY, DataError, MedMTLError, RunError
 from medmtl.io.dicom.series import open_dicom
 from medmtl.io.input import Kind, kind_of
-from medmtl.io.itk import open_itk
-from medmtl.io.neuroimaging import open_nibabel
-from medmtl.io.nifti import open_nifti
+from medmtl.io.itk import READERS, open_itk
+from medmtl.io.neuroimaging import KINDS, open_nibabel
+from medmtl.io.nifti import open_nifti, voxels_of
 from medmtl.io.stored import Part, Stored, reason
 
 
@@ -98,6 +98,28 @@ def extent_mm(path: Path) -> list[float]:
     """
     with opened(path) as stored:
         return (np.linalg.norm(stored.affine[:3, :3], axis=0) * stored.shape).tolist()
+
+
+def files_of(path: Path) -> tuple[Path, ...]:
+    """All files that a volume is made of: a header and the voxels beside it, or the files of a DICOM series.
+
+    Args:
+        path: the file, the header of a pair, or the folder of a DICOM series.
+
+    Raises:
+        DataError: the voxels are not where the header says.
+        OSError: the file cannot be read.
+    """
+    suffix = path.suffix.lower()
+    if path.is_dir():
+        return tuple(sorted(each for each in path.rglob("*") if each.is_file()))
+    if suffix == ".hdr":
+        return path, voxels_of(path)
+    if suffix == ".head":
+        return path, Path(KINDS[suffix].filespec_to_file_map(str(path))["image"].filename)
+    if suffix in READERS:
+        return tuple(dict.fromkeys((path, *READERS[suffix](path).place.files)))
+    return (path,)
 
 
 def _part(read: Part, seen: list[int], volume: int, place: slice) -> NDArray[Any]:

@@ -34,6 +34,7 @@ import torch
 import yaml
 
 from medmtl.cli import main as medmtl
+from medmtl.data.digests import Digests
 from medmtl.data.layouts import recognise
 from medmtl.data.layouts.lists import FileList
 from medmtl.data.splits import apply_splits
@@ -43,7 +44,7 @@ from medmtl.data_tools.listing import list_folder
 from medmtl.errors import MedMTLError
 from medmtl.experiment.analysis.records import read_records
 from medmtl.experiment.panels import describe_experiment
-from medmtl.experiment.plan.fingerprint import Digests, data_of, resolve
+from medmtl.experiment.plan.fingerprint import data_of, resolve
 from medmtl.experiment.plan.job import Job
 from medmtl.experiment.plan.labels import read_arms
 from medmtl.files import read_table

@@ -3,24 +3,20 @@
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from copy import deepcopy
 from functools import cache
-from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from pytorch_lightning import Trainer
 from pytorch_lightning.cli import LightningArgumentParser
 
 from medmtl.building import building
-from medmtl.data.case import Case
 from medmtl.data.datamodule import MultiTaskData
 from medmtl.errors import ConfigError
-from medmtl.files import TextError, parse_yaml, read_json, write_text
+from medmtl.files import parse_yaml
 from medmtl.renamed import with_first_names
 from medmtl.runs.wandb import Wandb
 from medmtl.training.request import SECTIONS
-from medmtl.typed import typed
 
 # What is fitted after the training and changes no figure that is compared.
 AFTERWARDS = ("scaling",)
@@ -128,50 +124,6 @@ def fingerprint(
         "tested": tested,
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-
-
-class Digests:
-    """SHA-256 of files, each read again only if its size or time of modification has changed.
-
-    A context, which remembers them when it is left, however that happens.
-
-    Args:
-        path: JSON file to remember them in.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._known: dict[str, tuple[int, int, str]] = {}
-
-    def __enter__(self) -> Self:
-        with suppress(OSError, ValueError, TextError):  # not there yet, or damaged: read all again
-            self._known = typed(dict[str, tuple[int, int, str]], read_json(self.path))
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        write_text(self.path, json.dumps(self._known, indent=0) + "\n")
-
-    def case(self, case: Case, meaning: str = "") -> str:
-        """Digest of a case's images and labels together, with the channels that are used.
-
-        Args:
-            case: the case.
-            meaning: what its label values mean, where no configuration says so.
-        """
-        digests = [self._file(path) for path in case.image_files]
-        for label in case.labels:
-            digests.append(self._file(label.path) + ("" if label.value is None else f"={label.value}"))
-        channels = ",".join(map(str, case.channels))
-        return hashlib.sha256(":".join([*digests, channels, *([meaning] if meaning else [])]).encode()).hexdigest()
-
-    def _file(self, path: Path) -> str:
-        state = path.stat()
-        size, time, digest = self._known.get(str(path), (None, None, ""))
-        if (size, time) != (state.st_size, state.st_mtime_ns):
-            with path.open("rb") as stream:
-                digest = hashlib.file_digest(stream, "sha256").hexdigest()
-            self._known[str(path)] = state.st_size, state.st_mtime_ns, str(digest)
-        return str(digest)
 
 
 @cache

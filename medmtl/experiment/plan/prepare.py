@@ -8,11 +8,12 @@ from pathlib import Path
 import yaml
 
 from medmtl.data.datamodule import MultiTaskData, Splits
+from medmtl.data.digests import Digests
 from medmtl.data.splits import cases_by_part, fewer_training_cases, fold_patients, write_splits
 from medmtl.errors import DataError
 from medmtl.experiment.plan.arms import find_arms
 from medmtl.experiment.plan.base import read_base
-from medmtl.experiment.plan.fingerprint import Digests, data_of, fingerprint, resolve
+from medmtl.experiment.plan.fingerprint import data_of, fingerprint, resolve
 from medmtl.experiment.plan.job import RECORD, Job
 from medmtl.experiment.plan.labels import ARMS_FILE, describe_arms
 from medmtl.experiment.plan.planning import plan

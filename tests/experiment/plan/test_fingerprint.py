@@ -1,16 +1,13 @@
 """Fingerprint: changes with all that decides a run's figures, and with nothing else."""
 
-from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from medmtl.data.case import Case, LabelFile
 from medmtl.errors import ConfigError
-from medmtl.experiment.plan.fingerprint import Digests, data_of, fingerprint, resolve
+from medmtl.experiment.plan.fingerprint import data_of, fingerprint, resolve
 
 CONFIG: dict[str, Any] = {
     "seed_everything": 0,
@@ -156,46 +153,3 @@ def test_the_data_of_a_resolved_configuration_are_those_of_the_run(resolved: dic
     data.setup("plan")
     assert list(data.tasks) == ["Liver"]
     assert len(data.listed("Liver")) == 3
-
-
-def test_a_digest_follows_the_content_and_is_not_read_twice(
-    save_volume: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    image, label = save_volume("image.nii", [[[1.0]]]), save_volume("label.nii", [[[0.0]]])
-    case = Case("a", "a", (image,), (LabelFile(label),))
-    with Digests(tmp_path / "data.json") as digests:
-        first = digests.case(case)
-    with monkeypatch.context() as patched, Digests(tmp_path / "data.json") as again:
-        patched.setattr("hashlib.file_digest", lambda *_: pytest.fail("read again"))
-        assert again.case(case) == first
-    with Digests(tmp_path / "data.json") as digests:
-        assert digests.case(Case("b", "b", (save_volume("copy.nii", [[[1.0]]]),), case.labels)) == first
-        save_volume("image.nii", [[[2.0, 3.0]]])
-        assert digests.case(case) != first
-
-
-def test_a_digest_follows_the_channels_and_what_a_mask_stands_for(
-    save_volume: Callable[..., Path], tmp_path: Path
-) -> None:
-    one, other = (save_volume(f"{value}.nii", [[[value]]]) for value in (1.0, 2.0))
-    case = Case("a", "a", (one, other), (LabelFile(one, 1),), (0, 1))
-    changes = [
-        {"channels": (1, 0)},
-        {"channels": (0,)},
-        {"images": (other, one)},
-        {"labels": (LabelFile(one, 2),)},
-        {"labels": (LabelFile(one),)},
-    ]
-    with Digests(tmp_path / "data.json") as digests:
-        found = {digests.case(replace(case, **change)) for change in [{}, *changes]}
-        found.add(digests.case(case, "organ [1], unknown 3"))
-    assert len(found) == 2 + len(changes)
-
-
-def test_digests_that_a_crash_cut_short_are_made_again(save_volume: Callable[..., Path], tmp_path: Path) -> None:
-    case = Case("a", "a", (save_volume("image.nii", [[[1.0]]]),))
-    with Digests(tmp_path / "data.json") as digests:
-        first = digests.case(case)
-    (tmp_path / "data.json").write_text("")
-    with Digests(tmp_path / "data.json") as digests:
-        assert digests.case(case) == first
