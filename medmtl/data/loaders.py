@@ -8,7 +8,8 @@ from monai.data import CacheDataset
 from torch.utils.data import ConcatDataset, DataLoader, Dataset
 
 from medmtl.data.case import Case
-from medmtl.data.patches import Centres, random_patch, seeded_patch
+from medmtl.data.centres import Centres
+from medmtl.data.patches import random_patch, seeded_patch
 from medmtl.data.preprocessing import Preprocessing
 from medmtl.data.sampling import Draw, Share
 from medmtl.data.task_cases import TaskCases
@@ -39,9 +40,7 @@ class Union(Dataset[dict[str, torch.Tensor]]):
         self.labels = labels
         self.most = max(len(labels[task].classes.names) for task in caches)
         self.numbers = {task: number for number, task in enumerate(caches)}
-        self.centres = {
-            task: [Centres(cache[case], patch_size) for case in range(len(cache))] for task, cache in caches.items()
-        }
+        self.patch_size = patch_size
         self.draw_patch = {
             task: random_patch(patch_size, foreground, len(labels[task].classes.parts) > 1, task not in unmirrored)
             for task in caches
@@ -54,7 +53,7 @@ class Union(Dataset[dict[str, torch.Tensor]]):
         task has.
         """
         item, labels = self.caches[draw.task][draw.case], self.labels[draw.task]
-        patch = seeded_patch(self.draw_patch[draw.task], item, self.centres[draw.task][draw.case], draw.seed)
+        patch = seeded_patch(self.draw_patch[draw.task], item, Centres(item, self.patch_size), draw.seed)
         missing = labels.missing.get(item["case"], frozenset())
         marked = torch.zeros(self.most, dtype=torch.bool)
         marked[: len(labels.classes.names)] = torch.tensor([name not in missing for name in labels.classes.names])

@@ -1,9 +1,5 @@
-"""Training patches: where they are centred, how they are cut out, and how they are augmented.
+"""Training patches: how they are cut out, and how they are augmented; `centres` has where."""
 
-What needs the whole volume is found once (`Centres`), so that a patch costs no more where the volume is large.
-"""
-
-from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -17,85 +13,12 @@ from monai.transforms import (
     RandAffined,
     RandFlipd,
     RandGaussianNoised,
-    Randomizable,
     RandScaleIntensityd,
     RandShiftIntensityd,
     Transform,
 )
-from monai.transforms.utils import correct_crop_centers
 
-from medmtl.losses.masked import UNKNOWN
-
-
-class Centres:
-    """The foreground of a volume, in whose voxels patches are centred.
-
-    A volume that is smaller than a patch counts as padded to its size, alike on both sides, and voxels are numbered
-    there.
-
-    Args:
-        item: `image` `(C, H, W, D)`, and `label` `(1, H, W, D)` uint8 as of `load_label`.
-        patch_size: voxels a side.
-    """
-
-    def __init__(self, item: Mapping[str, Any], patch_size: Sequence[int]) -> None:
-        label = item["label"][0].numpy()
-        self.shape = tuple(max(have, want) for have, want in zip(label.shape, patch_size, strict=True))
-        self.before = tuple((padded - have) // 2 for padded, have in zip(self.shape, label.shape, strict=True))
-        self.minimum = float(item["image"].min())
-        where = np.nonzero((label != 0) & (label != UNKNOWN))
-        padded = tuple(axis + before for axis, before in zip(where, self.before, strict=True))
-        # Half the memory of int64, which only volumes of more than 2 billion voxels need.
-        small = np.int32 if self.voxels <= np.iinfo(np.int32).max else np.int64
-        self.foreground = np.ravel_multi_index(padded, self.shape).astype(small)
-        values = label[where]
-        self.of_class = {int(value): self.foreground[values == value] for value in np.unique(values)}
-
-    @property
-    def voxels(self) -> int:
-        """Number of voxels, of the padding too."""
-        return int(np.prod(self.shape))
-
-
-class DrawCentre(Randomizable, Transform):
-    """Draw the voxel in which a patch is centred.
-
-    Args:
-        patch_size: voxels a side.
-        foreground: probability that it lies in the foreground, in [0, 1].
-        by_class: draw the class of such a centre first, each that is in the volume equally often. Drawn by voxels, a
-            small class would hardly be seen beside a large one.
-    """
-
-    def __init__(self, patch_size: Sequence[int], foreground: float, by_class: bool = False) -> None:
-        self.patch_size = patch_size
-        self.foreground = foreground
-        self.by_class = by_class
-
-    def __call__(self, item: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the item with `centre`, three voxel indices, moved so that the patch lies in the volume."""
-        centres: Centres = item["centres"]
-        inside = centres.foreground
-        if self.by_class and centres.of_class:
-            inside = centres.of_class[self.R.choice(list(centres.of_class))]
-        outside = centres.voxels - len(inside)
-        if len(inside) and (self.R.rand() < self.foreground or not outside):
-            number = int(inside[self.R.randint(len(inside))])
-        else:
-            number = _number_outside(inside, self.R.randint(outside))
-        index = [int(axis) for axis in np.unravel_index(number, centres.shape)]
-        return {**item, "centre": correct_crop_centers(index, self.patch_size, centres.shape)}
-
-
-def _number_outside(inside: np.ndarray, rank: int) -> int:
-    """The voxel of the given rank among those that are not listed.
-
-    Args:
-        inside: numbers of the listed voxels, ascending.
-        rank: from 0.
-    """
-    # Before the i-th listed voxel lie inside[i] - i others.
-    return rank + bisect_right(range(len(inside)), rank, key=lambda listed: int(inside[listed]) - listed)
+from medmtl.data.centres import Centres, DrawCentre
 
 
 class CutOut(Transform):

@@ -12,6 +12,7 @@ from monai.transforms import (
 )
 
 from medmtl.data.case import Case
+from medmtl.data.centres import find_foreground
 from medmtl.data.classes import Classes
 from medmtl.data.preprocessing import Preprocessing
 from medmtl.data.reading import load_image, load_label
@@ -47,13 +48,16 @@ class LoadPair(Transform):
         self.ignore = ignore
 
     def __call__(self, case: Case) -> dict[str, Any]:
-        """Return `{"image": (C, h, w, d) float32, "label": (1, h, w, d) uint8 as of `load_label`, "case": name}`."""
+        """Return `image` `(C, h, w, d)` float32, `label` `(1, h, w, d)` uint8 as of `load_label`, and name of `case`.
+
+        With them comes what `find_foreground` returns.
+        """
         image = load_image(case)
         label = Spacing(self.preprocessing.spacing, mode="nearest", padding_mode="border")(
             Orientation("RAS", labels=None)(load_label(case, self.classes, image, self.ignore))
         )
-        prepared = prepare(image, self.preprocessing)
-        return {"image": prepared.as_tensor(), "label": label.as_tensor().to(torch.uint8), "case": case.name}
+        pair = prepare(image, self.preprocessing).as_tensor(), label.as_tensor().to(torch.uint8)
+        return {"image": pair[0], "label": pair[1], **find_foreground(*pair), "case": case.name}
 
 
 class LoadScan(Transform):

@@ -10,7 +10,8 @@ from monai.data import get_track_meta
 from monai.transforms import Compose, RandCropByPosNegLabeld, SpatialPad
 from scipy.ndimage import gaussian_filter
 
-from medmtl.data.patches import Centres, random_patch, seeded_patch
+from medmtl.data.centres import Centres, find_foreground
+from medmtl.data.patches import random_patch, seeded_patch
 from medmtl.losses.masked import UNKNOWN
 
 Item = dict[str, Any]
@@ -28,7 +29,8 @@ def item(shape: tuple[int, ...] = (20, 18, 16)) -> Item:
 
 
 def patch_of(draw: Compose, volume: Item, size: tuple[int, int, int], seed: int) -> Item:
-    return seeded_patch(draw, volume, Centres(volume, size), seed)
+    found = find_foreground(volume["image"], volume["label"])
+    return seeded_patch(draw, volume, Centres({**volume, **found}, size), seed)
 
 
 def test_a_patch_depends_on_its_seed_alone() -> None:
