@@ -27,6 +27,11 @@ def launched_from_outside() -> bool:
     return any(int(os.environ.get(name) or 1) > 1 for name in SIZES) or not is_first()
 
 
+def usable_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def place() -> tuple[int, int]:
     """Rank and number of processes; 0 and 1 before the process group is initialised, or for one alone."""
     if not distributed.is_initialized():

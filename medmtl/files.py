@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import re
+import secrets
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from io import StringIO
@@ -38,7 +39,8 @@ def written_whole(path: Path) -> Iterator[Path]:
         OSError: it cannot be written, on a full disk for example; `filename` is `path`, which is as it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{os.getpid()}.{path.name}")
+    # Processes of two machines or containers that share a folder may have one number, and a process several threads.
+    beside = path.with_name(f".{os.getpid()}-{secrets.token_hex(4)}.{path.name}")
     try:
         with naming(path, beside):
             yield beside
@@ -50,6 +52,11 @@ def written_whole(path: Path) -> Iterator[Path]:
 def shipped_config(name: str) -> Path:
     """A configuration of the installed package, whatever the current folder holds under its name."""
     return next(path for place in (PACKAGE, PACKAGE.parent) if (path := place / "configs" / name).is_file())
+
+
+def cache_folder() -> Path:
+    """The folder of all that can be made again: `$MEDMTL_CACHE`, or `~/.cache/medmtl` if that is not set."""
+    return Path(os.environ.get("MEDMTL_CACHE") or Path.home() / ".cache" / "medmtl")
 
 
 def is_there(path: Path) -> bool:

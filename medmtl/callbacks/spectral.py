@@ -200,10 +200,12 @@ class _Checked(NamedTuple):
 def _training(observer: Observer, data: MultiTaskData) -> dict[int, _Trained]:
     """This process's share of the training images, each under its task's preprocessing."""
     rank, processes = place()
-    images = [(task, item) for task in data.trained for item in data.training_cache(task)][rank::processes]
+    caches = {task: data.training_cache(task) for task in data.trained}
+    images = [(task, index) for task, cache in caches.items() for index in range(len(cache))][rank::processes]
     cases = {(task, case.name): case for task in data.trained for case in data.cases(task, "train")}
     found = {}
-    for step, (task, item) in enumerate(_observed(images, len(images), "training", rank)):
+    for step, (task, index) in enumerate(_observed(images, len(images), "training", rank)):
+        item = caches[task][index]
         case, preprocessing = cases[task, item["case"]], data.tasks[task].preprocessing
         prepared = MetaTensor(item["image"])
         native = load_image(case) if observer.thumbnails else prepared

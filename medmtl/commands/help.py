@@ -36,7 +36,7 @@ DEVICE = ("trainer.accelerator", "trainer.devices", "trainer.precision")
 FIRST: dict[str, Sequence[str]] = {
     "fit": (
         "seed_everything",
-        *("data.patch_size", "data.batch_size", "data.batches", "data.balance", "data.workers"),
+        *("data.patch_size", "data.batch_size", "data.batches", "data.balance", "data.workers", "data.cache"),
         *("model.outputs", "model.finetune.checkpoint", "spectral.alpha", "calibration.bins", "scaling.method"),
         *("trainer.max_steps", "trainer.max_epochs", *DEVICE, "wandb.mode"),
     ),

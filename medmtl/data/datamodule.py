@@ -3,16 +3,18 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 import pytorch_lightning as pl
 from torch.utils.data import DataLoader, Dataset
 
+from medmtl.data.caches import Caches, Prepared
 from medmtl.data.case import Case
 from medmtl.data.check import check_cases, check_contradictions, check_image, check_task
 from medmtl.data.classes import Classes
-from medmtl.data.loaders import Cached, Scans, Union, Volumes, one_at_a_time
+from medmtl.data.loaders import Scans, Union, Volumes, one_at_a_time
 from medmtl.data.preprocessing import Preprocessing
 from medmtl.data.sampling import BalancedSampler
 from medmtl.data.splits import CALIBRATION, apply_splits, cases_by_part, split_patients
@@ -21,7 +23,6 @@ from medmtl.data.task_cases import TaskCases, ood_cases, task_cases
 from medmtl.data.transforms import LoadPair, LoadScan
 from medmtl.distributed import place
 from medmtl.errors import ConfigError, DataError
-from medmtl.progress import ProgressLine
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +50,9 @@ class MultiTaskData(pl.LightningDataModule):
             used.
         workers: processes that draw patches; 0 = the training process itself.
         seed: seed of the patches (the command line links it to `seed_everything`).
+        cache: where prepared volumes are kept: in memory, on disk, or auto: in memory if they take less than half of
+            what is available. Those on disk lie in `volumes` of `$MEDMTL_CACHE` (or of `~/.cache/medmtl`), where later
+            runs find them, and only patches are read of them; `medmtl data cache` lists and clears them.
         outputs: see `Segmenter` (the command line links it to `model.outputs`).
     """
 
@@ -69,6 +73,7 @@ class MultiTaskData(pl.LightningDataModule):
         splits: str | None = None,
         workers: int = 0,
         seed: int = 0,
+        cache: Literal["auto", "memory", "disk"] = "auto",
         outputs: Literal["shared", "per_task"] | None = None,
     ) -> None:
         super().__init__()
@@ -86,14 +91,13 @@ class MultiTaskData(pl.LightningDataModule):
         self.split_file = None if splits is None else Path(splits).expanduser()
         self.workers = workers
         self.seed = seed
+        self.cache = cache
         self.batches_done = 0  # of the first epoch that is drawn, by the training that is resumed
         self.splits: Splits = {}
         self._found: dict[str, TaskCases] = {}
         self._cases: dict[str, Sequence[Case]] = {}
         self._part_of: dict[str, str] = {}
         self._stage = ""
-        self._caches: dict[tuple[str, str], Cached] = {}
-        self._loading: ProgressLine | None = None
         unknown = sorted(set(self.held_out) - set(tasks))
         if unknown:
             raise ConfigError(f"data.held_out names {unknown[0]}", fix=f"use names of data.tasks: {', '.join(tasks)}")
@@ -257,15 +261,24 @@ class MultiTaskData(pl.LightningDataModule):
         chosen = set(self.splits[name][part])
         return [case for case in self._cases[name] if case.name in chosen]
 
-    def training_cache(self, name: str) -> Cached:
+    @cached_property
+    def _caches(self) -> Caches:
+        """The cases of the trained tasks that a training or a calibration goes through more than once."""
+        part, wanted = "val" if self._stage == "fit" else self.calibration_part, {}
+        for name, task in self.trained.items():
+            prepared = task.preprocessing, self._found[name].classes, self._found[name].ignore
+            wanted[name, "train"] = self.cases(name, "train"), LoadPair(*prepared)
+            wanted[name, part] = self.cases(name, part), LoadScan([prepared[0]], *prepared[1:])
+        return Caches(wanted, self.cache)
+
+    def training_cache(self, name: str) -> Prepared:
         """The training cases of a task in the working space, not augmented."""
-        task, found = self.tasks[name], self._found[name]
-        return self._cache(name, "train", LoadPair(task.preprocessing, found.classes, found.ignore))
+        return self._caches[name, "train"]
 
     def train_dataloader(self) -> DataLoader[dict[str, Any]]:
         """Batches `{"image": (B, C, H, W, D), "label": (B, 1, H, W, D), ...}` drawn from the union, see `Union`."""
         caches = {name: self.training_cache(name) for name in self.trained}
-        self._say_loaded("train")
+        self._caches.say("train")
         rank, processes = place()
         sampler = BalancedSampler(
             {name: len(cache) for name, cache in caches.items()},
@@ -294,23 +307,21 @@ class MultiTaskData(pl.LightningDataModule):
             found = self._found[name]
             if self._stage != "fit":  # a training has checked every case
                 check_cases(name, self.cases(name, part), found.classes.foreground, found.declared)
-            cache = self._cache(name, part, LoadScan([task.preprocessing], found.classes, found.ignore))
-            parts.append(Scans(name, cache, task.preprocessing, found))
-        self._say_loaded(part)
+            parts.append(Scans(name, self._caches[name, part], task.preprocessing, found))
+        self._caches.say(part)
         return one_at_a_time(parts)
 
     def calibration_dataloader(self) -> DataLoader[dict[str, Any] | None]:
         """Volumes of `calibration_part` of all trained tasks: what the verdicts are calibrated on.
 
-        Those that are in memory for the validation are not read again, whatever has become of their files since.
+        Those that are prepared for the validation are not read again, whatever has become of their files since.
         """
         parts, part = [], self.calibration_part
         for name, task in self.trained.items():
             found = self._found[name]
             load = LoadScan([task.preprocessing], found.classes, found.ignore)
-            volumes = (
-                self._caches[name, part] if (name, part) in self._caches else Volumes(self.cases(name, part), load)
-            )
+            ready = self._caches.ready(name, part)
+            volumes = self._caches[name, part] if ready else Volumes(self.cases(name, part), load)
             parts.append(Scans(name, volumes, task.preprocessing, found))
         return one_at_a_time(parts)
 
@@ -333,23 +344,3 @@ class MultiTaskData(pl.LightningDataModule):
         load = LoadScan(self.preprocessings, found.classes if known else None, found.ignore)
         volumes = Volumes(self.cases(name, part), load)
         return Scans(name, volumes, task.preprocessing, found) if known else Scans(name, volumes)
-
-    def _cache(self, name: str, part: str, load: LoadPair | LoadScan) -> Cached:
-        if (name, part) not in self._caches:
-            self._caches[name, part] = Cached(self.cases(name, part), load, self._count_loaded)
-        return self._caches[name, part]
-
-    def _count_loaded(self) -> None:
-        """Show, in the first process, how many cases are loaded of those that a training or a calibration needs."""
-        if place()[0] > 0:
-            return
-        if self._loading is None:
-            parts = ("train", "val" if self._stage == "fit" else self.calibration_part)
-            total = sum(len(self.splits[name].get(part, ())) for name in self.trained for part in parts)
-            self._loading = ProgressLine("loading", total, "cases")
-        self._loading.advance()
-
-    def _say_loaded(self, part: str) -> None:
-        caches = [cache for (_, own), cache in self._caches.items() if own == part]
-        cases, megabytes = sum(map(len, caches)), sum(cache.size for cache in caches) / 1e6
-        logger.info("%s: %d cases in memory, %.0f MB", {"train": "training"}.get(part, "validation"), cases, megabytes)

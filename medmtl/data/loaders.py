@@ -1,27 +1,27 @@
 """What the loaders of `MultiTaskData` run through: patches of a cached union, and whole volumes one at a time."""
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
-from monai.data import CacheDataset
 from torch.utils.data import ConcatDataset, DataLoader, Dataset
 
+from medmtl.data.caches import Prepared
 from medmtl.data.case import Case
 from medmtl.data.centres import Centres
 from medmtl.data.patches import random_patch, seeded_patch
 from medmtl.data.preprocessing import Preprocessing
 from medmtl.data.sampling import Draw, Share
 from medmtl.data.task_cases import TaskCases
-from medmtl.data.transforms import LoadPair, LoadScan
+from medmtl.data.transforms import LoadScan
 from medmtl.distributed import place
 
 
 class Union(Dataset[dict[str, torch.Tensor]]):
-    """The cached cases of all tasks, from which augmented patches are drawn.
+    """The prepared cases of all tasks, from which augmented patches are drawn.
 
     Args:
-        caches: task -> its cached cases (`LoadPair`).
+        caches: task -> its prepared cases (`LoadPair`).
         patch_size: voxels a side.
         foreground: probability of a patch centred in the organ, or in one of several classes.
         labels: task -> what its labels mean and mark.
@@ -30,7 +30,7 @@ class Union(Dataset[dict[str, torch.Tensor]]):
 
     def __init__(
         self,
-        caches: Mapping[str, CacheDataset],
+        caches: Mapping[str, Prepared],
         patch_size: Sequence[int],
         foreground: float,
         labels: Mapping[str, TaskCases],
@@ -74,7 +74,7 @@ class Scans(Dataset[dict[str, Any]]):
     def __init__(
         self,
         dataset: str,
-        volumes: Dataset[dict[str, Any]],
+        volumes: "Prepared | Volumes",
         own: Preprocessing | None = None,
         labels: TaskCases | None = None,
     ) -> None:
@@ -85,7 +85,7 @@ class Scans(Dataset[dict[str, Any]]):
 
     def __len__(self) -> int:
         """Number of volumes."""
-        return len(self.volumes)  # type: ignore[arg-type]
+        return len(self.volumes)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Return what `LoadScan` returns, with `dataset`, `own`, and the classes that the labels do not mark."""
@@ -116,31 +116,6 @@ class Volumes(Dataset[dict[str, Any]]):
         return self.load(self.cases[index])
 
 
-class Cached(CacheDataset):
-    """Cases that are loaded once and kept in memory.
-
-    Args:
-        cases: the cases.
-        load: how one is loaded.
-        loaded: called after each, in any thread.
-    """
-
-    def __init__(self, cases: Sequence[Case], load: LoadPair | LoadScan, loaded: Callable[[], object]) -> None:
-        self._loaded = loaded
-        super().__init__(cases, load, num_workers=None, copy_cache=False, progress=False)
-        del self._loaded  # what shows the progress cannot go to other processes
-
-    def _load_cache_item(self, idx: int) -> Any:
-        item = super()._load_cache_item(idx)
-        self._loaded()
-        return item
-
-    @property
-    def size(self) -> int:
-        """Bytes in memory."""
-        return sum(_bytes(self[index]) for index in range(len(self)))
-
-
 def one_at_a_time(parts: Iterable[Dataset[dict[str, Any]]]) -> DataLoader[dict[str, Any] | None]:
     """This process's share of the volumes; None where it has run out, see `Share`."""
     share = Share(ConcatDataset(parts), *place())
@@ -149,9 +124,3 @@ def one_at_a_time(parts: Iterable[Dataset[dict[str, Any]]]) -> DataLoader[dict[s
 
 def _as_it_is(item: Any) -> Any:
     return item
-
-
-def _bytes(item: Mapping[str, Any]) -> int:
-    tensors = [value for value in item.values() if isinstance(value, torch.Tensor)]
-    tensors += [image for image in item.get("images", {}).values()]
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)

@@ -1,6 +1,7 @@
 """Deterministic transforms: what the caches hold; see `medmtl.data.patches` for random ones."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -18,6 +19,8 @@ from medmtl.data.preprocessing import Preprocessing
 from medmtl.data.reading import load_image, load_label
 from medmtl.data.working_space import prepare, prepare_each
 from medmtl.losses.masked import UNKNOWN
+
+FLOAT = 4  # bytes of a float32
 
 
 def split_unknown(label: MetaTensor) -> tuple[MetaTensor, torch.Tensor | None]:
@@ -46,6 +49,23 @@ class LoadPair(Transform):
         self.preprocessing = preprocessing
         self.classes = classes
         self.ignore = ignore
+
+    @property
+    def facts(self) -> list[Any]:
+        """All that decides what comes of a case beside its files, for JSON."""
+        return ["pair", *self.preprocessing.image, _values(self.classes), self.ignore]
+
+    def bytes_of(self, voxels: int, cubic_mm: float, channels: int) -> int:
+        """What an image of so many voxels and such a volume takes, without the indices of the foreground."""
+        return int(cubic_mm / math.prod(self.preprocessing.spacing)) * (channels * FLOAT + 1)
+
+    def tensors(self, item: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+        """What is kept of an item."""
+        return {key: value for key, value in item.items() if key != "case"}
+
+    def item(self, tensors: Mapping[str, torch.Tensor], case: Case) -> dict[str, Any]:
+        """The item of which these tensors were kept."""
+        return {**tensors, "case": case.name}
 
     def __call__(self, case: Case) -> dict[str, Any]:
         """Return `image` `(C, h, w, d)` float32, `label` `(1, h, w, d)` uint8 as of `load_label`, and name of `case`.
@@ -76,6 +96,38 @@ class LoadScan(Transform):
         self.classes = classes
         self.ignore = ignore
 
+    @property
+    def facts(self) -> list[Any]:
+        """All that decides what comes of a case beside its files, for JSON."""
+        return ["scan", self._images, None if self.classes is None else _values(self.classes), self.ignore]
+
+    def bytes_of(self, voxels: int, cubic_mm: float, channels: int) -> int:
+        """What an image of so many voxels and such a volume takes with its label."""
+        prepared = sum(int(cubic_mm / math.prod(each.spacing)) for each in self._images)
+        return (prepared + voxels) * channels * FLOAT + (0 if self.classes is None else voxels)
+
+    def tensors(self, item: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+        """What is kept of an item."""
+        images = {each.image: image for each, image in item["images"].items()}
+        numbered = {f"image {number}": images[each] for number, each in enumerate(self._images)}
+        others = {key: item[key] for key in ("native", "label", "known")}
+        return {key: value for key, value in (numbered | others).items() if value is not None}
+
+    def item(self, tensors: Mapping[str, torch.Tensor], case: Case) -> dict[str, Any]:
+        """The item of which these tensors were kept."""
+        images = {each: tensors[f"image {number}"] for number, each in enumerate(self._images)}
+        return {
+            "images": {each: images[each.image] for each in self.preprocessings},
+            **{key: tensors.get(key) for key in ("native", "label", "known")},
+            "case": case.name,
+            "patient": case.patient,
+        }
+
+    @property
+    def _images(self) -> list[Preprocessing]:
+        """The preprocessings that differ in more than their head."""
+        return list(dict.fromkeys(each.image for each in self.preprocessings))
+
     def __call__(self, case: Case) -> dict[str, Any]:
         """Return `{"images": {preprocessing: (C, h, w, d)}, "native": (C, H, W, D), "label": (1, H, W, D), ...}`.
 
@@ -94,3 +146,7 @@ class LoadScan(Transform):
             "case": case.name,
             "patient": case.patient,
         }
+
+
+def _values(classes: Classes) -> list[list[int]]:
+    return [sorted(part) for part in classes.parts]

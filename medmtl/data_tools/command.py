@@ -32,7 +32,8 @@ def data_parser() -> argparse.ArgumentParser:
     """The options of `medmtl data`."""
     parser = argparse.ArgumentParser(
         prog="medmtl data",
-        description="Check datasets, write their block of a configuration, or get data to start with.",
+        description="Check datasets, write their block of a configuration, get data to start with, or clear what "
+        "trainings keep of them.",
         epilog="example: medmtl data check FOLDER",
     )
     kinds = parser.add_subparsers(dest="kind", required=True)
@@ -97,6 +98,15 @@ def data_parser() -> argparse.ArgumentParser:
     phantom.add_argument("--seed", type=int, default=0, help="another seed gives other phantoms (default: 0)")
     phantom.add_argument("--cases", type=int, default=20, help="labelled cases per task (default: 20)")
     phantom.set_defaults(run=_phantom)
+
+    cache = kinds.add_parser(
+        "cache",
+        help="list or clear prepared volumes on disk",
+        description="Say how many prepared volumes trainings keep on disk (`data.cache`), how large they are and where "
+        "they lie: in `volumes` of $MEDMTL_CACHE, or of ~/.cache/medmtl if that is not set.",
+    )
+    cache.add_argument("--clear", action="store_true", help="remove them; a training makes again what it needs")
+    cache.set_defaults(run=_cache)
     return parser
 
 
@@ -158,3 +168,14 @@ def _phantom(options: argparse.Namespace) -> None:
     with only_writer(out, option="--output"):
         write_phantoms(out, seed=options.seed, cases=options.cases)
     sys.stdout.write(f"digital phantoms: {out}\n")
+
+
+def _cache(options: argparse.Namespace) -> None:
+    from medmtl.data.store import Store
+
+    store = Store()
+    sizes = store.entries().values()
+    if options.clear:
+        store.clear()
+    what = "cleared" if options.clear else "prepared volumes"
+    sys.stdout.write(f"{what}: {len(sizes)} in {store.folder}, {sum(sizes) / 1e6:,.0f} MB\n")

@@ -1,6 +1,5 @@
 """Options of `medmtl ood`, as a configuration file or flags give them."""
 
-import os
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
@@ -131,8 +130,3 @@ class Options:
         if self.shifts == ALL:
             return list(SHIFTS.values())
         return [SHIFTS[each] if isinstance(each, str) else each for each in self.shifts]
-
-
-def usable_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -14,13 +14,14 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from medmtl.distributed import usable_cores
 from medmtl.errors import ConfigError, RunError
 from medmtl.io.volume import extent_mm
 from medmtl.models.ensemble import Members
 from medmtl.ood_benchmark import worker
 from medmtl.ood_benchmark.cache import Cache, Observation
 from medmtl.ood_benchmark.images import Image
-from medmtl.ood_benchmark.options import Options, usable_cores
+from medmtl.ood_benchmark.options import Options
 from medmtl.startup import call_pickled
 from medmtl.training.trained import Trained
 

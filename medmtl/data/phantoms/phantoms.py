@@ -5,7 +5,6 @@ the liver of a torso in CT, its kidneys in T2. A network with one foreground out
 """
 
 import json
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ from rich.progress import track
 from medmtl.data.phantoms.anatomy import FOREARM, HAND, HEAD, LEGS, TORSO, Anatomy, Part, Triple, draw
 from medmtl.data.phantoms.scanner import NONSENSE, Contrast, nonsense, scan
 from medmtl.errors import DataError
-from medmtl.files import naming, write_text
+from medmtl.files import cache_folder, naming, write_text
 from medmtl.terminal import terminal
 
 
@@ -83,7 +82,7 @@ def write_phantoms(out: Path, seed: int = 0, cases: int = _LABELLED) -> None:
 def phantom_root(name: str) -> Path:
     """Folder of one phantom data set, made with seed 0 in the cache on first use.
 
-    The cache is `phantoms-v1` in `$MEDMTL_CACHE`, or in `~/.cache/medmtl` if that is not set.
+    The cache is `phantoms-v1` in the folder that `cache_folder` names.
 
     Args:
         name: one of `PHANTOM_TASKS` or `OTHER_PHANTOM`.
@@ -97,7 +96,7 @@ def phantom_root(name: str) -> Path:
     """
     if name not in (*PHANTOM_TASKS, OTHER_PHANTOM):
         raise DataError(f"no phantom is called {name!r}", fix=f"use {', '.join((*PHANTOM_TASKS, OTHER_PHANTOM))}")
-    cache = Path(os.environ.get("MEDMTL_CACHE") or Path.home() / ".cache" / "medmtl") / "phantoms-v1"
+    cache = cache_folder() / "phantoms-v1"
     if not (cache / name).is_dir():
         try:
             _write_data_set(cache, name, seed=0, cases=_LABELLED)

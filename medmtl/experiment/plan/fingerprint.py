@@ -20,10 +20,10 @@ from medmtl.training.request import SECTIONS
 
 # What is fitted after the training and changes no figure that is compared.
 AFTERWARDS = ("scaling",)
-# Where data lie, how a split was made (it counts itself), which processes draw the patches, what logs the figures, and
-# what a training refuses.
+# Where data lie and are kept, how a split was made (it counts itself), which processes draw the patches, what logs the
+# figures, and what a training refuses.
 WITHOUT_EFFECT = {
-    "data": ("splits", "val", "test", "calibration", "split_seed", "workers", "seed"),
+    "data": ("splits", "val", "test", "calibration", "split_seed", "workers", "seed", "cache"),
     "model": ("ensemble",),
     "trainer": ("enable_progress_bar", "logger"),
 }
