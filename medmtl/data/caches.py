@@ -128,9 +128,9 @@ class InMemory(CacheDataset):
 
 
 class OnDisk(Dataset[dict[str, Any]]):
-    """Cases that are prepared once and kept in files, of which a patch reads its part.
+    """Cases that are prepared once and kept in files; a patch reads only its own voxels.
 
-    Nothing but names stays in memory: a file is mapped anew for each patch, and let go with it.
+    Nothing but names stays in memory: a file is mapped for each patch, and let go with it.
 
     Args:
         cases: the cases.

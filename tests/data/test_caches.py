@@ -1,4 +1,4 @@
-"""Prepared volumes on disk: the same training as in memory, never stale, shared, and read no further than needed."""
+"""Prepared volumes on disk: the same training as in memory, never stale, shared, and read only where needed."""
 
 import errno
 import json
@@ -327,7 +327,7 @@ def test_a_patch_reads_its_part_of_a_large_volume_and_no_more(tmp_path: Path) ->
         tensors = read_tensors(path)
         seeded_patch(draw, tensors, Centres(tensors, (16, 16, 16)), seed)
         assert resident(str(path)) < size / 5  # the system maps some pages around those that are touched
-        assert anonymous() - before < 4e6
+        assert anonymous() - before < 16e6  # the image alone has 67e6
     assert size > 80e6
 
 
