@@ -37,9 +37,8 @@ def p_value(score: float, calibration: Sequence[float], patients: Sequence[str] 
         calibration: scores of in-distribution images that neither the network nor the bank was fitted to.
         patients: whose image each is; None: every image is of another patient.
     """
-    weights = _patient_weights(patients if patients is not None else range(len(calibration)))
-    reached = weights[np.asarray(calibration, dtype=np.float64) >= score]
-    return float((1 + reached.sum()) / (weights.sum() + 1))
+    group = Group(calibration, range(len(calibration)) if patients is None else patients)
+    return group.p_value(score)
 
 
 def cases_needed(alpha: float) -> int:
@@ -98,22 +97,30 @@ class Group:
     """
 
     scores: Sequence[float]
-    patients: Sequence[str]
+    patients: Sequence[Hashable]
 
-    @property
+    @cached_property
     def patient_count(self) -> int:
         """The number of patients."""
         return len(set(self.patients))
 
     def p_value(self, score: float) -> float:
-        """The p-value of an image among them."""
-        return p_value(score, self.scores, self.patients)
+        """The p-value of an image among them, see `p_value`."""
+        scores, weights = self._weighted
+        return float((1 + weights[scores >= score].sum()) / (weights.sum() + 1))
 
     def threshold(self, alpha: float) -> float:
         """The highest score that is not rejected: the maximum whose p-value is above alpha."""
         scores, which = np.unique(self.scores, return_inverse=True)
-        reached = np.bincount(which, _patient_weights(self.patients))[::-1].cumsum()[::-1]
+        reached = np.bincount(which, self._weighted[1])[::-1].cumsum()[::-1]
         return float(scores[(1 + reached) / (self.patient_count + 1) > alpha + ROUNDING].max())
+
+    @cached_property
+    def _weighted(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """The scores, and of each image 1 / number of its patient's, `(images,)`: their sum is that of the patients."""
+        counts = Counter(self.patients)
+        weights = np.array([1 / counts[patient] for patient in self.patients], dtype=np.float64)
+        return np.asarray(self.scores, dtype=np.float64), weights
 
 
 @dataclass(frozen=True)
@@ -238,9 +245,3 @@ class ConformalRule:
 
 def _owners(task: str, images: int, patients: Mapping[str, Sequence[str]] | None, part: str) -> Sequence[str]:
     return [f"{task}, {part} {number}" for number in range(images)] if patients is None else patients[task]
-
-
-def _patient_weights(patients: Sequence[Hashable]) -> NDArray[np.float64]:
-    """1 / number of the patient's images, `(images,)`; the sum is the number of patients."""
-    counts = Counter(patients)
-    return np.array([1 / counts[patient] for patient in patients], dtype=np.float64)

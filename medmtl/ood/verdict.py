@@ -135,6 +135,7 @@ class ConformalDetector:
         self.configured = options_of(detector) if configured is None else dict(configured)
         self.published = published
         self.reused = reused
+        self._rule: ConformalRule | None = None
 
     @classmethod
     def fit(
@@ -180,8 +181,10 @@ class ConformalDetector:
     @property
     def rule(self) -> ConformalRule:
         """The rule that turns scores into p-values and decisions."""
-        (scores, patients), (training, owners) = map(_by_task, (self.held_out, self.training))
-        return ConformalRule(scores, self.alpha, patients, training or None, owners or None, self.reused)
+        if self._rule is None or self._rule.alpha != self.alpha:
+            (scores, patients), (training, owners) = map(_by_task, (self.held_out, self.training))
+            self._rule = ConformalRule(scores, self.alpha, patients, training or None, owners or None, self.reused)
+        return self._rule
 
     def above_threshold(self) -> list[CalibrationScore]:
         """The held-out images that the rule itself rejects, which are in-distribution: those that set the threshold."""

@@ -211,6 +211,16 @@ def test_held_out_images_above_the_threshold_are_listed(ood_detector: ConformalD
     assert sorted(ood_detector.above_threshold()) == sorted(rejected)
 
 
+def test_the_rule_is_made_once_and_again_for_another_alpha(ood_detector: ConformalDetector) -> None:
+    first = ood_detector.rule
+    assert ood_detector.rule is first
+    before, ood_detector.alpha = ood_detector.alpha, 0.2
+    assert ood_detector.rule.alpha == 0.2
+    assert ood_detector.rule.threshold <= first.threshold
+    ood_detector.alpha = before
+    assert ood_detector.rule == first
+
+
 def test_the_task_of_an_image_is_not_used(ood_detector: ConformalDetector) -> None:
     image = every_preprocessing("LiverCT", 300)
     other = replace(image, dataset="somewhere", case="x", patient="y")

@@ -71,8 +71,12 @@ class ByTask(Detector):
         return min(self.task_scores(image).values())
 
     def score_as(self, image: Evidence, task: str) -> float:
-        """See `Detector.score_as`."""
-        return self.task_scores(image)[task]
+        """See `Detector.score_as`: by the detector of the task alone.
+
+        Raises:
+            DataError: the image was not prepared with the preprocessing of the task.
+        """
+        return self._task_score(self._as_of(image, task), task)
 
     def task_scores(self, image: Evidence) -> dict[str, float]:
         """See `Detector.task_scores`: by the task's detector, for tasks under whose preprocessing there is a view."""
@@ -80,8 +84,12 @@ class ByTask(Detector):
         usable = [task for task in self.tasks if self.preprocessings[task] in views]
         if not usable:
             raise DataError(f"detector {self.name}: {image.case} was prepared with no preprocessing of a task")
-        scores = {task: self.tasks[task].score(views[self.preprocessings[task]]) for task in usable}
-        return {task: (score - self.scale[task][0]) / self.scale[task][1] for task, score in scores.items()}
+        return {task: self._task_score(views[self.preprocessings[task]], task) for task in usable}
+
+    def _task_score(self, image: Evidence, task: str) -> float:
+        """The score by a task's detector of an image with the view of the task alone, on the scale of all tasks."""
+        centre, spread = self.scale[task]
+        return (self.tasks[task].score(image) - centre) / spread
 
     def left_out_scores(self, cases: Sequence[Evidence]) -> list[float]:
         """See `Detector.left_out_scores`: of the cross-fitting that `fit` did."""
@@ -97,8 +105,14 @@ class ByTask(Detector):
         return self.tasks[task].compared(self._as_of(image, task), task)
 
     def _as_of(self, image: Evidence, task: str) -> Evidence:
-        """The image with the view of a task alone."""
+        """The image with the view of a task alone.
+
+        Raises:
+            DataError: there is none.
+        """
         views = tuple(view for view in image.views if view.preprocessing == self.preprocessings[task])
+        if not views:
+            raise DataError(f"detector {self.name}: {image.case} was not prepared with the preprocessing of {task}")
         return replace(image, views=views, chosen=0)
 
     def missing(self, image: Evidence) -> str:

@@ -76,3 +76,14 @@ def test_a_task_of_one_patient_is_refused_in_one_line() -> None:
     training = draw_training(("KidneyMR",), patients=4) + draw_training(("LiverCT",), patients=1)
     with pytest.raises(DataError, match="fusion: needs two training patients"):
         ByTask().fit(training)
+
+
+def test_an_image_of_a_known_task_costs_one_detector_however_many_tasks_there_are() -> None:
+    training = [one_preprocessing(case) for case in draw_training(("KidneyMR", "LiverCT"), patients=6)]
+    detector, image = ByTask(detector=Fusion(members=[KNN()])), one_preprocessing(draw_evidence("LiverCT", 50))
+    detector.fit(training)
+    expected = detector.task_scores(image)["LiverCT"]
+    detector.tasks["KidneyMR"] = None  # type: ignore[assignment]
+    assert detector.score_as(image, "LiverCT") == expected
+    with pytest.raises(DataError, match="was not prepared with the preprocessing of LiverCT"):
+        detector.score_as(draw_evidence("KidneyMR", 50), "LiverCT")
