@@ -9,6 +9,7 @@ import numpy as np
 from medmtl.data.case import Case, LabelFile, named
 from medmtl.data.label import check_declared, check_one_volume, label_of
 from medmtl.data.reading import read_channels
+from medmtl.data.task import OODImages, Task
 from medmtl.data.task_cases import TaskCases
 from medmtl.errors import ConfigError, DataError
 from medmtl.files import resolved
@@ -85,6 +86,37 @@ class Notes:
         if len(self._cases) > LOGGED:
             left = len(self._cases) - LOGGED
             logger.warning("%s: %d more notes; `medmtl data check` lists them", self._owner, left)
+
+
+def check_names(tasks: Mapping[str, Task], ood: Mapping[str, OODImages], held_out: Collection[str]) -> None:
+    """Check that tasks and OOD folders can be used together.
+
+    Args:
+        tasks: by name.
+        ood: by name.
+        held_out: names of tasks that are not trained on.
+
+    Raises:
+        ConfigError: a name is unknown or that of two, no task is left to train, or they use different numbers of
+            channels.
+    """
+    unknown = sorted(set(held_out) - set(tasks))
+    if unknown:
+        raise ConfigError(f"data.held_out names {unknown[0]}", fix=f"use names of data.tasks: {', '.join(tasks)}")
+    both = sorted(set(ood) & set(tasks))
+    if both:
+        raise ConfigError(f"data.ood and data.tasks both name {both[0]}", fix="rename one")
+    first = next((name for name in tasks if name not in held_out), None)
+    if first is None:
+        raise ConfigError("data.tasks leaves no task to train", fix="add one, or take one out of data.held_out")
+    channels = {name: len(task.channels) for name, task in tasks.items()}
+    channels |= {name: len(folder.channels) for name, folder in ood.items()}
+    for name, number in channels.items():
+        if number != channels[first]:
+            raise ConfigError(
+                f"data: {name} uses {number} channels and {first} {channels[first]}",
+                fix="give `channel` the same number of channels in all tasks and OOD folders",
+            )
 
 
 def check_contradictions(found: Mapping[str, TaskCases]) -> None:

@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -12,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from medmtl.data.caches import Caches, Prepared
 from medmtl.data.case import Case
-from medmtl.data.check import check_cases, check_contradictions, check_image, check_task
+from medmtl.data.check import check_cases, check_contradictions, check_image, check_names, check_task
 from medmtl.data.classes import Classes
 from medmtl.data.loaders import Scans, Union, Volumes, one_at_a_time
 from medmtl.data.preprocessing import Preprocessing
@@ -98,26 +97,11 @@ class MultiTaskData(pl.LightningDataModule):
         self._cases: dict[str, Sequence[Case]] = {}
         self._part_of: dict[str, str] = {}
         self._stage = ""
-        unknown = sorted(set(self.held_out) - set(tasks))
-        if unknown:
-            raise ConfigError(f"data.held_out names {unknown[0]}", fix=f"use names of data.tasks: {', '.join(tasks)}")
-        both = sorted(set(self.ood) & set(tasks))
-        if both:
-            raise ConfigError(f"data.ood and data.tasks both name {both[0]}", fix="rename one")
         if not 0 <= foreground <= 1:
             raise ConfigError(f"data.foreground={foreground}", fix="use a probability from 0 to 1")
         if min(batch_size, batches, *patch_size) < 1:
             raise ConfigError("data.batch_size, data.batches or data.patch_size is below 1", fix="use 1 or more")
-        if not self.trained:
-            raise ConfigError("data.tasks leaves no task to train", fix="add one, or take one out of data.held_out")
-        channels = {name: len(task.channels) for name, task in tasks.items()}
-        channels |= {name: len(folder.channels) for name, folder in self.ood.items()}
-        for name, number in channels.items():
-            if number != self.channels:
-                raise ConfigError(
-                    f"data: {name} uses {number} channels and {next(iter(self.trained))} {self.channels}",
-                    fix="give `channel` the same number of channels in all tasks and OOD folders",
-                )
+        check_names(tasks, self.ood, self.held_out)
 
     @property
     def trained(self) -> dict[str, Task]:
@@ -160,8 +144,9 @@ class MultiTaskData(pl.LightningDataModule):
         roots |= {name: folder.root for name, folder in self.ood.items()}
         places = [f"{name} from {resolve_root(name, root).absolute()}" for name, root in roots.items()]
         logger.info("reads %s", ", ".join(places))  # before it does: a checkpoint of unknown origin may name any folder
-        found = {name: self._labels_of(task_cases(name, task)) for name, task in self.tasks.items()}
+        found = {name: task_cases(name, task) for name, task in self.tasks.items()}
         if not self.per_task:
+            found = {name: each.of_one_output() for name, each in found.items()}
             check_contradictions({name: found[name] for name in self.trained})
         cases: dict[str, Sequence[Case]] = {name: task.cases for name, task in found.items()}
         cases |= {name: ood_cases(name, folder) for name, folder in self.ood.items()}
@@ -174,7 +159,8 @@ class MultiTaskData(pl.LightningDataModule):
         self._found, self._cases, self._stage = found, cases, stage
         if self.split_file is None:
             patients = {name: [case.patient for case in cases[name]] for name in self.tasks}
-            folds = {name: self._fold(name) for name, task in self.tasks.items() if task.fold is not None}
+            numbers = {name: task.fold for name, task in self.tasks.items() if task.fold is not None}
+            folds = {name: found[name].folds(name, number) for name, number in numbers.items()}
             self._part_of = split_patients(patients, seed=self.split_seed, folds=folds, **self.fractions)
             self.splits = {name: self._split(name) for name in self.tasks}
         else:
@@ -217,28 +203,8 @@ class MultiTaskData(pl.LightningDataModule):
         """The part of the split by which temperatures and threshold are estimated: its own, or validation."""
         return CALIBRATION if any(CALIBRATION in parts for parts in self.splits.values()) else "val"
 
-    def _labels_of(self, found: TaskCases) -> TaskCases:
-        """The classes of a task; where the network has one output for all tasks their union, which all cases mark."""
-        if self.per_task:
-            return found
-        complete = tuple(case for case in found.cases if case.name not in found.missing)
-        if len(complete) < len(found.cases):
-            left_out = len(found.cases) - len(complete)
-            logger.warning("one output for all tasks: %d cases that do not mark all classes are left out", left_out)
-        return replace(found, cases=complete, classes=found.classes.merge(), missing={})
-
     def _split(self, name: str) -> dict[str, list[str]]:
         return cases_by_part(self.patients(name), self._part_of)
-
-    def _fold(self, name: str) -> dict[str, str]:
-        """Patient -> part, in the fold that a task names."""
-        part_of: dict[str, str] = {}
-        for case in self._cases[name]:
-            part = self._found[name].fold[case.name]
-            if part_of.setdefault(case.patient, part) != part:
-                both = f"fold {self.tasks[name].fold} has patient {case.patient} on both sides"
-                raise DataError(f"task {name}, case {case.name}: {both}", fix="correct the splits")
-        return part_of
 
     def labels(self, name: str) -> TaskCases:
         """What a task found in its folder: cases, and what their labels mean."""

@@ -36,6 +36,32 @@ class TaskCases:
     fold: dict[str, str]
     missing: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
+    def of_one_output(self) -> "TaskCases":
+        """The union of the classes, which all cases must mark: what one output for all tasks can learn."""
+        complete = tuple(case for case in self.cases if case.name not in self.missing)
+        if len(complete) < len(self.cases):
+            left_out = len(self.cases) - len(complete)
+            logger.warning("one output for all tasks: %d cases that do not mark all classes are left out", left_out)
+        return replace(self, cases=complete, classes=self.classes.merge(), missing={})
+
+    def folds(self, name: str, number: int) -> dict[str, str]:
+        """Patient -> part, in the fold that the task names.
+
+        Args:
+            name: the task's name, for messages.
+            number: of the fold, for messages.
+
+        Raises:
+            DataError: the fold has a patient on both sides.
+        """
+        part_of: dict[str, str] = {}
+        for case in self.cases:
+            part = self.fold[case.name]
+            if part_of.setdefault(case.patient, part) != part:
+                what = f"fold {number} has patient {case.patient} on both sides"
+                raise DataError(f"task {name}, case {case.name}: {what}", fix="correct the splits")
+        return part_of
+
 
 def task_cases(name: str, task: Task) -> TaskCases:
     """Find the labelled cases of a task.
