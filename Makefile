@@ -35,7 +35,7 @@ demo: install ## train one model on five phantom tasks, test it, and say where t
 test: develop ## run the tests (real data too, where MEDMTL_DATA names it), on two processes
 	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
-bench: develop ## measure speed, memory and the coverage of intervals, into bench.json
+bench: develop ## measure speed, memory, how they grow, and the coverage of intervals, into bench.json
 	$(BIN)/python tests/benchmarks/calibration.py
 	$(BIN)/python tests/benchmarks/training.py
 	$(BIN)/python tests/benchmarks/detection.py
@@ -45,6 +45,7 @@ bench: develop ## measure speed, memory and the coverage of intervals, into benc
 	$(BIN)/python tests/benchmarks/serving.py --requests 50
 	$(BIN)/python tests/benchmarks/coverage.py
 	$(BIN)/python tests/benchmarks/reuse.py
+	$(BIN)/python tests/benchmarks/growth.py
 
 docs: $(VENV)/.docs ## build the documentation into build/docs/index.html, offline, any warning being an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict

@@ -98,7 +98,7 @@ class _Loading:
 
     def __call__(self, cases: int = 1) -> None:
         """Count what was loaded; any thread may do so."""
-        if self._shown and cases:
+        if self._shown and cases > 0:
             self._line.advance(cases)
 
 
