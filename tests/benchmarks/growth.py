@@ -15,6 +15,7 @@ import multiprocessing
 import os
 import re
 import resource
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -31,9 +32,13 @@ import torch
 from matplotlib.figure import Figure
 from monai.data import MetaTensor
 from monai.networks.nets import UNet
+from scipy.stats import bootstrap
 
 from medmtl.cli import main as medmtl
+from medmtl.data.datamodule import MultiTaskData
+from medmtl.data.layouts.folders import Folders
 from medmtl.data.preprocessing import Preprocessing
+from medmtl.data.task import Task
 from medmtl.models.extract import Observer
 from medmtl.models.sliding_window import VolumePredictor
 from medmtl.ood.detectors.by_task import ByTask
@@ -51,6 +56,7 @@ AXES = {
 LIMIT = 4 * 10**9  # bytes that a training on volumes larger than memory may hold
 QUICK = 3  # points of each axis with --quick
 STEPS = 20
+PAIRS = 20
 AT_MOST = 1.1  # slope; noise of a few points is above 1
 LAYERS = ["model.0", "model.1.submodule"]
 NETWORK = {"spatial_dims": 3, "in_channels": 1, "out_channels": 1, "channels": [4, 8], "strides": [2]}
@@ -232,6 +238,32 @@ def larger(cases: int) -> dict[str, dict[str, float]]:
         return {"seconds": times, "megabytes": {"fit": fit.megabytes, "on disk": kept}}
 
 
+def drawing(pairs: int) -> dict[str, float]:
+    """CPU time of batches of patches drawn from memory, of those from disk; interleaved, with its 95 % interval."""
+    torch.set_num_threads(1)
+    with TemporaryDirectory() as folder:
+        os.environ["MEDMTL_CACHE"] = f"{folder}/cache"
+        write_cases(Path(folder, "T"), 20, 96)
+        task = Task(f"{folder}/T", "MR", (1, 1, 1), ["organ"], layout=Folders(organs={"organ": 1}))
+        loaders = []
+        for cache in ("memory", "disk"):
+            data = MultiTaskData({"T": task}, (48, 48, 48), batches=5, cache=cache)  # type: ignore[arg-type]
+            data.setup("fit")
+            loaders.append(data.train_dataloader())
+        ratios = []
+        for number in range(pairs + 1):
+            taken = []
+            for loader in loaders:
+                loader.sampler.set_epoch(number)  # type: ignore[union-attr]
+                start = seconds()
+                list(loader)
+                taken.append(seconds() - start)
+            if number:  # the first warms up
+                ratios.append(taken[0] / taken[1])
+    ends = bootstrap((ratios,), np.mean, random_state=0).confidence_interval
+    return {"mean": float(np.mean(ratios)), "low": float(ends.low), "high": float(ends.high), "pairs": pairs}
+
+
 MEASURES: dict[str, Callable[[int], dict[str, dict[str, float]]]] = {
     "cases in memory": lambda cases: commands(1, cases, 24, "memory"),
     "cases on disk": lambda cases: commands(1, cases, 24, "disk"),
@@ -277,6 +309,7 @@ def with_slopes(points: dict[int, dict[str, dict[str, float]]]) -> dict[str, Any
 def draw(rows: dict[str, Any], path: Path) -> None:
     """One figure: CPU time against each size."""
     names = {"cases on disk": "cases", "tasks": "tasks of 10 cases", "voxels": "voxels of a volume", "bank": "images"}
+    names = {key: label for key, label in names.items() if key in rows}
     figure = Figure((10, 3.2), layout="constrained")
     axes = figure.subplots(1, len(names), sharey=True)
     for axis, (key, label) in zip(axes, names.items(), strict=True):
@@ -300,17 +333,22 @@ def main() -> None:
     """Measure, print, write and draw."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("bench.json"))
-    parser.add_argument("--axes", nargs="+", choices=AXES, default=list(AXES))
+    parser.add_argument("--axes", nargs="+", choices=AXES, default=list(AXES), help="measure these alone")
     parser.add_argument("--quick", action="store_true", help="the smallest points alone")
     parser.add_argument("--figure", type=Path, help="draw the times into this file")
     given = parser.parse_args()
     rows = json.loads(given.out.read_text()) if given.out.is_file() else {}
     found = rows.get("growth", {})
+    if not given.quick:
+        found["drawing"] = each = drawing(PAIRS)
+        interval = f"{each['mean']:.3f} [{each['low']:.3f}, {each['high']:.3f}]"
+        print(f"drawing patches from memory, of the time from disk: {interval} over {PAIRS} pairs")
     for axis in given.axes:
         points = {}
         for size in AXES[axis][: QUICK if given.quick else None]:
             with multiprocessing.get_context("fork").Pool(1) as pool:
                 points[size] = pool.apply(measure, (axis, size))
+            print(f"{axis}, {size:,}: {json.dumps(points[size])}", file=sys.stderr, flush=True)
         found[axis] = with_slopes(points)
         print(f"\n| {axis} | {' | '.join(f'{size:,}' for size in points)} | slope | at the end |")
         print("|---|" + "---|" * (len(points) + 2))
