@@ -297,7 +297,7 @@ def with_slopes(points: dict[int, dict[str, dict[str, float]]]) -> dict[str, Any
     for unit in ("seconds", "megabytes"):
         for name in next(iter(points.values()))[unit]:
             values = [points[size][unit][name] for size in sizes]
-            upper = len(sizes) // 2
+            upper = min(len(sizes) // 2, len(sizes) - 2)
             found[f"{name} ({unit})"] = {
                 "values": values,
                 "slope": slope(sizes, values),
@@ -308,7 +308,12 @@ def with_slopes(points: dict[int, dict[str, dict[str, float]]]) -> dict[str, Any
 
 def draw(rows: dict[str, Any], path: Path) -> None:
     """One figure: CPU time against each size."""
-    names = {"cases on disk": "cases", "tasks": "tasks of 10 cases", "voxels": "voxels of a volume", "bank": "images"}
+    names = {
+        "cases on disk": "cases",
+        "tasks": "tasks of 10 cases",
+        "voxels": "voxels of a volume",
+        "bank": "images of the bank",
+    }
     names = {key: label for key, label in names.items() if key in rows}
     figure = Figure((10, 3.2), layout="constrained")
     axes = figure.subplots(1, len(names), sharey=True)
@@ -320,6 +325,9 @@ def draw(rows: dict[str, Any], path: Path) -> None:
                 axis.loglog(rows[key]["sizes"], each["values"], color=colour, marker=marker, ms=4, lw=1.2, label=plain)
         low, high = rows[key]["sizes"][0], rows[key]["sizes"][-1]
         axis.loglog([low, high], [0.02, 0.02 * high / low], color="0.6", lw=0.8, ls=":", label="linear")
+        shown = [f"{round(size ** (1 / 3))}³" if key == "voxels" else f"{size:,}" for size in rows[key]["sizes"]]
+        axis.set_xticks(rows[key]["sizes"], shown, fontsize=8)
+        axis.minorticks_off()
         axis.set_xlabel(label)
         axis.spines[["top", "right"]].set_visible(False)
         axis.grid(alpha=0.25, lw=0.5)
