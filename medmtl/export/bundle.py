@@ -135,8 +135,9 @@ def inference(record: Record) -> dict[str, Any]:
     return {
         "imports": ["$import glob", "$import os"],
         "bundle_root": ".",
-        "dataset_dir": "$@bundle_root + '/images'",
-        "output_dir": "$@bundle_root + '/masks'",
+        "beside": "$os.path.dirname(os.path.abspath(@bundle_root))",  # images and masks are the user's: not within
+        "dataset_dir": "$os.path.join(@beside, 'images')",
+        "output_dir": "$os.path.join(@beside, 'masks')",
         "files": "*.nii*",
         "task": None,
         "modality": None,

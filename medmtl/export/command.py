@@ -9,7 +9,7 @@ from medmtl.export.license import license_text
 from medmtl.export.options import Options
 from medmtl.export.record import file_digest
 from medmtl.export.write import Source, check_written, placed, write_network, write_record, write_state
-from medmtl.files import write_text
+from medmtl.files import resolved, write_text
 from medmtl.runs.folder import environment
 from medmtl.terminal import terminal
 from medmtl.training.request import known_config, run_and_checkpoint
@@ -38,7 +38,7 @@ def run_export(options: Options) -> None:
     with placed(options.output, options.overwrite) as folder:
         network = write_network(folder, options.to, source)
         record = write_state(folder, options.to, source, network)
-        page = card(record, facts, options, options.output.name)
+        page = card(record, facts, options, resolved(options.output).name)
         for name, text in {CARD: page, "LICENSE": granted}.items():
             write_text(folder / name, text)
         if options.to == "bundle":

@@ -1,6 +1,7 @@
 """Write an exported folder: beside its place, checked by reading it back, and then moved there."""
 
 import json
+import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -24,13 +25,14 @@ from medmtl.export.record import (
     VerdictRecord,
     WindowsRecord,
     file_digest,
+    read_record,
 )
 from medmtl.export.restore import HEADS, MASKS, OOD, SCALING
 from medmtl.export.schema import record_schema
 from medmtl.export.state import Arrays, split, write_arrays
 from medmtl.exported import RECORD, Kind, is_exported
 from medmtl.extras import how_to_install
-from medmtl.files import write_text
+from medmtl.files import resolved, write_text
 from medmtl.models.channels import input_channels
 from medmtl.models.parts import Parts
 from medmtl.ood.detector_options import detector_of, options_of
@@ -167,24 +169,40 @@ def check_written(folder: Path, source: Source) -> float:
 def placed(output: Path, overwrite: bool) -> Iterator[Path]:
     """A folder that becomes `output` if the block ends without an error.
 
+    Args:
+        output: where it goes; what lies there is replaced as a whole.
+        overwrite: replace an exported folder, if it holds nothing else.
+
     Raises:
         RunError: there is something already, which is not to be replaced.
     """
-    if output.exists() and not (overwrite and is_exported(output)):
-        is_empty = output.is_dir() and not any(output.iterdir())
-        if not is_empty:
-            fix = "add --overwrite, or choose another" if is_exported(output) else "choose another"
-            raise RunError(f"{output} is there already", fix=fix)
-    beside = output.with_name(f".{output.name}.partial")
+    place = resolved(output)
+    _check_free(place, output, overwrite)
+    beside = place.with_name(f".{os.getpid()}.{place.name}")
     shutil.rmtree(beside, ignore_errors=True)  # left by a command that was killed
     beside.mkdir(parents=True)
     try:
         yield beside
-        if output.exists():
-            shutil.rmtree(output)
-        beside.replace(output)
+        _check_free(place, output, overwrite)  # an export takes its time, in which anyone may write there
+        if place.exists():
+            shutil.rmtree(place)
+        beside.replace(place)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
+
+
+def _check_free(place: Path, output: Path, overwrite: bool) -> None:
+    if not place.exists() or (place.is_dir() and not any(place.iterdir())):
+        return
+    if not is_exported(place):
+        raise RunError(f"{output} is there already", fix="choose another")
+    if not overwrite:
+        raise RunError(f"{output} is there already", fix="add --overwrite, or choose another")
+    own = {RECORD, *read_record(place).files}
+    for path in sorted(place.rglob("*")):
+        name = path.relative_to(place).as_posix()
+        if name not in own and path.parent.name != "__pycache__" and (path.is_symlink() or not path.is_dir()):
+            raise RunError(f"{output} holds {name}, which no export wrote", fix="move it, or choose another --output")
 
 
 def _state(parts: Parts, network: NetworkRecord) -> dict[str, Any]:

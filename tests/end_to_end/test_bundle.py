@@ -138,6 +138,14 @@ def test_a_bundle_gives_its_mask_to_a_program_that_runs_its_parts(
     assert labels["channel_def"] == {"0": "background", "1": "organ"}
 
 
+def test_a_bundle_reads_and_writes_outside_itself_unless_told(bundle: Path) -> None:
+    parser = ConfigParser()
+    parser.read_config(str(bundle / "configs" / "inference.json"))
+    parser.config.update({"bundle_root": str(bundle)})
+    for key, name in (("dataset_dir", "images"), ("output_dir", "masks")):
+        assert parser.get_parsed_content(key) == str(bundle.parent / name)
+
+
 def test_medmtl_predicts_with_a_bundle(expected: dict[str, Prediction], bundle: Path, images: Path) -> None:
     found, own = medmtl.load(bundle, device="cpu").predict(images / "other.nii"), expected["other"]
     np.testing.assert_array_equal(found.mask, own.mask)

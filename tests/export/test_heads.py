@@ -6,37 +6,23 @@ from typing import get_args
 import nibabel
 import numpy as np
 import pytest
-from predict_sample import ALPHA, class_model, save_classes
+from exported_sample import TASKS, export, source
+from predict_sample import class_model, save_classes
 
 import medmtl
 from medmtl.errors import RunError
 from medmtl.export.graph import check_equal
 from medmtl.export.load import load_exported
 from medmtl.export.record import Kind
-from medmtl.export.write import Source, check_written, write_network, write_record, write_state
+from medmtl.export.write import Source, check_written
 from medmtl.models.parts import Parts
 from medmtl.ood.detectors import ByTask, Fusion, Shape
-
-TASKS = {
-    "Parts": {"classes": {"middling": [4, 9], "bright": 2}},
-    "Regions": {"classes": {"whole": [1, 2], "core": 2}},
-    "Organ": {"organ": [3]},
-}
-NETWORK = {"class_path": "torch.nn.Conv3d", "init_args": {"in_channels": 1, "out_channels": 2, "kernel_size": 1}}
-
-
-def source() -> Source:
-    model = class_model("per_task", **TASKS)
-    parts = Parts(model.tasks, model.predictor, [], ALPHA, ByTask(), None, None, None)
-    return Source(parts, "classes", "0" * 64, NETWORK, {"medmtl": "0"})
 
 
 @pytest.mark.parametrize("kind", get_args(Kind))
 def test_each_task_keeps_its_classes(kind: Kind, tmp_path: Path) -> None:
     given = source()
-    folder = tmp_path / kind
-    folder.mkdir()
-    write_record(folder, write_state(folder, kind, given, write_network(folder, kind, given)))
+    folder = export(tmp_path / kind, given, kind)
     assert check_written(folder, given) < 1e-5
     save_classes(tmp_path / "scan.nii.gz")
     model, found = class_model("per_task", **TASKS), medmtl.load(folder, device="cpu", trust=True)
@@ -51,9 +37,7 @@ def test_each_task_keeps_its_classes(kind: Kind, tmp_path: Path) -> None:
 
 def test_a_network_that_gives_something_else_is_noticed(tmp_path: Path) -> None:
     given = source()
-    folder = tmp_path / "folder"
-    folder.mkdir()
-    write_record(folder, write_state(folder, "safetensors", given, write_network(folder, "safetensors", given)))
+    folder = export(tmp_path / "folder", given)
     parts, _ = load_exported(folder, "cpu")
     parts.predictor.network.bias.data += 1e-3
     with pytest.raises(RunError, match="differs from the network by"):
@@ -64,9 +48,7 @@ def test_a_detector_with_options_comes_back_as_it_was(tmp_path: Path) -> None:
     given = source()
     detector = ByTask(detector=Fusion(members=[Shape()], combine="mean", folds=3))
     given = Source(Parts(**{**vars(given.parts), "detector": detector}), *list(vars(given).values())[1:])
-    folder = tmp_path / "folder"
-    folder.mkdir()
-    write_record(folder, write_state(folder, "safetensors", given, write_network(folder, "safetensors", given)))
+    folder = export(tmp_path / "folder", given)
     found = load_exported(folder, "cpu")[0].detector
     assert isinstance(found, ByTask)
     assert isinstance(found.detector, Fusion)
