@@ -56,6 +56,20 @@ def keys_of(command: str) -> dict[str, Key]:
     return {key.name: key for key in _keys(_schema(command)) if key.name not in NOT_ASKED}
 
 
+def default_of(command: str, name: str) -> Any:
+    """The default of a key; None where it has none.
+
+    Args:
+        command: whose configuration it belongs to.
+        name: of the key, with dots between the levels.
+    """
+    *sections, last = name.split(".")
+    properties = _schema(command)
+    for section in sections:
+        properties = properties[section]["properties"]
+    return properties[last].get("default")
+
+
 def _schema(command: str) -> dict[str, Any]:
     schema = json.loads(read_text(shipped_config(f"{SCHEMAS[command]}.schema.json")))
     properties: dict[str, Any] = schema["properties"]

@@ -247,10 +247,11 @@ def _split_by_folds(
 
 def _ordered_groups(patients: Mapping[str, Sequence[str]], seed: int) -> list[list[str]]:
     """The patients of each group of tasks that share some, by the tasks they appear in and then by chance."""
+    members = {task: set(names) for task, names in patients.items()}
     return [
         sorted(
-            {patient for task in group for patient in patients[task]},
-            key=lambda patient: ([task for task in group if patient in patients[task]], _hash(seed, patient)),
+            {patient for task in group for patient in members[task]},
+            key=lambda patient: ([task for task in group if patient in members[task]], _hash(seed, patient)),
         )
         for group in _groups_sharing_patients(patients)
     ]

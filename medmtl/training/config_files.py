@@ -3,9 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-import medmtl
 from medmtl.errors import ConfigError
-from medmtl.files import TextError, parse_yaml, read_text
+from medmtl.files import PACKAGE, TextError, parse_yaml, read_text
 
 
 def find_config(name: str) -> Path:
@@ -14,8 +13,7 @@ def find_config(name: str) -> Path:
     Raises:
         ConfigError: there is none; lists those that are shipped.
     """
-    package = Path(medmtl.__file__).parent
-    places = [Path(), Path("configs"), package / "configs", package.parent / "configs"]
+    places = [Path(), Path("configs"), PACKAGE / "configs", PACKAGE.parent / "configs"]
     for place in places if Path(name).name == name else places[:1]:
         if (place / name).is_file():
             return place / name
