@@ -13,6 +13,7 @@ from medmtl.files import TextError, read_json, resolved, write_table, write_text
 from medmtl.io.input import Input, stem
 from medmtl.predict.gate import withholds
 from medmtl.predict.options import Options
+from medmtl.report.orientation import convention
 from medmtl.results.prediction import FailedCase, PredictedCase, worst_first
 
 COLUMNS = (
@@ -43,6 +44,8 @@ COLUMNS = (
     ),
 )
 
+CONVENTION = "convention"  # in which an image was drawn, if it was
+
 
 def record_path(folder: Path, case: str) -> Path:
     """Path of the JSON record of an image."""
@@ -55,7 +58,7 @@ def digest_of(source: Path) -> str:
 
 
 def request_of(source: Input, options: Options, digest: str) -> dict[str, Any]:
-    """What determines mask and verdict of an image: its files as they are now, the network and the options.
+    """What determines mask, verdict and picture of an image: its files as they are now, the network and the options.
 
     Args:
         source: the image.
@@ -79,6 +82,7 @@ def request_of(source: Input, options: Options, digest: str) -> dict[str, Any]:
         "alpha": options.alpha,
         "precision": options.precision,
         "fast": options.fast,
+        **({CONVENTION: convention()} if options.report else {}),
     }
 
 
@@ -94,7 +98,9 @@ def read_record(folder: Path, case: str) -> PredictedCase | None:
 
 def finished(record: PredictedCase, request: Mapping[str, Any], options: Options) -> bool:
     """Whether an earlier command wrote all outputs that this one is to write of an image."""
-    if options.overwrite or record.request != request:
+    drawn = options.report
+    earlier = {key: value for key, value in record.request.items() if drawn or key != CONVENTION}
+    if options.overwrite or earlier != request:
         return False
     held_back = withholds(record.in_distribution, options.on_ood)
     if held_back and record.mask is not None:
@@ -103,7 +109,8 @@ def finished(record: PredictedCase, request: Mapping[str, Any], options: Options
         "mask": not held_back,
         "probability": options.probability and not held_back,
         "entropy": options.entropy and not held_back,
-        "picture": options.report,
+        "picture": drawn,
+        "slices": drawn and "slices" in record.files,  # earlier versions wrote none
     }
     return all(
         kind in record.files and (options.output / record.files[kind]).is_file()

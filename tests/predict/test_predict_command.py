@@ -404,3 +404,24 @@ def test_the_gallery_shows_every_image(model, scans, predict, out, capsys):
     predict(scans, "--report", "--on-ood", "skip")
     assert len(model.calls) == 3
     assert (out.path / "gallery.html").read_text() == page
+
+
+def test_pictures_in_another_convention_are_drawn_again(model, scans, predict, out, monkeypatch):
+    predict(scans, "--report")
+    before = (out.path / "figures" / "usual.png").read_bytes()
+    monkeypatch.setenv("MEDMTL_CONVENTION", "neurological")
+    predict(scans)  # nothing is drawn
+    assert len(model.calls) == 3
+    predict(scans, "--report")
+    assert len(model.calls) == 6
+    assert (out.path / "figures" / "usual.png").read_bytes() != before
+    assert "Neurological convention" in (out.path / "gallery.html").read_text()
+
+
+@pytest.mark.parametrize("lost", ["figures/usual.png", "figures/usual.slices.json"])
+def test_what_a_page_shows_and_is_lost_is_written_again(model, scans, predict, out, lost):
+    predict(scans, "--report")
+    (out.path / lost).unlink()
+    assert predict(scans, "--report") == 0
+    assert len(model.calls) == 4
+    assert lost in out.names()
