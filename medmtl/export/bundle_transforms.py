@@ -63,7 +63,8 @@ class SegmentWithVerdict(Inferer):
             verdict as JSON text, which `Verdictd` reads.
 
         Raises:
-            DataError: the images have no affine.
+            DataError: the images have no affine, or lack a channel.
+            ConfigError: `alpha` is no share, or tasks stack different channels and none is named.
         """
         if not isinstance(inputs, MetaTensor):
             raise DataError("the image has no affine", fix="load it with LoadImaged, as a MetaTensor")
@@ -84,23 +85,15 @@ class SegmentWithVerdict(Inferer):
 
     def _segment(self, inference: Inference, image: MetaTensor) -> MetaTensor:
         meta, affine = deepcopy(image.meta), image.affine.cpu()
-        channels = self._channels(inference, len(image))
+        channels = list(inference.channels(self.task)) or [0]  # the first where it takes one, as `medmtl predict` does
+        if max(channels) >= len(image):
+            raise DataError(f"the image has {len(image)} channels, and the network takes channel {max(channels)}")
         native = MetaTensor(image.as_tensor().cpu()[channels], affine=affine)
         name = Path(str(meta.get("filename_or_obj", "image"))).name
         found = inference.infer(native, name, self.task, self.modality)
         said = inference.said(found, native.affine.numpy())
         meta |= {VERDICT: json.dumps(said), "affine": affine}
         return MetaTensor(torch.from_numpy(found.mask.astype("float32"))[None], meta=meta)
-
-    def _channels(self, inference: Inference, number: int) -> list[int]:
-        """The channels of an image that the network takes; the first where it takes one, as `medmtl predict` does."""
-        stacked = {task.channels for task in inference.tasks.values()}
-        named = None if self.task is None else inference.tasks.get(self.task)
-        chosen = max(stacked, key=len) if named is None else named.channels
-        wanted = list(chosen) if len(chosen) > 1 else [0]
-        if max(wanted) >= number:
-            raise DataError(f"the image has {number} channels, and the network takes channel {max(wanted)}")
-        return wanted
 
 
 class Verdictd(MapTransform):

@@ -103,6 +103,32 @@ class Inference:
         serving = Observer.serving(parts.detector, self.predictor, parts.layers) if parts.layers else None
         self.observer = serving
 
+    @property
+    def stacks(self) -> bool:
+        """Whether the network takes several stacked channels."""
+        return any(len(task.channels) > 1 for task in self.tasks.values())
+
+    def channels(self, task: str | None = None) -> tuple[int, ...]:
+        """Numbers of the channels that are stacked, in the order in which the training stacked them.
+
+        Args:
+            task: name of a task; None: the channels that all tasks share.
+
+        Returns:
+            Numbers from 0, as `channel` of the task lists them; empty for a network that takes one channel.
+
+        Raises:
+            ConfigError: there is no such task, or None is given where tasks stack different channels.
+        """
+        if not self.stacks:
+            return ()
+        if task is not None:
+            return self._task(task).channels
+        chosen = {each.channels for each in self.tasks.values()}
+        if len(chosen) > 1:
+            raise ConfigError(f"the tasks of {self.name} stack different channels", fix="name the task")
+        return chosen.pop()
+
     def infer(self, image: MetaTensor, case: str, task: str | None = None, modality: str | None = None) -> Inferred:
         """Segment one image and give the verdicts.
 

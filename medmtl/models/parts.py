@@ -1,10 +1,12 @@
 """Parts: what segments images and gives verdicts, whichever file it was read from."""
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 
 from medmtl.calibration.scaling.per_task import TaskScalings
 from medmtl.data.known_task import KnownTask
+from medmtl.errors import ConfigError
 from medmtl.models.sliding_window import VolumePredictor
 from medmtl.ood.detectors.base import Detector
 from medmtl.ood.mask_rule import MaskRule
@@ -36,8 +38,15 @@ class Parts:
     scalings: TaskScalings | None
 
     def with_alpha(self, alpha: float) -> "Parts":
-        """The same, with another share of in-distribution images that may be rejected."""
-        if self.ood_detector is not None:
-            self.ood_detector.alpha = alpha
+        """The same, with another share of in-distribution images that may be rejected; this one stays as it is.
+
+        Raises:
+            ConfigError: it is no share.
+        """
+        if not 0 < alpha < 1:
+            raise ConfigError(f"alpha={alpha}", fix="use a share between 0 and 1, such as 0.05")
+        detector = copy(self.ood_detector)
+        if detector is not None:
+            detector.alpha = alpha
         rule = None if self.mask_rule is None else replace(self.mask_rule, alpha=alpha)
-        return replace(self, alpha=alpha, mask_rule=rule)
+        return replace(self, alpha=alpha, ood_detector=detector, mask_rule=rule)

@@ -58,39 +58,11 @@ class Model(Inference):
         """
         if precision != "32" and precision not in TYPES:
             raise ConfigError(f"precision {precision!r}", fix=f"use one of 32, {', '.join(TYPES)}")
-        if alpha is not None and not 0 < alpha < 1:
-            raise ConfigError(f"alpha={alpha}", fix="use a share between 0 and 1, such as 0.05")
         try:
             parts, name = _read(Path(path), device, trust)
         except (RuntimeError, AssertionError) as error:  # torch raises these for a missing device
             raise ConfigError(f"device {device!r} ({' '.join(str(error).split())[:80]})", fix="use cpu") from None
         return cls(parts if alpha is None else parts.with_alpha(alpha), name, precision, window_batch, fast)
-
-    @property
-    def stacks(self) -> bool:
-        """Whether the network takes several stacked channels."""
-        return any(len(task.channels) > 1 for task in self.tasks.values())
-
-    def channels(self, task: str | None = None) -> tuple[int, ...]:
-        """Numbers of the channels that are stacked, in the order in which the training stacked them.
-
-        Args:
-            task: name of a task; None: the channels that all tasks share.
-
-        Returns:
-            Numbers from 0, as `channel` of the task lists them; empty for a network that takes one channel.
-
-        Raises:
-            ConfigError: there is no such task, or None is given where tasks stack different channels.
-        """
-        if not self.stacks:
-            return ()
-        if task is not None:
-            return self._task(task).channels
-        chosen = {each.channels for each in self.tasks.values()}
-        if len(chosen) > 1:
-            raise ConfigError(f"the tasks of {self.name} stack different channels", fix="name the task")
-        return chosen.pop()
 
     def predict(
         self,
