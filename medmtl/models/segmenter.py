@@ -20,19 +20,20 @@ from medmtl.distributed import gather
 from medmtl.errors import ConfigError, RunError
 from medmtl.losses.masked import leave_out_unknown
 from medmtl.models.channels import check_channels, check_loss, dry_pass, one_line
-from medmtl.models.ensemble import Ensemble, Members, Pooled
-from medmtl.models.extract import Observer, output_scores
+from medmtl.models.ensemble import Ensemble, Members, Pooled, with_pooled_scores
+from medmtl.models.extract import Observer
 from medmtl.models.finetune import FineTune, freeze, transfer_weights, unwrapped
 from medmtl.models.mask_check import check_mask
 from medmtl.models.members import Part, read_members
 from medmtl.models.optimization import optimization
 from medmtl.models.outputs import Outputs
+from medmtl.models.precision import single_precision
 from medmtl.models.scored import ScoredScan
 from medmtl.models.segmentation import recognised_dice, segment, with_scaled
 from medmtl.models.sliding_window import VolumePredictor
 from medmtl.models.task_heads import TaskHeads
 from medmtl.ood.mask_rule import MaskRule, MaskVerdict
-from medmtl.ood.verdict import OUTPUTS, ConformalDetector, Verdict
+from medmtl.ood.verdict import ConformalDetector, Verdict
 
 # What helps a training that diverges.
 LOWER = "lower the learning rate of model.optimizer, or set trainer.gradient_clip_val"
@@ -197,13 +198,14 @@ class Segmenter(pl.LightningModule):
 
     def _loss(self, found: torch.Tensor, batch: Mapping[str, Any]) -> torch.Tensor:
         assert self.loss is not None  # see `check_trainable`
-        label = batch["label"]
+        label, found = batch["label"], found.float()
         loss: torch.Tensor
-        if self.heads is None:
-            loss = self.loss(*leave_out_unknown(found, label.float()))
-        else:
-            tasks = [self.tasks[number] for number in batch["task"].tolist()]
-            loss = self.heads.loss(self.loss, found, label, tasks, batch["marked"].tolist())
+        with single_precision(found.device):  # sums over voxels need it
+            if self.heads is None:
+                loss = self.loss(*leave_out_unknown(found, label.float()))
+            else:
+                tasks = [self.tasks[number] for number in batch["task"].tolist()]
+                loss = self.heads.loss(self.loss, found, label, tasks, batch["marked"].tolist())
         return loss
 
     def losses(self, batch: Mapping[str, Any]) -> list[float]:
@@ -220,7 +222,10 @@ class Segmenter(pl.LightningModule):
         Returns:
             What was found; None where this process has run out of volumes and others have one more.
         """
-        return None if scan is None else self._score(scan, index, testing=False)
+        if scan is None:
+            return None
+        with single_precision(self.device):
+            return self._score(scan, index, testing=False)
 
     def test_step(self, scan: dict[str, Any] | None, index: int) -> ScoredScan | None:  # type: ignore[override]
         """Segment a volume under every preprocessing and give a verdict; without an OOD detector, under its own alone.
@@ -234,7 +239,8 @@ class Segmenter(pl.LightningModule):
             return None
         if self.observer is None:
             scan = {**scan, "images": {own: scan["images"][own] for own in [scan["own"]] if own is not None}}
-        return self._score(scan, index, testing=True)
+        with single_precision(self.device):  # as that in which the detector was fitted
+            return self._score(scan, index, testing=True)
 
     def _score(self, scan: dict[str, Any], index: int, testing: bool) -> ScoredScan:
         """Predict a volume and compare it with its label on the image's own grid.
@@ -268,7 +274,7 @@ class Segmenter(pl.LightningModule):
         logits = {**logits, **{preprocessing: found.logits for preprocessing, found in pooled.items()}}
         mask = None
         if verdict is not None:
-            verdict = _with_pooled_scores(verdict, pooled)
+            verdict = with_pooled_scores(verdict, pooled)
             mask = self._mask_verdict(scan, probabilities, verdict)
         segmentation, own = None, scan["own"]
         if own is not None:
@@ -338,13 +344,3 @@ class Segmenter(pl.LightningModule):
                 mean = torch.stack(list(means.values())).nanmean()
                 self.log(f"{stage}/mean/{metric}", mean, prog_bar=metric == "dice")
         self._accuracy.clear()
-
-
-def _with_pooled_scores(verdict: Verdict, pooled: Mapping[Preprocessing, Pooled]) -> Verdict:
-    """A verdict whose output scores are those of an ensemble, with its members' disagreement beside them."""
-    for preprocessing, ensemble in pooled.items():
-        if str(preprocessing) == verdict.preprocessing:
-            found = output_scores(ensemble.probability.as_tensor(), preprocessing)
-            outputs = {name: found[name] for name in OUTPUTS}
-            return replace(verdict, scores={**verdict.scores, **outputs, **ensemble.disagreement})
-    return verdict

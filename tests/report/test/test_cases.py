@@ -168,3 +168,15 @@ def test_the_least_p_value_is_said_to_be_the_least():
         "p ≤ 0.012, the least that 84 patients allow"
     )
     assert p_in_words(0.31, [20]).replace("\N{NO-BREAK SPACE}", " ") == "p = 0.310"
+
+
+def test_names_of_any_length_have_files(tmp_path, make_case, undrawn):
+    names = ["x" * 234 + end for end in "ab"]
+    cases = [make_case(name, rejected=True, p_value=0.05) for name in names]
+    planes = CaseSlices.cut(np.zeros((8, 8, 8)), np.zeros((8, 8, 8), bool), np.zeros((8, 8, 8)), (1, 1, 1))
+    evaluation = EvaluationResult("run", cases, 0.05, "spectral", threshold=0.2, calibration_patients=[20])
+    write_report(tmp_path, evaluation, {}, {(case.dataset, case.case): planes for case in cases}, {})
+    assert (tmp_path / "report.json").is_file()
+    flagged = list((tmp_path / "figures").glob("slices-false-alarm-*.png"))
+    assert len(flagged) == 2
+    assert max(len(path.name) for path in flagged) < 200
