@@ -71,7 +71,7 @@ def resolved(path: Path) -> Path:
     """A path without links, to compare it with others; of what the system refuses to look up, the path as it is."""
     try:
         return path.resolve()
-    except (OSError, ValueError):
+    except (OSError, ValueError, RuntimeError):  # the last for links that lead in a circle
         return path.absolute()
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from medmtl.files import remove_others, write_text, written_whole
+from medmtl.files import remove_others, resolved, write_text, written_whole
 
 
 def test_a_file_appears_only_when_it_is_complete(tmp_path: Path) -> None:
@@ -67,3 +67,10 @@ def test_only_other_files_of_the_folder_itself_are_removed(tmp_path: Path) -> No
     remove_others(tmp_path, "*.png", {tmp_path / "new.png"})
     assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "new.png", "notes.txt"]
     remove_others(tmp_path / "nowhere", "*")
+
+
+@pytest.mark.parametrize("name", ["there", "loop", "loop/within", "gone", "n" * 300, "nul\0"])
+def test_any_path_can_be_compared_with_others(tmp_path: Path, name: str) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "there").symlink_to(tmp_path)
+    assert resolved(tmp_path / name) == (tmp_path if name == "there" else tmp_path / name)

@@ -8,7 +8,7 @@ import nibabel
 from medmtl.data_tools.grids import compare, reordered
 from medmtl.data_tools.listing import Dataset
 from medmtl.errors import DataError
-from medmtl.files import written_whole
+from medmtl.files import resolved, written_whole
 from medmtl.io.input import NIFTI
 from medmtl.io.volume import read_volume
 from medmtl.results.dataset import Finding
@@ -21,7 +21,7 @@ def refuse_within(datasets: Sequence[Dataset], out: Path) -> None:
         DataError: it does.
     """
     for dataset in datasets:
-        if out.resolve().is_relative_to(dataset.root.resolve()):
+        if resolved(out).is_relative_to(resolved(dataset.root)):
             raise DataError(f"--fix-affine {out} lies within {dataset.root}", fix="write the copies elsewhere")
 
 

@@ -20,7 +20,7 @@ from medmtl.data.layouts.layout import Corpus
 from medmtl.data_tools.listing import list_folder, parse_layout
 from medmtl.data_tools.unlabelled import explained
 from medmtl.errors import ConfigError, DataError, on_one_line
-from medmtl.files import parse_yaml
+from medmtl.files import parse_yaml, resolved
 from medmtl.io.input import MODALITIES
 from medmtl.io.stored import check_grid
 from medmtl.io.volume import opened
@@ -211,9 +211,9 @@ def _of_channels(corpus: Corpus, unknown: bool) -> str:
 
 def _portable(root: Path) -> str:
     """The root, by `${MEDMTL_DATA}` where it lies within."""
-    path, data = root.resolve(), os.environ.get("MEDMTL_DATA")
-    if data and path.is_relative_to(Path(data).resolve()):
-        return "${MEDMTL_DATA}/" + str(path.relative_to(Path(data).resolve())).replace("$", "$$")
+    path, data = resolved(root), os.environ.get("MEDMTL_DATA")
+    if data and path.is_relative_to(resolved(Path(data))):
+        return "${MEDMTL_DATA}/" + str(path.relative_to(resolved(Path(data)))).replace("$", "$$")
     return str(path).replace("$", "$$")
 
 

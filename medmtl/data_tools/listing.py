@@ -12,7 +12,7 @@ from medmtl.data.case import patient_of
 from medmtl.data.layouts import LAYOUTS, Corpus, Layout, read_corpus, recognise
 from medmtl.data.task import OODImages, Task, resolve_root
 from medmtl.errors import ConfigError
-from medmtl.files import parse_yaml, read_text
+from medmtl.files import parse_yaml, read_text, resolved
 from medmtl.renamed import with_new_names
 
 
@@ -69,7 +69,7 @@ def list_dataset(name: str, configured_root: str, layout: Layout | None = None, 
 
 def list_folder(folder: Path, layout: Layout | None = None, patient: str | None = None) -> Dataset:
     """The cases of a folder given on the command line; arguments as of `list_dataset`."""
-    return list_dataset(folder.resolve().name, str(folder).replace("$", "$$"), layout, patient)
+    return list_dataset(resolved(folder).name, str(folder).replace("$", "$$"), layout, patient)
 
 
 def parse_layout(text: str) -> Layout:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
@@ -206,7 +207,8 @@ def checked_file(folder: Path, record: Record, name: str) -> Path:
     """
     relative = PurePosixPath(name)
     path = folder / relative
-    if relative.is_absolute() or ".." in relative.parts or not path.resolve().is_relative_to(folder.resolve()):
+    home, place = (os.path.realpath(each) for each in (folder, path))  # `Path.resolve` raises for links in a circle
+    if relative.is_absolute() or ".." in relative.parts or not Path(place).is_relative_to(home):
         raise RunError(f"{folder / RECORD} names a file outside the folder ({name!r:.80})", fix=AGAIN)
     if not path.is_file():
         raise RunError(f"{folder} lacks {name}", fix=AGAIN)

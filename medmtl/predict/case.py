@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from medmtl.errors import RunError
-from medmtl.files import write_text, written_whole
+from medmtl.files import resolved, write_text, written_whole
 from medmtl.io.input import printable
 from medmtl.io.nifti import DESCRIPTION_BYTES
 from medmtl.io.reader import Scan
@@ -98,9 +98,9 @@ def forget(folder: Path, name: str) -> None:
     """
     record = read_record(folder, name)
     record_path(folder, name).unlink(missing_ok=True)
-    home = folder.resolve()
+    home = resolved(folder)
     for file in record.files.values() if record is not None else ():
-        if (folder / file).resolve().is_relative_to(home):
+        if resolved(folder / file).is_relative_to(home):
             (folder / file).unlink(missing_ok=True)
 
 

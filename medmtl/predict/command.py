@@ -111,11 +111,11 @@ def inputs_of(options: Options, stack: bool = False) -> list[Input]:
     """
     if stack and options.volume != 0:
         raise ConfigError("--volume selects one of the volumes that the network stacks", fix="leave it out")
-    output = options.output.resolve()
+    output = resolved(options.output)
     found = find_inputs(options.input, options.volume, stack)
     inputs = [source for source in found if not resolved(source.path).is_relative_to(output)]
     within = next((source.path for source in found if source not in inputs), None)
-    if within is not None and options.input.resolve() not in output.parents:
+    if within is not None and resolved(options.input) not in output.parents:
         raise DataError(f"{options.output} holds images ({within})", fix="choose another folder for --output")
     if within is not None:
         logger.info("%d images in the output folder %s are left out", len(found) - len(inputs), options.output)

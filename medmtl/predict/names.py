@@ -29,7 +29,7 @@ def named(inputs: Sequence[Input], options: Options) -> list[Input]:
     twice = next((name for name, times in outputs.items() if times > 1), None)
     if twice is not None:
         raise ConfigError(f"two outputs would be named {twice}", fix="choose another --suffix")
-    folder = options.output.resolve()
+    folder = resolved(options.output)
     files = {part.path for one in found for part in (one, *one.channels.values())}
     images = {resolved(path.parent) / path.name for path in files} | set(map(resolved, files))
     replaced = [path for one in found for path in mask_paths(folder, one, options.suffix) if path in images]

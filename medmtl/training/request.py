@@ -24,7 +24,7 @@ from medmtl.commands.flags import flags_of
 from medmtl.data.datamodule import MultiTaskData
 from medmtl.distributed import is_first, launched_from_outside
 from medmtl.errors import ConfigError, RunError
-from medmtl.files import parse_yaml, read_text
+from medmtl.files import parse_yaml, read_text, resolved
 from medmtl.models.segmenter import Segmenter
 from medmtl.renamed import with_new_names
 from medmtl.runs.checkpoint import config_within, read_checkpoint
@@ -213,7 +213,7 @@ def run_and_checkpoint(folder: str | None, checkpoint: str | None) -> tuple[RunF
         run = RunFolder(Path(str(folder)))
         return run, run.checkpoint()
     path = Path(checkpoint)
-    parent = path.resolve().parent
+    parent = resolved(path).parent
     home = parent.parent if parent.name == "checkpoints" else parent / path.stem
     return RunFolder(Path(folder) if folder else _relative(home)), path
 

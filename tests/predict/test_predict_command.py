@@ -425,3 +425,13 @@ def test_what_a_page_shows_and_is_lost_is_written_again(model, scans, predict, o
     assert predict(scans, "--report") == 0
     assert len(model.calls) == 4
     assert lost in out.names()
+
+
+def test_a_link_to_itself_is_an_image_that_cannot_be_read(model, scans, predict, out, capsys):
+    (scans / "loop.nii.gz").symlink_to("loop.nii.gz")
+    assert predict(scans) == 3
+    assert [row["case"] for row in rows_of(out)][:1] == ["loop"]
+    assert len(model.calls) == 3
+    (scans / "around").symlink_to("around")
+    assert predict(scans / "around") == 1
+    assert capsys.readouterr().err.count("Traceback") == 0

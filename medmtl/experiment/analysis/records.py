@@ -15,7 +15,7 @@ from medmtl.experiment.analysis.finished import FinishedRun, read_run
 from medmtl.experiment.analysis.metrics import metrics_in_common
 from medmtl.experiment.plan.cell import Cell
 from medmtl.experiment.plan.labels import ARMS_FILE, describe_keys, read_arms
-from medmtl.files import TextError, read_json
+from medmtl.files import TextError, read_json, resolved
 from medmtl.quantity import Quantity
 from medmtl.renamed import warn_of_names
 from medmtl.runs.folder import RunFolder
@@ -100,7 +100,7 @@ def read_records(folder: Path) -> Records:
     notes += _other_versions(runs)
     warn_of_names({old: new for run in runs for old, new in run.renamed.items()}, str(folder / "runs"))
     return Records(
-        folder.resolve().name,
+        resolved(folder).name,
         tuple(runs),
         _arms(folder / ARMS_FILE, {run.cell.arm for run in runs}),
         tuple(missing + unreadable + outdated),
