@@ -24,7 +24,7 @@ from medmtl.training.trust import FIX, Checker
 
 
 def network_of(folder: Path, record: Record, device: str, trust: bool) -> nn.Module:
-    """The network of an exported folder, in evaluation mode.
+    """The network of an exported folder, in evaluation mode and where it was read to.
 
     Args:
         folder: the folder.
@@ -40,25 +40,26 @@ def network_of(folder: Path, record: Record, device: str, trust: bool) -> nn.Mod
     if record.network.builds is not None:
         network = _built(record.network.builds, path, folder, trust)
     else:
-        opened = {"onnx": open_onnx, "program": open_program}.get(record.kind)
-        if opened is None:
+        if record.kind == "onnx":
+            run = open_onnx(path, record.network.outputs, device)
+        elif record.kind == "program":
+            run = open_program(path, device, trust)
+        else:
             raise RunError(f"{folder} is of kind {record.kind}, which has no graph", fix="export the run again")
-        run = opened(path, record.network.outputs, device, trust)
         network = GraphNetwork(run, record.network.layers, record.network.channels)
-    return network.to(device).eval()
+    return network.eval()
 
 
-def open_onnx(path: Path, outputs: Sequence[str], device: str, trust: bool) -> Callable[[Tensor], list[Tensor]]:
+def open_onnx(path: Path, outputs: Sequence[str], device: str) -> Callable[[Tensor], list[Tensor]]:
     """What runs a graph of ONNX, with onnxruntime.
 
     Args:
         path: of the file.
         outputs: names of those that are wanted.
         device: on a GPU, where onnxruntime has support for it.
-        trust: not needed.
 
     Raises:
-        RunError: the file is no graph of ONNX, or names other files.
+        RunError: the file is no graph of ONNX with these outputs, or names other files.
         ConfigError: onnxruntime is not installed.
     """
     try:
@@ -77,6 +78,9 @@ def open_onnx(path: Path, outputs: Sequence[str], device: str, trust: bool) -> C
         wanted = ["CUDAExecutionProvider"] if torch.device(device).type == "cuda" else []
         available = [each for each in wanted if each in onnxruntime.get_available_providers()]
         session = onnxruntime.InferenceSession(content, options, providers=[*available, "CPUExecutionProvider"])
+        has = [[each.name for each in own] for own in (session.get_inputs(), session.get_outputs())]
+        if has[0] != [INPUT] or not set(outputs) <= set(has[1]):
+            raise RunError(f"{path} is a graph from {has[0]} to {has[1]}", fix="export the run again")
     except RunError:
         raise
     except Exception as error:  # onnxruntime has classes of its own for each kind
@@ -88,12 +92,11 @@ def open_onnx(path: Path, outputs: Sequence[str], device: str, trust: bool) -> C
     return run
 
 
-def open_program(path: Path, outputs: Sequence[str], device: str, trust: bool) -> Callable[[Tensor], list[Tensor]]:
+def open_program(path: Path, device: str, trust: bool) -> Callable[[Tensor], list[Tensor]]:
     """What runs a program of `torch.export`.
 
     Args:
         path: of the file.
-        outputs: names of its outputs.
         device: as torch names it.
         trust: reading it may run code of its author; it is not read without.
 
@@ -121,9 +124,10 @@ def _built(spec: dict[str, Any], weights: Path, folder: Path, trust: bool) -> nn
     with building(lambda reason: RunError(f"{folder} holds a network that cannot be built {reason}", fix=FIX)):
         network: nn.Module = parser.instantiate_classes(parser.parse_object({"network": chosen})).network
     network = network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    state = _weights(weights)
     try:
-        network.load_state_dict(_weights(weights))
-    except RuntimeError as error:
+        network.load_state_dict(state)
+    except Exception as error:
         raise refused(str(weights), error) from None
     return network
 

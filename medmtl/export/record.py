@@ -49,6 +49,11 @@ class TaskRecord:
     organ: bool
     phantom: str
 
+    def __post_init__(self) -> None:
+        _check("spacing", self.spacing, min(self.spacing) > 0)
+        _check("window", self.window, self.window is None or self.window[0] < self.window[1])
+        _check("channels", self.channels, bool(self.channels) and min(self.channels) >= 0)
+
     @classmethod
     def of(cls, task: KnownTask) -> "TaskRecord":
         """The record of a task."""
@@ -82,6 +87,11 @@ class WindowsRecord:
     overlap: float
     batch: int
 
+    def __post_init__(self) -> None:
+        _check("size", self.size, min(self.size) >= 1)
+        _check("overlap", self.overlap, 0 <= self.overlap < 1)
+        _check("batch", self.batch, self.batch >= 1)
+
 
 @dataclass(frozen=True)
 class NetworkRecord:
@@ -106,6 +116,12 @@ class NetworkRecord:
     layers: list[str]
     logits: list[str]
 
+    def __post_init__(self) -> None:
+        _check("channels", self.channels, self.channels >= 1)
+        _check("multiple", self.multiple, self.multiple is None or self.multiple >= 1)
+        if self.builds is None:
+            _check("outputs", self.outputs, len(self.outputs) == 1 + len(self.layers))
+
 
 @dataclass(frozen=True)
 class VerdictRecord:
@@ -126,6 +142,9 @@ class VerdictRecord:
     threshold: float | None
     mask_threshold: float | None
     promise: str | None
+
+    def __post_init__(self) -> None:
+        _check("alpha", self.alpha, 0 < self.alpha < 1)
 
 
 @dataclass(frozen=True)
@@ -174,6 +193,11 @@ class Record:
     def text(self) -> str:
         """The file."""
         return json.dumps({"digest": self.digest, **self.content}, indent=1, allow_nan=False) + "\n"
+
+
+def _check(key: str, value: Any, fits: bool) -> None:
+    if not fits:
+        raise ValueError(f"{key} cannot be {value!r:.80}")
 
 
 def read_record(folder: Path) -> Record:

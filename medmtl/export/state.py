@@ -76,7 +76,7 @@ def read_arrays(path: Path) -> Arrays:
                 raise ValueError("it is compressed")
         with np.load(path, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, MemoryError) as error:
+    except (OSError, ValueError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, MemoryError) as error:
         raise RunError(f"{path} holds no arrays that load safely ({error})", fix="export the run again") from None
 
 

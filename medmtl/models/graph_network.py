@@ -31,7 +31,7 @@ class GraphNetwork(nn.Module):
                 parent = parent.get_submodule(part)
 
     def forward(self, windows: Tensor) -> Tensor:
-        """The logits of windows, of the type and on the device of the windows."""
+        """The logits of windows, float32 and on the device of the windows."""
         logits, *features = (found.to(windows.device) for found in self._run(windows.float()))
         for layer, found in zip(self._layers, features, strict=True):
             self.get_submodule(layer)(found)

@@ -60,8 +60,8 @@ class Model(Inference):
             raise ConfigError(f"precision {precision!r}", fix=f"use one of 32, {', '.join(TYPES)}")
         try:
             parts, name = _read(Path(path), device, trust)
-        except (RuntimeError, AssertionError) as error:  # torch raises these for a missing device
-            raise ConfigError(f"device {device!r} ({' '.join(str(error).split())[:80]})", fix="use cpu") from None
+        except torch.OutOfMemoryError:
+            raise ConfigError(f"the network does not fit into the memory of device {device!r}", fix="use cpu") from None
         return cls(parts if alpha is None else parts.with_alpha(alpha), name, precision, window_batch, fast)
 
     def predict(

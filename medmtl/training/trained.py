@@ -6,7 +6,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from pytorch_lightning.cli import LightningArgumentParser
 
 from medmtl.building import building
@@ -14,6 +13,7 @@ from medmtl.callbacks.scaling import ScalingCallback
 from medmtl.callbacks.spectral import SpectralCallback
 from medmtl.data.datamodule import MultiTaskData
 from medmtl.errors import RunError
+from medmtl.models.device import device_of
 from medmtl.models.finetune import HEADS, load_weights
 from medmtl.models.parts import Parts
 from medmtl.models.segmenter import Segmenter
@@ -80,12 +80,14 @@ def load_trained(checkpoint: Path, device: str = "auto", trust: bool = False) ->
 
     Args:
         checkpoint: a file that `medmtl fit` wrote.
-        device: as torch names it, or `auto`: a graphics processor if there is one.
+        device: as torch names it, or `auto`: a GPU if there is one.
         trust: import and build any class that the checkpoint names, see `medmtl.training.trust`.
 
     Raises:
         RunError: the checkpoint is missing, names a class that is not accepted, or cannot be used any more.
+        ConfigError: there is no such device.
     """
+    chosen = device_of(device)
     parser = LightningArgumentParser(exit_on_error=False)
     parser.add_lightning_class_args(Segmenter, "model")
     parser.add_lightning_class_args(MultiTaskData, "data")
@@ -108,7 +110,6 @@ def load_trained(checkpoint: Path, device: str = "auto", trust: bool = False) ->
             callback.load_state_dict(kept.get("callbacks", {}).get(callback.state_key, {}))
     if built.spectral.mismatch is not None:
         raise built.spectral.mismatch
-    chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     segmenter = built.model.to(chosen).eval()
     return Trained(segmenter, built.data, built.spectral, built.scaling, kept, _digest(segmenter), trust)
 

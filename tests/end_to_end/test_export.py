@@ -12,13 +12,12 @@ import onnx
 import pytest
 import torch
 import yaml
+from exported_sample import change
 
 import medmtl
 from medmtl.cli import main
 from medmtl.errors import ConfigError, RunError
-from medmtl.export.record import Record, file_digest
 from medmtl.predict.model import Model
-from medmtl.typed import typed
 
 KINDS = ("onnx", "program", "safetensors")
 TOLERANCE = 1e-4  # of probabilities, logits and features
@@ -156,14 +155,6 @@ def test_a_graph_computes_in_32_bit_and_says_what_is_not_installed(
                 medmtl.load(exported / kind)
 
 
-def _rewritten(folder: Path, **changes: object) -> None:
-    """The record of a stranger, who knows how its digest is made."""
-    content = json.loads((folder / "medmtl.json").read_text())
-    content.pop("digest")
-    content |= changes
-    (folder / "medmtl.json").write_text(typed(Record, content).text)
-
-
 def test_what_was_changed_since_the_export_is_refused(copied: Path) -> None:
     whole = (copied / "medmtl.json").read_bytes()
     (copied / "medmtl.json").write_bytes(whole.replace(b'"alpha": 0.5', b'"alpha": 0.6'))
@@ -190,21 +181,21 @@ def test_what_was_changed_since_the_export_is_refused(copied: Path) -> None:
 def test_a_strangers_folder_runs_no_code_and_reads_nothing_elsewhere(exported: Path, copied: Path) -> None:
     record = json.loads((copied / "medmtl.json").read_text())
     for name in ("../secret.onnx", str(copied / "network.onnx")):
-        _rewritten(copied, network={**record["network"], "file": name})
+        change(copied, network={"file": name})
         with pytest.raises(RunError, match="names a file outside the folder"):
             medmtl.load(copied)
     (copied.parent / "secret.onnx").write_bytes((copied / "network.onnx").read_bytes())
     (copied / "link.onnx").symlink_to(copied.parent / "secret.onnx")
-    _rewritten(copied, network={**record["network"], "file": "link.onnx"})
+    change(copied, network={"file": "link.onnx"})
     with pytest.raises(RunError, match="names a file outside the folder"):
         medmtl.load(copied)
     for path in ("os.system", "strangers.Part", "torch.hub.load"):
         builds = {"class_path": path, "init_args": {}}
-        _rewritten(copied, network={**record["network"], "builds": builds})
+        change(copied, network={**record["network"], "builds": builds})
         with pytest.raises(RunError, match="which is not used from a file"):
             medmtl.load(copied)
     detector = {"class": "system", "options": {}}
-    _rewritten(copied, network=record["network"], verdict={**record["verdict"], "detector": detector})
+    change(copied, network=record["network"], verdict={"detector": detector})
     with pytest.raises(RunError, match="is none of medmtl"):
         medmtl.load(copied)
     with pytest.raises(RunError, match="reading one may run its author's code: add --trust"):
@@ -217,8 +208,7 @@ def test_arrays_are_never_unpickled(copied: Path, tmp_path: Path) -> None:
             return Path.touch, (tmp_path / "marker",)
 
     np.savez(copied / "state.npz", **{"ood/bank/signatures/model.0": np.array([Harm()], dtype=object)})
-    files = json.loads((copied / "medmtl.json").read_text())["files"]
-    _rewritten(copied, files={**files, "state.npz": file_digest(copied / "state.npz")})
+    change(copied)
     with pytest.raises(RunError, match="holds no arrays that load safely"):
         medmtl.load(copied)
     assert not (tmp_path / "marker").exists()
@@ -227,7 +217,34 @@ def test_arrays_are_never_unpickled(copied: Path, tmp_path: Path) -> None:
 def test_a_graph_that_names_other_files_is_refused(copied: Path) -> None:
     graph = onnx.load(copied / "network.onnx")
     onnx.save_model(graph, copied / "network.onnx", save_as_external_data=True, location="weights", size_threshold=0)
-    files = json.loads((copied / "medmtl.json").read_text())["files"]
-    _rewritten(copied, files={**files, "network.onnx": file_digest(copied / "network.onnx")})
+    change(copied)
     with pytest.raises(RunError, match="names other files, which are not read"):
         medmtl.load(copied)
+
+
+@pytest.mark.parametrize(
+    ("layers", "outputs", "said"),
+    [
+        (["forward", "model.0"], ["logits", "a", "b"], r"is a graph from \['window'\] to \['logits', 'features"),
+        (["forward"], ["logits", "features.model.0"], "holds a network that cannot be used .*forward"),
+        ([""], ["logits", "features.model.0"], "holds a network that cannot be used"),
+        (["model.0"], ["logits"], r"outputs cannot be \['logits'\]"),
+    ],
+)
+def test_a_graph_without_the_outputs_or_layers_that_are_named_is_refused(
+    copied: Path, layers: list[str], outputs: list[str], said: str
+) -> None:
+    path = copied / "medmtl.json"
+    content = json.loads(path.read_text())
+    if len(outputs) == 1 + len(layers):
+        change(copied, network={"layers": layers, "outputs": outputs})
+    else:
+        content["network"] |= {"layers": layers, "outputs": outputs}
+        path.write_text(json.dumps(content))
+    with pytest.raises(RunError, match=said):
+        medmtl.load(copied, device="cpu")
+
+
+def test_a_device_that_is_not_there_is_no_damage_of_a_graph(copied: Path) -> None:
+    with pytest.raises(ConfigError, match=r"device 'gpu' .*: use cpu"):
+        medmtl.load(copied, device="gpu")
