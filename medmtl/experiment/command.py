@@ -1,12 +1,14 @@
 """The commands `medmtl experiment` and `medmtl compare`."""
 
+import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from jsonargparse import ArgumentError, ArgumentParser
 from rich.table import Column, Table
 
 from medmtl.commands.flags import flags_of
-from medmtl.errors import ConfigError, RunError
+from medmtl.errors import ConfigError, MedMTLError, RunError
 from medmtl.experiment.analysis.compare import print_comparison, write_compare
 from medmtl.experiment.mirror import log_comparison
 from medmtl.experiment.plan.arms import find_arms
@@ -16,12 +18,14 @@ from medmtl.experiment.plan.prepare import prepare, write_plan
 from medmtl.experiment.plan.protocol import Protocol
 from medmtl.experiment.run.launchers import ClusterLauncher, Launcher, LocalLauncher
 from medmtl.experiment.run.progress import view_for
-from medmtl.experiment.run.runner import only_runner, run_jobs
+from medmtl.experiment.run.runner import Outcome, only_runner, run_jobs
 from medmtl.renamed import with_new_names
 from medmtl.runs.folder import RUNS
 from medmtl.terminal import terminal
 from medmtl.training.config_files import find_config, read_yaml
 from medmtl.training.trust import use_current_folder
+
+logger = logging.getLogger(__name__)
 
 WIDE = 160  # columns of the table of runs where the output is no terminal
 NAMED = 5  # failed runs that the last line names
@@ -59,16 +63,32 @@ def _run(protocol: Protocol, folder: Path, dry: bool) -> None:
     launcher: Launcher = LocalLauncher(protocol.at_once)
     if protocol.launcher == "slurm":
         launcher = ClusterLauncher(folder, protocol.cluster)
-    outcome = run_jobs(jobs, launcher, protocol.at_once, view_for(console))
-    if any(job.cell is not None and job.finished for job in jobs):
-        compare(folder)
-    if outcome.failed or outcome.skipped:
-        reasons = [f"{name}: {reason}" for name, reason in {**outcome.failed, **outcome.skipped}.items()]
-        named = "; ".join(reasons[:NAMED]) + (f"; and {len(reasons) - NAMED} more" if len(reasons) > NAMED else "")
-        raise RunError(
-            f"{len(reasons)} of {len(jobs)} training runs did not finish ({named})",
-            fix="correct what the logs report, and run the same command again",
-        )
+    _conclude(folder, jobs, run_jobs(jobs, launcher, protocol.at_once, view_for(console)))
+
+
+def _conclude(folder: Path, jobs: Sequence[Job], outcome: Outcome) -> None:
+    """Compare what is finished, and say in the end what is not, whatever becomes of the comparison."""
+    failure = _failure(len(jobs), {**outcome.failed, **outcome.skipped})
+    try:
+        if any(job.cell is not None and job.finished for job in jobs):
+            compare(folder)
+    except MedMTLError as error:
+        if failure is None:
+            raise
+        logger.warning("%s", error)
+    if failure is not None:
+        raise failure
+
+
+def _failure(jobs: int, reasons: Mapping[str, str]) -> RunError | None:
+    if not reasons:
+        return None
+    each = [f"{name}: {reason}" for name, reason in reasons.items()]
+    named = "; ".join(each[:NAMED]) + (f"; and {len(each) - NAMED} more" if len(each) > NAMED else "")
+    return RunError(
+        f"{len(each)} of {jobs} training runs did not finish ({named})",
+        fix="correct what the logs report, and run the same command again",
+    )
 
 
 def compare(folder: Path, level: float = 0.05) -> None:

@@ -9,9 +9,10 @@ from typing import Any
 from medmtl.errors import ConfigError
 from medmtl.experiment.analysis.compare import arm_rows, pair_rows
 from medmtl.experiment.panels import PAIRS
-from medmtl.files import parse_yaml, read_text
 from medmtl.runs.loggers import staged_in, wandb_table
 from medmtl.runs.wandb import Wandb
+from medmtl.training.config_files import read_yaml
+from medmtl.typed import typed
 
 JOB = "comparison"  # its role among the runs of an experiment, whose others are arms
 ARMS = "compare/arms"
@@ -25,7 +26,7 @@ def log_comparison(folder: Path, comparison: Mapping[str, Any]) -> None:
         comparison: what `compare.json` holds.
 
     Raises:
-        ConfigError: the runs are logged online, and W&B does not take it.
+        ConfigError: the runs are logged online, and W&B does not take it; or their configuration is damaged.
     """
     options = _options(folder)
     if options is None or options.mode == "disabled":
@@ -45,11 +46,13 @@ def log_comparison(folder: Path, comparison: Mapping[str, Any]) -> None:
             resume="allow" if options.mode == "online" else None,
             dir=folder / "compare",
         )
-        figures = sorted((folder / "compare" / "figures").glob("*.png"))
-        pictures = {f"compare/{path.stem}": wandb.Image(str(path)) for path in figures}
-        with staged_in(folder / "compare"):
-            run.log({ARMS: _table(arm_rows(comparison)), PAIRS: _table(pair_rows(comparison)), **pictures})
-        run.finish()
+        try:
+            figures = sorted((folder / "compare" / "figures").glob("*.png"))
+            pictures = {f"compare/{path.stem}": wandb.Image(str(path)) for path in figures}
+            with staged_in(folder / "compare"):
+                run.log({ARMS: _table(arm_rows(comparison)), PAIRS: _table(pair_rows(comparison)), **pictures})
+        finally:
+            run.finish()
     except wandb.errors.Error as error:
         why = " ".join(str(error).split())
         raise ConfigError(f"W&B does not take the comparison ({why})", fix="set wandb.mode to offline") from None
@@ -58,8 +61,11 @@ def log_comparison(folder: Path, comparison: Mapping[str, Any]) -> None:
 def _options(folder: Path) -> Wandb | None:
     """How the runs of the experiment are logged; None where there is no configuration of one."""
     for path in sorted((folder / "configs").glob("*.yaml")):
-        given = parse_yaml(read_text(path)).get("wandb") or {}
-        return Wandb(**{key: given[key] for key in ("mode", "project", "group") if key in given})
+        given = read_yaml(path).get("wandb") or {}
+        try:
+            return typed(Wandb, {key: given[key] for key in ("mode", "project", "group") if key in given}, "wandb")
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"{path}: wandb is no section of options ({error})", fix="correct it") from None
     return None
 
 

@@ -1,14 +1,19 @@
 """The comparison of an experiment is in W&B as it is on disk, read back from an offline run."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import wandb
 import yaml
 from comparison_sample import make_comparison
 from wandb_record import read_runs
 
+from medmtl.errors import ConfigError, RunError
+from medmtl.experiment import command
 from medmtl.experiment.analysis.compare import arm_rows, pair_rows
 from medmtl.experiment.mirror import log_comparison
+from medmtl.experiment.run.runner import Outcome
 
 
 @pytest.fixture
@@ -46,3 +51,45 @@ def test_an_experiment_without_wandb_logs_none(experiment: Path, mode: str | Non
         path.unlink()
     log_comparison(experiment, make_comparison())
     assert not (experiment / "compare" / "wandb").exists()
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "3", "{wandb: 3}", "{wandb: [mode]}", "{wandb: {mode: 3}}", "{wandb: {mode: off}}", "wandb: {"]
+)
+def test_a_damaged_configuration_ends_in_one_line(experiment: Path, text: str) -> None:
+    (path,) = (experiment / "configs").glob("*.yaml")
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=r"dedicated\.yaml"):
+        log_comparison(experiment, make_comparison())
+
+
+def test_a_run_is_finished_though_logging_fails(experiment: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    finished = []
+
+    class Refusing:
+        def log(self, values: object) -> None:
+            raise wandb.errors.CommError("no room")
+
+        def finish(self) -> None:
+            finished.append(self)
+
+    monkeypatch.setattr(wandb, "init", lambda **_: Refusing())
+    with pytest.raises(ConfigError, match=r"W&B does not take the comparison \(no room\)"):
+        log_comparison(experiment, make_comparison())
+    assert len(finished) == 1
+
+
+def test_failed_trainings_are_named_though_the_comparison_fails_too(
+    experiment: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(folder: Path) -> None:
+        raise ConfigError("W&B does not take the comparison", fix="set wandb.mode to offline")
+
+    monkeypatch.setattr(command, "compare", refuse)
+    jobs = [SimpleNamespace(cell="one", finished=True), SimpleNamespace(cell="other", finished=False)]
+    with pytest.raises(RunError, match=r"1 of 2 training runs did not finish \(other: no memory\)"):
+        command._conclude(experiment, jobs, Outcome(("one",), {"other": "no memory"}, {}))
+    assert "W&B does not take the comparison" in caplog.text
+    with pytest.raises(ConfigError, match="W&B does not take"):
+        command._conclude(experiment, jobs, Outcome(("one",), {}, {}))
