@@ -5,11 +5,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import yaml
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, TemplateError
 
+from medmtl.errors import RunError
 from medmtl.export.facts import RunFacts
 from medmtl.export.options import Options
 from medmtl.export.record import Record
+from medmtl.models.channels import one_line
 
 CARD = "MODEL_CARD.md"
 PAPER = (
@@ -33,6 +35,9 @@ def card(record: Record, facts: RunFacts, options: Options, folder: str) -> str:
         facts: of the run.
         options: of the command.
         folder: name of the exported folder.
+
+    Raises:
+        RunError: the report of the run's test is damaged.
     """
     environment = Environment(
         loader=PackageLoader("medmtl.export", ""), trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined
@@ -44,17 +49,24 @@ def card(record: Record, facts: RunFacts, options: Options, folder: str) -> str:
         "percent": _percent,
         "plain": "{:g}".format,
     }
-    page = environment.get_template("card.md.j2").render(
-        record=record,
-        facts=facts,
-        report=facts.report,
-        authors=options.authors or NOT_STATED,
-        licensed=options.license is not None,
-        command=LOADED[record.kind].format(name=folder),
-        paper=PAPER,
-        phantoms=any(task.phantom for task in record.tasks.values()),
-    )
-    return f"---\n{yaml.safe_dump(_header(record, facts), sort_keys=False, allow_unicode=True)}---\n\n{page.strip()}\n"
+    try:
+        header = yaml.safe_dump(_header(record, facts), sort_keys=False, allow_unicode=True)
+        page = environment.get_template("card.md.j2").render(
+            record=record,
+            facts=facts,
+            report=facts.report,
+            authors=options.authors or NOT_STATED,
+            licensed=options.license is not None,
+            command=LOADED[record.kind].format(name=folder),
+            paper=PAPER,
+            phantoms=any(task.phantom for task in record.tasks.values()),
+        )
+    except (TemplateError, KeyError, TypeError, ValueError, AttributeError) as error:
+        if not facts.report:
+            raise
+        why = f"report.json of run {record.name} lacks what a test measures ({one_line(error)})"
+        raise RunError(why, fix="run `medmtl test` again") from None
+    return f"---\n{header}---\n\n{page.strip()}\n"
 
 
 def _header(record: Record, facts: RunFacts) -> dict[str, Any]:

@@ -6,13 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
-from medmtl.bootstrap import CaseDraws
 from medmtl.data.task import Task, resolve_root
 from medmtl.errors import DataError
-from medmtl.files import TextError, read_json, read_table
-from medmtl.results.case import is_number
+from medmtl.files import TextError, read_json
+from medmtl.results.test import SCHEMA as REPORT_SCHEMA
 from medmtl.runs.folder import RunFolder
 from medmtl.training.trained import Trained
 
@@ -49,15 +46,12 @@ class RunFacts:
         people: part of the split -> patients of all tasks together, each counted once.
         fit: what `run.json` says of the training.
         report: what `report.json` says of the test; empty for a run that was not tested, or calibrated again since.
-        dice: task -> 95 % interval of its mean Dice, by patient, and whether patients are enough for it; without a task
-            of one patient.
     """
 
     data: Mapping[str, DataFacts]
     people: Mapping[str, int]
     fit: Mapping[str, Any]
     report: Mapping[str, Any]
-    dice: Mapping[str, Mapping[str, Any]]
 
 
 def run_facts(run: RunFolder, trained: Trained) -> RunFacts:
@@ -76,8 +70,7 @@ def run_facts(run: RunFolder, trained: Trained) -> RunFacts:
     people = {
         part: parts.count(part) for part in dict.fromkeys(part for own in kept["splits"].values() for part in own)
     }
-    report = _report(run, trained)
-    return RunFacts(data, people, run.facts_of("fit"), report, _dice_intervals(run) if report else {})
+    return RunFacts(data, people, run.facts_of("fit"), _report(run, trained))
 
 
 def _data(name: str, task: Task, split: Mapping[str, list[str]], trained: Trained, opened: bool) -> DataFacts:
@@ -114,25 +107,12 @@ def _report(run: RunFolder, trained: Trained) -> dict[str, Any]:
         tested = found["ood"]["verdict"]["threshold"]
     except (OSError, ValueError, TextError, KeyError, TypeError):
         return {}
+    if found.get("schema") != REPORT_SCHEMA:
+        logger.warning("%s is of another version of medmtl: run `medmtl test` again", run.report)
+        return {}
     detector = trained.spectral.ood_detector
     own = detector.rule.threshold if detector is not None and detector.rule.decides else None
     if tested != own:
         logger.warning("%s is of another threshold than the checkpoint: run `medmtl test` again", run.report)
         return {}
     return dict(found)
-
-
-def _dice_intervals(run: RunFolder) -> dict[str, dict[str, Any]]:
-    try:
-        rows = [row for row in read_table(run.report / "cases.csv") if is_number(float(row.get("dice") or "nan"))]
-    except (OSError, ValueError, TextError):
-        return {}
-    found = {}
-    for task in dict.fromkeys(row["dataset"] for row in rows):
-        own = [row for row in rows if row["dataset"] == task]
-        draws = CaseDraws.of({task: [row["patient"] for row in own]})
-        if draws is not None:
-            weights, dice = draws.weights[task], np.array([float(row["dice"]) for row in own])
-            low, high = draws.of_patients.interval(weights @ dice / weights.sum(1))
-            found[task] = {"low": float(low), "high": float(high), "reliable": draws.of_patients.reliable}
-    return found

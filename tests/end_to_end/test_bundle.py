@@ -195,7 +195,7 @@ def test_the_card_says_what_the_run_measured(bundle: Path, trained: Path) -> Non
     alarms = report["ood"]["false_alarms"]
     assert f"{alarms['people_flagged']} of {alarms['people']} patients" in page
     assert "at most 50 % of in-distribution images" in page
-    assert "digital phantoms, not patients" not in page.lower() or "phantom:" in (trained / "config.yaml").read_text()
+    assert "digital phantoms" not in page  # the folders of the tasks are named, see `tests/export/test_card.py`
     for section in ("Use", "Data", "Preparation", "Accuracy", "Calibration", "Detection", "Licence and citation"):
         assert f"## {section}" in page
     assert (bundle / "docs" / "README.md").read_text().startswith("# ")
