@@ -6,6 +6,7 @@ from typing import get_args
 import nibabel
 import numpy as np
 import pytest
+import torch
 from exported_sample import TASKS, export, source
 from predict_sample import class_model, save_classes
 
@@ -16,6 +17,7 @@ from medmtl.export.load import load_exported
 from medmtl.export.record import Kind
 from medmtl.export.write import Source, check_written
 from medmtl.models.parts import Parts
+from medmtl.models.sliding_window import VolumePredictor
 from medmtl.ood.detectors import ByTask, Fusion, Shape
 
 
@@ -42,6 +44,19 @@ def test_a_network_that_gives_something_else_is_noticed(tmp_path: Path) -> None:
     parts.predictor.network.bias.data += 1e-3
     with pytest.raises(RunError, match="differs from the network by"):
         check_equal(given.parts.predictor, parts.predictor, [])
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
+def test_differences_are_shares_of_the_largest_value(scale: float) -> None:
+    def network(factor: float) -> VolumePredictor:
+        made = torch.nn.Conv3d(1, 1, 1, bias=False)
+        torch.nn.init.constant_(made.weight, scale * factor)
+        return VolumePredictor(made.eval(), (8, 8, 8), 0.25, 1)
+
+    assert check_equal(network(1), network(1 + 1e-5), []) == pytest.approx(1e-5, rel=0.1)
+    assert check_equal(network(0), network(0), []) == 0
+    with pytest.raises(RunError, match=r"by 1\.0e-03 in logits"):
+        check_equal(network(1), network(1 + 1e-3), [])
 
 
 def test_a_detector_with_options_comes_back_as_it_was(tmp_path: Path) -> None:
