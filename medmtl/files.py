@@ -165,13 +165,18 @@ def read_table(path: Path, delimiter: str = ",") -> list[dict[str, str]]:
 
 
 def write_table(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write a CSV file with a header, atomically; what a row lacks is empty.
+    """Write a CSV file with a header, atomically; see `table_text`."""
+    write_text(path, table_text(columns, rows))
+
+
+def table_text(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
+    """A table as CSV, with a header; what a row lacks is empty.
 
     Texts that a spreadsheet would take for a formula get an apostrophe in front, which `read_table` takes away. Numbers
     are written as they are.
     """
     lines = [columns, *([row.get(column) for column in columns] for row in rows)]
-    write_text(path, "".join(map(_csv_line, lines)))
+    return "".join(map(_csv_line, lines))
 
 
 def remove_others(folder: Path, pattern: str, kept: Container[Path] = ()) -> None:

@@ -66,9 +66,9 @@
   };
 
   const csvOf = (table, columns) => {
-    // A name that begins as a formula does would be one in a spreadsheet.
-    const plain = (text) => (/^[=@]/.test(text) ? `'${text}` : text);
-    const quoted = (text) => (/[",\n]/.test(text) ? `"${plain(text).replaceAll('"', '""')}"` : plain(text));
+    // A name that begins as a formula does would be one in a spreadsheet; a number is none.
+    const plain = (text) => (/^[=+\-@\t\r]/.test(text) && Number.isNaN(Number(text)) ? `'${text}` : text);
+    const quoted = (text) => (/[",\r\n]/.test(text) ? `"${plain(text).replaceAll('"', '""')}"` : plain(text));
     const lines = rowsOf(table).map((row) => [...row.cells].map(said));
     return [columns, ...lines].map((cells) => cells.map(quoted).join(",")).join("\r\n");
   };

@@ -1,10 +1,8 @@
 """Figures, pictures and tables in whatever loggers a run has: W&B, TensorBoard, MLflow; all get the same names."""
 
-import csv
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +11,8 @@ import pytorch_lightning as pl
 from matplotlib.image import imread
 from numpy.typing import NDArray
 from pytorch_lightning.loggers import MLFlowLogger, TensorBoardLogger, WandbLogger
+
+from medmtl.files import table_text
 
 PICTURE = "picture"  # column of a table
 
@@ -59,7 +59,7 @@ def show_table(
             for number, picture in pictures.items():
                 logger.experiment.add_image(f"{name}/{number}", picture, step, dataformats="HWC")
         elif isinstance(logger, MLFlowLogger):
-            logger.experiment.log_text(logger.run_id, _csv(rows), f"{name}.csv")
+            logger.experiment.log_text(logger.run_id, table_text(list(rows[0]), rows), f"{name}.csv")
             for number, picture in pictures.items():
                 logger.experiment.log_image(logger.run_id, picture, f"{name}/{number}.png")
 
@@ -95,14 +95,6 @@ def wandb_table(rows: Sequence[Mapping[str, Any]], pictures: Mapping[int, NDArra
 def _bytes_of(path: Path) -> NDArray[np.uint8]:
     pixels: NDArray[np.uint8] = np.round(imread(path)[..., :3] * 255).astype(np.uint8)
     return pixels
-
-
-def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    stream = StringIO()
-    writer = csv.DictWriter(stream, list(rows[0]))
-    writer.writeheader()
-    writer.writerows(rows)
-    return stream.getvalue()
 
 
 def _markdown(rows: Sequence[Mapping[str, Any]]) -> str:

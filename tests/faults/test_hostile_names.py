@@ -6,10 +6,14 @@ import re
 from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
+from shutil import which
+from subprocess import run
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import yaml
+from pytorch_lightning.loggers import MLFlowLogger
 from rich.table import Column, Table
 
 import medmtl
@@ -18,6 +22,7 @@ from medmtl.data.task import Task
 from medmtl.data_tools.block import task_block
 from medmtl.errors import DataError
 from medmtl.files import read_table, write_table
+from medmtl.runs.loggers import show_table
 from medmtl.terminal import terminal
 
 NAMES = (
@@ -64,6 +69,38 @@ def test_no_text_in_a_table_is_a_formula_and_all_is_read_back(tmp_path: Path) ->
     back = read_table(path)
     assert [row["case"] for row in back] == [str(row["case"]) for row in rows]
     assert [row["=x"] for row in back[: len(NAMES)]] == [name * 2 for name in NAMES]
+
+
+def test_no_text_that_a_logger_gets_is_a_formula() -> None:
+    texts = {}
+
+    class Kept(MLFlowLogger):
+        """Keeps what MLflow would get."""
+
+        run_id = "run"
+        experiment = SimpleNamespace(log_text=lambda run, text, name: texts.update({name: text}))
+
+        def __init__(self) -> None:
+            pass
+
+    rows = [{"case": name, "dice": -0.5} for name in NAMES]
+    show_table(SimpleNamespace(loggers=[Kept()], global_step=0), "test/cases", rows, {})
+    _, *written = csv.reader(StringIO(texts["test/cases.csv"], newline=""))
+    assert len(written) == len(NAMES)
+    assert {row[1] for row in written} == {"-0.5"}
+    assert not [row[0] for row in written if row[0].startswith(FORMULA)]
+
+
+@pytest.mark.skipif(which("node") is None, reason="node, which runs the script of a page, is not installed")
+def test_no_text_in_a_table_that_is_saved_from_a_page_is_a_formula() -> None:
+    script = (Path(medmtl.__file__).parent / "report" / "page.js").read_text("utf-8")
+    (plain,) = re.findall(r"const plain = .*;", script)
+    cells = [*NAMES, "-1.5", "+2", "-1e-3", "-0.2 to 0.1", "+0.03 (0.01 to 0.05)"]
+    asked = f"{plain} console.log(JSON.stringify({json.dumps(cells)}.map(plain)))"
+    found = json.loads(run(["node", "--eval", asked], capture_output=True, check=True).stdout)
+    for cell, shown in zip(cells, found, strict=True):
+        number = re.fullmatch(r"[+-][\d.]+(e[+-]?\d+)?", cell) is not None
+        assert shown == (f"'{cell}" if cell.startswith(FORMULA) and not number else cell)
 
 
 @pytest.mark.parametrize("name", NAMES)
