@@ -28,6 +28,8 @@ def split(state: Any, arrays: Arrays, key: str = "") -> Any:
         TypeError: it holds something else.
     """
     if isinstance(state, torch.Tensor):
+        while key in arrays:  # names may hold what separates them
+            key += "'"
         arrays[key] = state.detach().cpu().contiguous().numpy()
         return {TENSOR: key}
     if isinstance(state, Mapping):

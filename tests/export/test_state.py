@@ -49,6 +49,22 @@ def test_a_state_comes_back_as_it_was() -> None:
         assert same(joined(json.loads(text), arrays), state)
 
 
+@pytest.mark.parametrize(
+    "state",
+    [
+        {"a/b": torch.zeros(2), "a": {"b": torch.ones(3)}},
+        {"a": {"b": torch.ones(3)}, "a/b": torch.zeros(2), "a/b'": torch.full((1,), 2.0)},
+        {"a": [torch.ones(3)], "a/0": torch.zeros(2)},
+        {"": {"a": torch.ones(3)}, "a": torch.zeros(2)},
+    ],
+)
+def test_names_that_lead_to_one_place_keep_their_tensors(state: object, tmp_path: Path) -> None:
+    arrays: dict = {}
+    tree = split(state, arrays)
+    write_arrays(tmp_path / "state.npz", arrays)
+    assert same(joined(json.loads(json.dumps(tree)), read_arrays(tmp_path / "state.npz")), state)
+
+
 def test_the_same_state_is_the_same_bytes(tmp_path: Path) -> None:
     arrays = {"a/b": np.arange(3.0), "c": np.ones((2, 2))}
     for name in ("one", "other"):
