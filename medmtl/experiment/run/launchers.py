@@ -41,14 +41,14 @@ class Launcher(Protocol):
 
 
 class LocalLauncher:
-    """Starts processes on this machine and shares its cores out among them, and its graphics processors.
+    """Starts processes on this machine and shares its cores out among them, and its GPUs.
 
-    Each of several processes gets one graphics processor, in turn; a single one gets all, for a run on several devices.
+    Each of several processes gets one GPU, in turn; a single one gets all, for a run on several devices.
 
     Args:
         workers: processes at a time.
         cores: cores to share out; those that this process may use if None. OMP_NUM_THREADS, if set, wins.
-        devices: names of the graphics processors to share out, as in CUDA_VISIBLE_DEVICES; those that this process may
+        devices: names of the GPUs to share out, as in CUDA_VISIBLE_DEVICES; those that this process may
             use if None.
     """
 
@@ -196,7 +196,7 @@ def _one_line(error: Exception) -> str:
 
 
 def _usable_devices() -> list[str]:
-    """Names of the graphics processors that this process may use."""
+    """Names of the GPUs that this process may use."""
     import torch
 
     named = os.environ.get("CUDA_VISIBLE_DEVICES")

@@ -18,8 +18,7 @@ from medmtl.startup import importing
 def execute(job: Job) -> None:
     """Train and test a run in this process, unless it is finished.
 
-    An interrupted run is trained from the start: a resumed one would draw other dropout masks, and the tables would
-    depend on the interruption.
+    An interrupted run is trained from the start, so that all runs of a comparison are trained in one piece.
 
     Raises:
         SystemExit: the training or the test failed; the reason is on standard error.
