@@ -6,8 +6,6 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 
-from rich.progress import track
-
 from medmtl.data_tools.facts import Request, look_at
 from medmtl.data_tools.lacking import lacking
 from medmtl.data_tools.leaks import duplicates, repeated, shared_patients, torn_folds
@@ -15,8 +13,8 @@ from medmtl.data_tools.listing import Dataset
 from medmtl.data_tools.outliers import outliers
 from medmtl.data_tools.unlabelled import unlabelled
 from medmtl.errors import RunError
+from medmtl.progress import watched
 from medmtl.results.dataset import CaseFacts, Finding, worst_first
-from medmtl.terminal import terminal
 
 MOST_JOBS = 8  # by default; each holds a volume
 
@@ -43,14 +41,7 @@ def examine(datasets: Sequence[Dataset], jobs: int | None = None) -> tuple[list[
     ]
     processes = min(jobs or min(len(os.sched_getaffinity(0)), MOST_JOBS), max(len(requests), 1))
     seen: dict[int, Seen] = {}
-    console = terminal(stderr=True)
-    for number, found in track(
-        _each(requests, processes),
-        "reading cases",
-        total=len(requests),
-        console=console,
-        disable=not console.is_terminal,
-    ):
+    for number, found in watched(_each(requests, processes), "reading", len(requests), "cases"):
         seen[number] = found
     cases = [seen[number][0] for number in range(len(requests))]
     findings = [finding for number in range(len(requests)) for finding in seen[number][1]]

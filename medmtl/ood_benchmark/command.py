@@ -8,7 +8,6 @@ from typing import Any
 
 import yaml
 from jsonargparse import ArgumentParser
-from rich.progress import track
 
 from medmtl.building import building
 from medmtl.commands.flags import flags_of
@@ -23,6 +22,7 @@ from medmtl.ood_benchmark.run import cache_of, observe, recall
 from medmtl.ood_benchmark.score import Panel, with_decisions
 from medmtl.ood_benchmark.summary import print_summary, write_summary
 from medmtl.ood_benchmark.worker import members_of, verdict_of
+from medmtl.progress import watched
 from medmtl.report.ood.numbers import verdict_detector
 from medmtl.report.ood.page import write_ood_page
 from medmtl.report.ood.wrong import wrong_verdicts
@@ -89,7 +89,7 @@ def _run(options: Options, run: RunFolder, checkpoint: Path, resolved: str, trus
     records: list[Record] = panel.score_training(trained_on, training)
     rule = None if trained.spectral.mask_rule is None else replace(trained.spectral.mask_rule, alpha=options.alpha)
     found: list[BothVerdicts | None] = []
-    for image in track(others, "scoring", console=console, disable=not console.is_terminal):
+    for image in watched(others, "scoring", len(others), "images"):
         observation = recall(image, keys[image], cache)
         records += panel.score(image, observation)
         if rule is not None and image.group not in THRESHOLD:

@@ -5,7 +5,6 @@ the liver of a torso in CT, its kidneys in T2. A network with one foreground out
 """
 
 import json
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,13 +13,12 @@ import nibabel as nib
 import numpy as np
 from nibabel.orientations import axcodes2ornt, ornt_transform
 from numpy.typing import NDArray
-from rich.progress import track
 
 from medmtl.data.phantoms.anatomy import FOREARM, HAND, HEAD, LEGS, TORSO, Anatomy, Part, Triple, draw
 from medmtl.data.phantoms.scanner import NONSENSE, Contrast, nonsense, scan
 from medmtl.errors import DataError
 from medmtl.files import cache_folder, naming, write_text
-from medmtl.terminal import terminal
+from medmtl.progress import watched
 
 
 @dataclass(frozen=True)
@@ -123,7 +121,8 @@ def _write_data_set(out: Path, name: str, seed: int, cases: int) -> None:
 def _write_task(folder: Path, seed: int, cases: int) -> None:
     plan, organs = _TASKS[folder.name]
     training, test = [], []
-    for number in _progress(folder.name, cases + _UNLABELLED):
+    count = cases + _UNLABELLED
+    for number in watched(range(count), f"making phantom {folder.name}", count, "images"):
         rng = np.random.default_rng([seed, PHANTOM_TASKS.index(folder.name), number])
         anatomy, image = _acquire(plan, rng)
         case = f"phantom_{folder.name}_{number + 1:03d}.nii.gz"
@@ -144,8 +143,7 @@ def _write_task(folder: Path, seed: int, cases: int) -> None:
 
 def _write_other(folder: Path, seed: int) -> None:
     stems = (*_OTHER_BODIES, *NONSENSE)
-    for number in _progress(folder.name, len(stems)):
-        stem = stems[number]
+    for number, stem in watched(enumerate(stems), f"making phantom {folder.name}", len(stems), "images"):
         rng = np.random.default_rng([seed, len(PHANTOM_TASKS), number])
         plan = _OTHER_BODIES.get(stem, _Scan((), (168.0, 168.0, 168.0), "CT"))
         image = _acquire(plan, rng)[1] if stem in _OTHER_BODIES else nonsense(stem, _shape(plan), rng)
@@ -198,9 +196,3 @@ def _save(path: Path, voxels: NDArray[np.int16] | NDArray[np.uint8], plan: _Scan
     stored = image.as_reoriented(ornt_transform(axcodes2ornt("RAS"), axcodes2ornt(plan.axes)))
     path.parent.mkdir(parents=True, exist_ok=True)
     nib.save(stored, path)
-
-
-def _progress(name: str, count: int) -> Iterable[int]:
-    """0 to `count` - 1, with a progress bar on stderr if that is a terminal."""
-    console = terminal(stderr=True)
-    return track(range(count), f"making phantom {name}", console=console, disable=not console.is_terminal)
