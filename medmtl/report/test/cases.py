@@ -4,16 +4,12 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from medmtl.ood.mask_rule import ACCEPTABLE
-from medmtl.report.html import anchor, number, p_in_words
+from medmtl.report.html import anchor, number
+from medmtl.report.wrong_verdicts import FIRST, KINDS, said_of, wrong
 from medmtl.results.case import CaseResult, best_and_worst, is_number, tasks_of
 from medmtl.results.test import EvaluationResult
 
-FIRST = 3
-MISSED, FALSE_ALARM, UNWARNED = "missed", "false alarm", "unwarned"
-KINDS = {
-    MISSED: "an OOD image that was accepted as in-distribution",
-    FALSE_ALARM: "an in-distribution image that was flagged as OOD",
-}
+UNWARNED = "unwarned"
 
 
 class Pictured(NamedTuple):
@@ -49,22 +45,16 @@ class Pictured(NamedTuple):
 def pictured_cases(evaluation: EvaluationResult) -> list[Pictured]:
     """Best and worst case of each task, the worst that no verdict warns of, and all images with a wrong verdict."""
     found = [_of_task(task, kind, result) for task, kind, result in _remarkable(evaluation.cases)]
-    for kind, results in wrong_verdicts(evaluation.cases).items():
+    for kind, results in wrong(evaluation.cases, lambda result: result.expected == "out").items():
         for result in results:
             place = anchor(kind, result.dataset, result.case)
-            words = f"{KINDS[kind]}: {_score_in_words(result, evaluation)}"
+            name = evaluation.ood_score or ""
+            score, digits = result.scores.get(name), evaluation.score(name).digits
+            patients = evaluation.calibration_patients
+            words = said_of(kind, result.p_value, patients, score, evaluation.threshold, digits)
             title = f"{kind.capitalize()}: {result.dataset}, {result.case}"
             found.append(Pictured(place, kind, result, words, title, place))
     return found
-
-
-def wrong_verdicts(results: Sequence[CaseResult]) -> dict[str, list[CaseResult]]:
-    """Kind -> the images whose verdict is wrong, those first that the score puts farthest on the wrong side."""
-    by_p = sorted(results, key=lambda result: result.p_value or 0.0)
-    return {
-        MISSED: [result for result in by_p[::-1] if result.expected == "out" and result.rejected is False],
-        FALSE_ALARM: [result for result in by_p if result.expected == "in" and result.rejected is True],
-    }
 
 
 def links_of(pictured: Sequence[Pictured]) -> dict[tuple[str, str], str]:
@@ -121,13 +111,3 @@ def _of_task(task: str, kind: str, result: CaseResult) -> Pictured:
 
 def _warned(result: CaseResult) -> bool:
     return result.rejected is True or result.mask_reliable is False
-
-
-def _score_in_words(result: CaseResult, evaluation: EvaluationResult) -> str:
-    name = evaluation.ood_score or ""
-    words = p_in_words(result.p_value, evaluation.calibration_patients)
-    score = result.scores.get(name)
-    if score is None or evaluation.threshold is None:
-        return words
-    digits = evaluation.score(name).digits
-    return f"{words}, score {number(score, digits)} with the threshold at {number(evaluation.threshold, digits)}"

@@ -12,8 +12,9 @@ from medmtl.files import write_text
 from medmtl.report.html import Picture, render
 from medmtl.report.stack import Stack
 from medmtl.report.style import OOD_COLOUR, task_colours
-from medmtl.report.test.cases import KINDS, Pictured, first_cases, links_of
+from medmtl.report.test.cases import Pictured, first_cases, links_of
 from medmtl.report.test.sentences import conclusions, gain_sentences, headline, routing_sentence
+from medmtl.report.wrong_verdicts import KINDS
 from medmtl.results.case import tasks_of
 from medmtl.results.test import EvaluationResult, cases_table
 
