@@ -75,9 +75,10 @@ def files() -> str:
         table(field for field in fields_of(CaseResult) if not field.type.startswith("Mapping")),
         "## Test: `report/report.json`",
         "`metrics` describes all that was measured (label, unit, direction, digits); `tasks` has the figures of each "
-        "task, `mean` those over tasks, `scaling` the post-hoc scaling, `routing` which head was read, and `ood` "
-        "detection, false alarms and masks. `calibration` pools voxels, `calibration_per_case` is the mean over "
-        "cases, `calibration_scaled` is after scaling; `low` and `high` are the ends of an interval of 95 %.",
+        "task, `mean` those over tasks, `data` licence, source, images and patients by part of the split, `scaling` "
+        "the post-hoc scaling, `routing` which head was read, and `ood` detection, false alarms and masks. "
+        "`calibration` pools voxels, `calibration_per_case` is the mean over cases, "
+        "`calibration_scaled` is after scaling; `low` and `high` are the ends of an interval of 95 %.",
         "## Prediction: `NAME.json`",
         table(fields_of(PredictedCase)),
         "## Prediction: `summary.csv`",

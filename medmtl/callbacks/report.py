@@ -15,6 +15,7 @@ from medmtl.accuracy import ACCURACY, FOREGROUND, RECOGNISED
 from medmtl.callbacks.calibration import CalibrationCallback, MeasuredCase
 from medmtl.callbacks.scaling import ScalingCallback
 from medmtl.callbacks.spectral import SpectralCallback
+from medmtl.data.facts import data_facts
 from medmtl.data.working_space import to_native
 from medmtl.distributed import gather
 from medmtl.errors import RunError
@@ -154,6 +155,7 @@ class ReportCallback(pl.Callback):
             preprocessings=[str(preprocessing) for preprocessing in data.preprocessings],
             metrics=self.calibration.metrics,
             scores=SCORES if fitted is None else {**SCORES, fitted.detector.name: fitted.detector.quantity},
+            data=data_facts(data.trained, data.splits, {name: data.patients(name) for name in data.trained}),
         )
 
     def _facts(self, trainer: pl.Trainer, evaluation: EvaluationResult, layers: list[str]) -> dict[str, str]:

@@ -12,12 +12,9 @@ from medmtl.export.facts import RunFacts
 from medmtl.export.options import Options
 from medmtl.export.record import Record
 from medmtl.models.channels import one_line
+from medmtl.version import PAPER
 
 CARD = "MODEL_CARD.md"
-PAPER = (
-    "D. Karimi, A. Gholipour: Improving Calibration and Out-of-Distribution Detection in Deep Models for Medical Image "
-    "Segmentation. IEEE Transactions on Artificial Intelligence 4(2), 383-397 (2022). doi:10.1109/TAI.2022.3159510"
-)
 NOT_STATED = "not stated"
 LOADED = {
     "bundle": "python -m monai.bundle run --config-file configs/inference.json --dataset-dir IMAGES --output-dir MASKS",

@@ -1,12 +1,11 @@
 """What the card of a model says, gathered from its run: data, training, test, and what was exported."""
 
-import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from medmtl.data.task import Task, resolve_root
+from medmtl.data.facts import DataFacts, data_facts
 from medmtl.errors import DataError
 from medmtl.files import TextError, read_json
 from medmtl.results.test import SCHEMA as REPORT_SCHEMA
@@ -14,27 +13,6 @@ from medmtl.runs.folder import RunFolder
 from medmtl.training.trained import Trained
 
 logger = logging.getLogger(__name__)
-
-UNKNOWN = "not stated by the data set"
-
-
-@dataclass(frozen=True)
-class DataFacts:
-    """The data of a task.
-
-    Attributes:
-        licence: as the data set states it.
-        reference: likewise.
-        images: part of the split -> images.
-        patients: part of the split -> patients; empty where the data could not be read when the run was exported.
-        organ: what is segmented, in words.
-    """
-
-    licence: str
-    reference: str
-    images: Mapping[str, int]
-    patients: Mapping[str, int]
-    organ: str
 
 
 @dataclass(frozen=True)
@@ -64,40 +42,13 @@ def run_facts(run: RunFolder, trained: Trained) -> RunFacts:
         opened = False
     kept = trained.checkpoint[type(trained.data).__qualname__]
     parts = list(kept["patients"].values())
-    data = {
-        name: _data(name, task, kept["splits"][name], trained, opened) for name, task in trained.data.trained.items()
-    }
+    tasks = trained.data.trained
+    patients = {name: trained.data.patients(name) for name in tasks} if opened else None
+    data = data_facts(tasks, kept["splits"], patients)
     people = {
         part: parts.count(part) for part in dict.fromkeys(part for own in kept["splits"].values() for part in own)
     }
     return RunFacts(data, people, run.facts_of("fit"), _report(run, trained))
-
-
-def _data(name: str, task: Task, split: Mapping[str, list[str]], trained: Trained, opened: bool) -> DataFacts:
-    patients = trained.data.patients(name) if opened else {}
-    of_part = {part: len({patients[case] for case in cases}) for part, cases in split.items()} if opened else {}
-    declared = _declared(name, task)
-    organ = ", ".join(task.class_names or ()) or f"labels {', '.join(map(str, task.organ or []))} as one"
-    return DataFacts(
-        licence=_text(declared.get("licence", declared.get("license"))) or UNKNOWN,
-        reference=_text(declared.get("reference")) or UNKNOWN,
-        images={part: len(cases) for part, cases in split.items()},
-        patients=of_part,
-        organ=organ,
-    )
-
-
-def _declared(name: str, task: Task) -> dict[str, Any]:
-    """What the `dataset.json` of a task says; nothing where there is none."""
-    try:
-        found = read_json(resolve_root(name, task.root) / "dataset.json")
-    except (DataError, OSError, ValueError, TextError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else "" if value is None else json.dumps(value, ensure_ascii=False)
 
 
 def _report(run: RunFolder, trained: Trained) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from medmtl.accuracy import ACCURACY
 from medmtl.calibration.metrics.definitions import METRICS, BinMetric, summarise
+from medmtl.data.facts import DataFacts
 from medmtl.files import write_table
 from medmtl.ood.detectors import SCORES
 from medmtl.ood.mask_rule import ACCEPTABLE
@@ -47,6 +48,7 @@ class EvaluationResult:
         preprocessings: of the trained tasks, as text.
         metrics: the calibration metrics, by key.
         scores: the OOD scores, by key; one that is not among them is called by its key.
+        data: what is known of the data of each task.
     """
 
     run: str
@@ -61,6 +63,7 @@ class EvaluationResult:
     preprocessings: Sequence[str] = ()
     metrics: Mapping[str, BinMetric] = field(default_factory=lambda: METRICS)
     scores: Mapping[str, OODScore] = field(default_factory=lambda: SCORES)
+    data: Mapping[str, DataFacts] = field(default_factory=dict)
 
     @property
     def quantities(self) -> dict[str, Quantity]:
@@ -108,6 +111,7 @@ def build_report(evaluation: EvaluationResult) -> dict[str, Any]:
         "run": evaluation.run,
         "metrics": {key: _description(quantity) for key, quantity in evaluation.quantities.items()},
         "preprocessing": list(evaluation.preprocessings),
+        "data": {task: asdict(facts) for task, facts in evaluation.data.items()},
         "tasks": tasks,
         "mean": means,
         "scaling": evaluation.scaling,

@@ -9,10 +9,11 @@ import pytest
 from case_sample import report_of
 from exported_sample import source
 
+from medmtl.data.facts import DataFacts
 from medmtl.data.task import Task
 from medmtl.errors import RunError
 from medmtl.export.card import card
-from medmtl.export.facts import DataFacts, RunFacts, _report
+from medmtl.export.facts import RunFacts, _report
 from medmtl.export.options import Options
 from medmtl.export.record import Record, TaskRecord
 from medmtl.export.write import write_network, write_state
@@ -28,7 +29,7 @@ def record(tmp_path: Path) -> Record:
 
 
 def written(record: Record, report: dict) -> str:
-    data = {name: DataFacts("CC0", "a paper", {"test": 1}, {"test": 1}, "organ") for name in record.tasks}
+    data = {name: DataFacts("CT", "organ", "CC0", "a paper", {"test": 1}, {"test": 1}) for name in record.tasks}
     return card(record, RunFacts(data, {"test": 1}, {}, report), OPTIONS, "folder")
 
 

@@ -17,6 +17,7 @@ from medmtl.report.test.sentences import conclusions, gain_sentences, headline, 
 from medmtl.report.wrong_verdicts import KINDS
 from medmtl.results.case import tasks_of
 from medmtl.results.test import EvaluationResult, cases_table
+from medmtl.version import PAPER
 
 SLIDERS = 24  # on a page, about 80 kB each: wrong verdicts first, then the worst cases
 
@@ -73,6 +74,7 @@ def render_report(
         gained=gain_sentences(report),
         routed=routing_sentence(report),
         class_regions=CLASS_REGIONS,
+        paper=PAPER,
         with_classes={name: task for name, task in report["tasks"].items() if "classes" in task},
     )
     write_text(out, page)

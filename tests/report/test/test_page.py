@@ -14,6 +14,7 @@ from medmtl.calibration.scaling.class_shares import FittedShares
 from medmtl.calibration.scaling.per_task import TaskScalings
 from medmtl.calibration.scaling.vector import VectorScaling
 from medmtl.calibration.scaling.zones import ZoneHistograms
+from medmtl.data.facts import DataFacts
 from medmtl.report.html import anchor, number
 from medmtl.report.slices import CaseSlices
 from medmtl.report.test.sentences import headline
@@ -305,3 +306,14 @@ def test_without_classes_and_outputs_per_task_the_page_does_not_mention_them(fol
     words = Page((folder / "report.html").read_text()).words
     for word in ("all classes as one", "Recognised tasks", "Classes of", "a colour each"):
         assert word not in words
+
+
+def test_the_page_says_of_which_data_the_model_is_and_what_it_is_for(tmp_path, results):
+    facts = DataFacts("CT", "<liver>", "CC0", "A. Author 2020", {"train": 9, "test": 3}, {"train": 5, "test": 2})
+    write(tmp_path, results, data={"Liver": facts})
+    page = Page((tmp_path / "report.html").read_text())
+    text = " ".join(" ".join(page.said).split())
+    assert "no diagnosis and no treatment may rest on it" in text
+    for said in ("<liver>", "CC0", "9 (5)", "3 (2)", "A. Author 2020", "10.1109/TAI.2022.3159510"):
+        assert said in text, said
+    assert json.loads((tmp_path / "report.json").read_text())["data"]["Liver"]["images"] == {"train": 9, "test": 3}
