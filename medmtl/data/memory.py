@@ -9,6 +9,7 @@ import numpy as np
 from medmtl.data.case import Case
 from medmtl.data.transforms import LoadPair, LoadScan
 from medmtl.errors import DataError
+from medmtl.files import TextError, read_text
 from medmtl.io.volume import opened
 
 KB = 1024  # of /proc/meminfo, bytes
@@ -30,9 +31,9 @@ def available_bytes(root: Path = Path("/")) -> int | None:
         None where the system does not say it.
     """
     try:
-        lines = (root / "proc/meminfo").read_text().splitlines()
+        lines = read_text(root / "proc/meminfo").splitlines()
         machine = next(int(line.split()[1]) * KB for line in lines if line.startswith("MemAvailable:"))
-    except (OSError, StopIteration, ValueError):
+    except (OSError, StopIteration, ValueError, TextError):
         return None
     return min([machine, *_left_in_groups(root)])
 
@@ -54,8 +55,8 @@ def prepared_bytes(cases: Iterable[Case], load: LoadPair | LoadScan) -> int:
 def _left_in_groups(root: Path) -> Iterator[int]:
     """What each control group that this process is in still allows, bytes."""
     try:
-        lines = (root / "proc/self/cgroup").read_text().splitlines()
-    except OSError:
+        lines = read_text(root / "proc/self/cgroup").splitlines()
+    except (OSError, TextError):
         return
     for line in lines:
         number, controllers, name = line.split(":", 2)
@@ -75,10 +76,10 @@ def _left_in_groups(root: Path) -> Iterator[int]:
 def _left_in(folder: Path) -> int | None:
     for limit, used, returned in GROUPS:
         try:
-            most = (folder / limit).read_text().strip()
-            stat = dict(line.split()[:2] for line in (folder / "memory.stat").read_text().splitlines())
+            most = read_text(folder / limit).strip()
+            stat = dict(line.split()[:2] for line in read_text(folder / "memory.stat").splitlines())
             if most != "max":
-                return max(int(most) - int((folder / used).read_text()) + sum(int(stat[key]) for key in returned), 0)
-        except (OSError, ValueError, KeyError):
+                return max(int(most) - int(read_text(folder / used)) + sum(int(stat[key]) for key in returned), 0)
+        except (OSError, ValueError, KeyError, TextError):
             continue
     return None

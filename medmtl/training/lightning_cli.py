@@ -29,7 +29,6 @@ from medmtl.data.datamodule import MultiTaskData
 from medmtl.distributed import is_first
 from medmtl.errors import ConfigError
 from medmtl.models.finetune import load_weights
-from medmtl.models.precision import fastest_precision
 from medmtl.models.segmenter import Segmenter
 from medmtl.runs.checkpoint import read_checkpoint
 from medmtl.runs.metrics import MetricsLogger
@@ -43,6 +42,10 @@ from medmtl.training.request import STORED, Request
 logger = logging.getLogger(__name__)
 
 MOST_SEED = 2**32 - 1  # of numpy
+BFLOAT16 = (
+    "bfloat16 on a CPU: torch 2.13 gives wrong gradients where a feature map of the network has two voxels a side, so "
+    "that patches have to be at least three times as large as the product of its strides"
+)
 
 TRAINER_DEFAULTS = {
     "num_sanity_val_steps": 0,
@@ -197,8 +200,6 @@ class MedCLI(LightningCLI):
             "logger": [] if self.subcommand == "calibrate" else [*self._loggers(), *_listed(given.logger)],
             "use_distributed_sampler": False,  # Lightning's would repeat cases; `MultiTaskData` shares them out
         }
-        if training and given.precision is None:
-            kwargs["precision"] = fastest_precision(str(given.accelerator))
         extra: list[Callback] = []
         if training:
             extra = [DivergenceCallback(), RunCheckpoint(run), LastValidation()]
@@ -220,6 +221,8 @@ class MedCLI(LightningCLI):
             # The others split the network, so that each window needs all processes; volumes differ in their windows.
             kind = type(trainer.strategy).__name__
             raise ConfigError(f"trainer.strategy: {kind} splits the network between devices", fix="use ddp")
+        if training and "bf16" in str(trainer.precision) and trainer.strategy.root_device.type == "cpu":
+            logger.warning(BFLOAT16)
         trainer.strategy.checkpoint_io = RunCheckpointIO()
         for option in ("max_steps", "max_epochs", "limit_train_batches"):
             if training and getattr(trainer, option) == 0:

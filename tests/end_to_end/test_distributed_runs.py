@@ -74,9 +74,8 @@ def test_an_uneven_number_of_cases_is_scored_once_each(trained: Path, workplace:
 
 
 def test_two_processes_train_like_one_with_a_batch_of_twice_the_size(tiny: Path, workplace: Path) -> None:
-    # Without dropout, whose masks cannot be the same; and without Adam and bfloat16, which make rounding large.
+    # Without dropout, whose masks cannot be the same; and without Adam, which makes rounding large.
     config = yaml.safe_load(tiny.read_text())
-    config["trainer"]["precision"] = "32-true"
     del config["model"]["network"]["init_args"]["dropout"]
     config["model"]["optimizer"] = {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.01}}
     Path("plain.yaml").write_text(yaml.safe_dump(config))

@@ -14,7 +14,6 @@ import torch
 import yaml
 
 from medmtl.cli import main
-from medmtl.models.precision import fastest_precision
 from medmtl.training.lightning_cli import CommandTrainer
 
 CALIBRATION = {"ece", "ace", "mce", "brier", "nll", "gap", "volume_ratio"}
@@ -48,7 +47,7 @@ def test_a_run_is_one_folder(trained: Path) -> None:
     manifest = json.loads((trained / "run.json").read_text())
     assert manifest["fit"]["status"] == manifest["test"]["status"] == "finished"
     assert manifest["fit"]["steps"] == 6
-    assert manifest["fit"]["precision"] == fastest_precision("auto")
+    assert manifest["fit"]["precision"] == "32-true"
 
 
 def test_report_json_holds_what_is_documented(trained: Path) -> None:
@@ -205,7 +204,9 @@ def test_flags_beat_the_checkpoint_and_the_configuration(trained: Path, tiny: Pa
     assert figures(Path("b"))["ood"]["verdict"]["alpha"] == 0.125
 
 
-def test_flags_beat_the_configuration_of_fit(trained: Path, tiny: Path, workplace: Path) -> None:
+def test_flags_beat_the_configuration_of_fit(
+    trained: Path, tiny: Path, workplace: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     main(
         [
             "fit",
@@ -214,13 +215,14 @@ def test_flags_beat_the_configuration_of_fit(trained: Path, tiny: Path, workplac
             "--trainer.max_steps=1",
             "--data.batches=1",
             "--model.optimizer.init_args.lr=0.5",
-            "--trainer.precision=32-true",
+            "--trainer.precision=bf16-mixed",
         ]
     )
     resolved = yaml.safe_load(Path("runs/tiny/config.yaml").read_text())
     assert resolved["model"]["optimizer"]["init_args"]["lr"] == 0.5
     facts = json.loads(Path("runs/tiny/run.json").read_text())["fit"]
-    assert (facts["steps"], facts["precision"]) == (1, "32-true")
+    assert (facts["steps"], facts["precision"]) == (1, "bf16-mixed")
+    assert "wrong gradients" in caplog.text
 
 
 def test_linked_values_arrive(trained: Path) -> None:
