@@ -101,7 +101,8 @@ def files() -> str:
         "A row for each pair of arms, task and metric.",
         table(Option(name, "", "", "", COMPARED[name]) for name in OF_A_PAIR),
         "## Data check: `check.json` and `check.csv`",
-        "In CSV, channels, directions and label values have columns of their own, with their unit in the name.",
+        "In CSV, channels, directions and label values have columns of their own, with their unit in the name. "
+        "`too_few_patients` of JSON is a sentence where verdicts will be undecided.",
         table(fields_of(CaseFacts)),
         "A finding:",
         table(fields_of(Finding)),

@@ -52,16 +52,16 @@ def check(
     cases, findings = examine(datasets, jobs)
     note = data_note(dataset.configured_root for dataset in datasets)
     names = {dataset.name: dataset.names for dataset in datasets}
-    write_json(out / "check.json", datasets, cases, findings)
+    few = too_few(datasets, cases, plan)
+    write_json(out / "check.json", datasets, cases, findings, few)
     write_csv(out / "check.csv", cases, findings)
     summaries = [summarise(dataset.name, cases, names[dataset.name]) for dataset in datasets]
-    write_data_page(out / "check.html", title, cases, findings, summaries, names, note)
+    write_data_page(out / "check.html", title, cases, findings, summaries, names, note, few)
     console = terminal()
     _print(console, summaries, findings)
     console.print(headline(cases, findings))
     if note:
         console.print(f"{note}.")
-    few = too_few(datasets, cases, plan)
     if few is not None:
         console.print(f"{few}.", soft_wrap=True)
     if fixed is not None:

@@ -15,9 +15,21 @@ SCHEMA = 2
 
 
 def write_json(
-    path: Path, datasets: Sequence[Dataset], cases: Sequence[CaseFacts], findings: Sequence[Finding]
+    path: Path,
+    datasets: Sequence[Dataset],
+    cases: Sequence[CaseFacts],
+    findings: Sequence[Finding],
+    too_few: str | None = None,
 ) -> None:
-    """Write datasets, findings (worst first) and cases as strict JSON: a number that does not exist is null."""
+    """Write datasets, findings (worst first) and cases as strict JSON: a number that does not exist is null.
+
+    Args:
+        path: the file.
+        datasets: what was checked.
+        cases: of all of them.
+        findings: worst first.
+        too_few: a sentence where the patients are too few for verdicts.
+    """
     content = {
         "schema": SCHEMA,
         "datasets": {
@@ -31,6 +43,7 @@ def write_json(
             }
             for dataset in datasets
         },
+        "too_few_patients": too_few,
         "findings": [asdict(finding) for finding in findings],
         "cases": [_case(case) for case in cases],
     }

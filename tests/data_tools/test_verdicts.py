@@ -1,6 +1,7 @@
 """Too few patients for verdicts are said before anything is trained, with the number that is needed."""
 
 import inspect
+import json
 import math
 import re
 from collections.abc import Callable
@@ -129,8 +130,12 @@ def test_data_check_says_it_of_a_folder_and_of_a_configuration(
     said = capsys.readouterr().out
     assert "3 labelled patients are too few for verdicts" in said
     assert "about 48 are needed at spectral.alpha = 0.05" in said
+    written = json.loads((tmp_path / "out" / "check.json").read_text())["too_few_patients"]
+    assert written.startswith("3 labelled patients are too few for verdicts")
+    assert written in (tmp_path / "out" / "check.html").read_text()
     task = {"root": str(root), "modality": "CT", "organ": [1], "spacing": [1, 1, 1]}
     for alpha, layers, expected in ((0.05, ["a"], True), (0.5, ["a"], False), (0.05, [], False)):
         config = configured(tmp_path, data={"tasks": {"Own": task}}, spectral={"alpha": alpha, "layers": layers})
         main(["data", "check", "--config", str(config), "--output", str(tmp_path / "out"), "--jobs", "1"])
         assert ("too few for verdicts" in capsys.readouterr().out) == expected
+        assert (json.loads((tmp_path / "out" / "check.json").read_text())["too_few_patients"] is None) != expected

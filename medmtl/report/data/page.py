@@ -22,6 +22,7 @@ def write_data_page(
     summaries: Sequence[Summary],
     organs: Mapping[str, Mapping[int, str]],
     data_note: str = "",
+    too_few: str | None = None,
 ) -> None:
     """Write the page.
 
@@ -33,6 +34,7 @@ def write_data_page(
         summaries: one for each dataset.
         organs: dataset -> label value -> name.
         data_note: note on the data, "Digital phantoms, not patients"; may be empty.
+        too_few: a sentence where the patients are too few for verdicts.
     """
     of_case: dict[tuple[str, str], list[Finding]] = {}
     for finding in findings:
@@ -61,6 +63,7 @@ def write_data_page(
         organs=organs,
         colour=lambda value: PALETTE[(value - 1) % len(PALETTE)],
         data_note=data_note,
+        too_few=too_few,
     )
     write_text(path, page)
 
