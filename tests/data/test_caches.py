@@ -173,7 +173,7 @@ def test_a_damaged_file_is_made_again_at_the_start_and_within_a_training(
         for path in store.entries():
             damage(path, how)
         assert epochs(data, 1) == good
-    assert ("damaged" in caplog.text) == (how != "removed")
+    assert ("is damaged, and made again" in caplog.text) == (how != "removed")
 
 
 def test_volumes_of_one_content_share_a_file_and_keep_their_names(tmp_path: Path, store: Store) -> None:
