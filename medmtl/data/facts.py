@@ -53,7 +53,8 @@ def data_facts(
 
 def _facts(name: str, task: Task, split: Mapping[str, list[str]], patients: Mapping[str, str] | None) -> DataFacts:
     declared = _declared(name, task)
-    organ = ", ".join(task.class_names or ()) or f"labels {', '.join(map(str, task.organ or []))} as one"
+    values = ", ".join(map(str, task.organ or []))
+    organ = ", ".join(task.class_names or ()) or (f"labels {values} as one" if "," in values else f"label {values}")
     # A training case may be gone since.
     people = (
         {} if patients is None else {part: {patients.get(case, case) for case in own} for part, own in split.items()}

@@ -23,6 +23,11 @@ def test_images_and_patients_of_each_part_are_counted(tmp_path: Path) -> None:
     assert (found.images, found.patients) == ({"train": 3, "test": 1}, {"train": 2, "test": 1})
 
 
+def test_a_single_label_is_not_called_several(tmp_path: Path) -> None:
+    one = {"Liver": Task(root=str(tmp_path), modality="CT", spacing=(2, 2, 2), organ=[3])}
+    assert data_facts(one, SPLITS, None)["Liver"].organ == "label 3"
+
+
 def test_what_is_not_known_is_not_stated(tmp_path: Path) -> None:
     found = data_facts(liver(tmp_path / "gone"), SPLITS, None)["Liver"]
     assert (found.licence, found.reference, found.patients) == (UNKNOWN, UNKNOWN, {})
