@@ -65,9 +65,13 @@ class Caches:
         if part not in self._loaded:
             cases, load = self._wanted[part]
             loading = _Loading(self._line)
-            self._loaded[part] = (
-                InMemory(cases, load, loading) if self._store is None else OnDisk(cases, load, self._store, loading)
-            )
+            try:
+                self._loaded[part] = (
+                    InMemory(cases, load, loading) if self._store is None else OnDisk(cases, load, self._store, loading)
+                )
+            except BaseException:  # the line hides the cursor of a terminal
+                self._line.close()
+                raise
         return self._loaded[part]
 
     def say(self, part: str) -> None:

@@ -1,6 +1,7 @@
 """Prepared volumes on disk: the same training as in memory, never stale, shared, and read only where needed."""
 
 import errno
+import io
 import json
 import os
 import re
@@ -14,9 +15,13 @@ import numpy as np
 import pytest
 import torch
 from monai.data import MetaTensor
+from rich.console import Console
 from safetensors.torch import load_file
 
+from medmtl import progress
 from medmtl.cli import main
+from medmtl.data import caches as module
+from medmtl.data.caches import Caches
 from medmtl.data.case import Case, LabelFile
 from medmtl.data.centres import Centres, find_foreground
 from medmtl.data.classes import Classes
@@ -415,3 +420,22 @@ def test_a_command_lists_and_clears_what_is_kept(
 def test_prepared_volumes_are_for_their_owner_alone(tmp_path: Path, store: Store) -> None:
     data_of(make_task(tmp_path / "T", "organ"), "disk").train_dataloader()
     assert store.folder.stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize("where", ["memory", "disk"])
+def test_an_error_while_loading_gives_the_terminal_back(where: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = io.StringIO()
+    console = Console(file=stream, force_terminal=True, width=100)
+    monkeypatch.setattr(progress, "terminal", lambda stderr: console)
+    caches = Caches({("T", "train"): ([], LoadPair(MR, Classes({"one": frozenset({1})}), 9))}, where)
+    caches._line.total = 2
+
+    def broken(cases: Any, load: Any, *rest: Any) -> Any:
+        rest[-1]()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "InMemory" if where == "memory" else "OnDisk", broken)
+    with pytest.raises(KeyboardInterrupt):
+        _ = caches["T", "train"]
+    hidden, shown = "\x1b[?25l", "\x1b[?25h"
+    assert stream.getvalue().count(hidden) == stream.getvalue().count(shown) == 1
