@@ -102,7 +102,7 @@ def _labels(owner: str, path: Path, labels: Any) -> tuple[dict[str, tuple[int, .
             str(name): [int(v) for v in (value if isinstance(value, list) else [value])]
             for name, value in labels.items()
         }
-    except (AttributeError, TypeError, ValueError):
+    except (AttributeError, TypeError, ValueError, OverflowError):
         raise DataError(
             f"{owner}: `labels` of {path} does not give names their values", fix='write {"background": 0, "organ": 1}'
         ) from None

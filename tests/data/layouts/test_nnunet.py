@@ -179,6 +179,7 @@ def test_an_entry_dataset_lists_the_files_instead(root: Path) -> None:
         ({"channel_names": {"0": "T1"}}, "case a: 2 image files"),
         ({"labels": {"0": "background"}}, "`labels`"),
         ({"labels": ["organ"]}, "`labels`"),
+        ({"labels": {"background": 0, "organ": float("inf")}}, "`labels`"),
         ({"labels": {"background": 0, "whole": 1, "ignore": [2, 3]}}, "`ignore`"),
         ({"file_ending": ".png"}, "`file_ending`"),
         ({"numTraining": 4}, "announces 4 training cases, 3 are there"),
