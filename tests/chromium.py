@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -25,6 +25,10 @@ os.dup2(theirs, 3)
 os.dup2(ours, 4)
 os.execv(sys.argv[3], sys.argv[3:])
 """
+
+
+class NavigatedError(Exception):
+    """The page was left for another while it was asked."""
 
 
 class Browser:
@@ -46,7 +50,11 @@ class Browser:
             self.do(f"{domain}.enable")
 
     def do(self, method: str, **params: Any) -> dict[str, Any]:
-        """Send a command and wait for its answer."""
+        """Send a command and wait for its answer.
+
+        Raises:
+            NavigatedError: the page was left meanwhile.
+        """
         self._number += 1
         command = {"id": self._number, "method": method, "params": params}
         if self._session:
@@ -54,6 +62,8 @@ class Browser:
         self._commands.write(json.dumps(command).encode() + b"\0")
         while (message := self._next()).get("id") != self._number:
             self._note(message)
+        if "navigated" in message.get("error", {}).get("message", ""):
+            raise NavigatedError(message)
         assert "error" not in message, message
         return message["result"]
 
@@ -84,9 +94,12 @@ class Browser:
         return self.do("Runtime.evaluate", expression=expression, returnByValue=True)["result"].get("value")
 
     def wait(self, expression: str) -> None:
-        """Wait until an expression is true."""
+        """Wait until an expression is true, on this page or the one that it leads to."""
         end = time.monotonic() + SECONDS
-        while not self.value(expression):
+        while True:
+            with suppress(NavigatedError):
+                if self.value(expression):
+                    return
             assert time.monotonic() < end, expression
             time.sleep(0.05)
 

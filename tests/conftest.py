@@ -25,6 +25,8 @@ pytest_plugins = ("case_sample",)  # test cases, for results and pages
 # One thread, here and in the processes that tests start, so that two workers of pytest have a core each.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 torch.set_num_threads(1)
+# torch makes its pool anew at its first use after a fork, and fails where two threads are the first at once.
+os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
 
 
 @pytest.hookimpl(wrapper=True)
