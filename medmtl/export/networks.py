@@ -123,7 +123,6 @@ def _built(spec: dict[str, Any], weights: Path, folder: Path, trust: bool) -> nn
     parser.add_argument("--network", type=nn.Module)
     with building(lambda reason: RunError(f"{folder} holds a network that cannot be built {reason}", fix=FIX)):
         network: nn.Module = parser.instantiate_classes(parser.parse_object({"network": chosen})).network
-    network = network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     state = _weights(weights)
     try:
         network.load_state_dict(state)

@@ -19,12 +19,13 @@ from medmtl.data.preprocessing import Preprocessing
 from medmtl.distributed import gather
 from medmtl.errors import ConfigError, RunError
 from medmtl.losses.masked import leave_out_unknown
-from medmtl.models.channels import check_channels, check_loss, dry_pass, one_line
+from medmtl.models.channels import check_channels, check_loss, dry_pass
 from medmtl.models.ensemble import Ensemble, Members, Pooled, with_pooled_scores
 from medmtl.models.extract import Observer
 from medmtl.models.finetune import FineTune, freeze, transfer_weights, unwrapped
 from medmtl.models.mask_check import check_mask
 from medmtl.models.members import Part, read_members
+from medmtl.models.narrow import speed_up_narrow
 from medmtl.models.optimization import optimization
 from medmtl.models.outputs import Outputs
 from medmtl.models.precision import single_precision
@@ -79,12 +80,8 @@ class Segmenter(pl.LightningModule):
         outputs: Literal["shared", "per_task"] | None = None,
     ) -> None:
         super().__init__()
-        # 1.6 times the speed on a CPU with MONAI's UNet (.256 to .161 s for a step of four 48^3 patches).
-        try:
-            self.network = network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-        except RuntimeError as error:
-            what = f"model.network is not one for volumes ({one_line(error)})"
-            raise ConfigError(what, fix="use convolutions of three dimensions, such as spatial_dims: 3") from None
+        speed_up_narrow(network)
+        self.network = network
         self.loss = loss
         self.optimizer = optimizer
         self.scheduler = scheduler

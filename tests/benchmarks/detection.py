@@ -101,7 +101,7 @@ def compare(pairs: int) -> dict[str, Any]:
     torch.manual_seed(0)
     config = yaml.safe_load(find_config("multitask-open.yaml").read_text())
     layers: list[str] = config["spectral"]["layers"]
-    network = UNet(**config["model"]["network"]["init_args"]).to(memory_format=torch.channels_last_3d).eval()  # type: ignore[call-overload]
+    network = UNet(**config["model"]["network"]["init_args"]).eval()
     predictor = VolumePredictor(network, config["data"]["patch_size"], overlap=0.25, window_batch=4)
     every: list[Detector] = [Spectral(), FRODO(), MDPool(), PCAMahalanobis(), KNN(), ViM(), Contrast()]
     runs: dict[str, Callable[[MetaTensor], object]] = {

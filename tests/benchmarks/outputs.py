@@ -25,6 +25,7 @@ from torch import nn
 
 from medmtl.data.classes import Classes
 from medmtl.losses.masked import leave_out_unknown
+from medmtl.models.narrow import speed_up_narrow
 from medmtl.models.outputs import Outputs
 from medmtl.models.sliding_window import VolumePredictor
 from medmtl.models.task_heads import TaskHeads
@@ -53,7 +54,8 @@ def predictor_of(tasks: dict[str, Classes] | None, small: bool = False) -> Volum
     options = config["model"]["network"]["init_args"] | {"out_channels": features}
     if small:
         options |= {"channels": [4, 8], "strides": [2], "num_res_units": 0}
-    network = UNet(**options).to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    network = UNet(**options)
+    speed_up_narrow(network)
     predictor = VolumePredictor(network, config["data"]["patch_size"], overlap=0.25, window_batch=4)
     if tasks is not None:
         predictor.heads = TaskHeads(features, Outputs.per_task(tasks))

@@ -142,7 +142,7 @@ def test_weights_saved_with_a_wrapper_around_the_network_are_read(
         ("calibrate --run r --trainer.limit_val_batches=0", "there is no case to calibrate"),
         ("test --run r --trainer.limit_test_batches=0", "there is no case to test"),
         ("fit --config TINY --data.patch_size=[15,17,19]", "model.network gives 16 x 18 x 20 voxels for a patch of"),
-        ("fit --config TINY --model.network.init_args.spatial_dims=2", "model.network is not one for volumes"),
+        ("fit --config TINY --model.network.init_args.spatial_dims=2", "model.network does not take a patch of"),
         ("fit --config TINY --model.network.init_args.out_channels=2", "model.network gives 2 channels"),
         ("fit --config TINY --data.patch_size=[1,1,1]", "model.network does not take a patch of 1 x 1 x 1 voxels"),
         ("fit --config TINY --model.loss=torch.nn.NLLLoss", "model.loss does not take what model.network gives"),
