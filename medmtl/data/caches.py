@@ -1,7 +1,7 @@
 """Caches: the prepared cases of a training, which are loaded once, into memory or onto disk."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.pool import ThreadPool
 from typing import Any, Literal, Protocol
 
@@ -54,6 +54,7 @@ class Caches:
         self._wanted = wanted
         self._store = Store() if where == "disk" or (where == "auto" and self._too_large()) else None
         self._loaded: dict[Part, InMemory | OnDisk] = {}
+        self._shown = place()[0] == 0
         self._line = ProgressLine("loading", sum(len(cases) for cases, _ in wanted.values()), "cases")
 
     def ready(self, task: str, part: str) -> bool:
@@ -64,15 +65,21 @@ class Caches:
         """The cases of a task and part."""
         if part not in self._loaded:
             cases, load = self._wanted[part]
-            loading = _Loading(self._line)
             try:
                 self._loaded[part] = (
-                    InMemory(cases, load, loading) if self._store is None else OnDisk(cases, load, self._store, loading)
+                    InMemory(cases, load, self._count)
+                    if self._store is None
+                    else OnDisk(cases, load, self._store, self._count)
                 )
             except BaseException:  # the line hides the cursor of a terminal
                 self._line.close()
                 raise
         return self._loaded[part]
+
+    def _count(self, cases: int = 1) -> None:
+        """Count what was loaded, in any thread; the first process shows it."""
+        if self._shown and cases > 0:
+            self._line.advance(cases)
 
     def say(self, part: str) -> None:
         """Log what is loaded of a part, over all tasks."""
@@ -93,19 +100,6 @@ class Caches:
         return any(gather({0: too_large}))
 
 
-class _Loading:
-    """Shows, in the first process, how many cases are loaded of those that a training or a calibration needs."""
-
-    def __init__(self, line: ProgressLine) -> None:
-        self._line = line
-        self._shown = place()[0] == 0
-
-    def __call__(self, cases: int = 1) -> None:
-        """Count what was loaded; any thread may do so."""
-        if self._shown and cases > 0:
-            self._line.advance(cases)
-
-
 class InMemory(CacheDataset):
     """Cases that are loaded once and kept in memory.
 
@@ -115,7 +109,7 @@ class InMemory(CacheDataset):
         loaded: called after each, in any thread.
     """
 
-    def __init__(self, cases: Sequence[Case], load: LoadPair | LoadScan, loaded: _Loading) -> None:
+    def __init__(self, cases: Sequence[Case], load: LoadPair | LoadScan, loaded: Callable[[], None]) -> None:
         self._loaded = loaded
         super().__init__(cases, load, num_workers=_threads(), copy_cache=False, progress=False)
         del self._loaded  # what shows the progress cannot go to other processes
@@ -140,10 +134,12 @@ class OnDisk(Dataset[dict[str, Any]]):
         cases: the cases.
         load: how one is loaded.
         store: of the files.
-        loaded: told how many are there.
+        loaded: told how many more are there, in any thread.
     """
 
-    def __init__(self, cases: Sequence[Case], load: LoadPair | LoadScan, store: Store, loaded: _Loading) -> None:
+    def __init__(
+        self, cases: Sequence[Case], load: LoadPair | LoadScan, store: Store, loaded: Callable[[int], None]
+    ) -> None:
         self._cases, self._load, self._store = cases, load, store
         with store.digests, ThreadPool(_threads()) as pool:
             self._paths = [store.path(about) for about in pool.imap(lambda case: store.about(case, load), cases)]
