@@ -48,10 +48,12 @@ class DivergenceCallback(pl.Callback):
         norm = loss.new_zeros(()) if scaled or not gradients else get_total_norm(gradients).to(loss)
         if bool(torch.isfinite(torch.stack([loss, norm])).all()):
             return
+        # It takes ten times as long as the norm, which is infinite for very large gradients, too.
+        largest = float(get_total_norm(gradients, math.inf)) if gradients else 0.0
+        if math.isfinite(float(loss)) and math.isfinite(largest):
+            return
         rate = optimizer.param_groups[0]["lr"]
-        found = f"the loss is {float(loss)}"
-        if math.isfinite(float(loss)):  # the largest of them takes ten times as long to find as the norm
-            found = f"a gradient is {float(get_total_norm(gradients, math.inf))}"
+        found = f"the loss is {float(loss)}" if not math.isfinite(float(loss)) else f"a gradient is {largest}"
         where = f"for {self._cases(trainer, pl_module)}, at a learning rate of {rate:g}"
         raise RunError(f"step {trainer.global_step + 1}: {found} {where}", fix=LOWER)
 

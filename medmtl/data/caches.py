@@ -1,6 +1,7 @@
 """Caches: the prepared cases of a training, which are loaded once, into memory or onto disk."""
 
 import logging
+import platform
 from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.pool import ThreadPool
 from typing import Any, Literal, Protocol
@@ -91,7 +92,8 @@ class Caches:
 
     def _too_large(self) -> bool:
         """Whether the cases need too much memory, in any process: all do the same."""
-        available, processes = available_bytes(), place()[1]
+        available, machine = available_bytes(), platform.node()
+        processes = gather({place()[0]: machine}).count(machine)
         needed = processes * sum(prepared_bytes(cases, load) for cases, load in self._wanted.values())
         too_large = available is not None and needed > SHARE * available
         if too_large:
@@ -141,6 +143,7 @@ class OnDisk(Dataset[dict[str, Any]]):
         self, cases: Sequence[Case], load: LoadPair | LoadScan, store: Store, loaded: Callable[[int], None]
     ) -> None:
         self._cases, self._load, self._store = cases, load, store
+        store.open()
         with store.digests, ThreadPool(_threads()) as pool:
             self._paths = [store.path(about) for about in pool.imap(lambda case: store.about(case, load), cases)]
             # Several processes share out the work; what one made on another machine is made when it is asked for. Cases

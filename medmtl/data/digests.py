@@ -6,7 +6,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 from threading import Lock
-from typing import Self
+from typing import Any, Self
 
 from medmtl.data.case import Case
 from medmtl.files import TextError, read_json, write_text
@@ -43,9 +43,19 @@ class Digests:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._new:
-            write_text(self.path, json.dumps(self._known, indent=0) + "\n")
-            self._new = False
+        with self._lock:  # threads may go on after an error
+            known, new, self._new = dict(self._known), self._new, False
+        if new:
+            with suppress(OSError):  # what is not remembered is only read again
+                write_text(self.path, json.dumps(known, indent=0) + "\n")
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the lock, which cannot go to another process."""
+        return {**self.__dict__, "_lock": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """With a lock of this process."""
+        self.__dict__ |= {**state, "_lock": Lock()}
 
     def case(self, case: Case, meaning: str = "") -> str:
         """Digest of a case's images and labels together, with the channels that are used.

@@ -55,10 +55,9 @@ def _facts(name: str, task: Task, split: Mapping[str, list[str]], patients: Mapp
     declared = _declared(name, task)
     values = ", ".join(map(str, task.organ or []))
     organ = ", ".join(task.class_names or ()) or (f"labels {values} as one" if "," in values else f"label {values}")
-    # A training case may be gone since.
-    people = (
-        {} if patients is None else {part: {patients.get(case, case) for case in own} for part, own in split.items()}
-    )
+    people = {part: {(patients or {}).get(case) for case in own} for part, own in split.items()}
+    if any(None in own for own in people.values()):
+        people = {}  # a case of the training may be gone since
     return DataFacts(
         modality=task.modality,
         organ=organ,

@@ -4,8 +4,8 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 
@@ -66,13 +66,17 @@ class Store:
         return self.folder / f"{hashlib.sha256(about.encode()).hexdigest()[:40]}{SUFFIX}"
 
     def read(self, path: Path) -> dict[str, torch.Tensor] | None:
-        """The tensors of an entry, mapped; None where there is none, or a damaged one, which is removed."""
+        """The tensors of an entry, mapped; None where there is none, or a damaged one, which is removed.
+
+        Raises:
+            OSError: it cannot be read.
+        """
         try:
             tensors = read_tensors(path)
         except FileNotFoundError:
             return None
-        except (ValueError, OSError) as error:
-            logger.warning("%s is damaged, and made again", error)
+        except ValueError as error:
+            logger.warning("%s is damaged (%s), and made again", path, error)
             path.unlink(missing_ok=True)
             return None
         affines = {name: tensors.pop(name) for name in list(tensors) if name.endswith(AFFINE)}
@@ -97,9 +101,23 @@ class Store:
         about = self.about(case, load)
         if self.path(about) != path:
             raise DataError(f"case {case.name}: its files have changed since they were checked", fix="start again")
-        try:
-            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # others need not see images of patients
+        self.open()  # it may have been removed meanwhile
+        with self._written():
             write_tensors(path, _with_affines(load.tensors(item)), about)
+
+    def open(self) -> None:
+        """Make the folder, before anything is written into it.
+
+        Raises:
+            OSError: it cannot be made.
+        """
+        with self._written():
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # others need not see images of patients
+
+    @contextmanager
+    def _written(self) -> Iterator[None]:
+        try:
+            yield
         except OSError as error:
             what = f"{error.strerror or error} (MEDMTL_CACHE names another folder for prepared volumes)"
             raise OSError(error.errno, what, str(self.folder)) from None

@@ -65,22 +65,23 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
 
     Raises:
         FileNotFoundError: there is none.
+        OSError: it cannot be read.
         ValueError: it is not whole.
     """
     with path.open("rb") as stream:
         held = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY)  # ValueError: it is empty
     first = LENGTH + int.from_bytes(held[:LENGTH], "little")
     if first > len(held):
-        raise ValueError(f"{path} ends within its header")
+        raise ValueError("it ends within its header")
     try:
         header = json.loads(held[LENGTH:first])
         del header[ABOUT]
         last = max(each["data_offsets"][1] for each in header.values())
         found = {name: _mapped(held, first, each) for name, each in header.items()}
-    except (AttributeError, KeyError, LookupError, TypeError, RuntimeError, RecursionError) as error:
-        raise ValueError(f"{path} has another header ({error})") from None
+    except (AttributeError, LookupError, TypeError, RuntimeError, RecursionError) as error:
+        raise ValueError(f"its header is another one: {error}") from None
     if first + last != len(held):
-        raise ValueError(f"{path} has {len(held)} bytes in place of {first + last}")
+        raise ValueError(f"it has {len(held)} bytes in place of {first + last}")
     return found
 
 

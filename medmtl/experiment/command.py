@@ -72,7 +72,7 @@ def _conclude(folder: Path, jobs: Sequence[Job], outcome: Outcome) -> None:
     try:
         if any(job.cell is not None and job.finished for job in jobs):
             compare(folder)
-    except MedMTLError as error:
+    except (MedMTLError, OSError) as error:
         if failure is None:
             raise
         logger.warning("%s", error)

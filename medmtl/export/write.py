@@ -1,7 +1,7 @@
 """Write an exported folder: beside its place, checked by reading it back, and then moved there."""
 
 import json
-import os
+import secrets
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -178,8 +178,7 @@ def placed(output: Path, overwrite: bool) -> Iterator[Path]:
     """
     place = resolved(output)
     _check_free(place, output, overwrite)
-    beside = place.with_name(f".{os.getpid()}.{place.name}")
-    shutil.rmtree(beside, ignore_errors=True)  # left by a command that was killed
+    beside = place.with_name(f".{secrets.token_hex(4)}.{place.name}")  # several machines may write there
     beside.mkdir(parents=True)
     try:
         yield beside
@@ -198,7 +197,10 @@ def _check_free(place: Path, output: Path, overwrite: bool) -> None:
         raise RunError(f"{output} is there already", fix="choose another")
     if not overwrite:
         raise RunError(f"{output} is there already", fix="add --overwrite, or choose another")
-    own = {RECORD, *read_record(place).files}
+    try:
+        own = {RECORD, *read_record(place).files}
+    except RunError:
+        raise RunError(f"{output} holds a damaged export", fix="move it, or choose another --output") from None
     for path in sorted(place.rglob("*")):
         name = path.relative_to(place).as_posix()
         if name not in own and path.parent.name != "__pycache__" and (path.is_symlink() or not path.is_dir()):

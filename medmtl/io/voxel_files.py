@@ -1,8 +1,10 @@
 """Voxels that lie behind a header or in files beside it, compressed or not, as those of NRRD and MetaImage do."""
 
 import os
+import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +15,8 @@ from medmtl.io.stream import Held, Plain, Stream, Unpacked
 
 HEADER_BYTES = 1 << 20  # of the longest header
 MOST_FILES = 1 << 14  # of one volume
+NUMBERED = re.compile(r"(\S*%\S*)((?:\s+\d{1,9}){3})(?:\s.*)?", re.ASCII)  # a pattern, and first, last and step
+PATTERN = re.compile(r"[^%]*%0?\d{0,2}d[^%]*", re.ASCII)  # a longer width would make names of any length
 
 
 class Place(NamedTuple):
@@ -99,14 +103,16 @@ def named_files(path: Path, named: str, listed: list[str] | None) -> tuple[Path,
     Raises:
         DataError: one lies outside the folder of the header or is not there, or they are too many.
     """
-    words = named.split()
-    names = [named] if listed is None else [each for each in listed if each]
-    if listed is None and "%" in named and len(words) >= 4 and all(word.isdigit() for word in words[1:4]):
-        first, last, step = map(int, words[1:4])
-        names = [_numbered(path, words[0], number) for number in range(first, last + 1, max(step, 1))[:MOST_FILES]]
+    names: Sequence[Any] = [named] if listed is None else [each for each in listed if each]
+    form = ""
+    if listed is None and (numbered := NUMBERED.fullmatch(named)):
+        form, (first, last, step) = numbered[1], map(int, numbered[2].split())
+        if not PATTERN.fullmatch(form):
+            raise DataError(f"{path} names its voxels {form[:80]}", fix="correct its header")
+        names = range(first, last + 1, max(step, 1))
     if not names or len(names) > MOST_FILES:
         raise DataError(f"{path} names {len(names)} files for its voxels", fix="correct its header")
-    return tuple(_inside(path, name) for name in names)
+    return tuple(_inside(path, form % name if form else name) for name in names)
 
 
 def _open_one(path: Path, place: Place, file: Path, needed: int) -> tuple[Stream, int]:
@@ -133,13 +139,6 @@ def _of_text(path: Path, header: Header, number: int) -> Stream:
         raise DataError(f"{path} ends before its last voxel", fix="replace the file")
     value = float if header.dtype.kind == "f" else int
     return Held(np.fromiter(map(value, words[:number]), header.dtype, number).tobytes())
-
-
-def _numbered(path: Path, pattern: str, number: int) -> str:
-    try:
-        return pattern % number
-    except (TypeError, ValueError):
-        raise DataError(f"{path} names its voxels {pattern}", fix="correct its header") from None
 
 
 def _inside(path: Path, name: str) -> Path:

@@ -24,6 +24,8 @@ def speed_up_narrow(network: nn.Module) -> None:
 
 
 def _channels_last(part: nn.Module, given: tuple[Any, ...]) -> tuple[Tensor, ...] | None:
+    if not given:  # called by keyword
+        return None
     features: Tensor = given[0]
     if features.device.type != "cpu" or not features.requires_grad:
         return None

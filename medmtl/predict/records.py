@@ -110,7 +110,7 @@ def finished(record: PredictedCase, request: Mapping[str, Any], options: Options
         "probability": options.probability and not held_back,
         "entropy": options.entropy and not held_back,
         "picture": drawn,
-        "slices": drawn and "slices" in record.files,  # earlier versions wrote none
+        "slices": drawn,
     }
     return all(
         kind in record.files and (options.output / record.files[kind]).is_file()

@@ -58,17 +58,22 @@ class Guard:
                 raise
 
     def _refusal(self, headers: Headers) -> str | None:
-        host = headers.get("host", "")
-        try:
-            name = urlsplit(f"//{host}").hostname or ""
-        except ValueError:
-            name = ""
+        host, origin = headers.get("host", ""), headers.get("origin")
+        name, own = _parts(f"//{host}")[0], host.lower()
         if not (name in self._hosts or _is_address(name)):
             return f"the server is not reached by the name {name[:80]!r}: use its address, or --allow-host"
-        origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
+        if origin is not None and _parts(origin)[1] != own:
             return "a page of another site may not ask this server: open its own page"
         return None
+
+
+def _parts(address: str) -> tuple[str, str]:
+    """Name of a machine, and the same with a port; both empty where it is no address."""
+    try:
+        found = urlsplit(address)
+        return found.hostname or "", found.netloc.lower()
+    except ValueError:
+        return "", ""
 
 
 class _Exchange:

@@ -61,7 +61,7 @@ class Work:
             gone: returns once the client has closed the connection; what was not begun by then is left out.
 
         Raises:
-            RequestError: the server stops, or the client is gone.
+            RequestError: the server stops, or the client is gone, even if only before the end.
         """
 
         def timed() -> T:
@@ -79,10 +79,13 @@ class Work:
             waiting: set[asyncio.Future[Any]] = {result, left}
             await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
             if not result.done() and begun.cancel():
-                raise RequestError(HTTPStatus.BAD_REQUEST, "the client has closed the connection")
+                raise _closed()
             if result.cancelled():
                 raise _stopping()
-            return await result
+            found = await result
+            if left.done():
+                raise _closed()
+            return found
         finally:
             left.cancel()
 
@@ -97,4 +100,9 @@ class Work:
 
 
 def _stopping() -> RequestError:
-    return RequestError(HTTPStatus.SERVICE_UNAVAILABLE, "the server stops", "send it again when it is back")
+    wait = {"Retry-After": str(MOST_WAIT)}
+    return RequestError(HTTPStatus.SERVICE_UNAVAILABLE, "the server stops", "send it again when it is back", wait)
+
+
+def _closed() -> RequestError:
+    return RequestError(HTTPStatus.BAD_REQUEST, "the client has closed the connection")

@@ -4,6 +4,7 @@ import errno
 import io
 import json
 import os
+import pickle
 import re
 from dataclasses import replace
 from multiprocessing import get_context
@@ -21,7 +22,7 @@ from safetensors.torch import load_file
 from medmtl import progress
 from medmtl.cli import main
 from medmtl.data import caches as module
-from medmtl.data.caches import Caches
+from medmtl.data.caches import Caches, OnDisk
 from medmtl.data.case import Case, LabelFile
 from medmtl.data.centres import Centres, find_foreground
 from medmtl.data.classes import Classes
@@ -178,7 +179,9 @@ def test_a_damaged_file_is_made_again_at_the_start_and_within_a_training(
         for path in store.entries():
             damage(path, how)
         assert epochs(data, 1) == good
-    assert ("is damaged, and made again" in caplog.text) == (how != "removed")
+    said = [record.getMessage() for record in caplog.records if "is damaged (" in record.getMessage()]
+    assert bool(said) == (how != "removed")
+    assert all(str(store.folder) in each and each.endswith("), and made again") for each in said)
 
 
 def test_volumes_of_one_content_share_a_file_and_keep_their_names(tmp_path: Path, store: Store) -> None:
@@ -420,6 +423,40 @@ def test_a_command_lists_and_clears_what_is_kept(
 def test_prepared_volumes_are_for_their_owner_alone(tmp_path: Path, store: Store) -> None:
     data_of(make_task(tmp_path / "T", "organ"), "disk").train_dataloader()
     assert store.folder.stat().st_mode & 0o077 == 0
+
+
+def test_so_are_they_where_the_first_cannot_be_prepared(tmp_path: Path, store: Store) -> None:
+    make_task(tmp_path / "T", "organ", volumes(2))
+    case = Case("a", "a", (tmp_path / "T/images/case_0.nii",), (LabelFile(tmp_path / "T/labels/none.nii"),))
+    with pytest.raises((DataError, OSError)):
+        OnDisk([case], LoadPair(CT, Classes.of_organ([1]), 9), store, lambda _: None)
+    assert store.folder.stat().st_mode & 0o077 == 0
+
+
+def test_a_file_that_cannot_be_opened_just_now_stays(
+    tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = data_of(make_task(tmp_path / "T", "organ"), "disk")
+    data.train_dataloader()
+
+    def full(*_: Any) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(Path, "open", full)
+    for path in store.entries():
+        with pytest.raises(OSError, match="Too many open files"):
+            store.read(path)
+    monkeypatch.undo()
+    assert all(store.read(path) for path in store.entries())
+
+
+def test_it_can_go_to_another_process(tmp_path: Path, store: Store) -> None:
+    data = data_of(make_task(tmp_path / "T", "organ"), "disk")
+    data.train_dataloader()
+    there = pickle.loads(pickle.dumps(data.training_cache("T")))
+    for path in store.entries():
+        path.unlink()
+    assert bits(there[0]["image"]) == bits(data.training_cache("T")[0]["image"])
 
 
 @pytest.mark.parametrize("where", ["memory", "disk"])

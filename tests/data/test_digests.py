@@ -99,3 +99,11 @@ def test_a_digest_follows_the_voxels_beside_a_header(name: str, tmp_path: Path) 
             (tmp_path / voxels).write_bytes(bytes([value]) * 64)
             found.append(digests.case(Case("a", "a", (tmp_path / name,))))
     assert found[0] != found[1]
+
+
+def test_what_cannot_be_remembered_is_no_error(save_volume: Callable[..., Path], tmp_path: Path) -> None:
+    case = Case("a", "a", (save_volume("image.nii", [[[1.0]]]),), ())
+    (tmp_path / "file").write_bytes(b"")
+    with Digests(tmp_path / "file" / "data.json") as digests:
+        digests.case(case)
+    assert not (tmp_path / "file").is_dir()

@@ -33,7 +33,7 @@ def test_what_is_not_known_is_not_stated(tmp_path: Path) -> None:
     assert (found.licence, found.reference, found.patients) == (UNKNOWN, UNKNOWN, {})
 
 
-def test_a_case_that_is_gone_counts_as_a_patient(tmp_path: Path) -> None:
-    patients = {"Liver": {key: PATIENTS["Liver"][key] for key in ("a1", "a2", "c")}}
+def test_patients_are_not_counted_where_the_one_of_a_case_that_is_gone_is_not_known(tmp_path: Path) -> None:
+    patients = {"Liver": {key: PATIENTS["Liver"][key] for key in ("a1", "b", "c")}}
     found = data_facts(liver(tmp_path), SPLITS, patients)["Liver"]
-    assert found.patients == {"train": 2, "test": 1}
+    assert (found.images, found.patients) == ({"train": 3, "test": 1}, {})

@@ -3,11 +3,13 @@
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from monai.losses import DiceCELoss
 
+from medmtl.callbacks.divergence import DivergenceCallback
 from medmtl.cli import main
 from medmtl.models.segmenter import Segmenter
 
@@ -78,6 +80,15 @@ def test_the_first_number_that_is_not_finite_ends_a_training_and_the_checkpoints
     line = fails(capsys, "fit", "--run", "r", "--resume", "--trainer.max_steps=9", "--model.scheduler=null", *BARE)
     assert f"step 7: {word}" in line
     assert {path.name: path.read_bytes() for path in (run / "checkpoints").iterdir()} == before
+
+
+def test_finite_gradients_whose_norm_is_not_go_on() -> None:
+    part = torch.nn.Linear(4, 1)
+    for each in part.parameters():
+        each.grad = torch.full_like(each, 2e19)
+    callback, trainer = DivergenceCallback(), SimpleNamespace(precision_plugin=None)
+    callback.on_before_backward(trainer, part, torch.tensor(1.0))
+    callback.on_before_optimizer_step(trainer, part, torch.optim.SGD(part.parameters(), lr=1.0))
 
 
 def test_weights_that_the_last_step_spoilt_are_not_kept(

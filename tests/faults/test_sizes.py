@@ -1,6 +1,7 @@
 """Headers that promise more than there is, or than a computer holds: refused before anything of that size is made."""
 
 import gzip
+import io
 import resource
 import struct
 import time
@@ -11,11 +12,15 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from pydicom import Dataset
+from pydicom.dataset import FileMetaDataset
+from pydicom.uid import CTImageStorage, DeflatedExplicitVRLittleEndian
 
 from medmtl.data.case import Case, LabelFile
 from medmtl.data.check import check_image
 from medmtl.data_tools.facts import Request, look_at
 from medmtl.errors import ConfigError, DataError
+from medmtl.io.dicom.files import headers, series_of, whole
 from medmtl.io.inputs import find_inputs
 from medmtl.io.reader import read
 from medmtl.io.stream import GZIP
@@ -142,3 +147,50 @@ def test_volumes_that_are_too_many_together_are_refused_where_all_are_read(
     assert read(find_inputs(path)[0]).image.shape == (1, 6, 5, 4)
     _, (finding,) = look_at(Request("Liver", tmp_path, Case("one", "one", (path,)), None))
     assert "holds 50 volumes of 6 x 5 x 4 voxels, too many to hold" in finding.message
+
+
+def deflated(pixels: bytes) -> bytes:
+    """A DICOM file of that transfer syntax which deflates it as a whole."""
+    image, stream = Dataset(), io.BytesIO()
+    image.SOPClassUID, image.SOPInstanceUID, image.SeriesInstanceUID = CTImageStorage, "1.2", "1.3"
+    image.Rows, image.Columns, image.BitsAllocated, image.PixelData = 2, 2, 16, pixels
+    image.file_meta = FileMetaDataset()
+    image.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    image.save_as(stream, enforce_file_format=True)
+    return stream.getvalue()
+
+
+def test_a_deflated_dicom_file_is_not_unpacked_beyond_the_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "scan.dcm"
+    path.write_bytes(deflated(bytes(3 * MEGABYTE)))
+    monkeypatch.setattr("zlib.decompress", lambda *_: pytest.fail("unpacked at once"))
+    monkeypatch.setattr("medmtl.io.dicom.files.MOST_DEFLATED", 2 * MEGABYTE)
+    for refuse in (lambda: headers(path, None), lambda: whole(path)):
+        with pytest.raises(DataError, match=r"scan.dcm cannot be read \(it unpacks to more than 2 MB\)"):
+            refuse()
+    assert [series.uid for series in series_of([path])] == [None]
+    monkeypatch.undo()
+    assert len(whole(path).PixelData) == 3 * MEGABYTE
+    assert [series.uid for series in series_of([path])] == ["1.3"]
+
+
+@pytest.mark.parametrize("form", ["s%09999999d.raw", "s%0999d.raw", "s%s.raw", "s%d%d.raw", "s%*d.raw", "s%x.raw", "%"])
+def test_a_pattern_of_names_makes_no_long_ones(tmp_path: Path, form: str) -> None:
+    path = tmp_path / "scan.mhd"
+    path.write_text(f"NDims = 3\nDimSize = 4 5 40\nElementType = MET_SHORT\nElementDataFile = {form} 1 40 1\n")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(DataError, match=r"scan.mhd names its voxels ") as error:
+        read(find_inputs(path)[0])
+    assert len(str(error.value)) < 400
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 10_000
+
+
+@pytest.mark.parametrize("numbers", ["1 999999999 1", f"1 {'9' * 5000} 1", "1 \u00b2 1"])
+def test_numbers_of_files_that_cannot_be_are_refused(tmp_path: Path, numbers: str) -> None:
+    path = tmp_path / "scan.mhd"
+    path.write_text(f"NDims = 3\nDimSize = 4 5 40\nElementType = MET_SHORT\nElementDataFile = s%d.raw {numbers}\n")
+    with pytest.raises(DataError, match=r"scan.mhd (names|cannot be read)") as error:
+        read(find_inputs(path)[0])
+    assert len(str(error.value)) < 400

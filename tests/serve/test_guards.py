@@ -19,7 +19,7 @@ def test_a_name_that_leads_here_from_elsewhere_is_refused(client, host):
     assert "is not reached by the name" in answer.json()["error"]
 
 
-@pytest.mark.parametrize("origin", ["http://evil.example", "null", "http://127.0.0.1:9999", "file://"])
+@pytest.mark.parametrize("origin", ["http://evil.example", "null", "http://127.0.0.1:9999", "file://", "http://[", ""])
 def test_a_page_of_another_site_is_refused(client, scan, origin):
     headers = {"origin": origin, "host": "127.0.0.1:8000"}
     answer = client.post("/predict", files={"file": ("a.nii.gz", scan)}, headers=headers)

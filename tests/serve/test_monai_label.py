@@ -151,9 +151,21 @@ def test_labels_are_not_taken_and_parameters_are_json(client, scan):
     assert (answer.status_code, answer.json()["error"]) == (400, "the part `params` of the form is no JSON object")
 
 
-def test_a_kept_scan_has_no_second_place_on_disk_where_links_are_possible(client, scan, home):
-    content, headers = form({}, {"file": ("/x.nii.gz", scan)})
+def test_a_kept_scan_has_no_second_place_on_disk_where_links_are_possible(client, scan, home, model):
+    content, headers = form({"client_id": "a"}, {"file": ("/x.nii.gz", scan)})
     client.put("/datastore/?image=x", content=content, headers=headers)
     kept: list[Path] = [path for path in home.rglob("upload-0")]
-    infer(client, "/infer/LiverCT?image=x", {"client_id": None})
-    assert kept[0].stat().st_nlink == 1  # the second name is gone after the prediction
+    names: list[int] = []
+    model.before = lambda _: names.append(kept[0].stat().st_nlink)
+    assert infer(client, "/infer/LiverCT?image=x", {"client_id": "a"}).status_code == 200
+    assert (names, kept[0].stat().st_nlink) == ([2], 1)
+
+
+@pytest.mark.parametrize("client_id", [None, "", [], 3])
+def test_a_scan_of_the_datastore_belongs_to_a_user(client, scan, client_id):
+    content, headers = form({"params": json.dumps({"client_id": client_id})}, {"file": ("/x.nii.gz", scan)})
+    for answer in (
+        client.put("/datastore/?image=x", content=content, headers=headers),
+        infer(client, "/infer/LiverCT?image=x", {"client_id": client_id}),
+    ):
+        assert (answer.status_code, answer.json()["error"][:25]) == (400, "no client_id is given: na")

@@ -1,5 +1,6 @@
 """One scan is predicted at a time, a few wait, the others are told when to come again, and results end in time."""
 
+import asyncio
 import sys
 import threading
 import time
@@ -11,6 +12,7 @@ import pytest
 from medmtl.cli import main
 from medmtl.serve.answers import RequestError
 from medmtl.serve.kept import Kept
+from medmtl.serve.work import Work
 
 
 @pytest.fixture
@@ -73,7 +75,9 @@ def test_where_the_server_stops_what_is_begun_is_finished_and_what_waits_is_refu
         held.release.set()
         assert begun.result().status_code == 200
         assert waiting.result().status_code == 503
-    assert post().json() == {"error": "the server stops: send it again when it is back"}
+    answer = post()
+    assert answer.json() == {"error": "the server stops: send it again when it is back"}
+    assert int(answer.headers["retry-after"]) > 0
 
 
 def test_the_oldest_make_room_and_each_ends_in_time(tmp_path):
@@ -116,3 +120,25 @@ def test_a_missing_library_is_named_with_how_to_install_it(library, monkeypatch,
     assert said.startswith(f"medmtl: error: {library}")
     assert "is not installed: " in said
     assert "pip install 'fastapi>=" in said
+
+
+def test_what_was_found_for_a_client_that_is_gone_is_dropped():
+    seen = threading.Event()
+
+    async def ask():
+        loop, left = asyncio.get_running_loop(), asyncio.Event()
+
+        async def gone():
+            await left.wait()
+            seen.set()
+
+        def predict():
+            loop.call_soon_threadsafe(left.set)
+            return seen.wait(10)
+
+        await work.do(predict, gone)
+
+    work = Work(1)
+    with pytest.raises(RequestError, match="the client has closed the connection"):
+        asyncio.run(ask())
+    work.close()

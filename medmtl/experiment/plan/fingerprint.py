@@ -65,8 +65,9 @@ def data_of(config: Mapping[str, Any]) -> MultiTaskData:
     """
     parser = LightningArgumentParser(exit_on_error=False)
     parser.add_lightning_class_args(MultiTaskData, "data")
+    given = {**deepcopy(config["data"]), "outputs": config["model"]["outputs"]}  # as the command line links them
     with building(ConfigError):
-        data: MultiTaskData = parser.instantiate_classes(parser.parse_object({"data": deepcopy(config["data"])})).data
+        data: MultiTaskData = parser.instantiate_classes(parser.parse_object({"data": given})).data
     return data
 
 

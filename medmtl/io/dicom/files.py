@@ -1,11 +1,13 @@
 """The series of a folder, the headers of a series, and the pixels of its frames."""
 
+import io
 import logging
 import warnings
+import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -20,6 +22,7 @@ SUFFIXES = (".dcm", ".ima")
 NO_IMAGES = ("SEG", "RTDOSE")  # have pixels, yet are none
 DIRECTORY = "1.2.840.10008.1.3.10"  # class of DICOMDIR, the table of contents of a disc
 LOCALIZER = "LOCALIZER"  # among the values of ImageType
+MOST_DEFLATED = 1 << 28  # bytes of a file whose transfer syntax deflates it as a whole, which pydicom unpacks at once
 
 
 def is_dicom(path: Path) -> bool:
@@ -56,7 +59,7 @@ def series_of(files: Sequence[Path]) -> list[Series]:
     where there is no other.
     """
     try:
-        from pydicom import dcmread
+        import pydicom  # noqa: F401
     except ImportError:
         return [Series(None)]
     wanted = ["SeriesInstanceUID", "SeriesNumber", "StudyInstanceUID", "ImageType", "Modality", "Rows"]
@@ -64,8 +67,7 @@ def series_of(files: Sequence[Path]) -> list[Series]:
     broken = False
     for file in files:
         try:
-            with quiet():
-                header = dcmread(file, stop_before_pixels=True, specific_tags=list(wanted))
+            header = _read(file, stop_before_pixels=True, specific_tags=list(wanted))
             if is_image(header):
                 uid, study = str(header.SeriesInstanceUID), header.get("StudyInstanceUID")
                 localizer = LOCALIZER in (header.get("ImageType") or ()) and (uid not in found or found[uid].localizer)
@@ -89,15 +91,14 @@ def headers(path: Path, series: str | None) -> list[tuple[Path, "Dataset"]]:
         DataError: pydicom is not installed, a file is broken, or there is not one series.
     """
     try:
-        from pydicom import dcmread
+        import pydicom  # noqa: F401
     except ImportError:
         raise DataError(f"{path} is DICOM, which needs pydicom", fix=how_to_install("dicom")) from None
     files = [path] if path.is_file() else sorted(file for file in path.iterdir() if file.is_file() and is_dicom(file))
     found: list[tuple[Path, Dataset]] = []
     for file in files:
         try:
-            with quiet():
-                header = dcmread(file, stop_before_pixels=True)
+            header = _read(file, stop_before_pixels=True)
         except Exception as error:
             raise DataError(f"{file} cannot be read ({reason(error)})", fix="replace or remove the file") from None
         if header.file_meta.get("MediaStorageSOPClassUID") == DIRECTORY:
@@ -125,11 +126,8 @@ def whole(file: Path) -> "Dataset":
     Raises:
         DataError: the file is broken, or compressed in a way that cannot be read.
     """
-    from pydicom import dcmread
-
     try:
-        with quiet():
-            image = dcmread(file)
+        image = _read(file)
     except Exception as error:
         raise DataError(f"{file} cannot be read ({reason(error)})", fix="replace the file") from None
     _check_decoder(file, image)
@@ -177,6 +175,36 @@ def quiet() -> Iterator[None]:
             yield
     finally:
         log.setLevel(before)
+
+
+class _Bounded(io.BufferedReader):
+    """A file of which pydicom does not unpack more than it may: it reads all that is left only to unpack that."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        found = super().read(size)
+        if size is None or size < 0:
+            _check_deflated(found)
+        return found
+
+
+def _read(file: Path, **options: Any) -> "Dataset":
+    from pydicom import dcmread
+
+    with quiet(), _Bounded(io.FileIO(file)) as stream:
+        return dcmread(stream, **options)
+
+
+def _check_deflated(content: bytes) -> None:
+    inflate, unpacked = zlib.decompressobj(-zlib.MAX_WBITS), 0
+    blocks = memoryview(content)
+    with suppress(zlib.error):  # which pydicom says
+        for start in range(0, len(blocks), io.DEFAULT_BUFFER_SIZE):
+            block: bytes | memoryview = blocks[start : start + io.DEFAULT_BUFFER_SIZE]
+            while block and not inflate.eof:
+                unpacked += len(inflate.decompress(block, 1 << 20))
+                if unpacked > MOST_DEFLATED:
+                    raise ValueError(f"it unpacks to more than {MOST_DEFLATED >> 20} MB")
+                block = inflate.unconsumed_tail
 
 
 def _check_decoder(file: Path, image: "Dataset") -> None:

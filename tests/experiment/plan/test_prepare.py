@@ -72,7 +72,13 @@ def test_runs_of_tasks_with_classes_have_the_features_of_all(place: Path) -> Non
         assert model["network"]["init_args"]["out_channels"] == 3  # a background and two kidneys
 
 
-def test_an_arm_compares_outputs_per_task_with_a_shared_one(place: Path) -> None:
+@pytest.mark.parametrize("classes", [False, True])
+def test_an_arm_compares_outputs_per_task_with_a_shared_one(place: Path, classes: bool) -> None:
+    base = deepcopy(BASE)
+    if classes:
+        del base["data"]["tasks"]["Kidney"]["organ"], base["model"]["network"]["init_args"]["out_channels"]
+        base["data"]["tasks"]["Kidney"]["classes"] = {"right kidney": 1, "left kidney": "left kidney"}
+    (place / "base.yaml").write_text(yaml.safe_dump(base, sort_keys=False))
     jobs = jobs_of(arms=["multitask", "multitask_per_task"], overrides={"model.outputs": "shared"})
     outputs = {job.cell.arm: config_of(job)["model"]["outputs"] for job in jobs.values() if job.cell is not None}
     assert outputs == {"multitask": "shared", "multitask_per_task": "per_task"}
