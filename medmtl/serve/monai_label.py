@@ -50,7 +50,7 @@ def monai_label(service: Service) -> APIRouter:
         async with service.received(request) as (form, folder):
             upload = form.file("file")
             name = label_of(image or upload.label)
-            service.images.add(_kept_as(params_of(form), name), upload, folder)
+            service.images.add(_kept_as(request, params_of(form), name), upload, folder)
         return {"image": name}
 
     @router.put("/session/")
@@ -89,7 +89,7 @@ def monai_label(service: Service) -> APIRouter:
             if "file" in form.files:
                 upload = form.files["file"]
             elif session_id or image:
-                key = session_id or _kept_as(params, label_of(image))
+                key = session_id or _kept_as(request, params, label_of(image))
                 upload = _copied(service.images.get(key), folder)
             else:
                 raise RequestError(HTTPStatus.BAD_REQUEST, "neither file, image nor session_id is given", "send a scan")
@@ -148,16 +148,19 @@ def params_of(form: Form) -> dict[str, Any]:
     return {CLIENT: texts.get(CLIENT), **found}
 
 
-def _kept_as(params: dict[str, Any], name: str) -> tuple[str, str]:
-    """What a scan of the datastore is kept as: without its user, scans of the same name would be taken for each other.
+def _kept_as(request: Request, params: dict[str, Any], name: str) -> tuple[str, str, str]:
+    """What a scan of the datastore is kept as.
+
+    Slicer calls volumes of many users by the same name, and its users all `user-xyz` unless they change that, so that
+    the address which they come from is a part of it.
 
     Raises:
-        RequestError: the user is not named.
+        RequestError: the name of the user is no text.
     """
-    client = params.get(CLIENT)
-    if not isinstance(client, str) or not client:
-        raise RequestError(HTTPStatus.BAD_REQUEST, f"no {CLIENT} is given", "name one, or open a session")
-    return client, name
+    client = params.get(CLIENT) or ""
+    if not isinstance(client, str):
+        raise RequestError(HTTPStatus.BAD_REQUEST, f"{CLIENT} is no text")
+    return "" if request.client is None else request.client.host, client, name
 
 
 def _session(upload: Upload, service: Service) -> dict[str, Any]:

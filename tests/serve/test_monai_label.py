@@ -13,6 +13,7 @@ import nibabel
 import numpy as np
 import pytest
 import SimpleITK
+from fastapi.testclient import TestClient
 from predict_sample import class_model, save_classes, save_scan
 
 LIMIT = "----------lImIt_of_THE_fIle_eW_$"  # of the client's forms
@@ -161,11 +162,20 @@ def test_a_kept_scan_has_no_second_place_on_disk_where_links_are_possible(client
     assert (names, kept[0].stat().st_nlink) == ([2], 1)
 
 
-@pytest.mark.parametrize("client_id", [None, "", [], 3])
-def test_a_scan_of_the_datastore_belongs_to_a_user(client, scan, client_id):
+def test_scans_of_one_name_from_two_addresses_are_told_apart(client, serve, model, scan):
+    content, headers = form({"client_id": "user-xyz"}, {"file": ("/x.nii.gz", scan)})
+    assert client.put("/datastore/?image=x", content=content, headers=headers).status_code == 200
+    assert infer(client, "/infer/LiverCT?image=x").status_code == 200
+    elsewhere = TestClient(client.app, base_url="http://127.0.0.1:8000", client=("192.0.2.7", 50000))
+    answer = infer(elsewhere, "/infer/LiverCT?image=x")
+    assert (answer.status_code, "send" in answer.json()["error"]) == (404, True)
+
+
+@pytest.mark.parametrize("client_id", [["a"], 3, {"a": 1}])
+def test_a_user_whose_name_is_no_text_is_refused_in_a_line(client, scan, client_id):
     content, headers = form({"params": json.dumps({"client_id": client_id})}, {"file": ("/x.nii.gz", scan)})
     for answer in (
         client.put("/datastore/?image=x", content=content, headers=headers),
         infer(client, "/infer/LiverCT?image=x", {"client_id": client_id}),
     ):
-        assert (answer.status_code, answer.json()["error"][:25]) == (400, "no client_id is given: na")
+        assert (answer.status_code, answer.json()["error"]) == (400, "client_id is no text")
