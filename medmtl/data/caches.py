@@ -143,7 +143,7 @@ class OnDisk(Dataset[dict[str, Any]]):
         self, cases: Sequence[Case], load: LoadPair | LoadScan, store: Store, loaded: Callable[[int], None]
     ) -> None:
         self._cases, self._load, self._store = cases, load, store
-        store.open()
+        store.make_folder()
         with store.digests, ThreadPool(_threads()) as pool:
             self._paths = [store.path(about) for about in pool.imap(lambda case: store.about(case, load), cases)]
             # Several processes share out the work; what one made on another machine is made when it is asked for. Cases

@@ -101,11 +101,11 @@ class Store:
         about = self.about(case, load)
         if self.path(about) != path:
             raise DataError(f"case {case.name}: its files have changed since they were checked", fix="start again")
-        self.open()  # it may have been removed meanwhile
+        self.make_folder()  # it may have been removed meanwhile
         with self._written():
             write_tensors(path, _with_affines(load.tensors(item)), about)
 
-    def open(self) -> None:
+    def make_folder(self) -> None:
         """Make the folder, before anything is written into it.
 
         Raises:
