@@ -20,7 +20,7 @@ class TaskHeads(nn.Module):
     """A 1 x 1 x 1 convolution from the features that a network gives to the output channels of all tasks.
 
     Only the channels of the head that is wanted are computed, so that their number in all costs nothing: a training
-    step of five tasks with three classes each takes 1.3 times that of one shared output. As output channels of MONAI's
+    step of five tasks with three classes each takes 1.4 times that of one shared output. As output channels of MONAI's
     UNet itself, whose last block convolves all with each other, they take 4.5 times.
 
     Args:

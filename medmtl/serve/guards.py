@@ -59,10 +59,10 @@ class Guard:
 
     def _refusal(self, headers: Headers) -> str | None:
         host, origin = headers.get("host", ""), headers.get("origin")
-        name, own = _parts(f"//{host}")[0], host.lower()
+        name = _parts(f"//{host}")[0]
         if not (name in self._hosts or _is_address(name)):
             return f"the server is not reached by the name {name[:80]!r}: use its address, or --allow-host"
-        if origin is not None and _parts(origin)[1] != own:
+        if origin is not None and _parts(origin)[1] != host.lower():
             return "a page of another site may not ask this server: open its own page"
         return None
 
