@@ -10,11 +10,13 @@ from rich.table import Table
 
 from medmtl.accuracy import FOREGROUND
 from medmtl.callbacks.checkpoints import MONITOR
+from medmtl.errors import RunError
 from medmtl.files import read_json
 from medmtl.report.test.sentences import headline, routing_sentence
 from medmtl.runs.folder import RunFolder
 from medmtl.runs.metrics import read_metrics
 from medmtl.terminal import terminal
+from medmtl.training.request import known_config
 
 
 def print_trained(run: RunFolder, tasks: Sequence[str]) -> None:
@@ -40,7 +42,18 @@ def print_trained(run: RunFolder, tasks: Sequence[str]) -> None:
     else:
         console.print("nothing was validated, so that there is no best checkpoint, no table and no verdict")
     console.print(f"trained: {run.best if run.best.is_file() else run.path}", soft_wrap=True)
-    console.print(f"next: medmtl test --run {quote(str(run.path))}", soft_wrap=True)
+    console.print(f"next: medmtl test --run {quote(str(run.path))}{_trust(run)}", soft_wrap=True)
+
+
+def _trust(run: RunFolder) -> str:
+    """` --trust` for a run with classes of one's own, which the other commands refuse otherwise."""
+    if not run.best.is_file():
+        return ""
+    try:
+        known_config(run.best)
+    except RunError:
+        return " --trust"
+    return ""
 
 
 def print_tested(run: RunFolder, tasks: Sequence[str], metrics: Mapping[str, Any], page: Path) -> None:

@@ -239,6 +239,9 @@ def renamed_config(path: Path) -> str:
 def known_config(checkpoint: Path, trust: bool = False, sections: Collection[str] = tuple(STORED)) -> dict[str, Any]:
     """The configuration kept in a checkpoint, less what only a training needs and options that no longer exist.
 
+    What only a training needs is not built, but a file that names other classes there than a training may be resumed
+    with is not used either: its weights are then of unknown origin, too.
+
     Args:
         checkpoint: the file.
         trust: accept any class that it names, see `medmtl.training.trust`.
@@ -253,16 +256,20 @@ def known_config(checkpoint: Path, trust: bool = False, sections: Collection[str
         if section in sections or section == "seed_everything"
     }
     where = Checker(str(checkpoint))
+    training: dict[str, Any] = {}
     for section, owner in STORED.items():
         if not isinstance(config.get(section) or {}, dict):
             where.refuse(config[section], section)
-        for key in FOR_TRAINING.get(section, ()):
-            (config.get(section) or {}).pop(key, None)
+        values = config.get(section) or {}
+        training[section] = {key: values.pop(key) for key in FOR_TRAINING.get(section, ()) if key in values}
         known = inspect.signature(owner).parameters
         for key in sorted(set(config.get(section) or {}) - set(known)):
             logger.warning("the checkpoint sets %s.%s, which no longer exists: left out", section, key)
             del config[section][key]
-    return config if trust else checked(config, where)
+    if trust:
+        return config
+    checked(training, Checker(str(checkpoint), TO_TRAIN))
+    return checked(config, where)
 
 
 def resumed_config(run: RunFolder, trust: bool = False) -> str:
