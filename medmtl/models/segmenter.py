@@ -20,12 +20,12 @@ from medmtl.distributed import gather
 from medmtl.errors import ConfigError, RunError
 from medmtl.losses.masked import leave_out_unknown
 from medmtl.models.channels import check_channels, check_loss, dry_pass
+from medmtl.models.cpu_layers import speed_up
 from medmtl.models.ensemble import Ensemble, Members, Pooled, with_pooled_scores
 from medmtl.models.extract import Observer
 from medmtl.models.finetune import FineTune, freeze, transfer_weights, unwrapped
 from medmtl.models.mask_check import check_mask
 from medmtl.models.members import Part, read_members
-from medmtl.models.narrow import speed_up_narrow
 from medmtl.models.optimization import optimization
 from medmtl.models.outputs import Outputs
 from medmtl.models.precision import single_precision
@@ -80,7 +80,7 @@ class Segmenter(pl.LightningModule):
         outputs: Literal["shared", "per_task"] | None = None,
     ) -> None:
         super().__init__()
-        speed_up_narrow(network)
+        speed_up(network)
         self.network = network
         self.loss = loss
         self.optimizer = optimizer

@@ -25,7 +25,7 @@ from torch import nn
 
 from medmtl.data.classes import Classes
 from medmtl.losses.masked import leave_out_unknown
-from medmtl.models.narrow import speed_up_narrow
+from medmtl.models.cpu_layers import speed_up
 from medmtl.models.outputs import Outputs
 from medmtl.models.sliding_window import VolumePredictor
 from medmtl.models.task_heads import TaskHeads
@@ -55,7 +55,7 @@ def predictor_of(tasks: dict[str, Classes] | None, small: bool = False) -> Volum
     if small:
         options |= {"channels": [4, 8], "strides": [2], "num_res_units": 0}
     network = UNet(**options)
-    speed_up_narrow(network)
+    speed_up(network)
     predictor = VolumePredictor(network, config["data"]["patch_size"], overlap=0.25, window_batch=4)
     if tasks is not None:
         predictor.heads = TaskHeads(features, Outputs.per_task(tasks))
