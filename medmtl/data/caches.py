@@ -2,7 +2,8 @@
 
 import logging
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from multiprocessing.pool import ThreadPool
 from typing import Any, Literal, Protocol
 
@@ -144,7 +145,7 @@ class OnDisk(Dataset[dict[str, Any]]):
     ) -> None:
         self._cases, self._load, self._store = cases, load, store
         store.make_folder()
-        with store.digests, ThreadPool(_threads()) as pool:
+        with store.digests, _joined(ThreadPool(_threads())) as pool:
             self._paths = [store.path(about) for about in pool.imap(lambda case: store.about(case, load), cases)]
             # Several processes share out the work; what one made on another machine is made when it is asked for. Cases
             # of one content share a file.
@@ -175,6 +176,16 @@ class OnDisk(Dataset[dict[str, Any]]):
     def size(self) -> int:
         """Bytes on disk."""
         return sum(path.stat().st_size for path in set(self._paths) if path.exists())
+
+
+@contextmanager
+def _joined(pool: ThreadPool) -> Iterator[ThreadPool]:
+    """A pool of which no thread writes any more once the block has ended, by an error too."""
+    try:
+        yield pool
+    finally:
+        pool.terminate()
+        pool.join()
 
 
 def _threads() -> int:

@@ -171,6 +171,18 @@ def test_a_loss_of_ones_own_trains_and_is_needed_for_nothing_else(tiny: Path, ph
     assert len([*Path("masks").glob("*_mask.nii.gz")]) == 1
 
 
+def test_a_loss_of_ones_own_is_a_part_of_a_weighted_sum(tiny: Path, phantoms: Path, own_folder: Path) -> None:
+    page = Page.of("loss")
+    Path("my_loss.py").write_text(page.code)
+    config = yaml.safe_load(tiny.read_text())
+    config["model"] |= page.config
+    Path("sum.yaml").write_text(yaml.safe_dump(config))
+    main(["fit", "--config", "sum.yaml", "--run", "runs/sum"])
+    losses = yaml.safe_load(Path("runs/sum/config.yaml").read_text())["model"]["loss"]["init_args"]["losses"]
+    assert "my_loss.TopKCrossEntropy" in [each["class_path"] for each in losses]
+    assert Path("runs/sum/checkpoints/best.ckpt").is_file()
+
+
 @pytest.mark.usefixtures("laid_out")
 def test_a_layout_of_ones_own_is_checked_trained_and_tested(
     tiny: Path, phantoms: Path, lesions: Path, own_folder: Path, capsys: pytest.CaptureFixture[str]
@@ -202,12 +214,10 @@ def test_a_layout_of_ones_own_is_checked_trained_and_tested(
 
 
 def test_a_metric_of_ones_own_is_computed_and_shown(tiny: Path, phantoms: Path, own_folder: Path) -> None:
-    page, loss = Page.of("metric"), Page.of("loss")
+    page = Page.of("metric")
     Path("my_metric.py").write_text(page.code)
-    Path("my_loss.py").write_text(loss.code)  # the weighted sum is trained as well
     config = yaml.safe_load(tiny.read_text())
     config["data"]["ood"] = {}
-    config["model"] |= loss.config
     Path("overconfidence.yaml").write_text(yaml.safe_dump(config | page.config))
     lay_scan(phantoms)
     run(page, "fit", "test")
