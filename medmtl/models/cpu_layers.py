@@ -94,7 +94,7 @@ class _Transposed(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, features: Tensor, weight: Tensor, bias: Tensor | None, options: tuple[Any, ...]) -> Tensor:
         ctx.save_for_backward(features, weight)
-        ctx.options, ctx.with_bias = options, bias is not None
+        ctx.options = options
         stride, padding, output_padding, dilation = options
         size = list(weight.shape[2:])
         found: Tensor = torch.ops.aten.slow_conv_transpose3d(
@@ -107,10 +107,9 @@ class _Transposed(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         features, weight = ctx.saved_tensors
         stride, padding, output_padding, dilation = ctx.options
-        wanted = [ctx.needs_input_grad[0], ctx.needs_input_grad[1], ctx.needs_input_grad[2] and ctx.with_bias]
         found = torch.ops.aten.convolution_backward(
             *(gradient, _channels_last(features), weight, [weight.shape[1]], stride, padding, dilation),
-            *(True, output_padding, 1, wanted),
+            *(True, output_padding, 1, ctx.needs_input_grad[:3]),
         )
         # Plain again: a gradient of another layout slows all that it meets.
         return (None if found[0] is None else found[0].contiguous(), *found[1:], None)

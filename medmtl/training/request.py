@@ -263,9 +263,9 @@ def known_config(checkpoint: Path, trust: bool = False, sections: Collection[str
         values = config.get(section) or {}
         training[section] = {key: values.pop(key) for key in FOR_TRAINING.get(section, ()) if key in values}
         known = inspect.signature(owner).parameters
-        for key in sorted(set(config.get(section) or {}) - set(known)):
+        for key in sorted(set(values) - set(known)):
             logger.warning("the checkpoint sets %s.%s, which no longer exists: left out", section, key)
-            del config[section][key]
+            del values[key]
     if trust:
         return config
     checked(training, Checker(str(checkpoint), TO_TRAIN))
